@@ -1,0 +1,57 @@
+"""One file's adapters by module path, with what the file says about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .adapters import Adapter
+from .layouts import Layout
+
+__all__ = ["AdapterSet"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterSet:
+    """The adapters of one file.
+
+    `formats.parse` makes it with module names as the file spells them; `architectures.identify`
+    turns those into dotted module paths of a `layout` where it knows the model family.
+    """
+
+    adapters: Mapping[str, Adapter]
+    """Module path -> adapter, in the file's order."""
+    prefixes: Mapping[str, str]
+    """Module path -> what its keys in the file begin with, e.g. `lora_unet_blocks_0_ffn_0`."""
+    format: str
+    """Id of the key grammar, one of `formats.FORMATS`, or `unknown`."""
+    metadata: Mapping[str, str]
+    unrecognised: Mapping[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
+    """Key -> tensor of what belongs to none of `adapters`."""
+    architecture: str | None = None
+    """Id of the model family, one of `architectures.ARCHITECTURES`; None where it is unknown."""
+    layout: Layout | None = None
+    """Whose module names the paths are."""
+
+    @property
+    def unrecognised_keys(self) -> tuple[str, ...]:
+        """Keys that belong to none of `adapters`."""
+        return tuple(self.unrecognised)
+
+    @property
+    def algorithms(self) -> dict[str, int]:
+        """Algorithm id -> how many modules use it."""
+        return dict(Counter(adapter.algorithm for adapter in self.adapters.values()))
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks that occur, ascending; a full-matrix LoKr has none."""
+        return sorted({a.rank for a in self.adapters.values() if a.rank is not None})
+
+    @property
+    def alphas(self) -> list[float]:
+        """The alphas that occur, ascending."""
+        return sorted({a.alpha for a in self.adapters.values() if a.alpha is not None})

@@ -1,0 +1,174 @@
+"""The contract that every algorithm keeps. `tests/adapters/` holds each of them to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+
+if TYPE_CHECKING:
+    from .lora import LoRA
+
+__all__ = ["BAND_BYTES", "Adapter", "band_size", "finite_alpha", "working"]
+
+BAND_BYTES = 2**20
+"""Bytes of float32 that one band of a weight may take: about a core's L2 cache."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Adapter(ABC):
+    """The change to one module's weight: ΔW, kept as the factors that a trainer saved.
+
+    A weight is (out, in) for a linear module and (out, in, *kernel) for a convolution. Where the
+    factors are flat, so is `shape`: (out, in·kernel) fits (out, in, *kernel) element for element.
+    Arithmetic is float32 whatever the factors' dtype (float64 if the weight is).
+
+    Subclasses add their tensors as fields, named as in the papers, and list them in
+    `tensor_names`; a tensor that a form of the algorithm lacks is None.
+    """
+
+    algorithm: ClassVar[str]
+    """Lower-case id: `lora`, `loha`, `lokr`."""
+    title: ClassVar[str]
+    """As the papers write it."""
+    tensor_names: ClassVar[tuple[str, ...]]
+
+    alpha: float | None = dataclasses.field(default=None, kw_only=True)
+    """The trainer's alpha, or None where the file has none (then the scale is 1)."""
+
+    def __post_init__(self) -> None:
+        self.check()
+        finite_alpha(self)
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `AdapterError` if a tensor is missing or shapes cannot multiply."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """(out, in) or (out, in, *kernel) of the weight that this changes."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> int | None:
+        """Inner dimension of the low-rank factors; None where all factors are full matrices."""
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank; 1 without an alpha or without low-rank factors."""
+        if self.alpha is None or self.rank is None:
+            return 1.0
+        return self.alpha / self.rank
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by field name: what a format writes."""
+        named = ((name, getattr(self, name)) for name in self.tensor_names)
+        return {name: tensor for name, tensor in named if tensor is not None}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Storage dtype of the factors."""
+        return next(iter(self.tensors.values())).dtype
+
+    @property
+    def flat_shape(self) -> tuple[int, int]:
+        """(out, in·kernel)."""
+        return self.shape[0], math.prod(self.shape[1:])
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> Adapter:
+        """The same adapter on other tensors, by field name."""
+        return dataclasses.replace(self, **tensors)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Adapter:
+        """The same adapter with its tensors on `device`, in `dtype`."""
+        moved = {name: t.to(device=device, dtype=dtype) for name, t in self.tensors.items()}
+        return self.with_tensors(moved)
+
+    def delta_weight(self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
+        """ΔW of `shape` at strength 1, scale applied, computed in float32 and rounded once."""
+        compute = torch.float64 if dtype == torch.float64 else torch.float32
+        device = device or next(iter(self.tensors.values())).device
+        return self.add_to_(torch.zeros(self.shape, dtype=compute, device=device)).to(dtype)
+
+    def add_to_(self, weight: Tensor, strength: float = 1.0) -> Tensor:
+        """`weight += strength * ΔW` in place, by bands: ΔW as a whole is never built.
+
+        `weight`: `shape`, or any shape with as many rows and as many elements to a row. Half
+        precision weights are summed in float32 band by band and rounded once.
+
+        Raises `AdapterError` if the weight's shape differs.
+        """
+        rows, columns = self.flat_shape
+        if weight.shape[0] != rows or weight.numel() != rows * columns:
+            raise AdapterError(f"the adapter changes a weight of {list(self.shape)}, this one is {list(weight.shape)}")
+        factor = strength * self.scale
+        if factor != 0:
+            self._add_to_(flat_view(weight), factor)
+        return weight
+
+    @abstractmethod
+    def _add_to_(self, flat: Tensor, factor: float) -> None:
+        """`flat += factor * (unscaled ΔW)` in place; flat: (out, in·kernel), any float dtype."""
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """`x @ ΔW.T`: (…, in·kernel) -> (…, out), in x's dtype (convolutions: unfolded patches)."""
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> Adapter | None:
+        """The adapter of rows start:stop of ΔW, exact; None where the algebra cannot express it."""
+
+    @abstractmethod
+    def to_lora(self) -> LoRA | None:
+        """A LoRA with the same ΔW, its tensors in float32; None where there is none."""
+
+
+def finite_alpha(adapter: Adapter) -> None:
+    """Refuse an alpha that would make the change NaN, infinite or nothing.
+
+    An alpha that no rule uses is let through: ai-toolkit stores 9999999999 with full LoKr, which
+    an fp16 cast turns into Inf.
+    """
+    alpha = adapter.alpha
+    if alpha is None or adapter.rank is None:
+        return
+    if not math.isfinite(alpha):
+        raise AdapterError(f"alpha is {alpha}, expected a finite number; the file is damaged")
+    if alpha == 0:
+        raise AdapterError("alpha is 0, so the adapter would change nothing; save it with its alpha")
+
+
+def flat_view(weight: Tensor) -> Tensor:
+    """(out, in·kernel) view of a weight; raises where only a copy could have that shape."""
+    return weight if weight.dim() == 2 else weight.view(weight.shape[0], -1)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to compute in for a weight of `dtype`."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def band_size(elements: int) -> int:
+    """How many lines of `elements` float32 numbers make one band; at least one."""
+    return max(1, BAND_BYTES // (4 * elements))
+
+
+@contextmanager
+def working(view: Tensor) -> Generator[Tensor]:
+    """`view` itself if it is float32 or wider, else a float32 copy, written back at the end."""
+    if compute_dtype(view.dtype) == view.dtype:
+        yield view
+    else:
+        work = view.to(torch.float32)
+        yield work
+        view.copy_(work)

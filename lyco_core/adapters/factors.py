@@ -1,0 +1,73 @@
+"""Shape checks and the Tucker rule that the low-rank algorithms share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+
+__all__ = ["low_rank", "matrix", "multiplies", "require"]
+
+
+def require(named: dict[str, Tensor | None], title: str, form: str) -> None:
+    """Raise `AdapterError` naming the tensors of `named` that are missing from a `title`."""
+    missing = [name for name, tensor in named.items() if tensor is None]
+    if missing:
+        present = [name for name, tensor in named.items() if tensor is not None]
+        raise AdapterError(
+            f"{' and '.join(missing)} missing; a {title} needs {form}; found {', '.join(present) or 'nothing'}; "
+            "the file is incomplete, save or download it again"
+        )
+
+
+def matrix(name: str, tensor: Tensor, dimensions: int = 2) -> None:
+    """Raise `AdapterError` unless `tensor` has at least `dimensions` dimensions and no empty one."""
+    if tensor.dim() < dimensions or tensor.numel() == 0:
+        raise AdapterError(f"{name} has shape {list(tensor.shape)}, expected {dimensions} or more non-empty dimensions")
+
+
+def multiplies(a_name: str, a: Tensor, b_name: str, b: Tensor, mid_name: str = "", mid: Tensor | None = None) -> int:
+    """The rank that `a` (out, r) and `b` (r, in, *kernel) share; Tucker: a (r, out), b (r, in).
+
+    Raises `AdapterError` if they do not share one, or if a Tucker core is not (r, r, *kernel).
+    """
+    matrix(a_name, a)
+    matrix(b_name, b)
+    inner_a = a.shape[1] if mid is None else a.shape[0]
+    inner_b = b.shape[0]
+    if inner_a != inner_b:
+        raise AdapterError(
+            f"{a_name} {list(a.shape)} and {b_name} {list(b.shape)} cannot multiply: "
+            f"rank {inner_a} against {inner_b}; the file is damaged or mixes two adapters"
+        )
+    if mid is not None and (mid.dim() < 3 or tuple(mid.shape[:2]) != (inner_a, inner_b)):
+        raise AdapterError(
+            f"{mid_name} has shape {list(mid.shape)}, expected [{inner_a}, {inner_b}, *kernel] "
+            f"between {a_name} and {b_name}"
+        )
+    return inner_b
+
+
+def low_rank(
+    a: Tensor, b: Tensor, mid: Tensor | None, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The two flat factors of a low-rank matrix: (out, r) and (r, in·kernel).
+
+    Without `mid`: a (out, r, …ones), b (r, in, *kernel). Tucker (LyCORIS): a (r, out), b (r, in),
+    mid (r, r, *kernel), for which ``einsum("ij…,ip,jq->pq…", mid, a, b)`` is the weight; folding
+    mid into b leaves a plain product.
+    """
+    a = a.to(device, dtype)
+    b = b.to(device, dtype)
+    if mid is None:
+        return a.flatten(1), b.flatten(1)
+    core = torch.einsum("ij...,jq->iq...", mid.to(device, dtype), b)
+    return a.t(), core.reshape(core.shape[0], -1)
+
+
+def kernel_elements(tensor: Tensor | None) -> int:
+    """How many elements the kernel dimensions (third and on) of a factor hold; 1 without any."""
+    return 1 if tensor is None else math.prod(tensor.shape[2:])

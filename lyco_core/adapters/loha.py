@@ -1,0 +1,111 @@
+"""LoHa, the low-rank Hadamard product (FedPara, arXiv:2108.06098; LyCORIS):
+ΔW = (w1_a @ w1_b) * (w2_a @ w2_b) * scale."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+from .base import Adapter, band_size, compute_dtype, working
+from .factors import low_rank, multiplies, require
+from .lora import LoRA
+
+__all__ = ["LoHa"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoHa(Adapter):
+    """w1_a, w2_a: (out, r); w1_b, w2_b: (r, in·kernel).
+
+    Tucker: t1, t2 (r, r, *kernel), then w1_a, w2_a are (r, out) and w1_b, w2_b (r, in).
+    """
+
+    algorithm: ClassVar[str] = "loha"
+    title: ClassVar[str] = "LoHa"
+    tensor_names: ClassVar[tuple[str, ...]] = ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")
+
+    w1_a: Tensor
+    w1_b: Tensor
+    w2_a: Tensor
+    w2_b: Tensor
+    t1: Tensor | None = None
+    t2: Tensor | None = None
+
+    def check(self) -> None:
+        four = {name: getattr(self, name) for name in self.tensor_names[:4]}
+        require(four, "LoHa", "w1_a, w1_b, w2_a and w2_b")
+        if (self.t1 is None) != (self.t2 is None):
+            require({"t1": self.t1, "t2": self.t2}, "Tucker LoHa", "t1 and t2")
+        multiplies("w1_a", self.w1_a, "w1_b", self.w1_b, "t1", self.t1)
+        multiplies("w2_a", self.w2_a, "w2_b", self.w2_b, "t2", self.t2)
+        if self.w1_b.shape[0] != self.w2_b.shape[0]:
+            raise AdapterError(
+                f"w1_b {list(self.w1_b.shape)} has rank {self.w1_b.shape[0]}, w2_b {list(self.w2_b.shape)} "
+                f"has rank {self.w2_b.shape[0]}; both halves of a LoHa have one rank"
+            )
+        halves = [
+            _shape(self.w1_a, self.w1_b, self.t1),
+            _shape(self.w2_a, self.w2_b, self.t2),
+        ]
+        if halves[0] != halves[1]:
+            raise AdapterError(
+                f"w1_a @ w1_b is {list(halves[0])}, w2_a @ w2_b is {list(halves[1])}; "
+                "both halves of a LoHa have one shape"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _shape(self.w1_a, self.w1_b, self.t1)
+
+    @property
+    def rank(self) -> int:
+        return self.w1_b.shape[0]
+
+    def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(out, r), (r, in·kernel) of the first half and of the second, unscaled."""
+        first = low_rank(self.w1_a, self.w1_b, self.t1, dtype, device)
+        return (*first, *low_rank(self.w2_a, self.w2_b, self.t2, dtype, device))
+
+    def _add_to_(self, flat: Tensor, factor: float) -> None:
+        w1_a, w1_b, w2_a, w2_b = self.factors(compute_dtype(flat.dtype), flat.device)
+        step = min(flat.shape[0], band_size(flat.shape[1]))
+        first, second = w1_b.new_empty((2, step, flat.shape[1])).unbind()
+        for start in range(0, flat.shape[0], step):
+            band = slice(start, start + step)
+            with working(flat[band]) as target:
+                height = target.shape[0]
+                torch.mm(w1_a[band], w1_b, out=first[:height])
+                torch.mm(w2_a[band], w2_b, out=second[:height])
+                target.addcmul_(first[:height], second[:height], value=factor)
+
+    def apply(self, x: Tensor) -> Tensor:
+        w1_a, w1_b, w2_a, w2_b = self.factors(x.dtype, x.device)
+        out = x.new_empty((*x.shape[:-1], w1_a.shape[0]))
+        step = band_size(w1_b.shape[1])
+        for start in range(0, w1_a.shape[0], step):
+            band = slice(start, start + step)
+            out[..., band] = x @ ((w1_a[band] @ w1_b) * (w2_a[band] @ w2_b)).t()
+        return out * self.scale
+
+    def rows(self, start: int, stop: int) -> LoHa:
+        if self.t1 is None:
+            return dataclasses.replace(self, w1_a=self.w1_a[start:stop], w2_a=self.w2_a[start:stop])
+        return dataclasses.replace(self, w1_a=self.w1_a[:, start:stop], w2_a=self.w2_a[:, start:stop])
+
+    def to_lora(self) -> LoRA:
+        """Rank r²: column (i, j) of up is w1_a[:, i] * w2_a[:, j], likewise the rows of down."""
+        w1_a, w1_b, w2_a, w2_b = self.factors(torch.float32, self.w1_a.device)
+        up = (w1_a.unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
+        down = (w1_b.unsqueeze(1) * w2_b.unsqueeze(0)).flatten(0, 1)
+        alpha = None if self.alpha is None else self.alpha * self.rank
+        return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
+
+
+def _shape(a: Tensor, b: Tensor, mid: Tensor | None) -> tuple[int, ...]:
+    if mid is None:
+        return (a.shape[0], b.shape[1], *b.shape[2:])
+    return (a.shape[1], b.shape[1], *mid.shape[2:])

@@ -1,0 +1,135 @@
+"""Which model family, and whose module names: told from names and shapes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+
+from ..adapter_set import AdapterSet
+from ..errors import ArchitectureError
+from ..formats import FORMATS
+from ..layouts import LAYOUTS, Layout
+from .registry import ARCHITECTURES
+from .table import Architecture, template_of
+
+__all__ = ["identify", "recognise"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """A file's modules read as those of one family in one layout."""
+
+    architecture: Architecture
+    layout: Layout
+    paths: Mapping[str, str]
+    """Name as spelled -> dotted path, for the names that the family has."""
+    fitting: int
+    """How many of them have a shape that the family allows."""
+
+    @property
+    def depth(self) -> int:
+        """2 if the blocks are as many as the largest model has, 1 if fewer, 0 if more."""
+        deepest: dict[str, int] = {}
+        for path in self.paths.values():
+            template, number = template_of(path)
+            if number:
+                above = template.split(".{n}", 1)[0]
+                deepest[above] = max(deepest.get(above, 0), int(number) + 1)
+        limits = self.architecture.depths
+        if any(count > limits.get(above, count) for above, count in deepest.items()):
+            return 0
+        return 2 if any(count == limits.get(above) for above, count in deepest.items()) else 1
+
+
+def identify(
+    adapter_set: AdapterSet, *, architecture: str | None = None, weights: Collection[str] | None = None
+) -> AdapterSet:
+    """The set with dotted module paths, its architecture and layout filled in.
+
+    Names that the family does not have keep their spelling; a set of no known family comes back
+    as it was.
+
+    Args:
+        architecture: the family's id, where a person says it.
+        weights: module paths of ComfyUI's model, which decide between families whose names the
+            file fits equally well.
+
+    Raises:
+        ArchitectureError: the family refuses the set's algorithms, or several fit equally well
+            and would put the adapters on different weights.
+    """
+    if architecture is not None and architecture not in ARCHITECTURES:
+        raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
+    families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
+    known = adapter_set.format in FORMATS
+    best = _best(_readings(adapter_set, families)) if known else []
+    if not best:
+        return adapter_set
+    chosen = _choose(best, weights)
+    _refuse(chosen.architecture, adapter_set)
+    rename = {name: chosen.paths.get(name, name) for name in adapter_set.adapters}
+    return dataclasses.replace(
+        adapter_set,
+        adapters={rename[name]: adapter for name, adapter in adapter_set.adapters.items()},
+        prefixes={rename[name]: prefix for name, prefix in adapter_set.prefixes.items()},
+        architecture=chosen.architecture.id,
+        layout=chosen.layout,
+    )
+
+
+def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
+    """The family and layout whose module names a model's `paths` are, or None."""
+    names = list(paths)
+    readings: list[_Reading] = []
+    for family in ARCHITECTURES.values():
+        for layout in LAYOUTS:
+            paths = {n: n for n in names if family.resolve(n, layout, underscored=False)}
+            readings.append(_Reading(family, layout, paths, len(paths)))
+    best = _best(readings)
+    return (best[0].architecture, best[0].layout) if best else None
+
+
+def _readings(adapter_set: AdapterSet, families: Iterable[Architecture]) -> list[_Reading]:
+    underscored = FORMATS[adapter_set.format].underscored
+    shapes = {name: adapter.flat_shape for name, adapter in adapter_set.adapters.items()}
+    readings: list[_Reading] = []
+    for family in families:
+        for layout in LAYOUTS:
+            resolved = ((name, family.resolve(name, layout, underscored=underscored)) for name in shapes)
+            paths = {name: path for name, path in resolved if path is not None}
+            fitting = sum(family.fits(path, layout, shapes[name]) for name, path in paths.items())
+            readings.append(_Reading(family, layout, paths, fitting))
+    return readings
+
+
+def _best(readings: Iterable[_Reading]) -> list[_Reading]:
+    """Those that explain most modules, and among them those whose depth fits best."""
+    readings = [r for r in readings if r.paths]
+    most = max((r.fitting for r in readings), default=0)
+    readings = [r for r in readings if r.fitting == most]
+    depth = max((r.depth for r in readings), default=0)
+    return [r for r in readings if r.depth == depth]
+
+
+def _choose(best: list[_Reading], weights: Collection[str] | None) -> _Reading:
+    """The first of the equally good readings, unless they would patch different weights."""
+    best = sorted(best, key=lambda r: LAYOUTS.index(r.layout))
+    if weights is not None:
+        best = [r for r in best if _targets(r) & set(weights)] or best
+    rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r) != _targets(best[0])]
+    if rivals:
+        names = sorted({best[0].architecture.id, *(r.architecture.id for r in rivals)})
+        raise ArchitectureError(
+            f"its modules are those of {' and of '.join(names)}; say which with --architecture, or load it onto a model"
+        )
+    return best[0]
+
+
+def _targets(reading: _Reading) -> set[str]:
+    locate = reading.architecture.locate
+    return {t.path for path in reading.paths.values() for t in locate(path, reading.layout, "comfyui")}
+
+
+def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:
+    if architecture.refused and adapter_set.algorithms.keys() - {"lora"}:
+        raise ArchitectureError(f"{architecture.title}: {architecture.refused}")

@@ -1,0 +1,137 @@
+"""HunyuanVideo, HunyuanVideo 1.5, and FramePack, which is HunyuanVideo under diffusers' names.
+
+ComfyUI runs no FramePack model, so FramePack's `comfyui` layout is HunyuanVideo's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .dual_stream import double_stream, single_stream
+from .table import Architecture, Group, group, inside
+
+_MUSUBI = {
+    "mod": "{s}_mod.linear",
+    "qkv": "{s}_attn_qkv",
+    "proj": "{s}_attn_proj",
+    "mlp_in": "{s}_mlp.fc1",
+    "mlp_out": "{s}_mlp.fc2",
+}
+_SPLIT_QKV = {"qkv": "{s}_attn_q {s}_attn_k {s}_attn_v"}
+_FF = ("net.0.proj", "net.2")
+
+
+def _double(names: dict[str, str]) -> tuple[Group, ...]:
+    block = double_stream(names, ff=_FF, mlp=(4, 4))
+    return inside("double_blocks.{n}", "double_blocks.{n}", "transformer_blocks.{n}", block)
+
+
+_SINGLE = inside(
+    "single_blocks.{n}",
+    "single_blocks.{n}",
+    "single_transformer_blocks.{n}",
+    single_stream("modulation.linear"),
+)
+
+_REFINER_BLOCK = (
+    group("adaLN_modulation.1", "adaLN_modulation.1", "norm_out.linear", shape=(2, 1)),
+    group(
+        "self_attn_qkv",
+        "self_attn.qkv",
+        "attn.to_q attn.to_k attn.to_v",
+        heights=(1, 1, 1),
+        shape=(3, 1),
+    ),
+    group("self_attn_proj", "self_attn.proj", "attn.to_out.0", shape=(1, 1)),
+    group("mlp.fc1", "mlp.0", "ff.net.0.proj", shape=(4, 1)),
+    group("mlp.fc2", "mlp.2", "ff.net.2", shape=(1, 4)),
+)
+
+_TEXT = (
+    group("input_embedder", "input_embedder", "proj_in"),
+    group("t_embedder.mlp.0", "t_embedder.in_layer", "time_text_embed.timestep_embedder.linear_1"),
+    group("t_embedder.mlp.2", "t_embedder.out_layer", "time_text_embed.timestep_embedder.linear_2"),
+    group("c_embedder.linear_1", "c_embedder.in_layer", "time_text_embed.text_embedder.linear_1"),
+    group("c_embedder.linear_2", "c_embedder.out_layer", "time_text_embed.text_embedder.linear_2"),
+    *inside(
+        "individual_token_refiner.blocks.{n}",
+        "individual_token_refiner.blocks.{n}",
+        "token_refiner.refiner_blocks.{n}",
+        _REFINER_BLOCK,
+    ),
+)
+
+# diffusers keeps the final modulation's scale above its shift, the others the shift above the
+# scale: no renaming turns one into the other, so it has no name there.
+_SHARED = (
+    *inside("txt_in", "txt_in", "context_embedder", _TEXT),
+    group("img_in.proj", "img_in.proj", "x_embedder.proj"),
+    group("final_layer.linear", "final_layer.linear", "proj_out"),
+    group("final_layer.adaLN_modulation.1", "final_layer.adaLN_modulation.1", None, shape=(2, 1)),
+)
+
+HUNYUAN_VIDEO = Architecture(
+    id="hunyuan_video",
+    title="HunyuanVideo",
+    groups=(
+        *_double(_MUSUBI),
+        *_SINGLE,
+        *_SHARED,
+        group("time_in.mlp.0", "time_in.in_layer", "time_text_embed.timestep_embedder.linear_1"),
+        group("time_in.mlp.2", "time_in.out_layer", "time_text_embed.timestep_embedder.linear_2"),
+        group("vector_in.in_layer", "vector_in.in_layer", "time_text_embed.text_embedder.linear_1"),
+        group("vector_in.out_layer", "vector_in.out_layer", "time_text_embed.text_embedder.linear_2"),
+        group("guidance_in.mlp.0", "guidance_in.in_layer", "time_text_embed.guidance_embedder.linear_1"),
+        group("guidance_in.mlp.2", "guidance_in.out_layer", "time_text_embed.guidance_embedder.linear_2"),
+    ),
+    depths={"double_blocks": 20, "single_blocks": 40},
+    target_blocks=("MMDoubleStreamBlock", "MMSingleStreamBlock"),
+    default_excludes=(r".*(img_mod|txt_mod|modulation).*",),
+)
+
+HUNYUAN_VIDEO_1_5 = Architecture(
+    id="hunyuan_video_1_5",
+    title="HunyuanVideo 1.5",
+    groups=(
+        *_double(_MUSUBI | _SPLIT_QKV),
+        *_SHARED,
+        group("time_in.mlp.0", "time_in.in_layer", "time_embed.timestep_embedder.linear_1"),
+        group("time_in.mlp.2", "time_in.out_layer", "time_embed.timestep_embedder.linear_2"),
+        group("byt5_in.fc1", "byt5_in.fc1", "context_embedder_2.linear_1"),
+        group("byt5_in.fc2", "byt5_in.fc2", "context_embedder_2.linear_2"),
+        group("byt5_in.fc3", "byt5_in.fc3", "context_embedder_2.linear_3"),
+        group("vision_in.proj.1", "vision_in.proj.1", "image_embedder.linear_1"),
+        group("vision_in.proj.3", "vision_in.proj.3", "image_embedder.linear_2"),
+    ),
+    depths={"double_blocks": 54},
+    target_blocks=("MMDoubleStreamBlock",),
+    default_excludes=(r".*(_in).*",),
+)
+
+
+def _as_framepack(g: Group) -> Group:
+    """A group of HunyuanVideo with Musubi's FramePack names, which are diffusers' own."""
+    return dataclasses.replace(g, musubi=g.diffusers)
+
+
+FRAMEPACK = Architecture(
+    id="framepack",
+    title="FramePack",
+    groups=(
+        *(_as_framepack(g) for g in HUNYUAN_VIDEO.groups if g.diffusers is not None),
+        *(
+            group(name, None, name)
+            for name in (
+                "clean_x_embedder.proj",
+                "clean_x_embedder.proj_2x",
+                "clean_x_embedder.proj_4x",
+                "image_projection.up",
+                "image_projection.down",
+                "norm_out.linear",
+            )
+        ),
+    ),
+    depths={"transformer_blocks": 20, "single_transformer_blocks": 40},
+    target_blocks=("HunyuanVideoTransformerBlock", "HunyuanVideoSingleTransformerBlock"),
+    default_excludes=(r".*(norm).*",),
+)

@@ -1,0 +1,40 @@
+"""Qwen-Image and Qwen-Image-Edit: one set of names, diffusers' own, in every layout."""
+
+from .table import Architecture, inside, same
+
+_BLOCK = same(
+    "img_mod.1",
+    "txt_mod.1",
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.add_q_proj",
+    "attn.add_k_proj",
+    "attn.add_v_proj",
+    "attn.to_out.0",
+    "attn.to_add_out",
+    "img_mlp.net.0.proj",
+    "img_mlp.net.2",
+    "txt_mlp.net.0.proj",
+    "txt_mlp.net.2",
+)
+
+QWEN_IMAGE = Architecture(
+    id="qwen_image",
+    title="Qwen-Image",
+    groups=(
+        *inside("transformer_blocks.{n}", "transformer_blocks.{n}", "transformer_blocks.{n}", _BLOCK),
+        *same(
+            "img_in",
+            "txt_in",
+            "time_text_embed.timestep_embedder.linear_1",
+            "time_text_embed.timestep_embedder.linear_2",
+            "norm_out.linear",
+            "proj_out",
+        ),
+    ),
+    depths={"transformer_blocks": 60},
+    target_blocks=("QwenImageTransformerBlock",),
+    # Musubi's own pattern; it matches no dotted name, so img_mod.1 and txt_mod.1 are trained.
+    default_excludes=(r".*(_mod_).*",),
+)

@@ -1,0 +1,178 @@
+"""What a model family's table is made of, and how a module is found in another layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+
+from ..layouts import LAYOUTS, Layout
+
+__all__ = ["Architecture", "Group", "Target", "group", "inside", "same", "template_of"]
+
+_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner)[._])(\d+)([._].+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Rows that some layout keeps in one weight, and what each layout calls them.
+
+    In each layout either one module holds all the rows, or each part has a module of its own.
+    None: the layout has no such module. `{n}` in a name is the block's number.
+    """
+
+    musubi: tuple[str, ...] | None
+    comfyui: tuple[str, ...] | None
+    diffusers: tuple[str, ...] | None
+    heights: tuple[int, ...] = (1,)
+    """Relative numbers of rows of the parts."""
+    shape: tuple[int, int] | None = None
+    """(out, in) of the whole group in widths of the model, where the family fixes them."""
+
+    def __post_init__(self) -> None:
+        for layout in LAYOUTS:
+            names = self.names(layout)
+            if names is not None and len(names) not in (1, len(self.heights)):
+                raise ValueError(f"{names}: expected one module or {len(self.heights)}")
+
+    def names(self, layout: Layout) -> tuple[str, ...] | None:
+        """The modules that hold the group's rows in `layout`."""
+        return getattr(self, layout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where rows of a module lie in another layout. Bands are (start, stop, of), in parts' heights."""
+
+    path: str
+    source: tuple[int, int, int]
+    """Rows of the source module that go there."""
+    rows: tuple[int, int, int]
+    """Rows of the target module that they become."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A model family as data. Nothing in it depends on a model's size."""
+
+    id: str
+    title: str
+    groups: tuple[Group, ...]
+    depths: Mapping[str, int]
+    """Start of a block's name in Musubi's layout -> how many the largest model has."""
+    target_blocks: tuple[str, ...] = ()
+    """Classes whose Linear modules Musubi Tuner trains."""
+    default_excludes: tuple[str, ...] = ()
+    """Regular expressions; Musubi leaves out a module whose whole dotted name one matches."""
+    refused: str | None = None
+    """Why adapters of this family cannot be used, if so."""
+
+    @functools.cached_property
+    def _index(self) -> dict[Layout, dict[str, tuple[Group, int]]]:
+        """Layout -> template -> group, and which of its modules."""
+        index: dict[Layout, dict[str, tuple[Group, int]]] = {layout: {} for layout in LAYOUTS}
+        for group in self.groups:
+            for layout in LAYOUTS:
+                for position, name in enumerate(group.names(layout) or ()):
+                    if name in index[layout]:
+                        raise ValueError(f"{self.id}: {layout} has {name} twice")
+                    index[layout][name] = group, position
+        return index
+
+    @functools.cached_property
+    def _underscored(self) -> dict[Layout, dict[str, str]]:
+        """Layout -> template with every dot as an underscore -> template."""
+        return {layout: {t.replace(".", "_"): t for t in self._index[layout]} for layout in LAYOUTS}
+
+    def templates(self, layout: Layout) -> list[str]:
+        """Every module name of `layout`, with `{n}` for a block's number."""
+        return list(self._index[layout])
+
+    def resolve(self, name: str, layout: Layout, *, underscored: bool) -> str | None:
+        """The dotted module path that `name` means in `layout`, or None if there is none."""
+        template, number = template_of(name)
+        if underscored:
+            dotted = self._underscored[layout].get(template)
+        else:
+            dotted = template if template in self._index[layout] else None
+        return None if dotted is None else dotted.replace("{n}", number)
+
+    def group_of(self, path: str, layout: Layout) -> tuple[Group, int]:
+        """The group of a module path, and the position of the module in it. Raises KeyError."""
+        return self._index[layout][template_of(path)[0]]
+
+    def fits(self, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
+        """Whether a module of (out, in) is possible at `path`: the family fixes some ratios."""
+        group, position = self.group_of(path, layout)
+        if group.shape is None:
+            return True
+        names = group.names(layout) or ()
+        out, total = shape[0], sum(group.heights)
+        part = total if len(names) == 1 else group.heights[position]
+        return out * total * group.shape[1] == shape[1] * group.shape[0] * part
+
+    def locate(self, path: str, source: Layout, target: Layout) -> list[Target]:
+        """Where the rows of `path` lie in `target`, top to bottom; empty if it has no such module."""
+        group, position = self.group_of(path, source)
+        names = group.names(target)
+        if names is None:
+            return []
+        number = template_of(path)[1]
+        names = tuple(name.replace("{n}", number) for name in names)
+        total = sum(group.heights)
+        edges = [sum(group.heights[:i]) for i in range(len(group.heights) + 1)]
+        whole = len(group.names(source) or ()) == 1
+        first, last = (0, len(group.heights)) if whole else (position, position + 1)
+        start, stop = edges[first], edges[last]
+        height = stop - start
+        if len(names) == 1:
+            return [Target(names[0], (0, height, height), (start, stop, total))]
+        return [
+            Target(
+                names[i],
+                (edges[i] - start, edges[i + 1] - start, height),
+                (0, group.heights[i], group.heights[i]),
+            )
+            for i in range(first, last)
+        ]
+
+
+@functools.lru_cache(maxsize=2**14)
+def template_of(name: str) -> tuple[str, str]:
+    """(name with `{n}` for the block's number, that number); the number is empty where there is none."""
+    match = _NUMBERED.fullmatch(name)
+    return (f"{match[1]}{{n}}{match[3]}", match[2]) if match else (name, "")
+
+
+def group(
+    musubi: str | None,
+    comfyui: str | None,
+    diffusers: str | None,
+    *,
+    heights: tuple[int, ...] = (1,),
+    shape: tuple[int, int] | None = None,
+) -> Group:
+    """A `Group` from names separated by spaces."""
+    split = (None if names is None else tuple(names.split()) for names in (musubi, comfyui, diffusers))
+    return Group(*split, heights=heights, shape=shape)
+
+
+def same(*names: str) -> tuple[Group, ...]:
+    """One group for each of `names`, which every layout calls alike."""
+    return tuple(group(name, name, name) for name in names)
+
+
+def inside(musubi: str, comfyui: str, diffusers: str, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """`groups`, in each layout below that layout's module."""
+    above = dict(zip(LAYOUTS, (musubi, comfyui, diffusers), strict=True))
+
+    def put(g: Group) -> Group:
+        renamed = {
+            layout: tuple(f"{above[layout]}.{name}" for name in names)
+            for layout in LAYOUTS
+            if (names := g.names(layout)) is not None
+        }
+        return dataclasses.replace(g, **renamed)
+
+    return tuple(put(g) for g in groups)

@@ -1,0 +1,37 @@
+"""Z-Image (Turbo, Base). Musubi has diffusers' names; ComfyUI, as Lumina 2, fuses q, k and v."""
+
+from .table import Architecture, group, inside, same
+
+_BLOCK = (
+    group(
+        "attention.to_q attention.to_k attention.to_v",
+        "attention.qkv",
+        "attention.to_q attention.to_k attention.to_v",
+        heights=(1, 1, 1),
+        shape=(3, 1),
+    ),
+    group("attention.to_out.0", "attention.out", "attention.to_out.0", shape=(1, 1)),
+    *same("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+)
+_MODULATION = same("adaLN_modulation.0")
+
+Z_IMAGE = Architecture(
+    id="z_image",
+    title="Z-Image",
+    groups=(
+        *inside("layers.{n}", "layers.{n}", "layers.{n}", _BLOCK + _MODULATION),
+        *inside("noise_refiner.{n}", "noise_refiner.{n}", "noise_refiner.{n}", _BLOCK + _MODULATION),
+        *inside("context_refiner.{n}", "context_refiner.{n}", "context_refiner.{n}", _BLOCK),
+        *same("t_embedder.mlp.0", "t_embedder.mlp.2", "cap_embedder.1"),
+        group("all_x_embedder.2-1", "x_embedder", "all_x_embedder.2-1"),
+        group("all_final_layer.2-1.linear", "final_layer.linear", "all_final_layer.2-1.linear"),
+        group(
+            "all_final_layer.2-1.adaLN_modulation.1",
+            "final_layer.adaLN_modulation.1",
+            "all_final_layer.2-1.adaLN_modulation.1",
+        ),
+    ),
+    depths={"layers": 30, "noise_refiner": 2, "context_refiner": 2},
+    target_blocks=("ZImageTransformerBlock",),
+    default_excludes=(r".*(_modulation|_refiner).*",),
+)

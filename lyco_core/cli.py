@@ -1,0 +1,91 @@
+"""The command line: `lyco`, or `python -m lyco_core`.
+
+torch takes seconds to import, so commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from .errors import LycoError
+from .layouts import LAYOUTS
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 1 after one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except LycoError as error:
+        print(f"lyco: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `lyco inspect … | head`
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        print("lyco: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lyco", description="LoHa and LoKr adapters for ComfyUI: exactly, or with an error that says why."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    inspect = commands.add_parser("inspect", help="say what an adapter file is, and what of it a model takes")
+    inspect.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
+    inspect.add_argument("--model", metavar="CHECKPOINT", help="a model's weights (.safetensors): say what matches")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(run=_inspect)
+
+    delta = commands.add_parser("delta", help="write what an adapter adds to each weight (float32)")
+    delta.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
+    delta.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
+    delta.add_argument("--layout", choices=LAYOUTS, default="comfyui", help="whose names the weights get [%(default)s]")
+    delta.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    delta.set_defaults(run=_delta)
+
+    for command in (inspect, delta):
+        command.add_argument(
+            "--architecture", metavar="ID", help="the model family, where names and shapes fit several (e.g. wan)"
+        )
+
+    demo = commands.add_parser("demo", help="a tour on a tiny model and a Musubi-style LoKr made on the spot")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from .inspect import inspect_file
+
+    found = inspect_file(options.file, options.model, architecture=options.architecture)
+    if options.json:
+        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n".join(found.lines()))
+
+
+def _delta(options: argparse.Namespace) -> None:
+    from .delta import write_delta
+
+    keys = write_delta(
+        options.file,
+        options.output,
+        layout=options.layout,
+        architecture=options.architecture,
+        overwrite=options.overwrite,
+    )
+    print(f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout")
+
+
+def _demo(_: argparse.Namespace) -> None:
+    from .demo import run_demo
+
+    run_demo()

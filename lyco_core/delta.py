@@ -1,0 +1,63 @@
+"""Delta weights: what a file's adapters add to each weight of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .errors import about_file
+from .io import TensorSpec, write_safetensors
+from .layouts import Layout
+from .load import load_adapter_set, outline_adapter_set, require_known
+from .placement import Placed, Placement, place
+
+__all__ = ["delta_weights", "write_delta"]
+
+
+def delta_weights(placement: Placement) -> Iterator[tuple[str, Tensor]]:
+    """Each weight's key and its float32 ΔW at strength 1, one at a time.
+
+    Rows of a fused weight that no adapter changes are zero.
+    """
+    for key, pieces in _by_key(placement).items():
+        delta = torch.zeros(pieces[0].shape)
+        for piece in pieces:
+            adapter = piece.part(placement.adapter_set.adapters[piece.module_path])
+            adapter.add_to_(delta if piece.rows is None else delta[slice(*piece.rows)])
+        yield key, delta
+
+
+def write_delta(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    layout: Layout = "comfyui",
+    architecture: str | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write the delta weights of an adapter file as safetensors; returns their keys.
+
+    Weights are computed and written one at a time: memory holds the adapters and one of them.
+
+    Raises:
+        LycoError: the file cannot be read or wholly placed, or the output cannot be written.
+    """
+    with about_file(source):
+        outline = outline_adapter_set(source, architecture=architecture)
+        require_known(outline)
+        place(outline, layout=layout).require_complete()
+        placement = place(load_adapter_set(source, architecture=outline.architecture), layout=layout)
+        specs = [TensorSpec(key, p[0].shape, torch.float32) for key, p in _by_key(placement).items()]
+    tensors = (delta for _, delta in delta_weights(placement))
+    write_safetensors(output, specs, tensors, {"format": "pt"}, overwrite=overwrite)
+    return [spec.key for spec in specs]
+
+
+def _by_key(placement: Placement) -> dict[str, list[Placed]]:
+    grouped: dict[str, list[Placed]] = {}
+    for piece in placement.placed:
+        grouped.setdefault(piece.key, []).append(piece)
+    return grouped

@@ -1,0 +1,82 @@
+"""What can go wrong, as a small tree.
+
+    LycoError                 everything this package raises about a person's input
+    ├── FileError             not a safetensors file, damaged, or cannot be read or written
+    ├── FormatError           no key in it is spelled in a way that we know
+    ├── AdapterError          the tensors of a module do not make an adapter
+    ├── ArchitectureError     the model family is unknown, ambiguous or not supported
+    └── PlacementError        modules without a place in the model, or of another shape
+
+Every message is one line: the file, the module or key, what was expected, what was found,
+what to do. The inside of the package knows modules and keys, the outside knows the file:
+`about_file` adds its name on the way out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+
+__all__ = [
+    "AdapterError",
+    "ArchitectureError",
+    "FileError",
+    "FormatError",
+    "LycoError",
+    "PlacementError",
+    "about_file",
+    "shorten",
+]
+
+
+class LycoError(Exception):
+    """Bad input, in one line that a person can act on."""
+
+    file: str | None = None
+
+    def __str__(self) -> str:
+        message = one_line(super().__str__())
+        return f"{one_line(self.file)}: {message}" if self.file else message
+
+
+class FileError(LycoError):
+    """The file is not safetensors, is damaged, or cannot be read or written."""
+
+
+class FormatError(LycoError):
+    """The file's keys belong to no format that is known here."""
+
+
+class AdapterError(LycoError):
+    """A module's tensors do not make an adapter: one is missing, or shapes cannot multiply."""
+
+
+class ArchitectureError(LycoError):
+    """The model family cannot be told, or is not supported."""
+
+
+class PlacementError(LycoError):
+    """Modules have no place in the model, or their shapes differ from its weights."""
+
+
+@contextmanager
+def about_file(path: str | os.PathLike[str]) -> Generator[None]:
+    """Name `path` in every `LycoError` that leaves the block and names no file yet."""
+    try:
+        yield
+    except LycoError as error:
+        if error.file is None:
+            error.file = os.path.basename(os.fspath(path))
+        raise
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters escaped: names in a file come from strangers."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shorten(names: list[str], limit: int = 3) -> str:
+    """The first few of `names`, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

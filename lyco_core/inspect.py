@@ -1,0 +1,153 @@
+"""What an adapter file is, and what of it a model takes: for people and, as JSON, for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from typing import Any
+
+from .adapter_set import AdapterSet
+from .adapters import ALGORITHMS
+from .architectures import ARCHITECTURES
+from .errors import PlacementError, about_file
+from .formats import FORMATS
+from .load import outline_adapter_set, require_known
+from .model_weights import ModelWeights, describe_weights, outline_checkpoint
+from .placement import Placement, place
+
+__all__ = ["Inspection", "describe_match", "inspect_file"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What `lyco inspect` tells; see `as_json` and `lines`."""
+
+    file: str
+    file_bytes: int
+    adapter_set: AdapterSet
+    placement: Placement | None
+    """Onto the model, where one was given."""
+
+    def as_json(self) -> dict[str, Any]:
+        """One object of plain types; keys are stable."""
+        found = self.adapter_set
+        result: dict[str, Any] = {
+            "file": self.file,
+            "bytes": self.file_bytes,
+            "format": found.format,
+            "architecture": found.architecture,
+            "layout": found.layout,
+            "modules": len(found.adapters),
+            "algorithms": found.algorithms,
+            "ranks": found.ranks,
+            "alphas": found.alphas,
+            "dtypes": _dtypes(found),
+            "unrecognised_keys": list(found.unrecognised_keys),
+            "metadata": dict(found.metadata),
+        }
+        if self.placement is not None:
+            result["model"] = {
+                "matched": self.placement.modules,
+                "weights": len({p.key for p in self.placement.placed}),
+                "homeless": [found.prefixes[path] for path in self.placement.homeless],
+                "misfits": [dataclasses.asdict(m) for m in self.placement.misfits],
+            }
+        return result
+
+    def lines(self) -> list[str]:
+        """The same for a person to read."""
+        found = self.adapter_set
+        architecture = ARCHITECTURES.get(found.architecture or "")
+        spelling = FORMATS.get(found.format)
+        rows = {
+            "file": f"{self.file} ({self.file_bytes / 1e6:.2f} MB)",
+            "format": spelling.title if spelling else f"{found.format}: a model's weights, not an adapter",
+            "architecture": architecture.title if architecture else "unknown",
+        }
+        if found.adapters:
+            rows |= {
+                "modules": f"{len(found.adapters)}: {_counts(found)}",
+                "rank": _numbers(found.ranks) or "full matrices",
+                "alpha": _numbers(found.alphas) or "none (scale 1)",
+                "dtype": ", ".join(_dtypes(found)),
+            }
+        lines = [f"{name:<13} {value}" for name, value in rows.items()]
+        if found.unrecognised_keys:
+            lines.append(f"{'unrecognised':<13} {len(found.unrecognised_keys)} keys, e.g. {found.unrecognised_keys[0]}")
+        lines += [f"{'metadata':<13} {key} = {_clip(value)}" for key, value in sorted(found.metadata.items())]
+        if self.placement is not None:
+            lines += [f"{'model':<13} {line}" for line in describe_match(self.placement)]
+        return lines
+
+
+def inspect_file(
+    path: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
+    *,
+    architecture: str | None = None,
+) -> Inspection:
+    """Read the header of an adapter file, and of a model's checkpoint, and say what they are.
+
+    Raises:
+        LycoError: the file is not an adapter that is known here.
+    """
+    weights = None if model is None else outline_checkpoint(model)
+    with about_file(path):
+        paths = weights.paths if weights is not None and weights.layout == "comfyui" else None
+        found = outline_adapter_set(path, architecture=architecture, weights=paths)
+        found = _as_checkpoint(found) or require_known(found)
+        placement = None if weights is None else _place(found, weights, model)
+    return Inspection(os.path.basename(os.fspath(path)), os.stat(path).st_size, found, placement)
+
+
+def describe_match(placement: Placement) -> list[str]:
+    """How much of an adapter a model takes, block by block, and what it does not."""
+    total = len(placement.adapter_set.adapters)
+    weights = len({p.key for p in placement.placed})
+    lines = [f"{placement.modules} of {total} modules on {weights} weights"]
+    lines += [f"{name} {count}" for name, count in _by_block(placement).items()]
+    if problem := placement.problem():
+        lines.append(f"left out: {problem}")
+    return lines
+
+
+def _as_checkpoint(found: AdapterSet) -> AdapterSet | None:
+    """What stands in for an adapter set where the file holds a model's weights; None elsewhere."""
+    if found.adapters:
+        return None
+    weights = describe_weights({key: tuple(t.shape) for key, t in found.unrecognised.items()})
+    if weights.architecture is None:
+        return None
+    return AdapterSet({}, {}, "checkpoint", found.metadata, {}, weights.architecture.id, weights.layout)
+
+
+def _place(found: AdapterSet, weights: ModelWeights, model: str | os.PathLike[str] | None) -> Placement:
+    if weights.architecture is None and model is not None:
+        with about_file(model):
+            raise PlacementError(
+                "its weights are those of no known model; expected a checkpoint of a known architecture"
+            )
+    return place(found, weights.shapes, layout=weights.layout, prefix=weights.prefix)
+
+
+def _by_block(placement: Placement) -> dict[str, int]:
+    """Kind of block -> how many modules of it have a place."""
+    paths = {p.module_path for p in placement.placed}
+    return dict(Counter(path.split(".")[0] for path in sorted(paths)))
+
+
+def _counts(found: AdapterSet) -> str:
+    return ", ".join(f"{count} {ALGORITHMS[name].title}" for name, count in found.algorithms.items())
+
+
+def _numbers(values: list[int] | list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _dtypes(found: AdapterSet) -> list[str]:
+    return sorted({str(a.dtype).removeprefix("torch.") for a in found.adapters.values()})
+
+
+def _clip(value: str, width: int = 100) -> str:
+    return value if len(value) <= width else value[: width - 1] + "…"

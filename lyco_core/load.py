@@ -1,0 +1,108 @@
+"""From a file to an `AdapterSet` with its architecture told: as an outline, or with its tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+
+import torch
+from torch import Tensor
+
+from .adapter_set import AdapterSet
+from .architectures import ARCHITECTURES, identify
+from .errors import AdapterError, ArchitectureError, FormatError, about_file, shorten
+from .formats import FORMATS, parse, split_key
+from .formats.suffixes import ALPHA
+from .io import SafetensorsFile
+from .model_weights import describe_weights
+
+__all__ = ["load_adapter_set", "outline_adapter_set", "read_adapter_set", "require_known"]
+
+
+def outline_adapter_set(
+    path: str | os.PathLike[str], *, architecture: str | None = None, weights: Collection[str] | None = None
+) -> AdapterSet:
+    """The adapters of a file without their numbers: tensors on the meta device, only alphas read.
+
+    Everything that shapes tell (architecture, ranks, placement) is there in milliseconds.
+
+    Args:
+        architecture: a family's id, where the file alone does not decide.
+        weights: module paths of the model it is meant for, which decide too.
+
+    Raises:
+        LycoError: what is wrong with the file, naming it.
+    """
+    with about_file(path), SafetensorsFile(path) as file:
+        tensors = {
+            key: file.tensor(key) if split_key(key)[1] == ALPHA and info.bytes <= 8 else file.outline(key)
+            for key, info in file.header.tensors.items()
+        }
+        return identify(parse(tensors, file.header.metadata), architecture=architecture, weights=weights)
+
+
+def load_adapter_set(
+    path: str | os.PathLike[str], *, architecture: str | None = None, weights: Collection[str] | None = None
+) -> AdapterSet:
+    """The adapters of a file, their tensors read and checked; arguments as `outline_adapter_set`'s.
+
+    Raises:
+        LycoError: what is wrong with the file, naming it; NaN or Inf in a tensor too.
+    """
+    with about_file(path):
+        return identify(read_adapter_set(path), architecture=architecture, weights=weights)
+
+
+def read_adapter_set(
+    path: str | os.PathLike[str], rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+) -> AdapterSet:
+    """As `load_adapter_set`, before the architecture is told: modules as the file spells them.
+
+    Args:
+        rename: a host's own change of keys, made before they are parsed.
+    """
+    with about_file(path), SafetensorsFile(path) as file:
+        tensors = {key: file.tensor(key) for key in file.header.tensors}
+        tensors = tensors if rename is None else rename(tensors)
+        adapter_set = parse(tensors, file.header.metadata)
+        for key, tensor in tensors.items():
+            if key not in adapter_set.unrecognised and split_key(key)[1] != ALPHA:
+                check_finite(key, tensor)
+        return adapter_set
+
+
+def check_finite(key: str, tensor: Tensor) -> None:
+    """Raise `AdapterError` naming `key` if a number in `tensor` is NaN or infinite."""
+    numbers = tensor if tensor.element_size() > 1 else tensor.float()
+    # A sum is finite only if every term is, and is much the faster test.
+    if bool(torch.isfinite(numbers.sum(dtype=torch.float32))):
+        return
+    bad = int((~torch.isfinite(numbers)).sum())
+    if bad:
+        raise AdapterError(
+            f"{key}: {bad} of its {tensor.numel()} numbers are NaN or infinite; "
+            "training diverged or the file is damaged, use an earlier save"
+        )
+
+
+def require_known(adapter_set: AdapterSet) -> AdapterSet:
+    """Itself, or an error if it holds no adapters, or those of an unknown format or architecture."""
+    known = "; ".join(f.title for f in FORMATS.values())
+    if not adapter_set.adapters:
+        keys = list(adapter_set.unrecognised_keys)
+        what = _checkpoint(keys) or (f"keys like {shorten(keys)}" if keys else "no tensors")
+        raise FormatError(f"holds no LoRA, LoHa or LoKr; found {what}; expected one of: {known}")
+    if adapter_set.format not in FORMATS:
+        prefixes = shorten(list(adapter_set.prefixes.values()))
+        raise FormatError(f"its modules are spelled in an unknown way ({prefixes}); expected one of: {known}")
+    if adapter_set.architecture is None:
+        prefixes = shorten(list(adapter_set.prefixes.values()))
+        titles = ", ".join(a.title for a in ARCHITECTURES.values() if not a.refused)
+        raise ArchitectureError(f"its modules are of no known architecture ({prefixes}); known are {titles}")
+    return adapter_set
+
+
+def _checkpoint(keys: list[str]) -> str | None:
+    """What model the keys are the weights of, if they are a model's."""
+    architecture = describe_weights(dict.fromkeys(keys, ())).architecture
+    return None if architecture is None else f"the weights of a {architecture.title} model"

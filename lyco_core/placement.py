@@ -1,0 +1,178 @@
+"""Which adapter goes onto which weight, on which rows: decided before any weight is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from .adapter_set import AdapterSet
+from .adapters import Adapter
+from .architectures import ARCHITECTURES, Target
+from .errors import PlacementError, shorten
+from .layouts import Layout
+
+__all__ = ["KEY_PREFIXES", "Misfit", "Placed", "Placement", "place"]
+
+Shape = tuple[int, ...]
+
+KEY_PREFIXES: dict[Layout, str] = {"comfyui": "diffusion_model.", "musubi": "", "diffusers": ""}
+"""What stands before a module path in the keys of a model's weights, where no model is given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """One adapter, or a band of its rows, on one weight, or a band of its rows."""
+
+    module_path: str
+    key: str
+    """The weight's, e.g. `diffusion_model.blocks.0.self_attn.q.weight`."""
+    shape: Shape
+    """The weight's whole shape."""
+    rows: tuple[int, int] | None
+    """start:stop in the weight; None for all of them."""
+    source_rows: tuple[int, int] | None
+    """start:stop in the adapter; None for all of them."""
+
+    def part(self, adapter: Adapter) -> Adapter:
+        """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
+        if self.source_rows is None:
+            return adapter
+        piece = adapter.rows(*self.source_rows)
+        if piece is None and (lora := adapter.to_lora()) is not None:
+            piece = lora.rows(*self.source_rows)
+        if piece is None:
+            raise PlacementError(f"{self.module_path}: a {adapter.title} cannot be cut for {self.key}")
+        return piece
+
+
+@dataclasses.dataclass(frozen=True)
+class Misfit:
+    """An adapter whose place has another shape."""
+
+    module_path: str
+    key: str
+    expected: Shape
+    """Of the weight, or of its rows."""
+    found: Shape
+    """Of the adapter."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where an `AdapterSet` goes; `placed` alone is what may be applied."""
+
+    adapter_set: AdapterSet
+    placed: tuple[Placed, ...]
+    homeless: tuple[str, ...]
+    """Module paths for which the model, or the layout, has no weight."""
+    misfits: tuple[Misfit, ...]
+
+    @property
+    def modules(self) -> int:
+        """How many modules have a place."""
+        return len({p.module_path for p in self.placed})
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything in the file has a place."""
+        return not (self.homeless or self.misfits or self.adapter_set.unrecognised_keys)
+
+    def problem(self) -> str:
+        """What has no place and why, in one line; empty if everything has."""
+        total = len(self.adapter_set.adapters)
+        parts: list[str] = []
+        if self.homeless:
+            names = shorten([self.adapter_set.prefixes[path] for path in self.homeless])
+            parts.append(f"{len(self.homeless)} of {total} modules are not in the model ({names})")
+        if self.misfits:
+            first = self.misfits[0]
+            parts.append(
+                f"{len(self.misfits)} of {total} modules have another shape ({first.module_path}: the model's "
+                f"weight is {list(first.expected)}, the adapter's {list(first.found)})"
+            )
+        if self.adapter_set.unrecognised_keys:
+            keys = list(self.adapter_set.unrecognised_keys)
+            parts.append(f"{len(keys)} keys belong to no LoRA, LoHa or LoKr ({shorten(keys)})")
+        return "; ".join(parts)
+
+    def require_complete(self) -> Placement:
+        """Itself, or `PlacementError` if anything in the file has no place."""
+        if not self.complete:
+            raise PlacementError(self.problem())
+        return self
+
+
+def place(
+    adapter_set: AdapterSet,
+    weights: Mapping[str, Shape] | None = None,
+    *,
+    layout: Layout = "comfyui",
+    prefix: str | None = None,
+) -> Placement:
+    """Find the weight, and the rows of it, for each adapter.
+
+    Args:
+        adapter_set: with its architecture identified; outlines will do.
+        weights: key -> shape of the model's weights; None: from the architecture alone, each
+            weight as large as the adapters say.
+        layout: whose names the weights have.
+        prefix: what their keys begin with; by default `KEY_PREFIXES`.
+    """
+    prefix = KEY_PREFIXES[layout] if prefix is None else prefix
+    placed: list[Placed] = []
+    homeless: list[str] = []
+    misfits: list[Misfit] = []
+    for path, adapter in adapter_set.adapters.items():
+        targets = _targets(adapter_set, path, layout)
+        found = [_put(path, adapter, t, f"{prefix}{t.path}.weight", weights) for t in targets]
+        if not found or None in found:
+            homeless.append(path)
+        elif bad := next((f for f in found if isinstance(f, Misfit)), None):
+            misfits.append(bad)
+        else:
+            placed += (f for f in found if isinstance(f, Placed))
+    return Placement(adapter_set, tuple(placed), tuple(homeless), tuple(misfits))
+
+
+def _targets(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
+    if adapter_set.architecture is None or adapter_set.layout is None:
+        return []
+    architecture = ARCHITECTURES[adapter_set.architecture]
+    source = adapter_set.layout
+    if architecture.resolve(path, source, underscored=False) is None:
+        return []
+    return architecture.locate(path, source, layout)
+
+
+def _put(
+    path: str, adapter: Adapter, target: Target, key: str, weights: Mapping[str, Shape] | None
+) -> Placed | Misfit | None:
+    height = adapter.shape[0]
+    source = _band(target.source, height)
+    band_height = height if source is None else source[1] - source[0]
+    start, stop, total = target.rows
+    if weights is None:
+        if height * (target.source[1] - target.source[0]) % target.source[2] or band_height % (stop - start):
+            return Misfit(path, key, (height - height % (stop - start), *adapter.shape[1:]), adapter.shape)
+        shape = (band_height // (stop - start) * total, *adapter.shape[1:])
+    elif key not in weights:
+        return None
+    else:
+        shape = weights[key]
+    rows = _band(target.rows, shape[0])
+    expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
+    if not _fits((band_height, *adapter.shape[1:]), expected) or shape[0] % total:
+        return Misfit(path, key, expected, adapter.shape)
+    return Placed(path, key, shape, rows, source)
+
+
+def _band(band: tuple[int, int, int], height: int) -> tuple[int, int] | None:
+    """(start, stop, of) in parts -> start:stop in rows of a matrix of `height`; None for all."""
+    start, stop, total = band
+    return None if (start, stop) == (0, total) else (height * start // total, height * stop // total)
+
+
+def _fits(adapter: Shape, weight: Shape) -> bool:
+    """Equal, or equal once the kernel is flattened into the columns (linear on a 1x1 convolution)."""
+    return adapter[0] == weight[0] and math.prod(adapter[1:]) == math.prod(weight[1:])

@@ -1,0 +1,1 @@
+"""ComfyUI nodes: one file a node, `host.py` beneath them."""

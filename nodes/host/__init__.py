@@ -1,0 +1,7 @@
+"""ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
+
+from .files import adapter_names, fingerprint
+from .loading import inspect, load_onto
+from .schema import schema
+
+__all__ = ["adapter_names", "fingerprint", "inspect", "load_onto", "schema"]

@@ -1,0 +1,56 @@
+"""Adapter files in ComfyUI's models folders, and the last ones that were read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+import comfy.lora_convert
+import folder_paths
+import torch
+
+from ...lyco_core.adapter_set import AdapterSet
+from ...lyco_core.errors import FileError
+from ...lyco_core.load import read_adapter_set
+
+CACHED_FILES = 2
+"""Files whose tensors stay in memory, so that a new strength reads nothing."""
+
+_cache: OrderedDict[tuple, AdapterSet] = OrderedDict()
+_lock = threading.Lock()
+
+
+def adapter_names() -> list[str]:
+    """Names of the files in models/loras, as the loaders list them."""
+    return folder_paths.get_filename_list("loras")
+
+
+def adapter_path(name: str) -> str:
+    """The path of a file in models/loras. Raises `FileError` for anything that is not there."""
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths("loras"))
+        raise FileError(f"{name}: there is no such file in models/loras ({folders}); choose one from the list")
+    return path
+
+
+def fingerprint(name: str) -> tuple:
+    """What changes when the file does: path, inode, time and size."""
+    path = adapter_path(name)
+    status = os.stat(path)
+    return path, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def cached_adapter_set(name: str) -> AdapterSet:
+    """The file's adapters with their tensors, read again only if the file has changed."""
+    identity = fingerprint(name)
+    with _lock:
+        if identity not in _cache:
+            # Nodes run in inference mode; tensors made there could not be trained from later.
+            with torch.inference_mode(False):
+                _cache[identity] = read_adapter_set(identity[0], comfy.lora_convert.convert_lora)
+            while len(_cache) > CACHED_FILES:
+                _cache.popitem(last=False)
+        _cache.move_to_end(identity)
+        return _cache[identity]

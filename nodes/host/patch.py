@@ -1,0 +1,79 @@
+"""What ComfyUI's model patcher holds for us: an adapter that changes a weight in place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from comfy.weight_adapter.base import WeightAdapterBase
+
+from ...lyco_core.adapters import Adapter
+from ...lyco_core.errors import AdapterError
+
+__all__ = ["LycoPatch"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """An adapter less its tensors, which the patcher moves and rebuilds by itself."""
+
+    cls: type[Adapter]
+    alpha: float | None
+    names: tuple[str, ...]
+
+
+class LycoPatch(WeightAdapterBase):
+    """`weight += strength * ΔW`, by `Adapter.add_to_`.
+
+    ComfyUI rebuilds a patch as ``cls(loaded_keys, weights)`` after moving every tensor that it
+    finds in the tuple `weights`; the recipe in its first place passes through untouched.
+    """
+
+    name = "lyco"
+
+    def __init__(self, loaded_keys: set[str], weights: tuple):
+        self.loaded_keys = loaded_keys
+        self.weights = weights
+
+    @classmethod
+    def of(cls, adapter: Adapter, prefix: str) -> LycoPatch:
+        """The patch for an adapter whose keys in its file begin with `prefix`."""
+        tensors = adapter.tensors
+        return cls({prefix}, (Recipe(type(adapter), adapter.alpha, tuple(tensors)), *tensors.values()))
+
+    @property
+    def adapter(self) -> Adapter:
+        recipe, *tensors = self.weights
+        missing = dict.fromkeys(recipe.cls.tensor_names)
+        return recipe.cls(**missing | dict(zip(recipe.names, tensors, strict=True)), alpha=recipe.alpha)
+
+    def calculate_weight(
+        self,
+        weight,
+        key,
+        strength,
+        strength_model,
+        offset,
+        function,
+        intermediate_dtype=torch.float32,
+        original_weight=None,
+    ):
+        """Change `weight` in place, and return it. Raises: ComfyUI must not sample with half a patch."""
+        try:
+            if leaves_unchanged(function, weight):
+                return self.adapter.add_to_(weight, strength)
+            delta = self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
+            weight += function(delta * strength).to(weight.dtype)
+            return weight
+        except AdapterError as error:
+            raise AdapterError(f"{key} ({', '.join(self.loaded_keys)}): {error}") from None
+
+
+def leaves_unchanged(function, weight: torch.Tensor) -> bool:
+    """Whether `function` is the identity, which ComfyUI passes where a patch has none.
+
+    Told by trying it on one column: ΔW need not be built where it is.
+    """
+    probe = torch.ones((weight.shape[0], *[1] * (weight.dim() - 1)))
+    result = function(probe)
+    return result is probe and bool((probe == 1).all())

@@ -1,0 +1,32 @@
+"""*Inspect Adapter*: what a file is, and what of it a model takes, without reading its tensors."""
+
+from comfy_api.latest import io, ui
+
+from . import host
+
+
+class InspectAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return host.schema(
+            node_id="LycoInspectAdapter",
+            display_name="Inspect Adapter",
+            category="model/loaders/lyco",
+            description="Says what an adapter file is (format, architecture, algorithm, rank), and what a model takes.",
+            search_aliases=["loha", "lokr", "lycoris", "lora info", "lora metadata"],
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                io.Model.Input("model", optional=True, tooltip="A model to compare the file with."),
+            ],
+            outputs=[io.String.Output(display_name="report")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter, **_):
+        return host.fingerprint(adapter)
+
+    @classmethod
+    def execute(cls, adapter, model=None):
+        report = host.inspect(adapter, model)
+        return io.NodeOutput(report, ui=ui.PreviewText(report))

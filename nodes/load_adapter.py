@@ -1,0 +1,56 @@
+"""*Load LoHa/LoKr*: an adapter onto a model, every module on its weight or a refusal."""
+
+from comfy_api.latest import io
+
+from . import host
+
+
+class LoadAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return host.schema(
+            node_id="LycoLoadAdapter",
+            display_name="Load LoHa/LoKr",
+            category="model/loaders/lyco",
+            description=(
+                "Loads a LoHa, LoKr or LoRA adapter onto a model, exactly: every module of the file lands "
+                "on its weight, or the load is refused and says why."
+            ),
+            search_aliases=["loha", "lokr", "lycoris", "lora", "musubi", "load lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
+                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="How much of the change is added. 1 is what was trained, 0 nothing, below 0 the opposite.",
+                ),
+                io.Combo.Input(
+                    "on_partial_match",
+                    options=["error", "warn"],
+                    default="error",
+                    tooltip="If the model lacks some of the file's modules: stop, or apply the rest and say so.",
+                    extra_dict={"advanced": True},
+                ),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with the adapter."),
+                io.Clip.Output(display_name="CLIP", tooltip="The text encoder with the adapter's part for it."),
+                io.String.Output(display_name="report", tooltip="What matched, and what was left out."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter, **_):
+        return host.fingerprint(adapter)
+
+    @classmethod
+    def execute(cls, model, adapter, strength, on_partial_match="error", clip=None):
+        loaded = host.load_onto(model, clip, adapter, strength, partial=on_partial_match == "warn")
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report)
