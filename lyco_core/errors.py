@@ -26,6 +26,7 @@ __all__ = [
     "LycoError",
     "PlacementError",
     "about_file",
+    "one_line",
     "shorten",
 ]
 

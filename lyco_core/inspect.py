@@ -10,7 +10,7 @@ from typing import Any
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS
 from .architectures import ARCHITECTURES
-from .errors import PlacementError, about_file
+from .errors import PlacementError, about_file, one_line
 from .formats import FORMATS
 from .load import outline_adapter_set, require_known
 from .model_weights import ModelWeights, describe_weights, outline_checkpoint
@@ -78,7 +78,7 @@ class Inspection:
         lines += [f"{'metadata':<13} {key} = {_clip(value)}" for key, value in sorted(found.metadata.items())]
         if self.placement is not None:
             lines += [f"{'model':<13} {line}" for line in describe_match(self.placement)]
-        return lines
+        return [one_line(line) for line in lines]
 
 
 def inspect_file(

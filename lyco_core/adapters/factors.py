@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -65,9 +63,4 @@ def low_rank(
     if mid is None:
         return a.flatten(1), b.flatten(1)
     core = torch.einsum("ij...,jq->iq...", mid.to(device, dtype), b)
-    return a.t(), core.reshape(core.shape[0], -1)
-
-
-def kernel_elements(tensor: Tensor | None) -> int:
-    """How many elements the kernel dimensions (third and on) of a factor hold; 1 without any."""
-    return 1 if tensor is None else math.prod(tensor.shape[2:])
+    return a.t().contiguous(), core.reshape(core.shape[0], -1)

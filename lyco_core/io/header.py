@@ -6,11 +6,12 @@ Format: https://github.com/huggingface/safetensors#format. Needs no torch.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from ..errors import FileError, about_file
 
@@ -86,15 +87,15 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return header_of(file)
 
 
-def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
+def open_binary(path: str | os.PathLike[str]) -> io.FileIO:
     """Open a file for reading; raises `FileError` where the system says no."""
     try:
-        return open(path, "rb", buffering=0)
+        return io.FileIO(path, "r")
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}") from None
 
 
-def header_of(file: BinaryIO) -> Header:
+def header_of(file: io.FileIO) -> Header:
     """The header of an open safetensors file; see `read_header`."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
@@ -125,7 +126,7 @@ def _refuse_other_files(start: bytes) -> None:
             raise FileError(f"is {what}, expected safetensors; only safetensors files are opened")
 
 
-def _read_exactly(file: BinaryIO, length: int) -> bytes:
+def _read_exactly(file: io.FileIO, length: int) -> bytes:
     chunks: list[bytes] = []
     while length > 0:
         chunk = file.read(length)

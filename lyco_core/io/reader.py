@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from types import TracebackType
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -70,15 +69,23 @@ class SafetensorsFile:
     def tensor(self, key: str) -> Tensor:
         """Read one tensor into memory of its own. Raises `KeyError`, or `FileError` if it is cut off."""
         info = self.header.tensors[key]
-        dtype = self.dtype(key)
-        self._file.seek(info.start)
-        data = numpy.fromfile(self._file, dtype=numpy.uint8, count=info.bytes)
-        if data.nbytes != info.bytes:
-            with about_file(self.path):
-                raise FileError(
-                    f"{key}: {data.nbytes} of {info.bytes} bytes are left; was the file replaced? load it again"
-                )
-        return torch.from_numpy(data).view(dtype).reshape(info.shape)
+        tensor = torch.empty(info.shape, dtype=self.dtype(key))
+        if info.bytes:
+            self._file.seek(info.start)
+            read = self._fill(tensor.view(-1).view(torch.uint8).numpy().data)
+            if read != info.bytes:
+                with about_file(self.path):
+                    raise FileError(
+                        f"{key}: {read} of {info.bytes} bytes are left; was the file replaced? load it again"
+                    )
+        return tensor
+
+    def _fill(self, buffer: memoryview) -> int:
+        """Read until `buffer` is full or the file ends; how many bytes that was."""
+        done = 0
+        while done < len(buffer) and (count := self._file.readinto(buffer[done:])):
+            done += count
+        return done
 
     def outline(self, key: str) -> Tensor:
         """The tensor without its data: on the meta device, of the right shape and dtype."""

@@ -66,7 +66,8 @@ def write_safetensors(
                 if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
                     raise ValueError(f"{spec.key}: announced {spec}, got {tensor.dtype} {list(tensor.shape)}")
                 flat = tensor.detach().cpu().contiguous().view(-1)
-                file.write(flat.view(torch.uint8).numpy().data)
+                if flat.numel():
+                    file.write(flat.view(torch.uint8).numpy().data)
 
 
 def _header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:

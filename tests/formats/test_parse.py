@@ -1,0 +1,97 @@
+"""Keys into adapters: spelling, suffixes, and whole modules or none."""
+
+import pytest
+import torch
+from lyco_testing.tables import dotted_file, loha, lokr, lora, musubi_file
+from lyco_testing.zoo import CASES, Case
+
+from lyco_core.adapters import LoKr
+from lyco_core.errors import AdapterError
+from lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("lora_unet_a_b.lokr_w1", ("lora_unet_a_b", "lokr_w1")),
+        ("diffusion_model.a.0.lora_up.weight", ("diffusion_model.a.0", "lora_up.weight")),
+        ("diffusion_model.a.0.dora_scale", ("diffusion_model.a.0", "dora_scale")),
+        ("diffusion_model.a.lora_B.bias", ("diffusion_model.a.lora_B", "bias")),
+        ("alpha", ("", "alpha")),
+        ("", ("", "")),
+    ],
+)
+def test_split_key(key: str, expected: tuple[str, str]):
+    assert split_key(key) == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_every_form_survives_its_names(case: Case):
+    adapter = case.make()
+    suffixes = {field: s for s, (algorithm, field) in TENSOR_SUFFIXES.items() if algorithm == adapter.algorithm}
+    tensors = {f"lora_unet_x.{suffixes[name]}": tensor for name, tensor in adapter.tensors.items()}
+    if adapter.alpha is not None:
+        tensors["lora_unet_x.alpha"] = torch.tensor(adapter.alpha)
+    found = parse(tensors, {}).adapters["x"]
+    assert torch.equal(found.delta_weight(), adapter.delta_weight())
+
+
+def test_formats_are_told_apart():
+    assert parse(musubi_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "musubi"
+    assert parse(dotted_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "comfyui"
+    assert parse(lora("transformer.blocks.0", 8, 8), {}).format == "unknown"
+
+
+def test_peft_names_of_lora():
+    tensors = {
+        "diffusion_model.a.lora_A.weight": torch.ones(2, 4),
+        "diffusion_model.a.lora_B.weight": torch.ones(6, 2),
+    }
+    found = parse(tensors, {}).adapters["a"]
+    assert found.shape == (6, 4)
+    assert found.scale == 1
+
+
+def test_text_encoder_modules_keep_their_whole_name():
+    found = parse(lora("lora_te1_text_model_x", 8, 8), {})
+    assert list(found.adapters) == ["lora_te1_text_model_x"]
+
+
+def test_a_module_with_an_unknown_tensor_is_left_out_whole():
+    tensors = lokr("lora_unet_a", 8, 8) | lokr("lora_unet_b", 8, 8)
+    tensors["lora_unet_a.dora_scale"] = torch.ones(8, 1)
+    found = parse(tensors, {})
+    assert list(found.adapters) == ["b"]
+    assert set(found.unrecognised_keys) == {k for k in tensors if k.startswith("lora_unet_a.")}
+
+
+def test_an_alpha_alone_is_no_adapter():
+    found = parse({"lora_unet_a.alpha": torch.tensor(1.0)}, {})
+    assert found.unrecognised_keys == ("lora_unet_a.alpha",)
+
+
+@pytest.mark.parametrize("lacking", ["lokr_w1", "lokr_w2_a", "lokr_w2_b"])
+def test_a_missing_tensor_names_the_module_and_the_tensor(lacking: str):
+    tensors = lokr("lora_unet_blocks_0_ffn_0", 8, 8)
+    del tensors[f"lora_unet_blocks_0_ffn_0.{lacking}"]
+    field = lacking.removeprefix("lokr_")
+    with pytest.raises(AdapterError, match=rf"^lora_unet_blocks_0_ffn_0: .*{field}.* missing; a LoKr needs"):
+        parse(tensors, {})
+
+
+def test_two_algorithms_in_one_module():
+    with pytest.raises(AdapterError, match="loha and lokr in one module"):
+        parse(lokr("lora_unet_a", 8, 8) | loha("lora_unet_a", 8, 8), {})
+
+
+def test_alpha_of_several_numbers():
+    tensors = lokr("lora_unet_a", 8, 8) | {"lora_unet_a.alpha": torch.ones(2)}
+    with pytest.raises(AdapterError, match=r"lora_unet_a: alpha has shape \[2\], expected one number"):
+        parse(tensors, {})
+
+
+def test_alpha_may_have_any_dtype_and_one_dimension():
+    for alpha in (torch.tensor([2], dtype=torch.int64), torch.tensor(2.0, dtype=torch.bfloat16)):
+        found = parse(lokr("lora_unet_a", 8, 8) | {"lora_unet_a.alpha": alpha}, {}).adapters["a"]
+        assert isinstance(found, LoKr)
+        assert found.alpha == 2.0

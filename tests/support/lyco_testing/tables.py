@@ -1,0 +1,106 @@
+"""Full-size module tables (`tests/golden/architectures.json`), and outlines of files for them."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+_TABLES: dict[str, dict[str, dict[str, tuple[int, tuple[int, ...]]]]] = json.loads(
+    (GOLDEN / "architectures.json").read_text()
+)
+
+ARCHITECTURE_OF = {
+    "flux1_kontext": "flux1",
+    "flux2_dev": "flux2",
+    "flux2_klein_4b": "flux2",
+    "flux2_klein_9b": "flux2",
+    "framepack": "framepack",
+    "hunyuan_video": "hunyuan_video",
+    "hunyuan_video_1_5": "hunyuan_video_1_5",
+    "qwen_image": "qwen_image",
+    "wan21_i2v_14b": "wan",
+    "wan21_t2v_14b": "wan",
+    "wan21_t2v_1_3b": "wan",
+    "z_image": "z_image",
+}
+MODELS = list(ARCHITECTURE_OF)
+
+
+def targets(model: str) -> dict[str, tuple[int, int]]:
+    """Module path -> (out, in) of what Musubi trains by default."""
+    return {path: (shape[0], shape[1]) for path, shape in _expand(_TABLES[model]["musubi"]).items()}
+
+
+def weights(model: str) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of ComfyUI's weights; FramePack's are HunyuanVideo's."""
+    table = _TABLES[model if _TABLES[model]["comfyui"] else "hunyuan_video"]["comfyui"]
+    return {f"diffusion_model.{path}.weight": shape for path, shape in _expand(table).items()}
+
+
+def _expand(table: Mapping[str, tuple[int, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    return {
+        template.replace("{n}", str(n)): tuple(shape)
+        for template, (count, shape) in table.items()
+        for n in range(count)
+    }
+
+
+Empty = Callable[..., Tensor]
+
+
+def outline(*shape: int) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+def lokr(prefix: str, rows: int, columns: int, tensor: Empty = outline) -> dict[str, Tensor]:
+    """A LoKr's tensors as Musubi writes them: factor 4, rank 2."""
+    return {
+        f"{prefix}.lokr_w1": tensor(4, 4),
+        f"{prefix}.lokr_w2_a": tensor(rows // 4, 2),
+        f"{prefix}.lokr_w2_b": tensor(2, columns // 4),
+        f"{prefix}.alpha": torch.tensor(1.0),
+    }
+
+
+def loha(prefix: str, rows: int, columns: int, tensor: Empty = outline) -> dict[str, Tensor]:
+    factors = {f"hada_{w}_{x}": (rows, 2) if x == "a" else (2, columns) for w in ("w1", "w2") for x in "ab"}
+    made = {f"{prefix}.{name}": tensor(*shape) for name, shape in factors.items()}
+    return made | {f"{prefix}.alpha": torch.tensor(1.0)}
+
+
+def lora(prefix: str, rows: int, columns: int, tensor: Empty = outline) -> dict[str, Tensor]:
+    return {
+        f"{prefix}.lora_up.weight": tensor(rows, 2),
+        f"{prefix}.lora_down.weight": tensor(2, columns),
+        f"{prefix}.alpha": torch.tensor(1.0),
+    }
+
+
+WRITERS = {"lokr": lokr, "loha": loha, "lora": lora}
+
+
+def musubi_file(
+    modules: Mapping[str, tuple[int, int]], algorithm: str = "lokr", tensor: Empty = outline
+) -> dict[str, Tensor]:
+    """What Musubi saves for these modules: `lora_unet_`, every dot an underscore."""
+    made: dict[str, Tensor] = {}
+    for path, (rows, columns) in modules.items():
+        made |= WRITERS[algorithm]("lora_unet_" + path.replace(".", "_"), rows, columns, tensor)
+    return made
+
+
+def dotted_file(
+    modules: Mapping[str, tuple[int, int]], algorithm: str = "lokr", tensor: Empty = outline
+) -> dict[str, Tensor]:
+    """The same under `diffusion_model.` with its dots."""
+    made: dict[str, Tensor] = {}
+    for path, (rows, columns) in modules.items():
+        made |= WRITERS[algorithm](f"diffusion_model.{path}", rows, columns, tensor)
+    return made

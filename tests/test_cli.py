@@ -1,0 +1,221 @@
+"""The command line as a stranger uses it: output, exit status, and one line for everything bad."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.tables import GOLDEN, dotted_file, lokr, musubi_file, random, targets
+from safetensors.torch import save_file
+
+from lyco_core.cli import main
+
+LOKR = GOLDEN / "z_image" / "lokr.safetensors"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A checkpoint with the weights that the golden Z-Image files change."""
+    shapes = {"attention.qkv": (192, 64), "attention.out": (64, 64), "feed_forward.w2": (64, 170)}
+    shapes |= {"feed_forward.w1": (170, 64), "feed_forward.w3": (170, 64)}
+    path = tmp_path / "model.safetensors"
+    save_file({f"layers.{n}.{name}.weight": torch.zeros(s) for n in range(2) for name, s in shapes.items()}, path)
+    return path
+
+
+def test_inspect_for_a_person(capsys: pytest.CaptureFixture[str], model: Path):
+    assert main(["inspect", str(LOKR), "--model", str(model)]) == 0
+    out = capsys.readouterr().out
+    assert "architecture  Z-Image" in out
+    assert "modules       14: 14 LoKr" in out
+    assert "model         14 of 14 modules on 10 weights" in out
+
+
+def test_inspect_for_a_program(capsys: pytest.CaptureFixture[str], model: Path):
+    assert main(["inspect", str(LOKR), "--json", "--model", str(model)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["modules"] == 14
+    assert found["ranks"] == [4]
+    assert found["model"] == {"matched": 14, "weights": 10, "homeless": [], "misfits": []}
+
+
+def test_inspect_says_what_a_model_lacks(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path):
+    file = tmp_path / "a.safetensors"
+    save_file(
+        musubi_file({"layers.0.attention.to_q": (64, 64), "layers.7.attention.to_q": (64, 64)}, tensor=random), file
+    )
+    assert main(["inspect", str(file), "--model", str(model)]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 modules on 1 weights" in out
+    assert "left out: 1 of 2 modules are not in the model (lora_unet_layers_7_attention_to_q)" in out
+
+
+def test_inspect_of_a_checkpoint(capsys: pytest.CaptureFixture[str], model: Path):
+    assert main(["inspect", str(model), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["architecture"], found["modules"]) == ("checkpoint", "z_image", 0)
+
+
+def test_delta_writes_whole_or_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    out = tmp_path / "delta.safetensors"
+    assert main(["delta", str(LOKR), "-o", str(out)]) == 0
+    assert "10 delta weights" in capsys.readouterr().out
+    before = out.read_bytes()
+    assert main(["delta", str(LOKR), "-o", str(out)]) == 1
+    assert "delta.safetensors: is there already" in capsys.readouterr().err
+    assert main(["delta", str(LOKR), "-o", str(out), "--overwrite"]) == 0
+    assert out.read_bytes() == before
+
+
+def test_demo_tells_what_happened(capsys: pytest.CaptureFixture[str]):
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "14 of 14 modules on 10 weights" in out
+    assert "rows  64-128" in out
+
+
+def part(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """A two-module Wan LoKr whose first module has some tensors changed or left out."""
+    torch.manual_seed(0)
+    tensors = musubi_file({"blocks.0.self_attn.q": (64, 64), "blocks.0.ffn.0": (128, 64)}, tensor=random)
+    for name, tensor in changes.items():
+        key = f"lora_unet_blocks_0_self_attn_q.{name}"
+        del tensors[key]
+        if tensor is not None:
+            tensors[key] = tensor
+    return tensors
+
+
+NAN = torch.full((4, 4), float("nan"))
+BAD_ADAPTERS = {
+    "missing tensor": (part(lokr_w2_b=None), "lora_unet_blocks_0_self_attn_q: w2_b missing; a LoKr needs"),
+    "cannot multiply": (part(lokr_w2_b=torch.ones(3, 16)), "lora_unet_blocks_0_self_attn_q: w2_a [16, 2] and w2_b [3"),
+    "nan": (part(lokr_w1=NAN), "lora_unet_blocks_0_self_attn_q.lokr_w1: 16 of its 16 numbers are NaN"),
+    "inf": (part(lokr_w1=torch.full((4, 4), float("inf"))), "lokr_w1: 16 of its 16 numbers are NaN or infinite"),
+    "nan alpha": (part(alpha=torch.tensor(float("nan"))), "lora_unet_blocks_0_self_attn_q: alpha is nan"),
+    "inf alpha": (part(alpha=torch.tensor(float("inf"))), "lora_unet_blocks_0_self_attn_q: alpha is inf"),
+    "zero alpha": (part(alpha=torch.tensor(0.0)), "lora_unet_blocks_0_self_attn_q: alpha is 0"),
+    "unknown format": (
+        {"some.thing.lora_up.weight": torch.ones(4, 2), "some.thing.lora_down.weight": torch.ones(2, 4)},
+        "spelled in an unknown way (some.thing)",
+    ),
+    "no adapter": ({"foo": torch.ones(2)}, "holds no LoRA, LoHa or LoKr; found keys like foo"),
+    "nothing": ({}, "holds no LoRA, LoHa or LoKr; found no tensors"),
+    "unknown family": (lokr("lora_unet_nowhere_0", 8, 8, random), "of no known architecture (lora_unet_nowhere_0)"),
+    "kandinsky": (
+        lokr("lora_unet_visual_transformer_blocks_0_self_attention_to_query", 8, 8, random),
+        "Kandinsky 5: not supported with LoHa/LoKr",
+    ),
+    "stray key": (part() | {"lora_unet_blocks_0_ffn_0.dora_scale": torch.ones(128, 1)}, "keys belong to no LoRA"),
+    "module of no family": (
+        part() | lokr("lora_unet_blocks_0_nothing", 8, 8, random),
+        "1 of 3 modules are not in the model (lora_unet_blocks_0_nothing)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ADAPTERS)
+def test_a_bad_adapter_is_one_line_and_writes_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tensors, message = BAD_ADAPTERS[name]
+    file, out = tmp_path / "bad.safetensors", tmp_path / "out.safetensors"
+    save_file(tensors, file)
+    assert main(["delta", str(file), "-o", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lyco: error: bad.safetensors: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("command", ["inspect", "delta"])
+def test_hostile_names_cannot_break_the_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "bad.safetensors"
+    save_file({"evil\n\x1b[31mkey\u202e.lokr_w1": torch.ones(2, 2)}, file)
+    assert main([command, str(file), *(["-o", str(tmp_path / "o")] if command == "delta" else [])]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert "\u202e" not in err
+    assert r"evil\n\x1b[31mkey" in err
+
+
+def test_inspect_prints_metadata_without_its_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "a.safetensors"
+    save_file(part(), file, {"ss_note": "red \x1b[31m and\nlines"})
+    assert main(["inspect", str(file)]) == 0
+    assert r"ss_note = red \x1b[31m and\nlines" in capsys.readouterr().out
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, **options)
+
+
+def test_help_needs_no_torch():
+    program = "import sys; from lyco_core.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    done = run("-c", program + "print('torch' in sys.modules)")
+    assert done.stdout.endswith("False\n")
+    start = time.perf_counter()
+    assert "inspect" in run("-m", "lyco_core", "--help").stdout
+    assert time.perf_counter() - start < 5
+
+
+def test_the_core_never_imports_comfyui():
+    program = (
+        "import sys, pkgutil, importlib, lyco_core\n"
+        "for m in pkgutil.walk_packages(lyco_core.__path__, 'lyco_core.'):\n"
+        "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('comfy', 'comfy_api', 'folder_paths', 'safetensors')])"
+    )
+    assert run("-c", program).stdout == "[]\n"
+
+
+def test_the_packs_folder_imports_without_comfyui():
+    program = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('pack', {str(ROOT / '__init__.py')!r})\n"
+        "pack = importlib.util.module_from_spec(spec); spec.loader.exec_module(pack)\n"
+        "print(pack.__all__, 'torch' in sys.modules)"
+    )
+    assert run("-c", program).stdout == "['WEB_DIRECTORY', 'comfy_entrypoint'] False\n"
+
+
+def test_a_closed_pipe_is_no_traceback():
+    done = subprocess.run(
+        f"{sys.executable} -m lyco_core inspect {LOKR} | head -n 1",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("file")
+    assert "Traceback" not in done.stderr
+
+
+def test_detection_and_placement_of_756_modules_is_quick():
+    """Measured in benchmarks/; here only that nothing is quadratic."""
+    from lyco_core.architectures import identify
+    from lyco_core.formats import parse
+    from lyco_core.placement import place
+
+    tensors = musubi_file(targets("hunyuan_video_1_5"))
+    start = time.perf_counter()
+    assert place(identify(parse(tensors, {}))).modules == 756
+    assert time.perf_counter() - start < 3
+
+
+def test_dotted_files_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    modules = {"blocks.0.self_attn.q": (64, 64)}
+    torch.manual_seed(0)
+    save_file(musubi_file(modules, tensor=random), tmp_path / "a")
+    torch.manual_seed(0)
+    save_file(dotted_file(modules, tensor=random), tmp_path / "b")
+    for name in "ab":
+        assert main(["delta", str(tmp_path / name), "-o", str(tmp_path / f"{name}.delta")]) == 0
+    assert (tmp_path / "a.delta").read_bytes() == (tmp_path / "b.delta").read_bytes()

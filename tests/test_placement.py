@@ -1,0 +1,121 @@
+"""Where adapters go, and what is said about those that go nowhere."""
+
+import dataclasses
+
+import pytest
+import torch
+from lyco_testing.tables import MODELS, dotted_file, lokr, lora, musubi_file, random, targets, weights
+
+from lyco_core.architectures import identify
+from lyco_core.errors import PlacementError
+from lyco_core.formats import parse
+from lyco_core.placement import Placement, place
+
+
+def placed(tensors: dict[str, torch.Tensor], *args, **options) -> Placement:
+    return place(identify(parse(tensors, {})), *args, **options)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_whole_file_on_the_whole_model(model: str):
+    placement = placed(musubi_file(targets(model)), weights(model))
+    assert placement.complete
+    assert placement.problem() == ""
+    assert placement.modules == len(targets(model))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_without_a_model_the_same_places(model: str):
+    tensors = musubi_file(targets(model))
+    assert placed(tensors).placed == placed(tensors, weights(model)).placed
+
+
+def test_a_module_that_the_model_lacks():
+    shapes = weights("wan21_t2v_1_3b")
+    del shapes["diffusion_model.blocks.3.ffn.0.weight"]
+    placement = placed(musubi_file(targets("wan21_t2v_1_3b")), shapes)
+    assert placement.homeless == ("blocks.3.ffn.0",)
+    message = r"1 of 300 modules are not in the model \(lora_unet_blocks_3_ffn_0\)"
+    with pytest.raises(PlacementError, match=message):
+        placement.require_complete()
+
+
+def test_another_width():
+    placement = placed(musubi_file(targets("wan21_t2v_1_3b")), weights("wan21_t2v_14b"))
+    assert len(placement.misfits) == 300
+    assert not placement.placed
+    message = (
+        r"300 of 300 modules have another shape \(blocks.0.self_attn.q: the model's weight is "
+        r"\[5120, 5120\], the adapter's \[1536, 1536\]\)"
+    )
+    with pytest.raises(PlacementError, match=message):
+        placement.require_complete()
+
+
+def test_another_architecture():
+    placement = placed(musubi_file(targets("wan21_t2v_1_3b")), weights("z_image"))
+    assert len(placement.homeless) == 300
+
+
+def test_a_fused_weight_of_another_height():
+    shapes = weights("z_image")
+    shapes["diffusion_model.layers.0.attention.qkv.weight"] = (11521, 3840)
+    placement = placed(musubi_file(targets("z_image")), shapes)
+    assert {m.module_path for m in placement.misfits} == {f"layers.0.attention.to_{x}" for x in "qkv"}
+
+
+def test_one_part_of_a_fused_weight_has_its_rows():
+    (piece,) = placed(musubi_file({"layers.1.attention.to_k": (64, 64)})).placed
+    assert piece.key == "diffusion_model.layers.1.attention.qkv.weight"
+    assert (piece.shape, piece.rows, piece.source_rows) == ((192, 64), (64, 128), None)
+
+
+def test_parts_of_unequal_height():
+    """FramePack's proj_mlp is the lower four sevenths of HunyuanVideo's linear1."""
+    (piece,) = placed(musubi_file({"single_transformer_blocks.0.proj_mlp": (256, 64)})).placed
+    assert piece.key == "diffusion_model.single_blocks.0.linear1.weight"
+    assert (piece.shape, piece.rows) == ((448, 64), (192, 448))
+
+
+@pytest.mark.parametrize("algorithm", ["lokr", "loha", "lora"])
+def test_a_fused_adapter_is_cut_for_a_split_layout(algorithm: str):
+    """Exact: by rows where the algebra can, else as the LoRA that it equals (LoKr 4 x 48 rows cut at 64)."""
+    torch.manual_seed(0)
+    found = identify(parse(dotted_file({"layers.0.attention.qkv": (192, 64)}, algorithm, random), {}))
+    placement = place(found, layout="diffusers").require_complete()
+    assert [p.key for p in placement.placed] == [f"layers.0.attention.to_{x}.weight" for x in "qkv"]
+    (adapter,) = found.adapters.values()
+    parts = [p.part(adapter).delta_weight() for p in placement.placed]
+    whole = adapter.delta_weight()
+    assert float((torch.cat(parts) - whole).norm() / whole.norm()) < 1e-6
+
+
+def test_linear_adapter_on_a_1x1_convolution():
+    tensors = dotted_file({"blocks.0.self_attn.q": (8, 8)})
+    placement = placed(tensors, {"diffusion_model.blocks.0.self_attn.q.weight": (8, 8, 1, 1)})
+    assert placement.complete
+
+
+def test_keys_of_no_adapter_count_as_left_out():
+    tensors = musubi_file(targets("z_image")) | {"lora_unet_layers_0_attention_to_q.dora_scale": torch.ones(1)}
+    placement = placed(tensors, weights("z_image"))
+    assert not placement.complete
+    assert "5 keys belong to no LoRA, LoHa or LoKr (lora_unet_layers_0_attention_to_q.lokr_w1" in placement.problem()
+
+
+def test_an_unknown_family_has_no_places():
+    placement = placed(lora("lora_unet_down_blocks_0_x", 8, 8), weights("z_image"))
+    assert placement.homeless == ("down_blocks_0_x",)
+
+
+def test_rows_that_cannot_be_cut_are_refused():
+    found = identify(parse(dotted_file({"layers.0.attention.qkv": (64, 64)}), {}))
+    placement = place(found, layout="diffusers")
+    assert not placement.placed
+    assert placement.misfits[0].module_path == "layers.0.attention.qkv"
+
+
+def test_placement_is_decided_from_outlines_alone():
+    found = identify(parse(lokr("lora_unet_layers_0_attention_to_q", 64, 64), {}))
+    assert all(t.is_meta for a in found.adapters.values() for t in a.tensors.values())
+    assert dataclasses.is_dataclass(place(found).placed[0])
