@@ -101,14 +101,15 @@ def header_of(file: io.FileIO) -> Header:
     if size == 0:
         raise FileError("is empty (0 bytes); expected a safetensors file; save or download it again")
     start = file.read(8)
-    _refuse_other_files(start)
     length = int.from_bytes(start, "little")
     if size < 8 or length > size - 8:
+        _refuse_other_files(start)
         raise FileError(
             f"its header should be {length} bytes, the file has {max(size - 8, 0)} after the length; "
             "it is cut off or not a safetensors file; save or download it again"
         )
     if length > MAX_HEADER_BYTES:
+        _refuse_other_files(start)
         raise FileError(f"its header is {length} bytes; the format allows {MAX_HEADER_BYTES}")
     parsed = _parse(_read_exactly(file, length))
     metadata = parsed.pop("__metadata__", {})
@@ -120,9 +121,9 @@ def header_of(file: io.FileIO) -> Header:
 
 
 def _refuse_other_files(start: bytes) -> None:
+    """Name what a file is that cannot be safetensors, if its first bytes tell."""
     for magic, what in _OTHER_FILES:
-        # A safetensors header of under 2^56 bytes has a zero as its eighth byte.
-        if start.startswith(magic) and not (len(start) == 8 and start[7] == 0):
+        if start.startswith(magic):
             raise FileError(f"is {what}, expected safetensors; only safetensors files are opened")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import signal
 import stat
@@ -94,6 +95,8 @@ BROKEN = {
     "three bytes": (b"abc", "cut off or not a safetensors file"),
     "header longer than the file": (struct.pack("<Q", 1000) + b"{}", "header should be 1000 bytes, the file has 2"),
     "absurd length": (b"\xff" * 16, "header should be"),
+    "small pickle": (pickle.dumps({"a": 1}, protocol=2), "is a pickle"),
+    "pickle of protocol 4": (pickle.dumps(["a" * 100], protocol=4), "is a pickle"),
     "pickle": (b"\x80\x02}q\x00.aaaaaaaaaaaa", "is a pickle"),
     "zip": (b"PK\x03\x04aaaaaaaaaaaaaaaa", "a zip archive, as torch.save writes"),
     "gguf": (b"GGUF\x03\x00\x00\x01aaaaaaa", "a GGUF file"),
@@ -159,6 +162,13 @@ def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path):
     with SafetensorsFile(path) as file:
         write(path, {"w": torch.zeros(100)}, overwrite=True)
         assert file.tensor("w").eq(1).all()
+
+
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path: Path):
+    """0x80, with which pickles begin, is a good low byte for a length."""
+    path = raw(tmp_path / "a", b"{}" + b" " * 126, b"")
+    assert path.read_bytes()[0] == 0x80
+    assert read_header(path).tensors == {}
 
 
 def test_unreadable_dtype_is_named(tmp_path: Path):

@@ -60,11 +60,12 @@ def random(*shape: int) -> Tensor:
 
 
 def lokr(prefix: str, rows: int, columns: int, tensor: Empty = outline) -> dict[str, Tensor]:
-    """A LoKr's tensors as Musubi writes them: factor 4, rank 2."""
+    """A LoKr's tensors as Musubi writes them for factor 4 (2 where 4 does not divide), rank 2."""
+    out_l, in_m = (4 if n % 4 == 0 else 2 for n in (rows, columns))
     return {
-        f"{prefix}.lokr_w1": tensor(4, 4),
-        f"{prefix}.lokr_w2_a": tensor(rows // 4, 2),
-        f"{prefix}.lokr_w2_b": tensor(2, columns // 4),
+        f"{prefix}.lokr_w1": tensor(out_l, in_m),
+        f"{prefix}.lokr_w2_a": tensor(rows // out_l, 2),
+        f"{prefix}.lokr_w2_b": tensor(2, columns // in_m),
         f"{prefix}.alpha": torch.tensor(1.0),
     }
 

@@ -1,0 +1,37 @@
+"""Host tests run in a real ComfyUI, or are skipped with a line that says how to get one."""
+
+from pathlib import Path
+
+import pytest
+from lyco_testing.comfy import ROOT, Server, find_comfyui, import_comfyui, import_pack, running_server, why_not
+
+COMFYUI = find_comfyui()
+REASON = why_not(COMFYUI)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.host)
+            item.add_marker(pytest.mark.filterwarnings("default"))  # ComfyUI's own warnings are not ours
+            if REASON is not None:
+                item.add_marker(pytest.mark.skip(reason=REASON))
+
+
+@pytest.fixture(scope="session")
+def pack():
+    """The pack's modules in a process that ComfyUI is imported into."""
+    assert COMFYUI is not None
+    import_comfyui(COMFYUI)
+    return import_pack()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    """A server with the pack and the probe nodes, shared by the tests."""
+    assert COMFYUI is not None
+    packs = {"comfyui-lyco": ROOT, "probes": Path(__file__).parent / "probes"}
+    with running_server(COMFYUI, tmp_path_factory.mktemp("comfyui"), packs) as running:
+        assert isinstance(running, Server)
+        yield running

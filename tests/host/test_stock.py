@@ -1,0 +1,127 @@
+"""Never worse than stock: what ComfyUI loads fully loads here too, through its own names."""
+
+import importlib
+
+import pytest
+import torch
+from lyco_testing.comfy_models import tiny_model
+from lyco_testing.tables import lokr, lora, random
+from safetensors.torch import save_file
+
+
+@pytest.fixture
+def loras(tmp_path, monkeypatch, pack):
+    import folder_paths
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
+    return tmp_path
+
+
+@pytest.fixture
+def host(pack):
+    return importlib.import_module(f"{pack.__name__}.nodes.host")
+
+
+def stock_weights(model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every weight that stock ComfyUI changes, patched by it."""
+    import comfy.sd
+
+    patched, _ = comfy.sd.load_lora_for_models(model, None, dict(tensors), 0.5, 0.5)
+    return {key: patched.patch_weight_to_device(key, return_weight=True).detach() for key in patched.patches}
+
+
+def files() -> dict[str, tuple[str, dict[str, torch.Tensor]]]:
+    """Name -> (architecture, tensors) of files that stock ComfyUI loads fully and our tables do not."""
+    torch.manual_seed(4)
+    block = "transformer.single_transformer_blocks.0"
+    diffusers = {
+        f"{block}.{name}.lora_{x}.weight": random(*shape)
+        for name, rows in {"attn.to_q": 64, "attn.to_k": 64, "proj_mlp": 256}.items()
+        for x, shape in {"A": (2, 64), "B": (rows, 2)}.items()
+    }
+    dora = lora("diffusion_model.blocks.0.self_attn.q", 64, 64, random)
+    dora["diffusion_model.blocks.0.self_attn.q.dora_scale"] = random(1, 64).abs()
+    fun = lora("lora_unet__blocks_0_cross_attn_k", 64, 64, random) | lora("lora_unet__blocks_1_ffn_0", 160, 64, random)
+    difference = {
+        "diffusion_model.blocks.0.self_attn.q.diff": random(64, 64),
+        "diffusion_model.blocks.0.self_attn.q.diff_b": random(64),
+    }
+    outside = lokr("diffusion_model.time_projection.1", 384, 64, random)
+    return {
+        "diffusers names of FLUX.1": ("flux1", diffusers),
+        "DoRA": ("wan", dora | lokr("diffusion_model.blocks.1.ffn.0", 160, 64, random)),
+        "Wan Fun's spelling": ("wan", fun),
+        "differences": ("wan", difference),
+        "a module outside the blocks": ("wan", outside),
+    }
+
+
+@pytest.mark.parametrize("name", files())
+def test_the_same_weights_as_stock(name, loras, host):
+    architecture, tensors = files()[name]
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model(architecture)
+    loaded = host.load_onto(model, None, "a.safetensors", 0.5, partial=False)
+    expected = stock_weights(model, tensors)
+    assert set(loaded.model.patches) == set(expected)
+    for key, weight in expected.items():
+        found = loaded.model.patch_weight_to_device(key, return_weight=True).detach()
+        before = model.model.state_dict()[key]
+        assert float((found - weight).norm() / (weight - before).norm()) < 1e-5
+
+
+def test_the_report_says_what_went_through_comfyuis_names(loras, host):
+    save_file(files()["DoRA"][1], loras / "a.safetensors")
+    report = host.load_onto(tiny_model("wan"), None, "a.safetensors", 1.0, partial=False).report
+    assert "1 of 1 modules on 1 weights" in report
+    assert "1 weights through ComfyUI's own names: 0 by this pack, 1 by its own adapters" in report
+
+
+def test_an_adapter_of_another_shape_is_refused_there_too(loras, host):
+    """Stock ComfyUI logs the error and samples with the weight unchanged."""
+    tensors = files()["diffusers names of FLUX.1"][1]
+    key = "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"
+    save_file(tensors | {key: random(2, 63)}, loras / "a.safetensors")
+    with pytest.raises(Exception, match=r"1 of 3 modules have another shape .*\[64, 64\], the adapter's \[64, 63\]"):
+        host.load_onto(tiny_model("flux1"), None, "a.safetensors", 1.0, partial=False)
+
+
+@pytest.fixture
+def clip(pack):
+    """ComfyUI's own CLIP object around its own text model, tiny."""
+    import comfy.model_patcher
+    import comfy.sd
+    import comfy.sd1_clip
+
+    config = {
+        "hidden_act": "quick_gelu", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2,
+        "num_hidden_layers": 2, "max_position_embeddings": 77, "vocab_size": 100, "eos_token_id": 99,
+        "projection_dim": 32,
+    }  # fmt: skip
+    model = comfy.sd1_clip.SD1ClipModel(
+        dtype=torch.float32, clip_model=comfy.sd1_clip.SDClipModel, textmodel_json_config=config
+    )
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.cond_stage_model = model
+    clip.patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+    clip.tokenizer, clip.layer_idx, clip.tokenizer_options = None, None, {}
+    clip.use_clip_schedule, clip.apply_hooks_to_conds = False, None
+    return clip
+
+
+def test_a_text_encoders_part_goes_onto_clip(loras, host, clip):
+    torch.manual_seed(5)
+    tensors = lokr("lora_unet_blocks_0_self_attn_q", 64, 64, random)
+    tensors |= lokr("lora_te_text_model_encoder_layers_1_mlp_fc1", 64, 32, random)
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model("wan")
+    loaded = host.load_onto(model, clip, "a.safetensors", 1.0, partial=False)
+    key = "clip_l.transformer.text_model.encoder.layers.1.mlp.fc1.weight"
+    assert list(loaded.clip.patcher.patches) == [key]
+    assert list(loaded.model.patches) == ["diffusion_model.blocks.0.self_attn.q.weight"]
+    before = clip.patcher.model.state_dict()[key]
+    found = loaded.clip.patcher.patch_weight_to_device(key, return_weight=True).detach() - before
+    w1, a, b = (tensors[f"lora_te_text_model_encoder_layers_1_mlp_fc1.lokr_{x}"] for x in ("w1", "w2_a", "w2_b"))
+    assert torch.allclose(found, torch.kron(w1, a @ b) / 2, atol=1e-5)
+    with pytest.raises(Exception, match="1 of 2 modules are not in the model"):
+        host.load_onto(model, None, "a.safetensors", 1.0, partial=False)
