@@ -8,7 +8,8 @@ from . import host
 class InspectAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return host.schema(
+        return host.known(
+            io.Schema,
             node_id="LycoInspectAdapter",
             display_name="Inspect Adapter",
             category="model/loaders/lyco",

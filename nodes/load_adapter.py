@@ -8,7 +8,8 @@ from . import host
 class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return host.schema(
+        return host.known(
+            io.Schema,
             node_id="LycoLoadAdapter",
             display_name="Load LoHa/LoKr",
             category="model/loaders/lyco",
@@ -28,12 +29,13 @@ class LoadAdapter(io.ComfyNode):
                     step=0.01,
                     tooltip="How much of the change is added. 1 is what was trained, 0 nothing, below 0 the opposite.",
                 ),
-                io.Combo.Input(
+                host.known(
+                    io.Combo.Input,
                     "on_partial_match",
                     options=["error", "warn"],
                     default="error",
                     tooltip="If the model lacks some of the file's modules: stop, or apply the rest and say so.",
-                    extra_dict={"advanced": True},
+                    advanced=True,
                 ),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."

@@ -2,6 +2,6 @@
 
 from .files import adapter_names, fingerprint
 from .loading import inspect, load_onto
-from .schema import schema
+from .schema import known
 
-__all__ = ["adapter_names", "fingerprint", "inspect", "load_onto", "schema"]
+__all__ = ["adapter_names", "fingerprint", "inspect", "known", "load_onto"]

@@ -31,7 +31,7 @@ def adapter_path(name: str) -> str:
     path = folder_paths.get_full_path("loras", name)
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths("loras"))
-        raise FileError(f"{name}: there is no such file in models/loras ({folders}); choose one from the list")
+        raise FileError(f"{name!r}: there is no such file in models/loras ({folders}); choose one from the list")
     return path
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from comfy_api.latest import io
-
-_KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
+import inspect
 
 
-def schema(**arguments) -> io.Schema:
-    """`io.Schema` without the arguments that this ComfyUI does not know yet."""
-    return io.Schema(**{name: value for name, value in arguments.items() if name in _KNOWN})
+def known(cls, *positional, **named):
+    """`cls(*positional, **named)` without the named arguments that this ComfyUI does not know yet.
+
+    Of those that the pack uses, 0.3.64 lacks `search_aliases` and `advanced`.
+    """
+    accepted = inspect.signature(cls).parameters
+    return cls(*positional, **{name: value for name, value in named.items() if name in accepted})

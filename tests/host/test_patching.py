@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from lyco_testing.comfy_models import BLOCKS, MODELS, WIDTH, tiny_model
+from lyco_testing.comfy_models import BLOCKS, MODELS, WIDTH, patched_weight, tiny_model
 from lyco_testing.tables import ARCHITECTURE_OF, GOLDEN, musubi_file, random, targets
 from lyco_testing.zoo import dense_loha, dense_lokr, dense_lora
 from safetensors.torch import load_file, save_file
@@ -26,10 +26,6 @@ def loras(tmp_path, monkeypatch, pack):
 @pytest.fixture
 def host(pack):
     return importlib.import_module(f"{pack.__name__}.nodes.host")
-
-
-def weight_of(model, key: str) -> torch.Tensor:
-    return model.patch_weight_to_device(key, return_weight=True).detach()
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -124,7 +120,7 @@ def test_every_module_lands_on_its_rows(architecture, algorithm, loras, host):
     assert set(loaded.model.patches) == set(expected)
     for key, weight in expected.items():
         before = model.model.state_dict()[key]
-        assert relative(weight_of(loaded.model, key) - before, weight - before) < 2e-6
+        assert relative(patched_weight(loaded.model, key) - before, weight - before) < 2e-6
     assert f"{len(shapes)} of {len(shapes)} modules" in loaded.report
     assert not model.patches
 
@@ -145,7 +141,7 @@ def test_golden_adapters(path, loras, host):
     expected = load_file(path.with_suffix(".expected.safetensors"))
     assert set(loaded.model.patches) == set(expected)
     for key, delta in expected.items():
-        assert relative(weight_of(loaded.model, key), delta) < 2e-6
+        assert relative(patched_weight(loaded.model, key), delta) < 2e-6
 
 
 @pytest.fixture
@@ -165,10 +161,10 @@ def test_loads_stack_and_undo(z_image_lokr, host):
     once = host.load_onto(model, None, "lokr.safetensors", 0.5, partial=False).model
     both = host.load_onto(once, None, "loha.safetensors", 2.0, partial=False).model
     alone = host.load_onto(model, None, "loha.safetensors", 2.0, partial=False).model
-    changes = [weight_of(m, QKV) - before for m in (once, alone, both)]
+    changes = [patched_weight(m, QKV) - before for m in (once, alone, both)]
     assert relative(changes[0] + changes[1], changes[2]) < 1e-6
     undone = host.load_onto(once, None, "lokr.safetensors", -0.5, partial=False).model
-    assert float((weight_of(undone, QKV) - before).abs().max()) < 1e-6
+    assert float((patched_weight(undone, QKV) - before).abs().max()) < 1e-6
 
 
 def test_strength_0_changes_nothing(z_image_lokr, host):
@@ -185,7 +181,7 @@ def test_clones_share_and_the_model_is_restored(z_image_lokr, host):
     before = {k: v.clone() for k, v in model.model.state_dict().items()}
     patched = host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).model
     clone = patched.clone()
-    expected = weight_of(clone, QKV)
+    expected = patched_weight(clone, QKV)
     comfy.model_management.load_models_gpu([clone])
     assert torch.equal(model.model.state_dict()[QKV], expected)
     clone.detach()
@@ -203,7 +199,7 @@ def test_low_vram_patches_at_each_cast(dtype, z_image_lokr, host):
     found = comfy.model_patcher.LowVramPatch(QKV, patched.patches)(weight.clone())
     wide = tiny_model("z_image")
     wide.model.load_state_dict({k: v.float() for k, v in model.model.state_dict().items()})
-    expected = weight_of(host.load_onto(wide, None, "lokr.safetensors", 1.0, partial=False).model, QKV)
+    expected = patched_weight(host.load_onto(wide, None, "lokr.safetensors", 1.0, partial=False).model, QKV)
     assert found.dtype == dtype
     assert relative(found, expected) < {torch.bfloat16: 3e-3, torch.float16: 4e-4}[dtype]
 
@@ -221,7 +217,7 @@ def test_prefetch_rebuilds_the_patch(z_image_lokr, host):
     rebuilt = patch.prepared_patches[0][1]
     assert rebuilt is not patched.patches[QKV][0][1]
     weight = model.model.state_dict()[QKV].clone()
-    assert torch.equal(patch(weight.clone()), weight_of(patched, QKV))
+    assert torch.equal(patch(weight.clone()), patched_weight(patched, QKV))
 
 
 def test_a_function_of_the_patch_is_applied_to_the_delta(z_image_lokr, host):
@@ -258,7 +254,7 @@ def test_a_new_strength_does_not_read_the_file_again(z_image_lokr, host):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     second = host.load_onto(model, None, "lokr.safetensors", 2.0, partial=False).model
     before = model.model.state_dict()[QKV]
-    assert relative(2 * (weight_of(first, QKV) - before), weight_of(second, QKV) - before) < 1e-6
+    assert relative(2 * (patched_weight(first, QKV) - before), patched_weight(second, QKV) - before) < 1e-6
 
 
 def test_a_file_that_changed_is_read_again(z_image_lokr, host):

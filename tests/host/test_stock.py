@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from lyco_testing.comfy_models import tiny_model
+from lyco_testing.comfy_models import patched_weight, tiny_model
 from lyco_testing.tables import lokr, lora, random
 from safetensors.torch import save_file
 
@@ -27,7 +27,7 @@ def stock_weights(model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Te
     import comfy.sd
 
     patched, _ = comfy.sd.load_lora_for_models(model, None, dict(tensors), 0.5, 0.5)
-    return {key: patched.patch_weight_to_device(key, return_weight=True).detach() for key in patched.patches}
+    return {key: patched_weight(patched, key) for key in patched.patches}
 
 
 def files() -> dict[str, tuple[str, dict[str, torch.Tensor]]]:
@@ -65,7 +65,7 @@ def test_the_same_weights_as_stock(name, loras, host):
     expected = stock_weights(model, tensors)
     assert set(loaded.model.patches) == set(expected)
     for key, weight in expected.items():
-        found = loaded.model.patch_weight_to_device(key, return_weight=True).detach()
+        found = patched_weight(loaded.model, key)
         before = model.model.state_dict()[key]
         assert float((found - weight).norm() / (weight - before).norm()) < 1e-5
 
@@ -101,6 +101,9 @@ def clip(pack):
     model = comfy.sd1_clip.SD1ClipModel(
         dtype=torch.float32, clip_model=comfy.sd1_clip.SDClipModel, textmodel_json_config=config
     )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
     clip = comfy.sd.CLIP(no_init=True)
     clip.cond_stage_model = model
     clip.patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
@@ -120,7 +123,7 @@ def test_a_text_encoders_part_goes_onto_clip(loras, host, clip):
     assert list(loaded.clip.patcher.patches) == [key]
     assert list(loaded.model.patches) == ["diffusion_model.blocks.0.self_attn.q.weight"]
     before = clip.patcher.model.state_dict()[key]
-    found = loaded.clip.patcher.patch_weight_to_device(key, return_weight=True).detach() - before
+    found = patched_weight(loaded.clip.patcher, key) - before
     w1, a, b = (tensors[f"lora_te_text_model_encoder_layers_1_mlp_fc1.lokr_{x}"] for x in ("w1", "w2_a", "w2_b"))
     assert torch.allclose(found, torch.kron(w1, a @ b) / 2, atol=1e-5)
     with pytest.raises(Exception, match="1 of 2 modules are not in the model"):
