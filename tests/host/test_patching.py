@@ -262,3 +262,11 @@ def test_a_file_that_changed_is_read_again(z_image_lokr, host):
     host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False)
     (z_image_lokr / "lokr.safetensors").write_bytes((z_image_lokr / "loha.safetensors").read_bytes())
     assert "LoHa" in host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).report
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/hostname", "..\\secret.safetensors", "", "."])
+def test_names_that_a_link_may_bring_stay_in_the_models_folder(name, z_image_lokr, host):
+    """The server checks a chosen name against its list; one that comes over a link it does not."""
+    (z_image_lokr.parent / "secret.safetensors").write_bytes((z_image_lokr / "lokr.safetensors").read_bytes())
+    with pytest.raises(Exception, match="there is no such file in models/loras"):
+        host.load_onto(tiny_model("z_image"), None, name, 1.0, partial=False)
