@@ -12,6 +12,9 @@ from safetensors.torch import load_file, save_file
 
 FULL_SIZE = {architecture: model for model, architecture in ARCHITECTURE_OF.items()} | {"wan": "wan21_t2v_1_3b"}
 DENSE = {"lora": dense_lora, "loha": dense_loha, "lokr": dense_lokr}
+FUSED = "framepack"  # q, k, v and the MLP apart in the file, one weight in the model
+QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+PROJ = "diffusion_model.double_blocks.0.img_attn.proj.weight"
 every_architecture = pytest.mark.parametrize("architecture", MODELS)
 
 
@@ -145,18 +148,15 @@ def test_golden_adapters(path, loras, host):
 
 
 @pytest.fixture
-def z_image_lokr(loras):
+def two_files(loras):
     torch.manual_seed(2)
-    save_file(musubi_file(tiny_targets("z_image"), "lokr", random), loras / "lokr.safetensors")
-    save_file(musubi_file(tiny_targets("z_image"), "loha", random), loras / "loha.safetensors")
+    save_file(musubi_file(tiny_targets(FUSED), "lokr", random), loras / "lokr.safetensors")
+    save_file(musubi_file(tiny_targets(FUSED), "loha", random), loras / "loha.safetensors")
     return loras
 
 
-QKV = "diffusion_model.layers.0.attention.qkv.weight"
-
-
-def test_loads_stack_and_undo(z_image_lokr, host):
-    model = tiny_model("z_image")
+def test_loads_stack_and_undo(two_files, host):
+    model = tiny_model(FUSED)
     before = model.model.state_dict()[QKV].clone()
     once = host.load_onto(model, None, "lokr.safetensors", 0.5, partial=False).model
     both = host.load_onto(once, None, "loha.safetensors", 2.0, partial=False).model
@@ -167,17 +167,17 @@ def test_loads_stack_and_undo(z_image_lokr, host):
     assert float((patched_weight(undone, QKV) - before).abs().max()) < 1e-6
 
 
-def test_strength_0_changes_nothing(z_image_lokr, host):
-    model = tiny_model("z_image")
+def test_strength_0_changes_nothing(two_files, host):
+    model = tiny_model(FUSED)
     loaded = host.load_onto(model, None, "lokr.safetensors", 0.0, partial=False)
     assert loaded.model is model
     assert "strength 0" in loaded.report
 
 
-def test_clones_share_and_the_model_is_restored(z_image_lokr, host):
+def test_clones_share_and_the_model_is_restored(two_files, host):
     import comfy.model_management
 
-    model = tiny_model("z_image")
+    model = tiny_model(FUSED)
     before = {k: v.clone() for k, v in model.model.state_dict().items()}
     patched = host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).model
     clone = patched.clone()
@@ -189,27 +189,27 @@ def test_clones_share_and_the_model_is_restored(z_image_lokr, host):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_vram_patches_at_each_cast(dtype, z_image_lokr, host):
+def test_low_vram_patches_at_each_cast(dtype, two_files, host):
     """With low VRAM, ComfyUI applies the patch to the cast weight, in the weight's own dtype."""
     import comfy.model_patcher
 
-    model = tiny_model("z_image", dtype)
+    model = tiny_model(FUSED, dtype)
     patched = host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).model
     weight = model.model.state_dict()[QKV]
     found = comfy.model_patcher.LowVramPatch(QKV, patched.patches)(weight.clone())
-    wide = tiny_model("z_image")
+    wide = tiny_model(FUSED)
     wide.model.load_state_dict({k: v.float() for k, v in model.model.state_dict().items()})
     expected = patched_weight(host.load_onto(wide, None, "lokr.safetensors", 1.0, partial=False).model, QKV)
     assert found.dtype == dtype
     assert relative(found, expected) < {torch.bfloat16: 3e-3, torch.float16: 4e-4}[dtype]
 
 
-def test_prefetch_rebuilds_the_patch(z_image_lokr, host):
+def test_prefetch_rebuilds_the_patch(two_files, host):
     import comfy.model_patcher
 
     if not hasattr(comfy.model_patcher.LowVramPatch, "prepare"):
         pytest.skip("this ComfyUI does not prefetch patches")
-    model = tiny_model("z_image")
+    model = tiny_model(FUSED)
     patched = host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).model
     patch = comfy.model_patcher.LowVramPatch(QKV, patched.patches)
     buffer = torch.empty(patch.memory_required(), dtype=torch.uint8)
@@ -220,10 +220,10 @@ def test_prefetch_rebuilds_the_patch(z_image_lokr, host):
     assert torch.equal(patch(weight.clone()), patched_weight(patched, QKV))
 
 
-def test_a_function_of_the_patch_is_applied_to_the_delta(z_image_lokr, host):
-    model = tiny_model("z_image")
+def test_a_function_of_the_patch_is_applied_to_the_delta(two_files, host):
+    model = tiny_model(FUSED)
     patch = host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).model.patches
-    adapter = patch["diffusion_model.layers.0.attention.out.weight"][0][1]
+    adapter = patch[PROJ][0][1]
     zeros = torch.zeros(64, 64)
     plain = adapter.calculate_weight(zeros.clone(), "k", 1.0, 1.0, None, lambda d: d)
     doubled = adapter.calculate_weight(zeros.clone(), "k", 1.0, 1.0, None, lambda d: 2 * d)
@@ -232,18 +232,20 @@ def test_a_function_of_the_patch_is_applied_to_the_delta(z_image_lokr, host):
     assert torch.equal(in_place, 2 * plain)
 
 
-def test_a_patch_that_cannot_apply_raises(z_image_lokr, host):
-    model = tiny_model("z_image")
+def test_a_patch_that_cannot_apply_raises(two_files, host):
+    model = tiny_model(FUSED)
     patches = host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).model.patches
-    adapter = patches["diffusion_model.layers.0.attention.out.weight"][0][1]
-    with pytest.raises(Exception, match=r"some\.key \(lora_unet_layers_0_attention_to_out_0\): the adapter changes"):
+    adapter = patches[PROJ][0][1]
+    with pytest.raises(
+        Exception, match=r"some\.key \(lora_unet_transformer_blocks_0_attn_to_out_0\): the adapter changes"
+    ):
         adapter.calculate_weight(torch.zeros(64, 63), "some.key", 1.0, 1.0, None, lambda d: d)
 
 
-def test_a_new_strength_does_not_read_the_file_again(z_image_lokr, host):
-    model = tiny_model("z_image")
+def test_a_new_strength_does_not_read_the_file_again(two_files, host):
+    model = tiny_model(FUSED)
     first = host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).model
-    path = z_image_lokr / "lokr.safetensors"
+    path = two_files / "lokr.safetensors"
     status = path.stat()
     content = path.read_bytes()
     import os
@@ -257,16 +259,16 @@ def test_a_new_strength_does_not_read_the_file_again(z_image_lokr, host):
     assert relative(2 * (patched_weight(first, QKV) - before), patched_weight(second, QKV) - before) < 1e-6
 
 
-def test_a_file_that_changed_is_read_again(z_image_lokr, host):
-    model = tiny_model("z_image")
+def test_a_file_that_changed_is_read_again(two_files, host):
+    model = tiny_model(FUSED)
     host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False)
-    (z_image_lokr / "lokr.safetensors").write_bytes((z_image_lokr / "loha.safetensors").read_bytes())
+    (two_files / "lokr.safetensors").write_bytes((two_files / "loha.safetensors").read_bytes())
     assert "LoHa" in host.load_onto(model, None, "lokr.safetensors", 1.0, partial=False).report
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/hostname", "..\\secret.safetensors", "", "."])
-def test_names_that_a_link_may_bring_stay_in_the_models_folder(name, z_image_lokr, host):
+def test_names_that_a_link_may_bring_stay_in_the_models_folder(name, two_files, host):
     """The server checks a chosen name against its list; one that comes over a link it does not."""
-    (z_image_lokr.parent / "secret.safetensors").write_bytes((z_image_lokr / "lokr.safetensors").read_bytes())
+    (two_files.parent / "secret.safetensors").write_bytes((two_files / "lokr.safetensors").read_bytes())
     with pytest.raises(Exception, match="there is no such file in models/loras"):
-        host.load_onto(tiny_model("z_image"), None, name, 1.0, partial=False)
+        host.load_onto(tiny_model(FUSED), None, name, 1.0, partial=False)

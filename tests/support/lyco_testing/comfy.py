@@ -153,3 +153,7 @@ def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
         except (OSError, ValueError):
             time.sleep(0.2)
     raise TimeoutError(f"ComfyUI did not answer:\n{log.read_text()[-3000:]}")
+
+
+if __name__ == "__main__":
+    print(find_comfyui() or "")

@@ -1,0 +1,41 @@
+# Both commands set up what they need in .venv and work in a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/dev/null)
+
+.PHONY: demo test core lint host-requirements clean
+
+demo: .venv/core
+	$(BIN)/lyco demo
+
+test: lint host-requirements
+	$(BIN)/python -m pytest -rs
+
+core: .venv/test
+	$(BIN)/python -m pytest -rs --ignore tests/host
+
+lint: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+# ComfyUI's own requirements, if a ComfyUI is there; the host tests say what they still lack.
+# torchaudio's releases lag behind torch's, so it comes without its own idea of torch.
+host-requirements: .venv/test
+ifneq ($(COMFYUI),)
+	grep -vxE 'torch|torchvision|torchaudio' $(COMFYUI)/requirements.txt > .venv/comfyui.txt
+	-$(BIN)/pip install --quiet torchvision -r .venv/comfyui.txt
+	-$(BIN)/pip install --quiet --no-deps torchaudio
+endif
+
+.venv/core: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/test: .venv/core
+	$(BIN)/pip install --quiet -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
