@@ -1,5 +1,6 @@
 """Host tests run in a real ComfyUI, or are skipped with a line that says how to get one."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,18 @@ def server(tmp_path_factory: pytest.TempPathFactory):
     with running_server(COMFYUI, tmp_path_factory.mktemp("comfyui"), packs) as running:
         assert isinstance(running, Server)
         yield running
+
+
+@pytest.fixture
+def loras(tmp_path, monkeypatch, pack):
+    """An empty models/loras."""
+    import folder_paths
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
+    return tmp_path
+
+
+@pytest.fixture
+def host(pack):
+    """The pack's `nodes.host`."""
+    return importlib.import_module(f"{pack.__name__}.nodes.host")

@@ -1,6 +1,5 @@
 """Adapters on ComfyUI's own tiny models, in process: every patched weight against the expected one."""
 
-import importlib
 import re
 
 import pytest
@@ -16,19 +15,6 @@ FUSED = "framepack"  # q, k, v and the MLP apart in the file, one weight in the 
 QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
 PROJ = "diffusion_model.double_blocks.0.img_attn.proj.weight"
 every_architecture = pytest.mark.parametrize("architecture", MODELS)
-
-
-@pytest.fixture
-def loras(tmp_path, monkeypatch, pack):
-    import folder_paths
-
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
-    return tmp_path
-
-
-@pytest.fixture
-def host(pack):
-    return importlib.import_module(f"{pack.__name__}.nodes.host")
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

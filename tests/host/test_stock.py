@@ -1,25 +1,10 @@
 """Never worse than stock: what ComfyUI loads fully loads here too, through its own names."""
 
-import importlib
-
 import pytest
 import torch
 from lyco_testing.comfy_models import patched_weight, tiny_model
 from lyco_testing.tables import lokr, lora, random
 from safetensors.torch import save_file
-
-
-@pytest.fixture
-def loras(tmp_path, monkeypatch, pack):
-    import folder_paths
-
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
-    return tmp_path
-
-
-@pytest.fixture
-def host(pack):
-    return importlib.import_module(f"{pack.__name__}.nodes.host")
 
 
 def stock_weights(model, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
