@@ -29,6 +29,8 @@ class AdapterSet:
     format: str
     """Id of the key grammar, one of `formats.FORMATS`, or `unknown`."""
     metadata: Mapping[str, str]
+    alpha_tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
+    """Module path -> its alpha as the file has it, for those that have one."""
     unrecognised: Mapping[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
     """Key -> tensor of what belongs to none of `adapters`."""
     architecture: str | None = None
@@ -53,5 +55,5 @@ class AdapterSet:
 
     @property
     def alphas(self) -> list[float]:
-        """The alphas that occur, ascending."""
-        return sorted({a.alpha for a in self.adapters.values() if a.alpha is not None})
+        """The alphas that scale something, ascending; a full-matrix LoKr's is not used."""
+        return sorted({a.alpha for a in self.adapters.values() if a.alpha is not None and a.rank is not None})

@@ -6,9 +6,11 @@ torch takes seconds to import, so commands import what they need when they run.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from .errors import LycoError
 from .layouts import LAYOUTS
@@ -18,6 +20,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, or 1 after one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):  # names in a file may hold what a terminal cannot print
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -33,8 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, as everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(1, f"lyco: error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lyco", description="LoHa and LoKr adapters for ComfyUI: exactly, or with an error that says why."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from .errors import about_file
+from .errors import AdapterError, about_file
 from .io import TensorSpec, write_safetensors
 from .layouts import Layout
-from .load import load_adapter_set, outline_adapter_set, require_known
+from .load import check_finite, load_adapter_set, outline_adapter_set, require_known
 from .placement import Placed, Placement, place
 
-__all__ = ["delta_weights", "write_delta"]
+__all__ = ["by_key", "delta_weights", "write_delta"]
 
 
 def delta_weights(placement: Placement) -> Iterator[tuple[str, Tensor]]:
@@ -22,12 +23,28 @@ def delta_weights(placement: Placement) -> Iterator[tuple[str, Tensor]]:
 
     Rows of a fused weight that no adapter changes are zero.
     """
-    for key, pieces in _by_key(placement).items():
-        delta = torch.zeros(pieces[0].shape)
+    for key, pieces in by_key(placement).items():
+        delta = _zeros(key, pieces[0].shape)
         for piece in pieces:
             adapter = piece.part(placement.adapter_set.adapters[piece.module_path])
             adapter.add_to_(delta if piece.rows is None else delta[slice(*piece.rows)])
+        check_finite(key, delta)
         yield key, delta
+
+
+def _naming(source: str | os.PathLike[str], placement: Placement) -> Iterator[Tensor]:
+    """The delta weights; what goes wrong in them is the source's fault, not the output's."""
+    with about_file(source):
+        for _, delta in delta_weights(placement):
+            yield delta
+
+
+def _zeros(key: str, shape: tuple[int, ...]) -> Tensor:
+    try:
+        return torch.zeros(shape)
+    except (RuntimeError, MemoryError):
+        size = 4 * math.prod(shape) / 1e9
+        raise AdapterError(f"{key}: there is no memory for a weight of {list(shape)}, {size:.1f} GB") from None
 
 
 def write_delta(
@@ -46,17 +63,17 @@ def write_delta(
         LycoError: the file cannot be read or wholly placed, or the output cannot be written.
     """
     with about_file(source):
-        outline = outline_adapter_set(source, architecture=architecture)
+        outline = outline_adapter_set(source, architecture=architecture, layout=layout)
         require_known(outline)
         place(outline, layout=layout).require_complete()
-        placement = place(load_adapter_set(source, architecture=outline.architecture), layout=layout)
-        specs = [TensorSpec(key, p[0].shape, torch.float32) for key, p in _by_key(placement).items()]
-    tensors = (delta for _, delta in delta_weights(placement))
-    write_safetensors(output, specs, tensors, {"format": "pt"}, overwrite=overwrite)
+        placement = place(load_adapter_set(source, architecture=outline.architecture, layout=layout), layout=layout)
+        specs = [TensorSpec(key, p[0].shape, torch.float32) for key, p in by_key(placement).items()]
+    write_safetensors(output, specs, _naming(source, placement), {"format": "pt"}, overwrite=overwrite)
     return [spec.key for spec in specs]
 
 
-def _by_key(placement: Placement) -> dict[str, list[Placed]]:
+def by_key(placement: Placement) -> dict[str, list[Placed]]:
+    """What changes each weight, in the order of the weights."""
     grouped: dict[str, list[Placed]] = {}
     for piece in placement.placed:
         grouped.setdefault(piece.key, []).append(piece)

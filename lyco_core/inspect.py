@@ -11,12 +11,18 @@ from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS
 from .architectures import ARCHITECTURES
 from .errors import PlacementError, about_file, one_line
-from .formats import FORMATS
+from .formats import FORMATS, split_key
+from .formats.suffixes import OTHER_SUFFIXES
 from .load import outline_adapter_set, require_known
 from .model_weights import ModelWeights, describe_weights, outline_checkpoint
 from .placement import Placement, place
 
 __all__ = ["Inspection", "describe_match", "inspect_file"]
+
+_WITHOUT_SPELLING = {
+    "checkpoint": "checkpoint: a model's weights, not an adapter",
+    "unknown": "unknown: modules are spelled as in no format that is known here",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Inspection:
         spelling = FORMATS.get(found.format)
         rows = {
             "file": f"{self.file} ({self.file_bytes / 1e6:.2f} MB)",
-            "format": spelling.title if spelling else f"{found.format}: a model's weights, not an adapter",
+            "format": spelling.title if spelling else _WITHOUT_SPELLING[found.format],
             "architecture": architecture.title if architecture else "unknown",
         }
         if found.adapters:
@@ -95,8 +101,11 @@ def inspect_file(
     weights = None if model is None else outline_checkpoint(model)
     with about_file(path):
         paths = weights.paths if weights is not None and weights.layout == "comfyui" else None
-        found = outline_adapter_set(path, architecture=architecture, weights=paths)
-        found = _as_checkpoint(found) or require_known(found)
+        prefer = weights.architecture.id if weights is not None and weights.architecture is not None else None
+        found = outline_adapter_set(path, architecture=architecture, weights=paths, prefer=prefer)
+        found = _as_checkpoint(found) or found
+        if not found.adapters and found.format != "checkpoint" and not _other_algorithms(found):
+            require_known(found)
         placement = None if weights is None else _place(found, weights, model)
     return Inspection(os.path.basename(os.fspath(path)), os.stat(path).st_size, found, placement)
 
@@ -119,7 +128,13 @@ def _as_checkpoint(found: AdapterSet) -> AdapterSet | None:
     weights = describe_weights({key: tuple(t.shape) for key, t in found.unrecognised.items()})
     if weights.architecture is None:
         return None
-    return AdapterSet({}, {}, "checkpoint", found.metadata, {}, weights.architecture.id, weights.layout)
+    return AdapterSet({}, {}, "checkpoint", found.metadata, architecture=weights.architecture.id, layout=weights.layout)
+
+
+def _other_algorithms(found: AdapterSet) -> bool:
+    """Whether the file's keys are those of adapters that are known but not read here."""
+    suffixes = {split_key(key)[1] for key in found.unrecognised}
+    return not suffixes.isdisjoint(OTHER_SUFFIXES)
 
 
 def _place(found: AdapterSet, weights: ModelWeights, model: str | os.PathLike[str] | None) -> Placement:
@@ -146,7 +161,8 @@ def _numbers(values: list[int] | list[float]) -> str:
 
 
 def _dtypes(found: AdapterSet) -> list[str]:
-    return sorted({str(a.dtype).removeprefix("torch.") for a in found.adapters.values()})
+    dtypes = {tensor.dtype for adapter in found.adapters.values() for tensor in adapter.tensors.values()}
+    return sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def _clip(value: str, width: int = 100) -> str:

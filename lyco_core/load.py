@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,21 +15,38 @@ from .errors import AdapterError, ArchitectureError, FormatError, about_file, sh
 from .formats import FORMATS, parse, split_key
 from .formats.suffixes import ALPHA
 from .io import SafetensorsFile
+from .layouts import Layout
 from .model_weights import describe_weights
 
-__all__ = ["load_adapter_set", "outline_adapter_set", "read_adapter_set", "require_known"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "check_finite",
+    "checkpoint_of",
+    "load_adapter_set",
+    "outline_adapter_set",
+    "read_adapter_set",
+    "require_known",
+]
 
 
-def outline_adapter_set(
-    path: str | os.PathLike[str], *, architecture: str | None = None, weights: Collection[str] | None = None
-) -> AdapterSet:
+class Identifying(TypedDict, total=False):
+    """The named arguments of `architectures.identify`."""
+
+    architecture: str | None
+    weights: Collection[str] | None
+    prefer: str | None
+    layout: Layout
+
+
+def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
     """The adapters of a file without their numbers: tensors on the meta device, only alphas read.
 
     Everything that shapes tell (architecture, ranks, placement) is there in milliseconds.
 
     Args:
-        architecture: a family's id, where the file alone does not decide.
-        weights: module paths of the model it is meant for, which decide too.
+        identifying: see `architectures.identify`.
 
     Raises:
         LycoError: what is wrong with the file, naming it.
@@ -38,19 +56,17 @@ def outline_adapter_set(
             key: file.tensor(key) if split_key(key)[1] == ALPHA and info.bytes <= 8 else file.outline(key)
             for key, info in file.header.tensors.items()
         }
-        return identify(parse(tensors, file.header.metadata), architecture=architecture, weights=weights)
+        return identify(parse(tensors, file.header.metadata), **identifying)
 
 
-def load_adapter_set(
-    path: str | os.PathLike[str], *, architecture: str | None = None, weights: Collection[str] | None = None
-) -> AdapterSet:
+def load_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
     """The adapters of a file, their tensors read and checked; arguments as `outline_adapter_set`'s.
 
     Raises:
         LycoError: what is wrong with the file, naming it; NaN or Inf in a tensor too.
     """
     with about_file(path):
-        return identify(read_adapter_set(path), architecture=architecture, weights=weights)
+        return identify(read_adapter_set(path), **identifying)
 
 
 def read_adapter_set(
@@ -73,7 +89,7 @@ def read_adapter_set(
 
 def check_finite(key: str, tensor: Tensor) -> None:
     """Raise `AdapterError` naming `key` if a number in `tensor` is NaN or infinite."""
-    numbers = tensor if tensor.element_size() > 1 else tensor.float()
+    numbers = tensor if tensor.element_size() in (2, 4) else tensor.to(torch.float32)
     # A sum is finite only if every term is, and is much the faster test.
     if bool(torch.isfinite(numbers.sum(dtype=torch.float32))):
         return
@@ -90,7 +106,7 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
     known = "; ".join(f.title for f in FORMATS.values())
     if not adapter_set.adapters:
         keys = list(adapter_set.unrecognised_keys)
-        what = _checkpoint(keys) or (f"keys like {shorten(keys)}" if keys else "no tensors")
+        what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
         raise FormatError(f"holds no LoRA, LoHa or LoKr; found {what}; expected one of: {known}")
     if adapter_set.format not in FORMATS:
         prefixes = shorten(list(adapter_set.prefixes.values()))
@@ -102,7 +118,7 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
     return adapter_set
 
 
-def _checkpoint(keys: list[str]) -> str | None:
-    """What model the keys are the weights of, if they are a model's."""
-    architecture = describe_weights(dict.fromkeys(keys, ())).architecture
+def checkpoint_of(adapter_set: AdapterSet) -> str | None:
+    """What model the keys of a file without adapters are the weights of, if they are a model's."""
+    architecture = describe_weights({key: tuple(t.shape) for key, t in adapter_set.unrecognised.items()}).architecture
     return None if architecture is None else f"the weights of a {architecture.title} model"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 from .adapter_set import AdapterSet
-from .adapters import Adapter
+from .adapters import Adapter, fits
 from .architectures import ARCHITECTURES, Target
 from .errors import PlacementError, shorten
 from .layouts import Layout
@@ -67,6 +66,8 @@ class Placement:
     homeless: tuple[str, ...]
     """Module paths for which the model, or the layout, has no weight."""
     misfits: tuple[Misfit, ...]
+    where: str = "the model"
+    """What the homeless have no place in."""
 
     @property
     def modules(self) -> int:
@@ -84,7 +85,7 @@ class Placement:
         parts: list[str] = []
         if self.homeless:
             names = shorten([self.adapter_set.prefixes[path] for path in self.homeless])
-            parts.append(f"{len(self.homeless)} of {total} modules are not in the model ({names})")
+            parts.append(f"{len(self.homeless)} of {total} modules are not in {self.where} ({names})")
         if self.misfits:
             first = self.misfits[0]
             parts.append(
@@ -120,19 +121,22 @@ def place(
         prefix: what their keys begin with; by default `KEY_PREFIXES`.
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
+    known: dict[str, Shape] = {} if weights is None else dict(weights)
     placed: list[Placed] = []
     homeless: list[str] = []
     misfits: list[Misfit] = []
     for path, adapter in adapter_set.adapters.items():
-        targets = _targets(adapter_set, path, layout)
-        found = [_put(path, adapter, t, f"{prefix}{t.path}.weight", weights) for t in targets]
-        if not found or None in found:
+        targets = [(t, f"{prefix}{t.path}.weight") for t in _targets(adapter_set, path, layout)]
+        if not targets or (weights is not None and any(key not in weights for _, key in targets)):
             homeless.append(path)
-        elif bad := next((f for f in found if isinstance(f, Misfit)), None):
+            continue
+        found = [_put(path, adapter, target, key, known) for target, key in targets]
+        if bad := next((f for f in found if isinstance(f, Misfit)), None):
             misfits.append(bad)
         else:
             placed += (f for f in found if isinstance(f, Placed))
-    return Placement(adapter_set, tuple(placed), tuple(homeless), tuple(misfits))
+    where = f"the {layout} layout" if weights is None else "the model"
+    return Placement(adapter_set, tuple(placed), tuple(homeless), tuple(misfits), where)
 
 
 def _targets(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
@@ -145,24 +149,22 @@ def _targets(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]
     return architecture.locate(path, source, layout)
 
 
-def _put(
-    path: str, adapter: Adapter, target: Target, key: str, weights: Mapping[str, Shape] | None
-) -> Placed | Misfit | None:
+def _put(path: str, adapter: Adapter, target: Target, key: str, known: dict[str, Shape]) -> Placed | Misfit:
+    """Where the adapter's rows go; a weight that is not in `known` yet becomes as large as they say."""
     height = adapter.shape[0]
     source = _band(target.source, height)
     band_height = height if source is None else source[1] - source[0]
     start, stop, total = target.rows
-    if weights is None:
-        if height * (target.source[1] - target.source[0]) % target.source[2] or band_height % (stop - start):
-            return Misfit(path, key, (height - height % (stop - start), *adapter.shape[1:]), adapter.shape)
-        shape = (band_height // (stop - start) * total, *adapter.shape[1:])
-    elif key not in weights:
-        return None
-    else:
-        shape = weights[key]
+    whole = stop - start == total
+    if source is not None and height % target.source[2]:
+        return Misfit(path, key, (height - height % target.source[2], *adapter.shape[1:]), adapter.shape)
+    if not whole and band_height % (stop - start):
+        return Misfit(path, key, (band_height - band_height % (stop - start), *adapter.shape[1:]), adapter.shape)
+    full_height = band_height if whole else band_height // (stop - start) * total
+    shape = known.setdefault(key, (full_height, *adapter.shape[1:]))
     rows = _band(target.rows, shape[0])
     expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
-    if not _fits((band_height, *adapter.shape[1:]), expected) or shape[0] % total:
+    if not fits((band_height, *adapter.shape[1:]), expected) or (rows is not None and shape[0] % total):
         return Misfit(path, key, expected, adapter.shape)
     return Placed(path, key, shape, rows, source)
 
@@ -171,8 +173,3 @@ def _band(band: tuple[int, int, int], height: int) -> tuple[int, int] | None:
     """(start, stop, of) in parts -> start:stop in rows of a matrix of `height`; None for all."""
     start, stop, total = band
     return None if (start, stop) == (0, total) else (height * start // total, height * stop // total)
-
-
-def _fits(adapter: Shape, weight: Shape) -> bool:
-    """Equal, or equal once the kernel is flattened into the columns (linear on a 1x1 convolution)."""
-    return adapter[0] == weight[0] and math.prod(adapter[1:]) == math.prod(weight[1:])

@@ -1,1 +1,1 @@
-"""ComfyUI nodes: one file a node, `host.py` beneath them."""
+"""ComfyUI nodes: one file a node, the room `host` beneath them."""

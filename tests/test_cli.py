@@ -99,6 +99,10 @@ BAD_ADAPTERS = {
     "inf": (part(lokr_w1=torch.full((4, 4), float("inf"))), "lokr_w1: 16 of its 16 numbers are NaN or infinite"),
     "nan alpha": (part(alpha=torch.tensor(float("nan"))), "lora_unet_blocks_0_self_attn_q: alpha is nan"),
     "inf alpha": (part(alpha=torch.tensor(float("inf"))), "lora_unet_blocks_0_self_attn_q: alpha is inf"),
+    "overflow": (part(lokr_w1=torch.full((4, 4), 3e38)), "numbers are NaN or infinite"),
+    "double that overflows": (part(lokr_w1=torch.full((4, 4), 1e300, dtype=torch.float64)), "are NaN or infinite"),
+    "integers": (part(lokr_w1=torch.ones(4, 4, dtype=torch.int8)), "lokr_w1: its dtype is int8"),
+    "two of one module": (part() | lokr("diffusion_model.blocks_0_ffn_0", 8, 8, random), "is there twice"),
     "zero alpha": (part(alpha=torch.tensor(0.0)), "lora_unet_blocks_0_self_attn_q: alpha is 0"),
     "unknown format": (
         {"some.thing.lora_up.weight": torch.ones(4, 2), "some.thing.lora_down.weight": torch.ones(2, 4)},
@@ -114,7 +118,7 @@ BAD_ADAPTERS = {
     "stray key": (part() | {"lora_unet_blocks_0_ffn_0.dora_scale": torch.ones(128, 1)}, "keys belong to no LoRA"),
     "module of no family": (
         part() | lokr("lora_unet_blocks_0_nothing", 8, 8, random),
-        "1 of 3 modules are not in the model (lora_unet_blocks_0_nothing)",
+        "1 of 3 modules are not in the comfyui layout (lora_unet_blocks_0_nothing)",
     ),
 }
 
@@ -219,3 +223,46 @@ def test_dotted_files_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
     for name in "ab":
         assert main(["delta", str(tmp_path / name), "-o", str(tmp_path / f"{name}.delta")]) == 0
     assert (tmp_path / "a.delta").read_bytes() == (tmp_path / "b.delta").read_bytes()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_any_terminal_can_print_any_metadata(encoding: str, tmp_path: Path):
+    file = tmp_path / "a.safetensors"
+    save_file(part(), file, {"ss_note": "日本語"})
+    for flags in ([], ["--json"]):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+        command = [sys.executable, "-m", "lyco_core", "inspect", str(file), *flags]
+        done = subprocess.run(command, env=environment, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("arguments", [[], ["delta", "x"], ["nonsense"], ["delta", str(LOKR), "-o", ""]])
+def test_bad_arguments_are_one_line(arguments: list[str]):
+    done = run("-m", "lyco_core", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lyco: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_inspect_of_a_full_lokr_whose_alpha_is_infinite(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """ai-toolkit's 9999999999 in float16."""
+    tensors = {
+        "lora_unet_blocks_0_ffn_0.lokr_w1": torch.ones(4, 4),
+        "lora_unet_blocks_0_ffn_0.lokr_w2": torch.ones(8, 8),
+    }
+    save_file(tensors | {"lora_unet_blocks_0_ffn_0.alpha": torch.tensor(float("inf"))}, tmp_path / "a")
+    assert main(["inspect", str(tmp_path / "a"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["alphas"] == []
+
+
+def test_inspect_tells_what_it_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    save_file(lokr("lora_unet_input_blocks_1_0", 8, 8, random), tmp_path / "sd15")
+    assert main(["inspect", str(tmp_path / "sd15"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["architecture"], found["modules"], found["algorithms"]) == (None, 1, {"lokr": 1})
+
+
+def test_another_architecture_than_the_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    save_file(part(), tmp_path / "a.safetensors")
+    assert main(["inspect", str(tmp_path / "a.safetensors"), "--architecture", "flux1"]) == 1
+    assert "a.safetensors: is no adapter for FLUX.1: its modules are lora_unet_blocks_0" in capsys.readouterr().err

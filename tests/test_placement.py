@@ -109,9 +109,9 @@ def test_an_unknown_family_has_no_places():
 
 
 def test_rows_that_cannot_be_cut_are_refused():
-    found = identify(parse(dotted_file({"layers.0.attention.qkv": (64, 64)}), {}))
+    found = identify(parse(dotted_file({"layers.0.attention.qkv": (64, 64), "layers.0.attention.out": (64, 64)}), {}))
     placement = place(found, layout="diffusers")
-    assert not placement.placed
+    assert placement.modules == 1
     assert placement.misfits[0].module_path == "layers.0.attention.qkv"
 
 
@@ -119,3 +119,22 @@ def test_placement_is_decided_from_outlines_alone():
     found = identify(parse(lokr("lora_unet_layers_0_attention_to_q", 64, 64), {}))
     assert all(t.is_meta for a in found.adapters.values() for t in a.tensors.values())
     assert dataclasses.is_dataclass(place(found).placed[0])
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32)])
+def test_parts_that_disagree_about_the_weight(shape: tuple[int, int]):
+    modules = {
+        "layers.0.attention.to_q": (64, 64),
+        "layers.0.attention.to_k": shape,
+        "layers.0.attention.to_v": (64, 64),
+    }
+    placement = placed(musubi_file(modules))
+    assert [m.module_path for m in placement.misfits] == ["layers.0.attention.to_k"]
+    assert placement.misfits[0].expected == (64, 64)
+
+
+def test_a_whole_weight_need_not_divide_into_parts():
+    """Lumina 2's fused weight has fewer rows for k and v."""
+    found = dotted_file({"layers.0.attention.qkv": (192, 64), "layers.1.attention.qkv": (128, 64)})
+    shapes = {f"diffusion_model.layers.{n}.attention.qkv.weight": (192 - 64 * n, 64) for n in range(2)}
+    assert placed(found, shapes).complete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator
@@ -15,9 +16,10 @@ from torch import Tensor
 from ..errors import AdapterError
 
 if TYPE_CHECKING:
+    from .loha import LoHa
     from .lora import LoRA
 
-__all__ = ["BAND_BYTES", "Adapter", "band_size", "finite_alpha", "working"]
+__all__ = ["BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "working"]
 
 BAND_BYTES = 2**20
 """Bytes of float32 that one band of a weight may take: about a core's L2 cache."""
@@ -77,8 +79,8 @@ class Adapter(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage dtype of the factors."""
-        return next(iter(self.tensors.values())).dtype
+        """The storage dtype that holds every factor exactly."""
+        return functools.reduce(torch.promote_types, (tensor.dtype for tensor in self.tensors.values()))
 
     @property
     def flat_shape(self) -> tuple[int, int]:
@@ -108,12 +110,14 @@ class Adapter(ABC):
 
         Raises `AdapterError` if the weight's shape differs.
         """
-        rows, columns = self.flat_shape
-        if weight.shape[0] != rows or weight.numel() != rows * columns:
+        if not fits(self.shape, tuple(weight.shape)):
             raise AdapterError(f"the adapter changes a weight of {list(self.shape)}, this one is {list(weight.shape)}")
         factor = strength * self.scale
         if factor != 0:
-            self._add_to_(flat_view(weight), factor)
+            flat = weight.reshape(self.flat_shape)
+            self._add_to_(flat, factor)
+            if flat.data_ptr() != weight.data_ptr():  # no view, in channels_last say: a copy was changed
+                weight.copy_(flat.reshape(weight.shape))
         return weight
 
     @abstractmethod
@@ -132,6 +136,10 @@ class Adapter(ABC):
     def to_lora(self) -> LoRA | None:
         """A LoRA with the same ΔW, its tensors in float32; None where there is none."""
 
+    @abstractmethod
+    def to_loha(self) -> LoHa | None:
+        """A LoHa with the same ΔW whose numbers are this adapter's own, so in its own dtype; or None."""
+
 
 def finite_alpha(adapter: Adapter) -> None:
     """Refuse an alpha that would make the change NaN, infinite or nothing.
@@ -142,15 +150,21 @@ def finite_alpha(adapter: Adapter) -> None:
     alpha = adapter.alpha
     if alpha is None or adapter.rank is None:
         return
-    if not math.isfinite(alpha):
-        raise AdapterError(f"alpha is {alpha}, expected a finite number; the file is damaged")
+    if not abs(alpha) <= torch.finfo(torch.float32).max:
+        raise AdapterError(f"alpha is {alpha:g}, expected a finite float32 number; the file is damaged")
     if alpha == 0:
         raise AdapterError("alpha is 0, so the adapter would change nothing; save it with its alpha")
 
 
-def flat_view(weight: Tensor) -> Tensor:
-    """(out, in·kernel) view of a weight; raises where only a copy could have that shape."""
-    return weight if weight.dim() == 2 else weight.view(weight.shape[0], -1)
+def fits(adapter: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """Whether an adapter of one shape changes a weight of the other.
+
+    The same rows and as many elements in each: kernels may be flattened into the columns. Or the
+    same dimensions but for ones: (6, in) changes Wan's modulation of (1, 6, in).
+    """
+    if math.prod(adapter) != math.prod(weight):
+        return False
+    return adapter[0] == weight[0] or [n for n in adapter if n != 1] == [n for n in weight if n != 1]
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["low_rank", "matrix", "multiplies", "require"]
+__all__ = ["low_rank", "matrix", "multiplies", "padded", "require"]
 
 
 def require(named: dict[str, Tensor | None], title: str, form: str) -> None:
@@ -34,6 +34,11 @@ def multiplies(a_name: str, a: Tensor, b_name: str, b: Tensor, mid_name: str = "
     """
     matrix(a_name, a)
     matrix(b_name, b)
+    kernels = a.shape[2:] if mid is None else a.shape[2:] + b.shape[2:]
+    if any(n != 1 for n in kernels) or (mid is not None and kernels):
+        raise AdapterError(
+            f"{a_name} {list(a.shape)} and {b_name} {list(b.shape)}: a kernel where none can be; the file is damaged"
+        )
     inner_a = a.shape[1] if mid is None else a.shape[0]
     inner_b = b.shape[0]
     if inner_a != inner_b:
@@ -64,3 +69,9 @@ def low_rank(
         return a.flatten(1), b.flatten(1)
     core = torch.einsum("ij...,jq->iq...", mid.to(device, dtype), b)
     return a.t().contiguous(), core.reshape(core.shape[0], -1)
+
+
+def padded(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The product a @ b, (out, r) and (r, in), with zeros up to `rank`."""
+    more = rank - b.shape[0]
+    return torch.nn.functional.pad(a, (0, more)), torch.nn.functional.pad(b, (0, 0, 0, more))

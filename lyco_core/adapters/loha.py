@@ -104,6 +104,9 @@ class LoHa(Adapter):
         alpha = None if self.alpha is None else self.alpha * self.rank
         return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
 
+    def to_loha(self) -> LoHa:
+        return self
+
 
 def _shape(a: Tensor, b: Tensor, mid: Tensor | None) -> tuple[int, ...]:
     if mid is None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from .base import Adapter, band_size, compute_dtype, working
-from .factors import low_rank, matrix, multiplies, require
+from .factors import low_rank, matrix, multiplies, padded, require
+from .loha import LoHa
 from .lora import LoRA
 
 __all__ = ["LoKr"]
@@ -46,8 +47,10 @@ class LoKr(Adapter):
     def check(self) -> None:
         self._check_factor("w1", None)
         self._check_factor("w2", self.t2)
-        if self.w1 is not None and self.w1.dim() != 2:
-            raise AdapterError(f"w1 has shape {list(self.w1.shape)}, expected two dimensions")
+        for name in ("w1", "w1_a", "w1_b"):
+            tensor: Tensor | None = getattr(self, name)
+            if tensor is not None and tensor.dim() != 2:
+                raise AdapterError(f"{name} has shape {list(tensor.shape)}, expected two dimensions")
 
     def _check_factor(self, name: str, mid: Tensor | None) -> None:
         full, a, b = (getattr(self, name + end) for end in ("", "_a", "_b"))
@@ -163,6 +166,33 @@ class LoKr(Adapter):
         up, down = _lora_of(self)
         alpha = None if self.rank is None or self.alpha is None else self.scale * up.shape[1]
         return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
+
+    def to_loha(self) -> LoHa | None:
+        """w1 with each element stretched over a block, times w2 repeated over all blocks.
+
+        Stretching and repeating only copy numbers, so nothing is rounded, and the ranks are those
+        of w1 and w2: far smaller than the LoRA's, which multiplies them. None with a Tucker core.
+        """
+        if self.t2 is not None:
+            return None
+        (out_l, in_m), (out_k, in_nk) = self._w1_shape, (self._w2_shape[0], math.prod(self._w2_shape[1:]))
+        u, v = _halves(self.w1, self.w1_a, self.w1_b)
+        a, b = _halves(self.w2, self.w2_a, self.w2_b)
+        first = u.repeat_interleave(out_k, dim=0), v.repeat_interleave(in_nk, dim=1)
+        second = a.repeat(out_l, 1), b.repeat(1, in_m)
+        rank = max(first[1].shape[0], second[1].shape[0])
+        alpha = None if self.rank is None or self.alpha is None else self.scale * rank
+        return LoHa(*padded(*first, rank), *padded(*second, rank), alpha=alpha)
+
+
+def _halves(full: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A factor as a product of two flat matrices: its own two, or itself and the identity."""
+    if full is None:
+        assert a is not None and b is not None
+        return a, b.flatten(1)
+    flat = full.flatten(1)
+    eye = torch.eye(min(flat.shape), dtype=flat.dtype, device=flat.device)
+    return (flat, eye) if flat.shape[1] <= flat.shape[0] else (eye, flat)
 
 
 def _lora_of(lokr: LoKr) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from .base import Adapter, band_size, compute_dtype, working
-from .factors import low_rank, multiplies, require
+from .factors import low_rank, matrix, multiplies, require
+
+if TYPE_CHECKING:
+    from .loha import LoHa
 
 __all__ = ["LoRA"]
 
@@ -34,7 +37,10 @@ class LoRA(Adapter):
         if self.mid is None:
             multiplies("up", self.up, "down", self.down)
         else:
-            multiplies("up", self.up.flatten(1).t(), "down", self.down.flatten(1), "mid", self.mid)
+            matrix("up", self.up)
+            matrix("down", self.down)
+            up, down = (t.reshape(t.shape[:2]) if t[0, 0].numel() == 1 else t for t in (self.up, self.down))
+            multiplies("up", up.transpose(0, 1), "down", down, "mid", self.mid)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,3 +73,15 @@ class LoRA(Adapter):
 
     def to_lora(self) -> LoRA:
         return dataclasses.replace(self, **{n: t.to(torch.float32) for n, t in self.tensors.items()})
+
+    def to_loha(self) -> LoHa | None:
+        """(up @ down) * (1 @ 1): the second half is all ones. None with a Tucker core, whose sums round."""
+        from .loha import LoHa
+
+        if self.mid is not None:
+            return None
+        up, down = self.up.flatten(1), self.down.flatten(1)
+        ones_up, ones_down = torch.zeros_like(up), torch.zeros_like(down)
+        ones_up[:, 0] = 1
+        ones_down[0] = 1
+        return LoHa(up, down, ones_up, ones_down, alpha=self.alpha)

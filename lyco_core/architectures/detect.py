@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
 from ..adapter_set import AdapterSet
-from ..errors import ArchitectureError
+from ..errors import ArchitectureError, shorten
 from ..formats import FORMATS
 from ..layouts import LAYOUTS, Layout
 from .registry import ARCHITECTURES
@@ -25,6 +25,8 @@ class _Reading:
     """Name as spelled -> dotted path, for the names that the family has."""
     fitting: int
     """How many of them have a shape that the family allows."""
+    total: int
+    """How many modules there are."""
 
     @property
     def depth(self) -> int:
@@ -42,7 +44,12 @@ class _Reading:
 
 
 def identify(
-    adapter_set: AdapterSet, *, architecture: str | None = None, weights: Collection[str] | None = None
+    adapter_set: AdapterSet,
+    *,
+    architecture: str | None = None,
+    weights: Collection[str] | None = None,
+    prefer: str | None = None,
+    layout: Layout = "comfyui",
 ) -> AdapterSet:
     """The set with dotted module paths, its architecture and layout filled in.
 
@@ -53,6 +60,9 @@ def identify(
         architecture: the family's id, where a person says it.
         weights: module paths of ComfyUI's model, which decide between families whose names the
             file fits equally well.
+        prefer: of families that fit equally well, the one to name: the model's, say.
+        layout: where the adapters are to go; families that put them on the same weights there are
+            no rivals.
 
     Raises:
         ArchitectureError: the family refuses the set's algorithms, or several fit equally well
@@ -60,64 +70,84 @@ def identify(
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
+    if adapter_set.format not in FORMATS:
+        return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
-    known = adapter_set.format in FORMATS
-    best = _best(_readings(adapter_set, families)) if known else []
+    best = _best(_readings(adapter_set, families))
+    if not best and architecture is not None and adapter_set.adapters:
+        names = shorten(list(adapter_set.prefixes.values()))
+        raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
     if not best:
         return adapter_set
-    chosen = _choose(best, weights)
+    hint = adapter_set.metadata.get("lyco_architecture")
+    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout)))
+    chosen = _choose(best, weights, layout, settled=hint == best[0].architecture.id)
     _refuse(chosen.architecture, adapter_set)
-    rename = {name: chosen.paths.get(name, name) for name in adapter_set.adapters}
+    return _renamed(adapter_set, chosen)
+
+
+def _renamed(adapter_set: AdapterSet, chosen: _Reading) -> AdapterSet:
+    rename: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for name, prefix in adapter_set.prefixes.items():
+        path = rename[name] = chosen.paths.get(name, name)
+        if owners.setdefault(path, prefix) != prefix:
+            raise ArchitectureError(f"{prefix}: the same module is there twice, also as {owners[path]}")
     return dataclasses.replace(
         adapter_set,
         adapters={rename[name]: adapter for name, adapter in adapter_set.adapters.items()},
         prefixes={rename[name]: prefix for name, prefix in adapter_set.prefixes.items()},
+        alpha_tensors={rename[name]: alpha for name, alpha in adapter_set.alpha_tensors.items()},
         architecture=chosen.architecture.id,
         layout=chosen.layout,
     )
 
 
 def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
-    """The family and layout whose module names a model's `paths` are, or None."""
+    """The family and layout whose module names at least half of a model's `paths` are, or None."""
     names = list(paths)
     readings: list[_Reading] = []
     for family in ARCHITECTURES.values():
         for layout in LAYOUTS:
-            paths = {n: n for n in names if family.resolve(n, layout, underscored=False)}
-            readings.append(_Reading(family, layout, paths, len(paths)))
+            known = {n: n for n in names if family.resolve(n, layout, underscored=False)}
+            readings.append(_Reading(family, layout, known, len(known), len(names)))
     best = _best(readings)
     return (best[0].architecture, best[0].layout) if best else None
 
 
 def _readings(adapter_set: AdapterSet, families: Iterable[Architecture]) -> list[_Reading]:
-    underscored = FORMATS[adapter_set.format].underscored
-    shapes = {name: adapter.flat_shape for name, adapter in adapter_set.adapters.items()}
+    form = FORMATS[adapter_set.format]
+    shapes = {
+        name: adapter.flat_shape
+        for name, adapter in adapter_set.adapters.items()
+        if not adapter_set.prefixes[name].startswith(form.other_prefixes)
+    }
     readings: list[_Reading] = []
     for family in families:
         for layout in LAYOUTS:
-            resolved = ((name, family.resolve(name, layout, underscored=underscored)) for name in shapes)
+            resolved = ((name, family.resolve(name, layout, underscored=form.underscored)) for name in shapes)
             paths = {name: path for name, path in resolved if path is not None}
             fitting = sum(family.fits(path, layout, shapes[name]) for name, path in paths.items())
-            readings.append(_Reading(family, layout, paths, fitting))
+            readings.append(_Reading(family, layout, paths, fitting, len(shapes)))
     return readings
 
 
 def _best(readings: Iterable[_Reading]) -> list[_Reading]:
-    """Those that explain most modules, and among them those whose depth fits best."""
-    readings = [r for r in readings if r.paths]
+    """Those that explain most modules, half of them at least, and of those the ones whose depth fits best."""
+    readings = [r for r in readings if r.paths and 2 * r.fitting >= r.total]
     most = max((r.fitting for r in readings), default=0)
     readings = [r for r in readings if r.fitting == most]
     depth = max((r.depth for r in readings), default=0)
     return [r for r in readings if r.depth == depth]
 
 
-def _choose(best: list[_Reading], weights: Collection[str] | None) -> _Reading:
-    """The first of the equally good readings, unless they would patch different weights."""
-    best = sorted(best, key=lambda r: LAYOUTS.index(r.layout))
+def _choose(best: list[_Reading], weights: Collection[str] | None, layout: Layout, *, settled: bool) -> _Reading:
+    """The first of the equally good readings, unless another would patch other weights."""
     if weights is not None:
-        best = [r for r in best if _targets(r) & set(weights)] or best
-    rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r) != _targets(best[0])]
-    if rivals:
+        best = [r for r in best if _targets(r, "comfyui") & set(weights)] or best
+    first = _targets(best[0], layout)
+    rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r, layout) != first]
+    if rivals and not settled:
         names = sorted({best[0].architecture.id, *(r.architecture.id for r in rivals)})
         raise ArchitectureError(
             f"its modules are those of {' and of '.join(names)}; say which with --architecture, or load it onto a model"
@@ -125,9 +155,9 @@ def _choose(best: list[_Reading], weights: Collection[str] | None) -> _Reading:
     return best[0]
 
 
-def _targets(reading: _Reading) -> set[str]:
+def _targets(reading: _Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
-    return {t.path for path in reading.paths.values() for t in locate(path, reading.layout, "comfyui")}
+    return {t.path for path in reading.paths.values() for t in locate(path, reading.layout, layout)}
 
 
 def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:

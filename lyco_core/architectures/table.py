@@ -11,7 +11,7 @@ from ..layouts import LAYOUTS, Layout
 
 __all__ = ["Architecture", "Group", "Target", "group", "inside", "same", "template_of"]
 
-_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner)[._])(\d+)([._].+)")
+_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner)[._])(0|[1-9][0-9]*)([._].+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Architecture:
     """Classes whose Linear modules Musubi Tuner trains."""
     default_excludes: tuple[str, ...] = ()
     """Regular expressions; Musubi leaves out a module whose whole dotted name one matches."""
+    comfyui_takes: Layout = "comfyui"
+    """Whose names stock ComfyUI's key map takes below `diffusion_model.` without losing rows: where it
+    addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
     refused: str | None = None
     """Why adapters of this family cannot be used, if so."""
 

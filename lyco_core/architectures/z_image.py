@@ -31,6 +31,7 @@ Z_IMAGE = Architecture(
             "all_final_layer.2-1.adaLN_modulation.1",
         ),
     ),
+    comfyui_takes="diffusers",
     depths={"layers": 30, "noise_refiner": 2, "context_refiner": 2},
     target_blocks=("ZImageTransformerBlock",),
     default_excludes=(r".*(_modulation|_refiner).*",),

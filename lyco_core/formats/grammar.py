@@ -20,15 +20,22 @@ class Format:
     """What stands before the name of a module of the diffusion model."""
     other_prefixes: tuple[str, ...]
     """What stands before modules of its text encoders; these keep their whole name."""
-    underscored: bool
+    underscored: bool = False
     """Every `.` of the module path is written as `_`: the name is ambiguous without a table."""
+    peft: bool = False
+    """LoRA is spelled lora_A and lora_B, its alpha stands in the metadata (`lora_adapter_metadata`)."""
+
+    def prefix(self, module_path: str) -> str:
+        """What the keys of a module of the diffusion model begin with."""
+        return self.module_prefix + (module_path.replace(".", "_") if self.underscored else module_path)
 
 
 FORMATS: dict[str, Format] = {
     found.id: found
     for found in (
-        Format("musubi", "Musubi Tuner / kohya (lora_unet_…)", "lora_unet_", ("lora_te",), True),
-        Format("comfyui", "dotted (diffusion_model.…)", "diffusion_model.", ("text_encoders.",), False),
+        Format("musubi", "Musubi Tuner / kohya (lora_unet_…)", "lora_unet_", ("lora_te",), underscored=True),
+        Format("comfyui", "dotted (diffusion_model.…)", "diffusion_model.", ("text_encoders.",)),
+        Format("diffusers", "diffusers (transformer.…)", "transformer.", ("text_encoder",), peft=True),
     )
 }
 

@@ -112,7 +112,7 @@ def header_of(file: io.FileIO) -> Header:
         _refuse_other_files(start)
         raise FileError(f"its header is {length} bytes; the format allows {MAX_HEADER_BYTES}")
     parsed = _parse(_read_exactly(file, length))
-    metadata = parsed.pop("__metadata__", {})
+    metadata: Any = parsed.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in cast(dict[Any, Any], metadata).values()):
         raise FileError("its __metadata__ is not a table of strings, as the format wants it")
     tensors = {key: _tensor(key, entry, 8 + length) for key, entry in parsed.items()}
@@ -153,6 +153,8 @@ def _tensor(key: str, entry: object, data_start: int) -> TensorInfo:
         fields = cast(dict[str, Any], entry)
         dtype, shape, (start, stop) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
         if not isinstance(dtype, str) or not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
+            raise ValueError
+        if math.prod(n for n in shape if n) >= 2**63:
             raise ValueError
     except (TypeError, KeyError, ValueError):
         raise FileError(

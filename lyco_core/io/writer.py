@@ -56,6 +56,8 @@ def write_safetensors(
     """
     path = os.fspath(path)
     with about_file(path):
+        if not path:
+            raise FileError("the output has no name; give it one")
         if os.path.isdir(path):
             raise FileError("is a folder; give the name of a file")
         if os.path.lexists(path) and not overwrite:

@@ -28,15 +28,17 @@ def adapter_names() -> list[str]:
 
 def adapter_path(name: str) -> str:
     """The path of a file in models/loras. Raises `FileError` for anything that is not there."""
-    path = folder_paths.get_full_path("loras", name)
+    path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths("loras"))
         raise FileError(f"{name!r}: there is no such file in models/loras ({folders}); choose one from the list")
     return path
 
 
-def fingerprint(name: str) -> tuple:
-    """What changes when the file does: path, inode, time and size."""
+def fingerprint(name: str | None) -> tuple | None:
+    """What changes when the file does: path, inode, time and size. A linked name is not known yet: None."""
+    if name is None:
+        return None
     path = adapter_path(name)
     status = os.stat(path)
     return path, status.st_ino, status.st_mtime_ns, status.st_size

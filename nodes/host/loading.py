@@ -10,11 +10,12 @@ from ...lyco_core.adapters import ALGORITHMS
 from ...lyco_core.architectures import ARCHITECTURES, identify
 from ...lyco_core.errors import PlacementError, about_file
 from ...lyco_core.inspect import describe_match, inspect_file
+from ...lyco_core.load import checkpoint_of
 from ...lyco_core.model_weights import ModelWeights, describe_weights
 from ...lyco_core.placement import Placement, place
 from .files import adapter_path, cached_adapter_set
 from .patch import LycoPatch
-from .stock import StockMatch, match_by_names
+from .stock import StockMatch, match_by_names, put, weight_key
 
 log = logging.getLogger("lyco")
 
@@ -41,22 +42,19 @@ def load_onto(model, clip, name: str, strength: float, *, partial: bool) -> Load
         LycoError: the file is bad, or does not fit (all of it, unless `partial`).
     """
     with about_file(adapter_path(name)):
-        weights = model_weights(model)
-        adapters = identify(cached_adapter_set(name), weights=weights.paths)
-        placement = place(adapters, weights.shapes, prefix=weights.prefix)
-        rest = match_by_names(placement, model, clip, weights.shapes)
-        left_out = problem(placement, rest, weights)
-        if left_out and (not partial or not (placement.placed or rest.patches)):
-            raise PlacementError(left_out)
-        if left_out:
-            log.warning("%s: %s", name, left_out)
+        match = match_model(name, model, clip)
+        patches = match.patches
+        if not patches:
+            raise PlacementError(match.left_out or "holds nothing that changes this model")
+        if match.left_out and not partial:
+            raise PlacementError(match.left_out)
+        if match.left_out:
+            log.warning("%s: %s", name, match.left_out)
         if strength == 0:
             return Loaded(model, clip, f"{name}: strength 0, nothing is applied")
-        patches = our_patches(placement) | rest.patches
         patched, patched_clip = _add(model, clip, patches, strength)
-        if adapters.metadata:
-            patched.set_attachments("lora_metadata", dict(adapters.metadata))
-    return Loaded(patched, patched_clip, report(name, strength, placement, rest, left_out))
+        _attach_metadata(match.placement.adapter_set, patched, patched_clip)
+    return Loaded(patched, patched_clip, "\n".join([match.headline(name, strength), *match.lines()]))
 
 
 def inspect(name: str, model=None) -> str:
@@ -65,13 +63,56 @@ def inspect(name: str, model=None) -> str:
     lines = inspect_file(path).lines()
     if model is not None:
         with about_file(path):
-            weights = model_weights(model)
-            placement = place(
-                identify(cached_adapter_set(name), weights=weights.paths), weights.shapes, prefix=weights.prefix
-            )
-            rest = match_by_names(placement, model, None, weights.shapes)
-            lines += match_lines(placement, rest, problem(placement, rest, weights))
+            lines += [f"{'model':<13} {line}" for line in match_model(name, model, None).lines()]
     return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """Everything in a file, and where on a model it goes."""
+
+    placement: Placement
+    rest: StockMatch
+    left_out: str
+    """What has no place and why, in one line; empty if everything has."""
+
+    @property
+    def patches(self) -> dict:
+        """What `add_patches` takes."""
+        patches = our_patches(self.placement)
+        for target, patch in self.rest.patches.items():
+            put(patches, target, patch, str(weight_key(target)))
+        return patches
+
+    def headline(self, name: str, strength: float) -> str:
+        """The file, its family, its algorithms."""
+        found = self.placement.adapter_set
+        family = ARCHITECTURES.get(found.architecture or "")
+        kinds = ", ".join(f"{count} {ALGORITHMS[algorithm].title}" for algorithm, count in found.algorithms.items())
+        return ", ".join(filter(None, [f"{name}: {family.title}" if family else name, kinds, f"strength {strength:g}"]))
+
+    def lines(self) -> list[str]:
+        """How much matched, by which names, and what did not."""
+        lines: list[str] = []
+        if self.placement.placed or not self.rest.patches:
+            lines += [line for line in describe_match(self.placement) if not line.startswith("left out")]
+        if self.rest.exact:
+            lines.append(f"{len(self.rest.exact)} modules by ComfyUI's own names")
+        if self.rest.stock:
+            lines.append(f"{len(self.rest.stock)} weights by ComfyUI's own adapters")
+        if self.left_out:
+            lines.append(f"left out: {self.left_out}")
+        return lines
+
+
+def match_model(name: str, model, clip) -> Match:
+    """Find the place of everything in a file; nothing is changed."""
+    weights = model_weights(model)
+    prefer = weights.architecture.id if weights.architecture else None
+    adapters = identify(cached_adapter_set(name), weights=weights.paths, prefer=prefer)
+    placement = place(adapters, weights.shapes, prefix=weights.prefix)
+    rest = match_by_names(placement, model, clip, weights.shapes)
+    return Match(placement, rest, problem(placement, rest, weights, with_clip=clip is not None))
 
 
 def model_weights(model) -> ModelWeights:
@@ -83,12 +124,12 @@ def model_weights(model) -> ModelWeights:
 
 def our_patches(placement: Placement) -> dict:
     """What `add_patches` takes: weight key, or (key, (dimension, start, length)) for rows -> patch."""
-    patches = {}
+    patches: dict = {}
     for piece in placement.placed:
         prefix = placement.adapter_set.prefixes[piece.module_path]
         patch = LycoPatch.of(piece.part(placement.adapter_set.adapters[piece.module_path]), prefix)
         rows = piece.rows
-        patches[piece.key if rows is None else (piece.key, (0, rows[0], rows[1] - rows[0]))] = patch
+        put(patches, piece.key if rows is None else (piece.key, (0, rows[0], rows[1] - rows[0])), patch, prefix)
     return patches
 
 
@@ -104,41 +145,30 @@ def _add(model, clip, patches: dict, strength: float) -> tuple:
     return patched, patched_clip
 
 
-def problem(placement: Placement, rest: StockMatch, weights: ModelWeights) -> str:
+def problem(placement: Placement, rest: StockMatch, weights: ModelWeights, *, with_clip: bool) -> str:
     """What of the file is left out and why, in one line; empty if nothing is."""
+    found: AdapterSet = placement.adapter_set
     homeless = tuple(path for path in placement.homeless if path not in rest.modules)
     remaining = dataclasses.replace(
         placement,
-        adapter_set=dataclasses.replace(
-            placement.adapter_set, unrecognised={key: placement.adapter_set.unrecognised[key] for key in rest.unread}
-        ),
+        adapter_set=dataclasses.replace(found, unrecognised={key: found.unrecognised[key] for key in rest.unread}),
         homeless=homeless,
-        misfits=placement.misfits + rest.misfits,
+        misfits=tuple(m for m in placement.misfits if m.module_path not in rest.modules),
     )
     text = remaining.problem()
-    if not text:
-        return ""
-    ours = ARCHITECTURES.get(placement.adapter_set.architecture or "")
-    theirs = weights.architecture
+    ours, theirs = ARCHITECTURES.get(found.architecture or ""), weights.architecture
+    if not found.adapters and (what := checkpoint_of(found)):
+        return f"is no adapter but {what}; load it with a model loader"
     if homeless and not placement.placed and ours and theirs and ours is not theirs:
         text = f"is an adapter for {ours.title}, the model is {theirs.title}; {text}"
+    if not with_clip and any(found.prefixes[path].startswith(("lora_te", "text_encoder")) for path in homeless):
+        text += "; it was trained on the text encoder too: connect CLIP"
     return text
 
 
-def report(name: str, strength: float, placement: Placement, rest: StockMatch, left_out: str) -> str:
-    """What was loaded, for a person to read."""
-    found: AdapterSet = placement.adapter_set
-    family = ARCHITECTURES.get(found.architecture or "")
-    kinds = ", ".join(f"{count} {ALGORITHMS[algorithm].title}" for algorithm, count in found.algorithms.items())
-    head = f"{name}: {family.title + ', ' if family else ''}{kinds or 'no LoRA, LoHa or LoKr'}, strength {strength:g}"
-    return "\n".join([head, *match_lines(placement, rest, left_out)])
-
-
-def match_lines(placement: Placement, rest: StockMatch, left_out: str) -> list[str]:
-    """How much matched, by which names, and what did not."""
-    lines = [line for line in describe_match(placement) if not line.startswith("left out")]
-    if rest.patches:
-        lines.append(f"{len(rest.patches)} weights through ComfyUI's own names: {rest.summary}")
-    if left_out:
-        lines.append(f"left out: {left_out}")
-    return lines
+def _attach_metadata(found: AdapterSet, patched, patched_clip) -> None:
+    """As stock ComfyUI does: some nodes look for it."""
+    if found.metadata:
+        patched.set_attachments("lora_metadata", dict(found.metadata))
+        if patched_clip is not None:
+            patched_clip.patcher.set_attachments("lora_metadata", dict(found.metadata))

@@ -3,63 +3,150 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import comfy.lora
+import torch
 from torch import Tensor
 
-from ...lyco_core.adapters import Adapter
-from ...lyco_core.placement import Misfit, Placement
+from ...lyco_core.adapters import Adapter, fits
+from ...lyco_core.errors import AdapterError
+from ...lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
+from ...lyco_core.load import check_finite
+from ...lyco_core.placement import Placement
 from .patch import LycoPatch
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class StockMatch:
     """What ComfyUI's names place of what our tables do not."""
 
-    patches: dict
-    """As `add_patches` takes them."""
+    exact: dict
+    """Patches of ours, by weight key or (key, (dimension, start, length)), as `add_patches` takes them."""
+    stock: dict
+    """Patches of ComfyUI's own adapters, likewise."""
     modules: frozenset[str]
     """Modules of the adapter set that have a place after all."""
-    misfits: tuple[Misfit, ...]
     unread: tuple[str, ...]
     """Keys that are still nowhere."""
-    summary: str
+
+    @property
+    def patches(self) -> dict:
+        return self.exact | self.stock
 
 
-def match_by_names(placement: Placement, model, clip, shapes: Mapping[str, tuple[int, ...]]) -> StockMatch:
+def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMatch:
     """Place what `placement` leaves over by the names that ComfyUI knows for this model and CLIP.
 
     LoRA, LoHa and LoKr become our patches, checked and exact; everything else (DoRA, GLoRA, OFT,
     differences) becomes ComfyUI's own.
+
+    Raises:
+        AdapterError: a module's tensors are not what its algorithm needs, or not finite.
     """
     found = placement.adapter_set
-    if not placement.homeless and not found.unrecognised:
-        return StockMatch({}, frozenset(), (), (), "")
+    left = (*placement.homeless, *(m.module_path for m in placement.misfits))
+    if not left and not found.unrecognised:
+        return StockMatch({}, {}, frozenset(), ())
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
         shapes = {**shapes, **{k: tuple(t.shape) for k, t in clip.cond_stage_model.state_dict().items()}}
-    patches: dict = {}
-    misfits: list[Misfit] = []
+    names = {name: target for name, target in names.items() if weight_key(target) in shapes}
+    exact: dict = {}
     modules: set[str] = set()
-    for path in placement.homeless:
+    for path in left:
         target = names.get(found.prefixes[path])
-        if target is None:
-            continue
-        modules.add(path)
-        misfit = _misfit(path, found.adapters[path], target, shapes)
-        if misfit is None:
-            patches[target] = LycoPatch.of(found.adapters[path], found.prefixes[path])
+        if target is not None and fits(found.adapters[path].shape, shape_of(target, shapes)):
+            modules.add(path)
+            put(exact, target, LycoPatch.of(found.adapters[path], found.prefixes[path]), found.prefixes[path])
+    stock: dict = {}
+    unread: list[str] = []
+    for prefix, keys in _by_module(found.unrecognised, names).items():
+        tensors = {key: found.unrecognised[key] for key in keys}
+        patches = _stock_patches(prefix, tensors, names, shapes)
+        if patches is None:
+            unread += keys
         else:
-            misfits.append(misfit)
-    exact = len(patches)
-    watched = _Watched(found.unrecognised)
-    patches |= comfy.lora.load_lora(watched, names, log_missing=False)
-    unread = tuple(key for key in watched if key not in watched.read)
-    summary = f"{exact} by this pack, {len(patches) - exact} by its own adapters"
-    return StockMatch(patches, frozenset(modules), tuple(misfits), unread, summary)
+            for target, patch in patches.items():
+                put(stock, target, patch, prefix)
+    return StockMatch(exact, stock, frozenset(modules), tuple(unread))
+
+
+def put(patches: dict, target, patch, prefix: str) -> None:
+    """Add a patch; two adapters of one file for the same rows are a contradiction, not a choice."""
+    if target in patches:
+        raise AdapterError(f"{prefix}: another module of the file changes the same weight, {weight_key(target)}")
+    patches[target] = patch
+
+
+def weight_key(target) -> str:
+    """The weight's key of a place in ComfyUI's key map: the key itself, or (key, rows, …)."""
+    return target if isinstance(target, str) else target[0]
+
+
+def shape_of(target, shapes: Shapes) -> tuple[int, ...]:
+    """The shape of the rows that a place in ComfyUI's key map stands for."""
+    shape = list(shapes[weight_key(target)])
+    if not isinstance(target, str) and target[1] is not None:
+        dimension, _, length = target[1]
+        shape[dimension] = length
+    return tuple(shape)
+
+
+def _by_module(tensors: Mapping[str, Tensor], names: Mapping[str, object]) -> dict[str, list[str]]:
+    """Keys by the longest beginning that ComfyUI has a name for."""
+    grouped: dict[str, list[str]] = {}
+    for key in tensors:
+        prefix = split_key(key)[0]
+        for _ in range(3):
+            if prefix in names or "." not in prefix:
+                break
+            prefix = prefix.rpartition(".")[0]
+        grouped.setdefault(prefix, []).append(key)
+    return grouped
+
+
+def _stock_patches(prefix: str, tensors: dict[str, Tensor], names: dict, shapes: Shapes) -> dict | None:
+    """ComfyUI's patches for one module; None unless they use every tensor and all have a weight.
+
+    Its adapters log what is wrong when they are applied, and leave the weight as it was, so what
+    can be checked before is checked here.
+    """
+    if prefix not in names:
+        return None
+    watched = _Watched(tensors)
+    try:
+        patches = comfy.lora.load_lora(watched, {prefix: names[prefix]}, log_missing=False)
+    except Exception as error:
+        raise AdapterError(f"{prefix}: ComfyUI cannot read its tensors ({type(error).__name__}: {error})") from error
+    if not patches or watched.read != set(tensors) or any(weight_key(t) not in shapes for t in patches):
+        return None
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point():
+            check_finite(key, tensor)
+    if not any(key.endswith(".reshape_weight") for key in tensors):
+        _check_shapes(prefix, tensors, patches, shapes)
+    return patches
+
+
+def _check_shapes(prefix: str, tensors: dict[str, Tensor], patches: dict, shapes: Shapes) -> None:
+    known = {key: tensor for key, tensor in tensors.items() if split_key(key)[1] in TENSOR_SUFFIXES}
+    adapters: list[Adapter] = list(parse(known, {}).adapters.values())
+    for target, patch in patches.items():
+        shape = shape_of(target, shapes)
+        if isinstance(patch, tuple) and torch.is_tensor(patch[1][0]):
+            found = [tuple(patch[1][0].shape)]
+        else:
+            found = [adapter.shape for adapter in adapters]
+        for adapter_shape in found:
+            if not fits(adapter_shape, shape):
+                raise AdapterError(
+                    f"{prefix}: changes a weight of {list(adapter_shape)}, "
+                    f"the model's {weight_key(target)} is {list(shape)}"
+                )
 
 
 class _Watched(dict):
@@ -78,15 +165,3 @@ class _Watched(dict):
         if key in self:
             self.read.add(key)
         return super().get(key, default)
-
-
-def _misfit(path: str, adapter: Adapter, target, shapes: Mapping[str, tuple[int, ...]]) -> Misfit | None:
-    """What is wrong with an adapter's shape for a place in ComfyUI's key map: key, or (key, rows, …)."""
-    key = target if isinstance(target, str) else target[0]
-    shape = list(shapes[key])
-    if not isinstance(target, str) and target[1] is not None:
-        dimension, _, length = target[1]
-        shape[dimension] = length
-    if adapter.shape[0] == shape[0] and math.prod(adapter.shape) == math.prod(shape):
-        return None
-    return Misfit(path, key, tuple(shape), adapter.shape)

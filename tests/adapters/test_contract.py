@@ -82,6 +82,22 @@ def test_add_to_rows_of_a_fused_weight(case: Case):
     assert relative(fused[height : 2 * height] - before[height : 2 * height], case.dense(adapter)) < 1e-5
 
 
+def test_channels_last_weights():
+    """No flat view of them exists; ComfyUI has them with --force-channels-last."""
+    adapter = LoRA(normal(8, 2, 1, 1), normal(2, 4, 3, 3), alpha=1.0)
+    weight = normal(8, 4, 3, 3).to(memory_format=torch.channels_last)
+    expected = weight + adapter.delta_weight()
+    adapter.add_to_(weight)
+    assert torch.equal(weight, expected)
+
+
+def test_leading_ones_do_not_matter():
+    """Wan's modulation is (1, 6, width); a trainer's LoRA of it (6, width)."""
+    adapter = LoRA(normal(6, 2), normal(2, 16))
+    weight = torch.zeros(1, 6, 16)
+    assert torch.allclose(adapter.add_to_(weight)[0], adapter.delta_weight(), atol=1e-6)
+
+
 @every_form
 def test_other_shape_is_refused_and_nothing_changes(case: Case):
     weight = torch.zeros(case.shape[0] + 1, *case.shape[1:])
@@ -139,6 +155,19 @@ def test_to_lora_of_bfloat16_rounds_nothing(case: Case):
     up, down = (t.double() for t in lora.factors(torch.float32, torch.device("cpu")))
     exact = case.dense(adapter).flatten(1)
     assert relative(up @ down * lora.scale, exact) < 1e-14
+
+
+@every_form
+def test_to_loha_only_copies_numbers(case: Case):
+    adapter = case.make().to(dtype=torch.bfloat16)
+    loha = adapter.to_loha()
+    if loha is None:
+        assert adapter.tensors.keys() & {"mid", "t2"}
+        return
+    assert loha.dtype == torch.bfloat16
+    own = {float(x) for t in adapter.tensors.values() for x in t.flatten()} | {0.0, 1.0}
+    assert {float(x) for t in loha.tensors.values() for x in t.flatten()} <= own
+    assert relative(loha.delta_weight(), case.dense(adapter).reshape(loha.shape)) < TOLERANCE
 
 
 @every_form

@@ -34,6 +34,20 @@ REFUSED = {
         lambda: LoKr(w1=normal(2, 2), w2_a=normal(4, 2), w2_b=normal(3, 4)),
         "cannot multiply",
     ),
+    "a kernel in up": (lambda: LoRA(normal(8, 2, 3, 3), normal(2, 5)), "a kernel where none can be"),
+    "a kernel in a Tucker LoRA's down": (
+        lambda: LoRA(normal(8, 2, 1, 1), normal(2, 5, 3, 3), normal(2, 2, 3, 3)),
+        "a kernel where none can be",
+    ),
+    "a one-dimensional up with a core": (lambda: LoRA(normal(8), normal(2, 5), normal(2, 2, 3, 3)), "dimensions"),
+    "a kernel in a LoHa's w1_a": (
+        lambda: LoHa(normal(8, 2, 2), normal(2, 5), normal(8, 2), normal(2, 5)),
+        "a kernel where none can be",
+    ),
+    "a LoKr w1_a of three dimensions": (
+        lambda: LoKr(w1_a=normal(4, 2, 1), w1_b=normal(2, 4), w2=normal(4, 4)),
+        "expected two dimensions",
+    ),
     "a Tucker core of another rank": (
         lambda: LoKr(w1=normal(2, 2), w2_a=normal(2, 4), w2_b=normal(2, 5), t2=normal(3, 3, 3, 3)),
         "t2 has shape",
@@ -48,7 +62,7 @@ def test_refused(name: str):
         make()
 
 
-@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), 0.0])
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), 1e300, 0.0])
 def test_alpha_that_makes_no_scale(alpha: float):
     with pytest.raises(AdapterError, match="alpha is"):
         LoRA(normal(4, 2), normal(2, 5), alpha=alpha)

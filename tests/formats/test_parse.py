@@ -1,12 +1,14 @@
 """Keys into adapters: spelling, suffixes, and whole modules or none."""
 
+import json
+
 import pytest
 import torch
 from lyco_testing.tables import dotted_file, loha, lokr, lora, musubi_file
 from lyco_testing.zoo import CASES, Case
 
 from lyco_core.adapters import LoKr
-from lyco_core.errors import AdapterError
+from lyco_core.errors import AdapterError, FormatError
 from lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 
 
@@ -16,7 +18,7 @@ from lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
         ("lora_unet_a_b.lokr_w1", ("lora_unet_a_b", "lokr_w1")),
         ("diffusion_model.a.0.lora_up.weight", ("diffusion_model.a.0", "lora_up.weight")),
         ("diffusion_model.a.0.dora_scale", ("diffusion_model.a.0", "dora_scale")),
-        ("diffusion_model.a.lora_B.bias", ("diffusion_model.a.lora_B", "bias")),
+        ("diffusion_model.a.lora_B.bias", ("diffusion_model.a", "lora_B.bias")),
         ("alpha", ("", "alpha")),
         ("", ("", "")),
     ],
@@ -39,7 +41,8 @@ def test_every_form_survives_its_names(case: Case):
 def test_formats_are_told_apart():
     assert parse(musubi_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "musubi"
     assert parse(dotted_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "comfyui"
-    assert parse(lora("transformer.blocks.0", 8, 8), {}).format == "unknown"
+    assert parse(lora("transformer.blocks.0", 8, 8), {}).format == "diffusers"
+    assert parse(lora("model.blocks.0", 8, 8), {}).format == "unknown"
 
 
 def test_peft_names_of_lora():
@@ -95,3 +98,39 @@ def test_alpha_may_have_any_dtype_and_one_dimension():
         found = parse(lokr("lora_unet_a", 8, 8) | {"lora_unet_a.alpha": alpha}, {}).adapters["a"]
         assert isinstance(found, LoKr)
         assert found.alpha == 2.0
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.int64])
+def test_integers_are_no_factors(dtype: torch.dtype):
+    tensors = lokr("lora_unet_a", 8, 8) | {"lora_unet_a.lokr_w1": torch.ones(4, 4, dtype=dtype)}
+    with pytest.raises(AdapterError, match=r"lora_unet_a\.lokr_w1: its dtype is \w+, expected floating point"):
+        parse(tensors, {})
+
+
+def test_one_tensor_under_two_names():
+    tensors = lora("diffusion_model.a", 8, 8) | {"diffusion_model.a.lora_A.weight": torch.ones(2, 8)}
+    with pytest.raises(AdapterError, match="under two names"):
+        parse(tensors, {})
+
+
+def test_one_module_under_two_names():
+    with pytest.raises(AdapterError, match="there twice, also as lora_unet_img_in"):
+        parse(lora("lora_unet_img_in", 8, 8) | lora("diffusion_model.img_in", 8, 8), {})
+
+
+def test_pefts_dora_is_no_plain_lora():
+    tensors = lora("diffusion_model.a", 8, 8) | {"diffusion_model.a.lora_magnitude_vector.weight": torch.ones(8)}
+    assert parse(tensors, {}).adapters == {}
+
+
+def test_alphas_in_diffusers_metadata():
+    config = {"transformer.lora_alpha": 4, "transformer.alpha_pattern": {"b.0": 1.0}, "transformer.r": 2}
+    names = [f"transformer.{x}.lora_{ab}.weight" for x in ("a.0", "b.0") for ab in "AB"]
+    tensors = {name: torch.ones((2, 8) if "_A" in name else (8, 2)) for name in names}
+    found = parse(tensors, {"lora_adapter_metadata": json.dumps(config)}).adapters
+    assert [a.scale for a in found.values()] == [2.0, 0.5]
+    config["transformer.use_rslora"] = True
+    found = parse(tensors, {"lora_adapter_metadata": json.dumps(config)}).adapters
+    assert found["a.0"].scale == pytest.approx(4 / 2**0.5)
+    with pytest.raises(FormatError, match="lora_adapter_metadata is not a LoraConfig"):
+        parse(tensors, {"lora_adapter_metadata": "[1"})

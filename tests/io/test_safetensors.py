@@ -110,6 +110,7 @@ CONTRADICTIONS = {
     "no dtype": ({"w": {"shape": [1], "data_offsets": [0, 4]}}, "w: its entry"),
     "negative shape": ({"w": entry(0, 4, (-1,))}, "w: its entry"),
     "boolean shape": ({"w": entry(0, 4, (True,))}, "w: its entry"),
+    "a shape beyond 64 bits": ({"w": entry(0, 0, (0, 2**62, 2**40))}, "w: its entry"),
     "one offset": ({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}, "w: its entry"),
     "an entry that is a list": ({"w": [1, 2]}, "w: its entry"),
     "wrong size": ({"w": entry(0, 4, (2,))}, r"w: F32 \[2\] takes 8 bytes, the header gives it 4"),
