@@ -13,11 +13,12 @@ async def comfy_entrypoint():
     """The pack's nodes, for ComfyUI's V3 node API."""
     from comfy_api.latest import ComfyExtension
 
+    from .nodes.convert_adapter import ConvertAdapter
     from .nodes.inspect_adapter import InspectAdapter
     from .nodes.load_adapter import LoadAdapter
 
     class LycoExtension(ComfyExtension):
         async def get_node_list(self):
-            return [LoadAdapter, InspectAdapter]
+            return [LoadAdapter, ConvertAdapter, InspectAdapter]
 
     return LycoExtension()

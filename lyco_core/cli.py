@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .errors import LycoError
@@ -64,7 +65,24 @@ def _parser() -> argparse.ArgumentParser:
     delta.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
     delta.set_defaults(run=_delta)
 
-    for command in (inspect, delta):
+    convert = commands.add_parser("convert", help="another layout, losslessly")
+    convert.add_argument("files", metavar="FILE", nargs="+", help="adapters (.safetensors), or folders of them")
+    convert.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="the file to write, or a folder for several"
+    )
+    convert.add_argument("--to", choices=LAYOUTS, required=True, help="whose module names it is to have")
+    convert.add_argument("--as", dest="form", choices=("lora",), help="every adapter as a LoRA, exactly")
+    convert.add_argument(
+        "--rank", type=int, help="the best LoRAs of this rank (an approximation; its error is printed)"
+    )
+    convert.add_argument("--max-error", type=float, help="the smallest LoRAs of this relative error (likewise)")
+    convert.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype (its error is printed)"
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace what is there")
+    convert.set_defaults(run=_convert)
+
+    for command in (inspect, delta, convert):
         command.add_argument(
             "--architecture", metavar="ID", help="the model family, where names and shapes fit several (e.g. wan)"
         )
@@ -95,6 +113,73 @@ def _delta(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     print(f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    import torch
+
+    from .convert import Options, convert_file
+
+    asked = Options(
+        options.to,
+        as_lora=options.form == "lora",
+        rank=options.rank,
+        max_error=options.max_error,
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+    )
+    sources, failed = _sources(options.files), 0
+    several = len(sources) > 1 or os.path.isdir(options.files[0]) or os.path.isdir(options.output)
+    for source, name in sources:
+        output = os.path.join(options.output, name) if several else options.output
+        try:
+            if several:
+                os.makedirs(os.path.dirname(output), exist_ok=True)
+            made = convert_file(
+                source,
+                output,
+                asked,
+                architecture=options.architecture,
+                overwrite=options.overwrite,
+                progress=_progress(name),
+            )
+            print(f"{output}: {made.summary()}; {_size(source)} -> {_size(output)}")
+        except LycoError as error:
+            if len(sources) == 1:
+                raise
+            print(f"lyco: error: {error}", file=sys.stderr)
+            failed += 1
+    if failed:
+        raise LycoError(f"{failed} of {len(sources)} files were not converted")
+
+
+def _sources(files: Sequence[str]) -> list[tuple[str, str]]:
+    """(path, name below the output folder) of each file, and of each adapter in a folder."""
+    found: list[tuple[str, str]] = []
+    for file in files:
+        if not os.path.isdir(file):
+            found.append((file, os.path.basename(file)))
+            continue
+        for folder, _, names in sorted(os.walk(file)):
+            paths = (os.path.join(folder, name) for name in sorted(names) if name.endswith(".safetensors"))
+            found += ((path, os.path.relpath(path, file)) for path in paths)
+    if not found:
+        raise LycoError(f"there is no .safetensors file in {', '.join(files)}")
+    return found
+
+
+def _progress(name: str) -> Callable[[int, int], None]:
+    """Counts modules on a terminal, and is silent elsewhere."""
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{name}: {done}/{total} modules", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _size(path: str) -> str:
+    size = os.path.getsize(path)
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _demo(_: argparse.Namespace) -> None:

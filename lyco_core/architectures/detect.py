@@ -81,6 +81,8 @@ def identify(
         return adapter_set
     hint = adapter_set.metadata.get("lyco_architecture")
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout)))
+    if FORMATS[adapter_set.format].underscored:  # Musubi's own names, if they are: no other layout is a rival
+        best = [r for r in best if r.layout == best[0].layout]
     chosen = _choose(best, weights, layout, settled=hint == best[0].architecture.id)
     _refuse(chosen.architecture, adapter_set)
     return _renamed(adapter_set, chosen)

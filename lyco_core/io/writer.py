@@ -17,9 +17,10 @@ from ..errors import FileError, about_file
 from .header import DTYPE_BITS
 from .reader import TORCH_DTYPES
 
-__all__ = ["TensorSpec", "write_safetensors"]
+__all__ = ["TensorSpec", "bytes_of", "header_bytes", "library_order", "write_safetensors"]
 
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+_LIBRARY_DTYPES = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "F16", "BF16", "I32", "F32", "F64", "I64"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +64,26 @@ def write_safetensors(
         if os.path.lexists(path) and not overwrite:
             raise FileError("is there already; choose another name, or ask for it to be overwritten")
         with _replacing(path) as file:
-            file.write(_header(specs, metadata or {}))
+            file.write(header_bytes(specs, metadata or {}))
             for spec, tensor in zip(specs, tensors, strict=True):
                 if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
                     raise ValueError(f"{spec.key}: announced {spec}, got {tensor.dtype} {list(tensor.shape)}")
-                flat = tensor.detach().cpu().contiguous().view(-1)
-                if flat.numel():
-                    file.write(flat.view(torch.uint8).numpy().data)
+                file.write(bytes_of(tensor))
 
 
-def _header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
+def bytes_of(tensor: Tensor) -> memoryview:
+    """A tensor's data as the format stores it, without a copy where it lies so already."""
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+
+
+def library_order(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """The order in which the safetensors library stores tensors: widest dtypes first, then by name."""
+    return sorted(specs, key=lambda spec: (-_LIBRARY_DTYPES.index(_NAMES[spec.dtype]), spec.key))
+
+
+def header_bytes(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
+    """Everything before the data: the header's length, and the header."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for spec in specs:

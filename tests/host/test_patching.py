@@ -1,16 +1,12 @@
 """Adapters on ComfyUI's own tiny models, in process: every patched weight against the expected one."""
 
-import re
-
 import pytest
 import torch
-from lyco_testing.comfy_models import BLOCKS, MODELS, WIDTH, patched_weight, tiny_model
-from lyco_testing.tables import ARCHITECTURE_OF, GOLDEN, musubi_file, random, targets
-from lyco_testing.zoo import dense_loha, dense_lokr, dense_lora
+from lyco_testing.comfy_models import MODELS, patched_weight, tiny_model
+from lyco_testing.hosted import expected_weights, tiny_targets
+from lyco_testing.tables import GOLDEN, musubi_file, random
 from safetensors.torch import load_file, save_file
 
-FULL_SIZE = {architecture: model for model, architecture in ARCHITECTURE_OF.items()} | {"wan": "wan21_t2v_1_3b"}
-DENSE = {"lora": dense_lora, "loha": dense_loha, "lokr": dense_lokr}
 FUSED = "framepack"  # q, k, v and the MLP apart in the file, one weight in the model
 QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
 PROJ = "diffusion_model.double_blocks.0.img_attn.proj.weight"
@@ -19,80 +15,6 @@ every_architecture = pytest.mark.parametrize("architecture", MODELS)
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
-
-
-# Where Musubi's names go in ComfyUI, written out once more by hand: (pattern, module, row of parts).
-RENAMES = {
-    "z_image": [
-        (r"(layers\.\d+\.attention)\.to_([qkv])", r"\1.qkv", "qkv"),
-        (r"(layers\.\d+\.attention)\.to_out\.0", r"\1.out", ""),
-    ],
-    "hunyuan_video": [
-        (r"(.*)_attn_(qkv|proj)", r"\1_attn.\2", ""),
-        (r"(.*_mlp)\.fc1", r"\1.0", ""),
-        (r"(.*_mlp)\.fc2", r"\1.2", ""),
-    ],
-    "hunyuan_video_1_5": [
-        (r"(.*)_attn_([qkv])", r"\1_attn.qkv", "qkv"),
-        (r"(.*)_attn_(proj)", r"\1_attn.\2", ""),
-        (r"(.*_mlp)\.fc1", r"\1.0", ""),
-        (r"(.*_mlp)\.fc2", r"\1.2", ""),
-        (r"(.*_mod)\.linear", r"\1.lin", ""),
-    ],
-    "framepack": [
-        (r"transformer_blocks\.(\d+)\.attn\.to_([qkv])", r"double_blocks.\1.img_attn.qkv", "qkv"),
-        (r"transformer_blocks\.(\d+)\.attn\.add_([qkv])_proj", r"double_blocks.\1.txt_attn.qkv", "qkv"),
-        (r"transformer_blocks\.(\d+)\.attn\.to_out\.0", r"double_blocks.\1.img_attn.proj", ""),
-        (r"transformer_blocks\.(\d+)\.attn\.to_add_out", r"double_blocks.\1.txt_attn.proj", ""),
-        (r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj", r"double_blocks.\1.img_mlp.0", ""),
-        (r"transformer_blocks\.(\d+)\.ff\.net\.2", r"double_blocks.\1.img_mlp.2", ""),
-        (r"transformer_blocks\.(\d+)\.ff_context\.net\.0\.proj", r"double_blocks.\1.txt_mlp.0", ""),
-        (r"transformer_blocks\.(\d+)\.ff_context\.net\.2", r"double_blocks.\1.txt_mlp.2", ""),
-        (r"single_transformer_blocks\.(\d+)\.attn\.to_([qkv])", r"single_blocks.\1.linear1", "qkv"),
-        (r"single_transformer_blocks\.(\d+)\.(p)roj_mlp", r"single_blocks.\1.linear1", "qkvp"),
-        (r"single_transformer_blocks\.(\d+)\.proj_out", r"single_blocks.\1.linear2", ""),
-    ],
-}
-
-
-def place_of(architecture: str, path: str) -> tuple[str, int | None]:
-    """(ComfyUI's module, first row in its weight) of a Musubi module; None where the weight is its own."""
-    for pattern, module, parts in RENAMES.get(architecture, []):
-        if match := re.fullmatch(pattern, path):
-            return match.expand(module), parts.index(match[match.lastindex]) * WIDTH if parts else None
-    return path, None
-
-
-def tiny_targets(architecture: str) -> dict[str, tuple[int, int]]:
-    """Musubi's default targets of the tiny model: of the full-size one, those of the first blocks."""
-    state = tiny_model(architecture).model.state_dict()
-    shapes: dict[str, tuple[int, int]] = {}
-    for path in targets(FULL_SIZE[architecture]):
-        if int(re.search(r"(?:blocks|layers)\.(\d+)\.", path)[1]) < BLOCKS:
-            module, row = place_of(architecture, path)
-            height, columns = state[f"diffusion_model.{module}.weight"].shape
-            if row is not None:
-                height = 4 * WIDTH if path.endswith("proj_mlp") else WIDTH
-            shapes[path] = (height, columns)
-    return shapes
-
-
-def expected_weights(architecture: str, model, tensors: dict[str, torch.Tensor], strength: float):
-    """Weights with the dense ΔW of each module added to its rows, in float64."""
-    from lyco_core.formats import parse
-
-    state = {k: v.double() for k, v in model.model.state_dict().items()}
-    changed: dict[str, torch.Tensor] = {}
-    found = parse(tensors, {})
-    names = {path.replace(".", "_"): path for path in tiny_targets(architecture)}
-    for name, adapter in found.adapters.items():
-        module, row = place_of(architecture, names[name])
-        key = f"diffusion_model.{module}.weight"
-        weight = changed.setdefault(key, state[key].clone())
-        delta = DENSE[adapter.algorithm](adapter)
-        first = row or 0
-        weight[first : first + delta.shape[0]] += strength * delta
-    return changed
 
 
 @every_architecture

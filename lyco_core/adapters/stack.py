@@ -1,0 +1,123 @@
+"""Several adapters as one: each on its own rows of a weight that a layout fuses. Exact."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .base import Adapter
+from .factors import padded
+from .loha import LoHa
+from .lokr import LoKr
+from .lora import LoRA
+
+__all__ = ["stacked", "stacked_loha", "stacked_lokr", "stacked_lora"]
+
+Part = tuple[int, Adapter]
+"""(first row in the fused weight, the adapter of the rows from there)."""
+
+
+def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
+    """One adapter with the parts' ΔW on their rows and zero on the others, of `height` rows.
+
+    Parts of one kind stay that kind; a factor that all parts share is kept once, so that what was
+    cut from one adapter becomes that adapter again. LoKr parts that share no factor, and parts of
+    several kinds, become the smaller of the LoHa and the LoRA that they all have; None if they
+    have none.
+    """
+    if (lokr := stacked_lokr(parts, height)) is not None:
+        return lokr
+    if all(isinstance(adapter, LoRA) for _, adapter in parts):
+        return stacked_lora(parts, height)
+    if all(isinstance(adapter, LoHa) for _, adapter in parts):
+        return stacked_loha(parts, height)
+    forms = [form for form in (stacked_loha(parts, height), stacked_lora(parts, height)) if form is not None]
+    return min(forms, key=lambda form: sum(t.nbytes for t in form.tensors.values()), default=None)
+
+
+def stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
+    """Parts with one w2 and one scale that follow each other from the first row to the last."""
+    lokrs = [adapter for _, adapter in parts if isinstance(adapter, LoKr)]
+    first = lokrs[0] if lokrs else None
+    ends = [start + adapter.shape[0] for start, adapter in parts]
+    if first is None or len(lokrs) < len(parts) or [0, *ends] != [*(start for start, _ in parts), height]:
+        return None
+    if any(a.w1 is None or a.scale != first.scale for a in lokrs):
+        return None
+    shared = {name: tensor for name, tensor in first.tensors.items() if name != "w1"}
+    for lokr in lokrs[1:]:
+        others = {name: tensor for name, tensor in lokr.tensors.items() if name != "w1"}
+        if others.keys() != shared.keys() or not all(_same([t, others[n]]) for n, t in shared.items()):
+            return None
+    return dataclasses.replace(first, w1=torch.cat([a.w1 for a in lokrs if a.w1 is not None]))
+
+
+def stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
+    """Ups side by side, each in its rows; downs above each other: the ranks add up."""
+    loras = [(start, a if isinstance(a, LoRA) else a.to_lora()) for start, a in parts]
+    known = [(start, a) for start, a in loras if a is not None and a.mid is None]
+    if len(known) != len(parts):
+        return None
+    scale, ups = _one_scale([(a.scale, a.up) for _, a in known])
+    up, down = _half([start for start, _ in known], ups, [a.down for _, a in known], height)
+    return LoRA(up, down, alpha=scale * down.shape[0])
+
+
+def stacked_loha(parts: Sequence[Part], height: int) -> LoHa | None:
+    """Both halves as `stacked_lora`'s."""
+    lohas = [(start, a.to_loha()) for start, a in parts]
+    known = [(start, a) for start, a in lohas if a is not None and a.t1 is None]
+    if len(known) != len(parts):
+        return None
+    scale, w2_a = _one_scale([(a.scale, a.w2_a) for _, a in known])
+    starts = [start for start, _ in known]
+    first = _half(starts, [a.w1_a for _, a in known], [a.w1_b for _, a in known], height)
+    second = _half(starts, w2_a, [a.w2_b for _, a in known], height)
+    rank = max(first[1].shape[0], second[1].shape[0])
+    return LoHa(*padded(*first, rank), *padded(*second, rank), alpha=scale * rank)
+
+
+def _half(starts: list[int], a: list[Tensor], b: list[Tensor], height: int) -> tuple[Tensor, Tensor]:
+    """Two factors whose product has each a @ b in its rows; one b for all is kept once."""
+    if not _same(b):
+        return _block_columns(list(zip(starts, a, strict=True)), height), torch.cat(_one_dtype(b))
+    parts = _one_dtype(a)
+    up = parts[0].new_zeros(height, *parts[0].shape[1:])
+    for start, part in zip(starts, parts, strict=True):
+        up[start : start + part.shape[0]] = part
+    return up, b[0]
+
+
+def _same(tensors: list[Tensor]) -> bool:
+    first = tensors[0]
+    return all(t.dtype == first.dtype and t.shape == first.shape and torch.equal(t, first) for t in tensors[1:])
+
+
+def _block_columns(parts: Sequence[tuple[int, Tensor]], height: int) -> Tensor:
+    """(height, sum of ranks): each part in its own rows and its own columns."""
+    tensors = _one_dtype([part for _, part in parts])
+    up = tensors[0].new_zeros(height, sum(t.shape[1] for t in tensors))
+    column = 0
+    for (start, _), part in zip(parts, tensors, strict=True):
+        up[start : start + part.shape[0], column : column + part.shape[1]] = part
+        column += part.shape[1]
+    return up
+
+
+def _one_scale(parts: list[tuple[float, Tensor]]) -> tuple[float, list[Tensor]]:
+    """The first part's scale, and the parts' tensors with what differs from it folded in (float32)."""
+    scale = parts[0][0]
+    if all(other == scale for other, _ in parts):
+        return scale, [tensor for _, tensor in parts]
+    return scale, [tensor.to(torch.float32) * (other / scale) for other, tensor in parts]
+
+
+def _one_dtype(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors in the dtype that holds them all exactly."""
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return [tensor.to(dtype) for tensor in tensors]

@@ -1,0 +1,293 @@
+"""Another layout, losslessly: names change, rows are cut or stacked, and nothing is rounded unasked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from . import __version__
+from .adapter_set import AdapterSet
+from .adapters import ALGORITHMS, Adapter, LoKr, LoRA
+from .adapters.stack import stacked
+from .approximate import best_lora
+from .architectures import ARCHITECTURES, identify
+from .delta import by_key
+from .errors import AdapterError, LycoError, PlacementError, about_file
+from .formats import FORMATS
+from .formats.peft import ADAPTER_METADATA, adapter_metadata
+from .formats.suffixes import ALPHA, suffix_of
+from .io import TensorSpec, library_order, sshs_hashes, write_safetensors
+from .layouts import Layout
+from .load import read_adapter_set, require_known
+from .placement import Placed, place
+
+__all__ = ["Conversion", "Converted", "Options", "convert_file", "convert_set"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a conversion is to make; without `rank`, `max_error` and `dtype` it is exact."""
+
+    to: Layout
+    as_lora: bool = False
+    """Every adapter as a LoRA: for tools that know nothing else."""
+    rank: int | None = None
+    """The best LoRAs of at most this rank."""
+    max_error: float | None = None
+    """The smallest LoRAs whose relative error is at most this."""
+    dtype: torch.dtype | None = None
+    """Storage dtype of what is written; by default each tensor's own, float32 for products."""
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise LycoError(f"--rank is {self.rank}, expected at least 1")
+        if self.max_error is not None and not 0 < self.max_error < 1:
+            raise LycoError(f"--max-error is {self.max_error:g}, expected a number between 0 and 1")
+
+    @property
+    def approximate(self) -> bool:
+        """Whether SVD is asked for by name."""
+        return self.rank is not None or self.max_error is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """One module of the new file."""
+
+    module_path: str
+    sources: tuple[str, ...]
+    """Module paths that it was made from."""
+    adapter: Adapter
+    how: str
+    """`renamed`, `cut`, `stacked`, `as LoRA`, `as LoHa` or `approximated`."""
+    error: float | None = None
+    """Relative error of ΔW, measured, where an approximation was asked for."""
+    norm: float = 0.0
+    """Frobenius norm of the exact ΔW, where an error was measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What a conversion made, and what it says about it."""
+
+    source: AdapterSet
+    modules: tuple[Converted, ...]
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of all ΔW together, where an approximation was asked for."""
+        if all(m.error is None for m in self.modules):
+            return None
+        wrong = math.hypot(*(m.norm * (m.error or 0.0) for m in self.modules))
+        return wrong / (math.hypot(*(m.norm for m in self.modules)) or 1.0)
+
+    def summary(self) -> str:
+        """How the modules came to be, in one line."""
+        counts = Counter(m.how for m in self.modules)
+        text = ", ".join(f"{count} {how}" for how, count in counts.most_common())
+        if (error := self.error) is not None:
+            worst = max(self.modules, key=lambda m: m.error or 0.0)
+            text += f"; relative error {error:.2e}, at worst {worst.error or 0.0:.2e} ({worst.module_path})"
+        return text
+
+
+def convert_file(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: Options,
+    *,
+    architecture: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Conversion:
+    """Convert one file; nothing is left under `output` unless all of it is.
+
+    Args:
+        architecture: the family's id, where the file alone does not decide.
+        overwrite: replace a file that is there.
+        progress: called with the modules that are done and all there are; what it raises ends the
+            conversion.
+
+    Raises:
+        LycoError: the file is bad, does not fit the layout, or cannot be written.
+    """
+    with about_file(source):
+        if os.path.exists(output) and os.path.samefile(source, output):
+            raise LycoError("is both the input and the output; give the output another name")
+        found = identify(read_adapter_set(source), architecture=architecture, layout=options.to)
+        conversion = convert_set(
+            require_known(found), options, name=os.path.basename(os.fspath(source)), progress=progress
+        )
+    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in conversion.tensors.items()])
+    tensors = (conversion.tensors[spec.key] for spec in specs)
+    write_safetensors(output, specs, tensors, conversion.metadata, overwrite=overwrite)
+    return conversion
+
+
+def convert_set(
+    found: AdapterSet, options: Options, *, name: str = "", progress: Progress = lambda done, total: None
+) -> Conversion:
+    """The tensors and metadata of `found` in another layout.
+
+    Raises:
+        PlacementError: a module has no place in the layout, or cannot be expressed there.
+    """
+    modules = _modules(found, options, progress)
+    if options.to == "musubi":
+        modules = _uniform(found, modules, options)
+    form = FORMATS[options.to]
+    # A file of LoRA alone is PEFT's own, and PEFT knows no alpha tensors.
+    peft = form.peft and all(isinstance(m.adapter, LoRA) for m in modules)
+    tensors: dict[str, Tensor] = {}
+    for module in modules:
+        prefix = form.prefix(module.module_path)
+        for field, tensor in _fields(found, module, options, alphas_in_metadata=peft).items():
+            tensors[f"{prefix}.{suffix_of(module.adapter.algorithm, field, peft=form.peft)}"] = tensor
+    metadata = _metadata(found, modules, options, name, peft=peft)
+    return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
+
+
+def _modules(found: AdapterSet, options: Options, progress: Progress) -> list[Converted]:
+    architecture = ARCHITECTURES[found.architecture or ""]
+    layout = options.to
+    if layout == "comfyui" and found.layout != "comfyui":
+        layout = architecture.comfyui_takes
+    placement = place(found, layout=layout, prefix="").require_complete()
+    modules: list[Converted] = []
+    grouped = by_key(placement)
+    for key, pieces in grouped.items():
+        modules.append(_converted(key.removesuffix(".weight"), pieces, found, options))
+        progress(len(modules), len(grouped))
+    return modules
+
+
+def _converted(path: str, pieces: list[Placed], found: AdapterSet, options: Options) -> Converted:
+    sources = tuple(piece.module_path for piece in pieces)
+    whole = len(pieces) == 1 and pieces[0].rows is None
+    how, adapter = "renamed", found.adapters[sources[0]]
+    if whole and pieces[0].source_rows is not None:
+        adapter = pieces[0].part(adapter)
+        how = "cut" if adapter.algorithm == found.adapters[sources[0]].algorithm else f"as {adapter.title}"
+    elif not whole:
+        parts = [((piece.rows or (0, 0))[0], piece.part(found.adapters[piece.module_path])) for piece in pieces]
+        fused = stacked(parts, pieces[0].shape[0])
+        if fused is None:
+            raise PlacementError(
+                f"{', '.join(sources)}: cannot be one module, {path}, as the {options.to} layout wants it; "
+                "convert with --as lora"
+            )
+        kinds = {part.algorithm for _, part in parts}
+        adapter, how = fused, "stacked" if kinds == {fused.algorithm} else f"as {fused.title}"
+    return _as_asked(Converted(path, sources, adapter, how), options)
+
+
+def _as_asked(module: Converted, options: Options) -> Converted:
+    """The module as a LoRA, of less rank or in another dtype, where that is asked for."""
+    exact = module.adapter
+    made: Adapter | None = exact
+    how = module.how
+    try:
+        if options.approximate:
+            made, how = best_lora(exact, rank=options.rank, max_error=options.max_error), "approximated"
+        elif options.as_lora and not isinstance(exact, LoRA):
+            made, how = exact.to_lora(), "as LoRA"
+    except AdapterError as error:
+        raise AdapterError(f"{module.sources[0]}: {error}") from None
+    if made is None:
+        raise PlacementError(f"{module.sources[0]}: a {exact.title} has no exact LoRA; give a --rank")
+    made = made.to(dtype=options.dtype)
+    if not options.approximate and options.dtype is None:
+        return dataclasses.replace(module, adapter=made, how=how)
+    error, norm = _error(made, exact)
+    return dataclasses.replace(module, adapter=made, how=how, error=error, norm=norm)
+
+
+def _error(made: Adapter, exact: Adapter) -> tuple[float, float]:
+    """Relative error of ΔW, and the norm that it is relative to."""
+    delta = exact.delta_weight()
+    norm = math.sqrt(float(delta.double().square().sum()))
+    made.add_to_(delta, -1.0)
+    return math.sqrt(float(delta.double().square().sum())) / (norm or 1.0), norm
+
+
+def _uniform(found: AdapterSet, modules: list[Converted], options: Options) -> list[Converted]:
+    """Musubi reads one algorithm a file, and no LoKr with a low-rank w1: the smaller form that suits all."""
+    native = {m.adapter.algorithm for m in modules}
+    if len(native) == 1 and not any(isinstance(m.adapter, LoKr) and m.adapter.w1 is None for m in modules):
+        return modules
+    forms: list[list[Converted]] = []
+    for kind in ("loha", "lora"):
+        adapters = [m.adapter if m.adapter.algorithm == kind else getattr(m.adapter, f"to_{kind}")() for m in modules]
+        if None not in adapters:
+            title = f"as {ALGORITHMS[kind].title}"
+            forms.append(
+                [
+                    m if a is m.adapter else dataclasses.replace(m, adapter=a.to(dtype=options.dtype), how=title)
+                    for m, a in zip(modules, adapters, strict=True)
+                ]
+            )
+    if not forms:
+        raise PlacementError(
+            "its modules are of several algorithms, and Musubi reads one a file; convert with --as lora"
+        )
+    return min(forms, key=lambda form: sum(t.nbytes for m in form for t in m.adapter.tensors.values()))
+
+
+def _fields(found: AdapterSet, module: Converted, options: Options, *, alphas_in_metadata: bool) -> dict[str, Tensor]:
+    """A module's tensors by field, its alpha among them unless it stands in the metadata."""
+    adapter = module.adapter
+    fields = {name: tensor.contiguous() for name, tensor in adapter.tensors.items()}
+    alpha = None if alphas_in_metadata else _alpha(found, module, options)
+    return fields if alpha is None else fields | {ALPHA: alpha}
+
+
+def _alpha(found: AdapterSet, module: Converted, options: Options) -> Tensor | None:
+    """The alpha to write: the file's own tensor where it still holds, else in the smallest exact dtype."""
+    path, alpha = module.sources[0], module.adapter.alpha
+    kept = found.alpha_tensors.get(path)
+    if kept is not None and options.dtype is None and _same_number(alpha, found.adapters[path].alpha):
+        return kept
+    if alpha is None and options.to == "musubi":
+        alpha = float(module.adapter.rank or max(module.adapter.tensors["w2"].shape))
+    if alpha is None:
+        return None
+    exact = torch.tensor(alpha, dtype=module.adapter.dtype)
+    return exact if _same_number(float(exact), alpha) else torch.tensor(alpha)
+
+
+def _same_number(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
+
+
+def _metadata(
+    found: AdapterSet, modules: list[Converted], options: Options, name: str, *, peft: bool
+) -> dict[str, str]:
+    """The file's own, what was done, and PEFT's config where the file is PEFT's."""
+    kept = {k: v for k, v in found.metadata.items() if k not in (ADAPTER_METADATA, "lyco_conversion")}
+    record = {
+        "version": __version__,
+        "source": name,
+        "from": {"format": found.format, "layout": found.layout},
+        "to": options.to,
+        "modules": dict(Counter(m.how for m in modules)),
+    }
+    kept["lyco_architecture"] = found.architecture or ""
+    kept["lyco_conversion"] = json.dumps(record, sort_keys=True)
+    loras = {m.module_path: m.adapter for m in modules if isinstance(m.adapter, LoRA)}
+    if peft:
+        kept["format"] = "pt"
+        ranks = {path: adapter.rank for path, adapter in loras.items()}
+        alphas = {path: float(a.rank) if a.alpha is None else a.alpha for path, a in loras.items()}
+        kept[ADAPTER_METADATA] = adapter_metadata(ranks, alphas)
+    return kept

@@ -1,0 +1,35 @@
+"""The hashes that sd-scripts and Musubi Tuner store with an adapter: `sshs_model_hash`, `sshs_legacy_hash`.
+
+Both are SHA-256 of what safetensors' own `save` would write with the `ss_` metadata alone: the first
+of all tensor data, the second (its first 8 digits) of 64 KiB of the file from its first MiB on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .writer import TensorSpec, bytes_of, header_bytes, library_order
+
+__all__ = ["sshs_hashes"]
+
+_LEGACY_START, _LEGACY_STOP = 0x100000, 0x110000
+
+
+def sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Both hashes by their metadata key."""
+    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
+    training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    header = header_bytes(specs, training)
+    model = hashlib.sha256()
+    legacy = hashlib.sha256(header[_LEGACY_START:_LEGACY_STOP])
+    position = len(header)
+    for spec in specs:
+        data = bytes_of(tensors[spec.key])
+        model.update(data)
+        first, last = max(_LEGACY_START - position, 0), max(_LEGACY_STOP - position, 0)
+        legacy.update(data[first:last])
+        position += len(data)
+    return {"sshs_model_hash": model.hexdigest(), "sshs_legacy_hash": legacy.hexdigest()[:8]}

@@ -1,0 +1,74 @@
+"""*Convert Musubi→Diffusers*: an adapter in another layout, losslessly, saved where the loaders see it."""
+
+from comfy_api.latest import io, ui
+
+from . import host
+
+
+class ConvertAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return host.known(
+            io.Schema,
+            node_id="LycoConvertAdapter",
+            display_name="Convert Musubi→Diffusers",
+            category="model/loaders/lyco",
+            description=(
+                "Writes an adapter with another layout's module names, losslessly: names change, rows are cut or "
+                "stacked, and nothing is rounded unless a rank or a dtype is asked for. Saves under output/loras."
+            ),
+            search_aliases=["convert lora", "musubi", "loha", "lokr", "diffusers"],
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                io.Combo.Input(
+                    "to",
+                    options=["diffusers", "comfyui", "musubi"],
+                    default="diffusers",
+                    tooltip="Whose module names it is to have.",
+                ),
+                io.Combo.Input(
+                    "form",
+                    options=["as it is", "lora"],
+                    default="as it is",
+                    tooltip="lora: every LoHa and LoKr as the LoRA that equals it, for tools that know nothing else.",
+                ),
+                io.Int.Input(
+                    "rank",
+                    default=0,
+                    min=0,
+                    max=65536,
+                    tooltip="0: exact. Else the best LoRAs of this rank; the report says what error that makes.",
+                ),
+                io.String.Input("filename", default="", tooltip="Empty: the file's own name and the layout's."),
+                host.known(
+                    io.Combo.Input,
+                    "dtype",
+                    options=["as it is", "float32", "float16", "bfloat16"],
+                    default="as it is",
+                    tooltip="Storage dtype; the report says what error another one makes.",
+                    advanced=True,
+                ),
+                host.known(
+                    io.Boolean.Input,
+                    "overwrite",
+                    default=False,
+                    tooltip="Replace a file of this name under output/loras.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Combo.Output(display_name="adapter", tooltip="The new file's name, for the next node."),
+                io.String.Output(display_name="report", tooltip="How the modules came to be, sizes, and errors."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter, **_):
+        return host.fingerprint(adapter)
+
+    @classmethod
+    def execute(cls, adapter, to, form, rank, filename, dtype="as it is", overwrite=False):
+        asked = host.conversion(to, as_lora=form == "lora", rank=rank, dtype=dtype)
+        name, report = host.convert(adapter, asked, filename, overwrite=overwrite)
+        return io.NodeOutput(name, report, ui=ui.PreviewText(report))
