@@ -118,7 +118,8 @@ def _delta(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     import torch
 
-    from .convert import Options, convert_file
+    from .conversion import Options
+    from .convert import convert_file
 
     asked = Options(
         options.to,

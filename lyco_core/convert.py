@@ -18,88 +18,19 @@ from .adapters import ALGORITHMS, Adapter, LoKr, LoRA
 from .adapters.stack import stacked
 from .approximate import best_lora
 from .architectures import ARCHITECTURES, identify
+from .conversion import Conversion, Converted, Options
 from .delta import by_key
 from .errors import AdapterError, LycoError, PlacementError, about_file
 from .formats import FORMATS
 from .formats.peft import ADAPTER_METADATA, adapter_metadata
 from .formats.suffixes import ALPHA, suffix_of
-from .io import TensorSpec, library_order, sshs_hashes, write_safetensors
-from .layouts import Layout
+from .io import TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
 from .load import read_adapter_set, require_known
-from .placement import Placed, place
+from .placement import Placed, Placement, place
 
-__all__ = ["Conversion", "Converted", "Options", "convert_file", "convert_set"]
+__all__ = ["convert_file", "convert_set"]
 
 Progress = Callable[[int, int], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a conversion is to make; without `rank`, `max_error` and `dtype` it is exact."""
-
-    to: Layout
-    as_lora: bool = False
-    """Every adapter as a LoRA: for tools that know nothing else."""
-    rank: int | None = None
-    """The best LoRAs of at most this rank."""
-    max_error: float | None = None
-    """The smallest LoRAs whose relative error is at most this."""
-    dtype: torch.dtype | None = None
-    """Storage dtype of what is written; by default each tensor's own, float32 for products."""
-
-    def __post_init__(self) -> None:
-        if self.rank is not None and self.rank < 1:
-            raise LycoError(f"--rank is {self.rank}, expected at least 1")
-        if self.max_error is not None and not 0 < self.max_error < 1:
-            raise LycoError(f"--max-error is {self.max_error:g}, expected a number between 0 and 1")
-
-    @property
-    def approximate(self) -> bool:
-        """Whether SVD is asked for by name."""
-        return self.rank is not None or self.max_error is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class Converted:
-    """One module of the new file."""
-
-    module_path: str
-    sources: tuple[str, ...]
-    """Module paths that it was made from."""
-    adapter: Adapter
-    how: str
-    """`renamed`, `cut`, `stacked`, `as LoRA`, `as LoHa` or `approximated`."""
-    error: float | None = None
-    """Relative error of ΔW, measured, where an approximation was asked for."""
-    norm: float = 0.0
-    """Frobenius norm of the exact ΔW, where an error was measured."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Conversion:
-    """What a conversion made, and what it says about it."""
-
-    source: AdapterSet
-    modules: tuple[Converted, ...]
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-
-    @property
-    def error(self) -> float | None:
-        """Relative error of all ΔW together, where an approximation was asked for."""
-        if all(m.error is None for m in self.modules):
-            return None
-        wrong = math.hypot(*(m.norm * (m.error or 0.0) for m in self.modules))
-        return wrong / (math.hypot(*(m.norm for m in self.modules)) or 1.0)
-
-    def summary(self) -> str:
-        """How the modules came to be, in one line."""
-        counts = Counter(m.how for m in self.modules)
-        text = ", ".join(f"{count} {how}" for how, count in counts.most_common())
-        if (error := self.error) is not None:
-            worst = max(self.modules, key=lambda m: m.error or 0.0)
-            text += f"; relative error {error:.2e}, at worst {worst.error or 0.0:.2e} ({worst.module_path})"
-        return text
 
 
 def convert_file(
@@ -122,6 +53,8 @@ def convert_file(
     Raises:
         LycoError: the file is bad, does not fit the layout, or cannot be written.
     """
+    with about_file(output):
+        refuse_existing(output, overwrite=overwrite)
     with about_file(source):
         if os.path.exists(output) and os.path.samefile(source, output):
             raise LycoError("is both the input and the output; give the output another name")
@@ -164,23 +97,36 @@ def _modules(found: AdapterSet, options: Options, progress: Progress) -> list[Co
     if layout == "comfyui" and found.layout != "comfyui":
         layout = architecture.comfyui_takes
     placement = place(found, layout=layout, prefix="").require_complete()
+    adapters = _with_uncut_as_lora(found, placement)
     modules: list[Converted] = []
     grouped = by_key(placement)
     for key, pieces in grouped.items():
-        modules.append(_converted(key.removesuffix(".weight"), pieces, found, options))
+        modules.append(_converted(key.removesuffix(".weight"), pieces, found, adapters, options))
         progress(len(modules), len(grouped))
     return modules
 
 
-def _converted(path: str, pieces: list[Placed], found: AdapterSet, options: Options) -> Converted:
+def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Adapter]:
+    """The adapters, with the LoRA, made once, in place of each that must be cut and cannot."""
+    adapters = dict(found.adapters)
+    for piece in placement.placed:
+        adapter = adapters[piece.module_path]
+        if piece.source_rows is not None and adapter.rows(*piece.source_rows) is None:
+            adapters[piece.module_path] = adapter.to_lora() or adapter
+    return adapters
+
+
+def _converted(
+    path: str, pieces: list[Placed], found: AdapterSet, adapters: Mapping[str, Adapter], options: Options
+) -> Converted:
     sources = tuple(piece.module_path for piece in pieces)
     whole = len(pieces) == 1 and pieces[0].rows is None
-    how, adapter = "renamed", found.adapters[sources[0]]
+    how, adapter = "renamed", adapters[sources[0]]
     if whole and pieces[0].source_rows is not None:
         adapter = pieces[0].part(adapter)
         how = "cut" if adapter.algorithm == found.adapters[sources[0]].algorithm else f"as {adapter.title}"
     elif not whole:
-        parts = [((piece.rows or (0, 0))[0], piece.part(found.adapters[piece.module_path])) for piece in pieces]
+        parts = [((piece.rows or (0, 0))[0], piece.part(adapters[piece.module_path])) for piece in pieces]
         fused = stacked(parts, pieces[0].shape[0])
         if fused is None:
             raise PlacementError(

@@ -266,3 +266,50 @@ def test_another_architecture_than_the_named(tmp_path: Path, capsys: pytest.Capt
     save_file(part(), tmp_path / "a.safetensors")
     assert main(["inspect", str(tmp_path / "a.safetensors"), "--architecture", "flux1"]) == 1
     assert "a.safetensors: is no adapter for FLUX.1: its modules are lora_unet_blocks_0" in capsys.readouterr().err
+
+
+def test_convert_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out.safetensors"
+    assert main(["convert", str(LOKR), "-o", str(out), "--to", "comfyui"]) == 0
+    assert f"{out}: 14 renamed; 9.4 kB -> " in capsys.readouterr().out
+    assert main(["convert", str(LOKR), "-o", str(out), "--to", "comfyui"]) == 1
+    assert capsys.readouterr().err.startswith("lyco: error: out.safetensors: is there already")
+    assert main(["convert", str(LOKR), "-o", str(out), "--to", "musubi", "--as", "lora", "--overwrite"]) == 0
+    assert "14 as LoRA" in capsys.readouterr().out
+
+
+def test_convert_of_a_folder_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = tmp_path / "in" / "deep"
+    source.mkdir(parents=True)
+    (source / "good.safetensors").write_bytes(LOKR.read_bytes())
+    (tmp_path / "in" / "bad.safetensors").write_bytes(b"")
+    assert main(["convert", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--to", "diffusers"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [
+        "lyco: error: bad.safetensors: is empty (0 bytes); expected a safetensors file; save or download it again",
+        "lyco: error: 1 of 2 files were not converted",
+    ]
+    assert [p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.*")] == [Path("deep/good.safetensors")]
+
+
+def test_convert_prints_the_error_that_it_was_asked_to_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = str(tmp_path / "out")
+    assert main(["convert", str(LOKR), "-o", out, "--to", "comfyui", "--as", "lora", "--max-error", "0.1"]) == 0
+    printed = capsys.readouterr().out
+    assert "14 approximated; relative error " in printed
+    assert float(printed.split("relative error ")[1].split(",")[0]) < 0.1
+
+
+@pytest.mark.parametrize("name", BAD_ADAPTERS)
+def test_convert_refuses_what_loading_refuses(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    if "overflow" in name and "double" not in name:
+        pytest.skip("its own numbers are finite; only what they would be multiplied to is not")
+    tensors, message = BAD_ADAPTERS[name]
+    file = tmp_path / "bad.safetensors"
+    save_file(tensors, file)
+    assert main(["convert", str(file), "-o", str(tmp_path / "out"), "--to", "comfyui"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("lyco: error: bad.safetensors: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert list(tmp_path.iterdir()) == [file]

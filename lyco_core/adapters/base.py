@@ -136,6 +136,11 @@ class Adapter(ABC):
     def to_lora(self) -> LoRA | None:
         """A LoRA with the same ΔW, its tensors in float32; None where there is none."""
 
+    @property
+    @abstractmethod
+    def lora_rank(self) -> int:
+        """The rank that `to_lora` gives."""
+
     @abstractmethod
     def to_loha(self) -> LoHa | None:
         """A LoHa with the same ΔW whose numbers are this adapter's own, so in its own dtype; or None."""

@@ -104,6 +104,10 @@ class LoHa(Adapter):
         alpha = None if self.alpha is None else self.alpha * self.rank
         return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
 
+    @property
+    def lora_rank(self) -> int:
+        return self.rank**2
+
     def to_loha(self) -> LoHa:
         return self
 

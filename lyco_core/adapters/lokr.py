@@ -167,6 +167,14 @@ class LoKr(Adapter):
         alpha = None if self.rank is None or self.alpha is None else self.scale * up.shape[1]
         return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
 
+    @property
+    def lora_rank(self) -> int:
+        out_k, in_nk = self._w2_shape[0], math.prod(self._w2_shape[1:])
+        outer = min(self._w1_shape)
+        if self.w1_b is not None:
+            outer = min(outer, self.w1_b.shape[0])
+        return outer * (min(out_k, in_nk) if self.w2_b is None else self.w2_b.shape[0])
+
     def to_loha(self) -> LoHa | None:
         """w1 with each element stretched over a block, times w2 repeated over all blocks.
 

@@ -74,6 +74,10 @@ class LoRA(Adapter):
     def to_lora(self) -> LoRA:
         return dataclasses.replace(self, **{n: t.to(torch.float32) for n, t in self.tensors.items()})
 
+    @property
+    def lora_rank(self) -> int:
+        return self.rank
+
     def to_loha(self) -> LoHa | None:
         """(up @ down) * (1 @ 1): the second half is all ones. None with a Tucker core, whose sums round."""
         from .loha import LoHa

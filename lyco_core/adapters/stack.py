@@ -34,8 +34,12 @@ def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
         return stacked_lora(parts, height)
     if all(isinstance(adapter, LoHa) for _, adapter in parts):
         return stacked_loha(parts, height)
-    forms = [form for form in (stacked_loha(parts, height), stacked_lora(parts, height)) if form is not None]
-    return min(forms, key=lambda form: sum(t.nbytes for t in form.tensors.values()), default=None)
+    # To build both would cost more than to write the smaller.
+    loha = stacked_loha(parts, height)
+    lora_bytes = 4 * sum(adapter.lora_rank for _, adapter in parts) * (height + parts[0][1].flat_shape[1])
+    if loha is not None and sum(t.nbytes for t in loha.tensors.values()) <= lora_bytes:
+        return loha
+    return stacked_lora(parts, height) or loha
 
 
 def stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
@@ -74,8 +78,8 @@ def stacked_loha(parts: Sequence[Part], height: int) -> LoHa | None:
         return None
     scale, w2_a = _one_scale([(a.scale, a.w2_a) for _, a in known])
     starts = [start for start, _ in known]
-    first = _half(starts, [a.w1_a for _, a in known], [a.w1_b for _, a in known], height)
-    second = _half(starts, w2_a, [a.w2_b for _, a in known], height)
+    first = _half(starts, *_without_zeros([a.w1_a for _, a in known], [a.w1_b for _, a in known]), height)
+    second = _half(starts, *_without_zeros(w2_a, [a.w2_b for _, a in known]), height)
     rank = max(first[1].shape[0], second[1].shape[0])
     return LoHa(*padded(*first, rank), *padded(*second, rank), alpha=scale * rank)
 
@@ -89,6 +93,15 @@ def _half(starts: list[int], a: list[Tensor], b: list[Tensor], height: int) -> t
     for start, part in zip(starts, parts, strict=True):
         up[start : start + part.shape[0]] = part
     return up, b[0]
+
+
+def _without_zeros(a: list[Tensor], b: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Each a @ b without the ranks whose row of b is zero: what a LoHa was padded with. One stays."""
+    keep = [t.any(dim=1) for t in b]
+    for mask in keep:
+        mask[0] = True
+    pairs = list(zip(a, b, keep, strict=True))
+    return [x[:, mask] for x, _, mask in pairs], [y[mask] for _, y, mask in pairs]
 
 
 def _same(tensors: list[Tensor]) -> bool:

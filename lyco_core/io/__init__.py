@@ -3,7 +3,7 @@
 from .hashes import sshs_hashes
 from .header import Header, TensorInfo, read_header
 from .reader import SafetensorsFile
-from .writer import TensorSpec, library_order, write_safetensors
+from .writer import TensorSpec, library_order, refuse_existing, write_safetensors
 
 __all__ = [
     "Header",
@@ -12,6 +12,7 @@ __all__ = [
     "TensorSpec",
     "library_order",
     "read_header",
+    "refuse_existing",
     "sshs_hashes",
     "write_safetensors",
 ]

@@ -17,7 +17,7 @@ from ..errors import FileError, about_file
 from .header import DTYPE_BITS
 from .reader import TORCH_DTYPES
 
-__all__ = ["TensorSpec", "bytes_of", "header_bytes", "library_order", "write_safetensors"]
+__all__ = ["TensorSpec", "bytes_of", "header_bytes", "library_order", "refuse_existing", "write_safetensors"]
 
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _LIBRARY_DTYPES = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "F16", "BF16", "I32", "F32", "F64", "I64"]
@@ -57,18 +57,23 @@ def write_safetensors(
     """
     path = os.fspath(path)
     with about_file(path):
-        if not path:
-            raise FileError("the output has no name; give it one")
-        if os.path.isdir(path):
-            raise FileError("is a folder; give the name of a file")
-        if os.path.lexists(path) and not overwrite:
-            raise FileError("is there already; choose another name, or ask for it to be overwritten")
+        refuse_existing(path, overwrite=overwrite)
         with _replacing(path) as file:
             file.write(header_bytes(specs, metadata or {}))
             for spec, tensor in zip(specs, tensors, strict=True):
                 if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
                     raise ValueError(f"{spec.key}: announced {spec}, got {tensor.dtype} {list(tensor.shape)}")
                 file.write(bytes_of(tensor))
+
+
+def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise `FileError` unless a file may be written at `path`."""
+    if not os.fspath(path):
+        raise FileError("the output has no name; give it one")
+    if os.path.isdir(path):
+        raise FileError("is a folder; give the name of a file")
+    if os.path.lexists(path) and not overwrite:
+        raise FileError("is there already; choose another name, or ask for it to be overwritten")
 
 
 def bytes_of(tensor: Tensor) -> memoryview:

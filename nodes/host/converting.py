@@ -10,7 +10,8 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ...lyco_core.convert import Options, convert_file
+from ...lyco_core.conversion import Options
+from ...lyco_core.convert import convert_file
 from ...lyco_core.errors import FileError
 from .files import adapter_path
 

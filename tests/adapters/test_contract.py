@@ -142,6 +142,7 @@ def test_to_lora_is_exact(case: Case):
     lora = adapter.to_lora()
     assert isinstance(lora, LoRA)
     assert lora.shape == case.shape
+    assert lora.rank == adapter.lora_rank
     assert relative(lora.delta_weight(), case.dense(adapter)) < TOLERANCE
 
 

@@ -1,0 +1,87 @@
+"""What a conversion is asked for, and what it made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .adapter_set import AdapterSet
+from .adapters import Adapter
+from .errors import LycoError
+from .layouts import Layout
+
+__all__ = ["Conversion", "Converted", "Options"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a conversion is to make; without `rank`, `max_error` and `dtype` it is exact."""
+
+    to: Layout
+    as_lora: bool = False
+    """Every adapter as a LoRA: for tools that know nothing else."""
+    rank: int | None = None
+    """The best LoRAs of at most this rank."""
+    max_error: float | None = None
+    """The smallest LoRAs whose relative error is at most this."""
+    dtype: torch.dtype | None = None
+    """Storage dtype of what is written; by default each tensor's own, float32 for products."""
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise LycoError(f"--rank is {self.rank}, expected at least 1")
+        if self.max_error is not None and not 0 < self.max_error < 1:
+            raise LycoError(f"--max-error is {self.max_error:g}, expected a number between 0 and 1")
+
+    @property
+    def approximate(self) -> bool:
+        """Whether SVD is asked for by name."""
+        return self.rank is not None or self.max_error is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """One module of the new file."""
+
+    module_path: str
+    sources: tuple[str, ...]
+    """Module paths that it was made from."""
+    adapter: Adapter
+    how: str
+    """`renamed`, `cut`, `stacked`, `as LoRA`, `as LoHa` or `approximated`."""
+    error: float | None = None
+    """Relative error of ΔW, measured, where an approximation was asked for."""
+    norm: float = 0.0
+    """Frobenius norm of the exact ΔW, where an error was measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What a conversion made, and what it says about it."""
+
+    source: AdapterSet
+    modules: tuple[Converted, ...]
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of all ΔW together, where an approximation was asked for."""
+        if all(m.error is None for m in self.modules):
+            return None
+        wrong = math.hypot(*(m.norm * (m.error or 0.0) for m in self.modules))
+        return wrong / (math.hypot(*(m.norm for m in self.modules)) or 1.0)
+
+    def summary(self) -> str:
+        """How the modules came to be, in one line."""
+        counts = Counter(m.how for m in self.modules)
+        text = ", ".join(f"{count} {how}" for how, count in counts.most_common())
+        if (error := self.error) is not None:
+            worst = max(self.modules, key=lambda m: m.error or 0.0)
+            text += f"; relative error {error:.2e}, at worst {worst.error or 0.0:.2e} ({worst.module_path})"
+        return text

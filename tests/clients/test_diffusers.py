@@ -1,0 +1,91 @@
+"""diffusers and PEFT from PyPI load what `lyco convert --to diffusers --as lora` writes."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.tables import ARCHITECTURE_OF, musubi_file, random, targets
+from safetensors.torch import load_file, save_file
+
+from lyco_core.architectures import ARCHITECTURES
+from lyco_core.conversion import Options
+from lyco_core.convert import convert_file
+from lyco_core.delta import write_delta
+
+pytest.importorskip("peft", reason="peft is not installed: pip install peft")
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
+
+HEADS = {"num_attention_heads": 2, "attention_head_dim": 32}
+ROPE = (8, 12, 12)
+POOLED = {"num_single_layers": 2, "pooled_projection_dim": 24}
+HUNYUAN = HEADS | {"num_layers": 2, "num_refiner_layers": 1, "text_embed_dim": 48, "rope_axes_dim": ROPE}
+MODELS = {
+    "flux1": ("FluxTransformer2DModel", HEADS | {
+        "num_layers": 2, "num_single_layers": 2, "joint_attention_dim": 48, "pooled_projection_dim": 24,
+        "in_channels": 16, "axes_dims_rope": ROPE,
+    }),
+    "flux2": ("Flux2Transformer2DModel", HEADS | {
+        "num_layers": 2, "num_single_layers": 2, "joint_attention_dim": 48, "in_channels": 16,
+        "axes_dims_rope": (8, 8, 8, 8),
+    }),
+    "wan": ("WanTransformer3DModel", HEADS | {"num_layers": 2, "text_dim": 48, "ffn_dim": 160}),
+    "hunyuan_video": ("HunyuanVideoTransformer3DModel", HUNYUAN | POOLED),
+    "hunyuan_video_1_5": ("HunyuanVideo15Transformer3DModel", HUNYUAN | {
+        "text_embed_2_dim": 40, "image_embed_dim": 32,
+    }),
+    "framepack": ("HunyuanVideoFramepackTransformer3DModel", HUNYUAN | POOLED),
+    "qwen_image": ("QwenImageTransformer2DModel", HEADS | {
+        "num_layers": 2, "joint_attention_dim": 48, "in_channels": 16, "axes_dims_rope": ROPE,
+    }),
+    "z_image": ("ZImageTransformer2DModel", {
+        "dim": 64, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 48,
+        "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64],
+    }),
+}  # fmt: skip
+FULL_SIZE = {architecture: model for model, architecture in ARCHITECTURE_OF.items()} | {"wan": "wan21_t2v_1_3b"}
+
+
+def tiny(architecture: str) -> torch.nn.Module:
+    name, config = MODELS[architecture]
+    if not hasattr(diffusers, name):
+        pytest.skip(f"diffusers {diffusers.__version__} has no {name}")
+    torch.manual_seed(0)
+    return getattr(diffusers, name)(**config)
+
+
+def musubi_targets(architecture: str, model: torch.nn.Module) -> dict[str, tuple[int, int]]:
+    """Musubi's targets of the first two blocks, as large as the model's modules are."""
+    modules = dict(model.named_modules())
+    family = ARCHITECTURES[architecture]
+    shapes: dict[str, tuple[int, int]] = {}
+    for path in targets(FULL_SIZE[architecture]):
+        found = [modules.get(t.path) for t in family.locate(path, "musubi", "diffusers")]
+        if found and None not in found:
+            shapes[path] = (sum(m.out_features for m in found), found[0].in_features)
+    return shapes
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("algorithm", ["lokr", "loha", "lora"])
+def test_the_weights_change_as_they_should(architecture: str, algorithm: str, tmp_path: Path):
+    model = tiny(architecture)
+    modules = musubi_targets(architecture, model)
+    assert len(modules) >= 14
+    tensors = musubi_file(modules, algorithm, random)
+    first = f"lora_unet_{next(iter(modules)).replace('.', '_')}.alpha"
+    save_file(tensors | {first: torch.tensor(3.0)}, tmp_path / "musubi.safetensors")
+    write_delta(tmp_path / "musubi.safetensors", tmp_path / "delta", layout="diffusers", architecture=architecture)
+    options = Options("diffusers", as_lora=True)
+    convert_file(tmp_path / "musubi.safetensors", tmp_path / "lora.safetensors", options, architecture=architecture)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs
+        model.load_lora_adapter(str(tmp_path), weight_name="lora.safetensors")
+    expected = load_file(tmp_path / "delta")
+    loaded = {n: m for n, m in model.named_modules() if hasattr(m, "get_delta_weight")}
+    assert {f"{name}.weight" for name in loaded} == set(expected)
+    for name, module in loaded.items():
+        delta = module.get_delta_weight("default_0").detach()
+        wanted = expected[f"{name}.weight"]
+        assert float((delta - wanted).norm() / wanted.norm()) < 5e-6
