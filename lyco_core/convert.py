@@ -17,7 +17,7 @@ from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, Adapter, LoKr, LoRA
 from .adapters.stack import stacked
 from .approximate import best_lora
-from .architectures import ARCHITECTURES, identify
+from .architectures import ARCHITECTURES, Architecture, identify
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
 from .errors import AdapterError, LycoError, PlacementError, about_file
@@ -25,6 +25,7 @@ from .formats import FORMATS
 from .formats.peft import ADAPTER_METADATA, adapter_metadata
 from .formats.suffixes import ALPHA, suffix_of
 from .io import TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
+from .layouts import LAYOUTS
 from .load import read_adapter_set, require_known
 from .placement import Placed, Placement, place
 
@@ -96,7 +97,9 @@ def _modules(found: AdapterSet, options: Options, progress: Progress) -> list[Co
     layout = options.to
     if layout == "comfyui" and found.layout != "comfyui":
         layout = architecture.comfyui_takes
-    placement = place(found, layout=layout, prefix="").require_complete()
+    placement = place(found, layout=layout, prefix="")
+    if not placement.complete:
+        raise PlacementError(placement.problem() + _what_would_work(architecture, placement))
     adapters = _with_uncut_as_lora(found, placement)
     modules: list[Converted] = []
     grouped = by_key(placement)
@@ -104,6 +107,16 @@ def _modules(found: AdapterSet, options: Options, progress: Progress) -> list[Co
         modules.append(_converted(key.removesuffix(".weight"), pieces, found, adapters, options))
         progress(len(modules), len(grouped))
     return modules
+
+
+def _what_would_work(architecture: Architecture, placement: Placement) -> str:
+    """The layouts that have a place for what this one has none for."""
+    source = placement.adapter_set.layout
+    paths = [p for p in placement.homeless if source and architecture.resolve(p, source, underscored=False)]
+    if source is None or not paths or len(paths) < len(placement.homeless):
+        return ""
+    others = [layout for layout in LAYOUTS if all(architecture.locate(path, source, layout) for path in paths)]
+    return f"; they have a place with --to {' or '.join(others)}" if others else ""
 
 
 def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Adapter]:
