@@ -291,7 +291,7 @@ def test_hashes_of_the_real_musubi_and_of_a_file_beyond_a_megabyte():
         assert found == {k: metadata[k] for k in ("sshs_model_hash", "sshs_legacy_hash")}
     torch.manual_seed(0)
     tensors = {"b": torch.randn(400_000), "a": torch.randn(3).bfloat16(), "c": torch.tensor([1, 2])}
-    metadata = {"ss_x": 'é\n"', "other": "y"}
+    metadata = {"ss_x": 'é\n"', "sai_other": "y" * 100}
     assert tuple(sshs_hashes(tensors, metadata).values()) == sd_scripts_hashes(tensors, metadata)
 
 
