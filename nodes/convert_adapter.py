@@ -58,7 +58,8 @@ class ConvertAdapter(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Combo.Output(display_name="adapter", tooltip="The new file's name, for the next node."),
+                # io.Combo.Output fits no combo in 0.3.64: its type there is its own list of options.
+                io.Custom("COMBO").Output(display_name="adapter", tooltip="The new file's name, for the next node."),
                 io.String.Output(display_name="report", tooltip="How the modules came to be, sizes, and errors."),
             ],
         )
