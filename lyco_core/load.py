@@ -27,6 +27,7 @@ __all__ = [
     "load_adapter_set",
     "outline_adapter_set",
     "read_adapter_set",
+    "read_outline",
     "require_known",
 ]
 
@@ -51,12 +52,18 @@ def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Iden
     Raises:
         LycoError: what is wrong with the file, naming it.
     """
+    with about_file(path):
+        return identify(read_outline(path), **identifying)
+
+
+def read_outline(path: str | os.PathLike[str]) -> AdapterSet:
+    """As `outline_adapter_set`, before the architecture is told."""
     with about_file(path), SafetensorsFile(path) as file:
         tensors = {
             key: file.tensor(key) if split_key(key)[1] == ALPHA and info.bytes <= 8 else file.outline(key)
             for key, info in file.header.tensors.items()
         }
-        return identify(parse(tensors, file.header.metadata), **identifying)
+        return parse(tensors, file.header.metadata)
 
 
 def load_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:

@@ -11,8 +11,8 @@ import folder_paths
 import torch
 
 from ...lyco_core.adapter_set import AdapterSet
-from ...lyco_core.errors import FileError
-from ...lyco_core.load import read_adapter_set
+from ...lyco_core.errors import FileError, FormatError
+from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
 
 CACHED_FILES = 2
 """Files whose tensors stay in memory, so that a new strength reads nothing."""
@@ -49,6 +49,10 @@ def cached_adapter_set(name: str) -> AdapterSet:
     identity = fingerprint(name)
     with _lock:
         if identity not in _cache:
+            # A checkpoint in models/loras is told by its header, before its gigabytes are read.
+            outline = read_outline(identity[0])
+            if not outline.adapters and (what := checkpoint_of(outline)):
+                raise FormatError(f"is no adapter but {what}; load it with a model loader")
             # Nodes run in inference mode; tensors made there could not be trained from later.
             with torch.inference_mode(False):
                 _cache[identity] = read_adapter_set(identity[0], comfy.lora_convert.convert_lora)

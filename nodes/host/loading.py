@@ -10,7 +10,6 @@ from ...lyco_core.adapters import ALGORITHMS
 from ...lyco_core.architectures import ARCHITECTURES, identify
 from ...lyco_core.errors import PlacementError, about_file
 from ...lyco_core.inspect import describe_match, inspect_file
-from ...lyco_core.load import checkpoint_of
 from ...lyco_core.model_weights import ModelWeights, describe_weights
 from ...lyco_core.placement import Placement, place
 from .files import adapter_path, cached_adapter_set
@@ -157,8 +156,6 @@ def problem(placement: Placement, rest: StockMatch, weights: ModelWeights, *, wi
     )
     text = remaining.problem()
     ours, theirs = ARCHITECTURES.get(found.architecture or ""), weights.architecture
-    if not found.adapters and (what := checkpoint_of(found)):
-        return f"is no adapter but {what}; load it with a model loader"
     if homeless and not placement.placed and ours and theirs and ours is not theirs:
         text = f"is an adapter for {ours.title}, the model is {theirs.title}; {text}"
     if not with_clip and any(found.prefixes[path].startswith(("lora_te", "text_encoder")) for path in homeless):
