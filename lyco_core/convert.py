@@ -77,9 +77,13 @@ def convert_set(
     Raises:
         PlacementError: a module has no place in the layout, or cannot be expressed there.
     """
-    modules = _modules(found, options, progress)
-    if options.to == "musubi":
-        modules = _uniform(found, modules, options)
+    exact = _modules(found, options)
+    if options.to == "musubi" and not (options.as_lora or options.approximate):
+        exact = _uniform(exact)
+    modules: list[Converted] = []
+    for module in exact:
+        modules.append(_as_asked(module, options))
+        progress(len(modules), len(exact))
     form = FORMATS[options.to]
     # A file of LoRA alone is PEFT's own, and PEFT knows no alpha tensors.
     peft = form.peft and all(isinstance(m.adapter, LoRA) for m in modules)
@@ -92,7 +96,8 @@ def convert_set(
     return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
 
 
-def _modules(found: AdapterSet, options: Options, progress: Progress) -> list[Converted]:
+def _modules(found: AdapterSet, options: Options) -> list[Converted]:
+    """The modules of the new file, exact."""
     architecture = ARCHITECTURES[found.architecture or ""]
     layout = options.to
     if layout == "comfyui" and found.layout != "comfyui":
@@ -101,12 +106,10 @@ def _modules(found: AdapterSet, options: Options, progress: Progress) -> list[Co
     if not placement.complete:
         raise PlacementError(placement.problem() + _what_would_work(architecture, placement))
     adapters = _with_uncut_as_lora(found, placement)
-    modules: list[Converted] = []
-    grouped = by_key(placement)
-    for key, pieces in grouped.items():
-        modules.append(_converted(key.removesuffix(".weight"), pieces, found, adapters, options))
-        progress(len(modules), len(grouped))
-    return modules
+    return [
+        _converted(key.removesuffix(".weight"), pieces, found, adapters, options)
+        for key, pieces in by_key(placement).items()
+    ]
 
 
 def _what_would_work(architecture: Architecture, placement: Placement) -> str:
@@ -148,7 +151,7 @@ def _converted(
             )
         kinds = {part.algorithm for _, part in parts}
         adapter, how = fused, "stacked" if kinds == {fused.algorithm} else f"as {fused.title}"
-    return _as_asked(Converted(path, sources, adapter, how), options)
+    return Converted(path, sources, adapter, how)
 
 
 def _as_asked(module: Converted, options: Options) -> Converted:
@@ -180,7 +183,7 @@ def _error(made: Adapter, exact: Adapter) -> tuple[float, float]:
     return math.sqrt(float(delta.double().square().sum())) / (norm or 1.0), norm
 
 
-def _uniform(found: AdapterSet, modules: list[Converted], options: Options) -> list[Converted]:
+def _uniform(modules: list[Converted]) -> list[Converted]:
     """Musubi reads one algorithm a file, and no LoKr with a low-rank w1: the smaller form that suits all."""
     native = {m.adapter.algorithm for m in modules}
     if len(native) == 1 and not any(isinstance(m.adapter, LoKr) and m.adapter.w1 is None for m in modules):
@@ -192,7 +195,7 @@ def _uniform(found: AdapterSet, modules: list[Converted], options: Options) -> l
             title = f"as {ALGORITHMS[kind].title}"
             forms.append(
                 [
-                    m if a is m.adapter else dataclasses.replace(m, adapter=a.to(dtype=options.dtype), how=title)
+                    m if a is m.adapter else dataclasses.replace(m, adapter=a, how=title)
                     for m, a in zip(modules, adapters, strict=True)
                 ]
             )
