@@ -5,7 +5,9 @@
     ├── FormatError           no key in it is spelled in a way that we know
     ├── AdapterError          the tensors of a module do not make an adapter
     ├── ArchitectureError     the model family is unknown, ambiguous or not supported
-    └── PlacementError        modules without a place in the model, or of another shape
+    ├── PlacementError        modules without a place in the model, or of another shape
+    ├── SelectionError        a pattern that is none, matches nothing, or leaves nothing
+    └── MergeError            weights of a kind that nothing can be merged into, or a result out of range
 
 Every message is one line: the file, the module or key, what was expected, what was found,
 what to do. The inside of the package knows modules and keys, the outside knows the file:
@@ -24,7 +26,9 @@ __all__ = [
     "FileError",
     "FormatError",
     "LycoError",
+    "MergeError",
     "PlacementError",
+    "SelectionError",
     "about_file",
     "one_line",
     "shorten",
@@ -59,6 +63,14 @@ class ArchitectureError(LycoError):
 
 class PlacementError(LycoError):
     """Modules have no place in the model, or their shapes differ from its weights."""
+
+
+class SelectionError(LycoError):
+    """A pattern is no regular expression, matches no module, or leaves none."""
+
+
+class MergeError(LycoError):
+    """Weights of a kind that cannot be merged into, or a result that its dtype cannot hold."""
 
 
 @contextmanager

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "Identifying",
     "check_finite",
     "checkpoint_of",
     "load_adapter_set",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from .adapter_set import AdapterSet
 from .adapters import Adapter, fits
@@ -96,6 +96,15 @@ class Placement:
             keys = list(self.adapter_set.unrecognised_keys)
             parts.append(f"{len(keys)} keys belong to no LoRA, LoHa or LoKr ({shorten(keys)})")
         return "; ".join(parts)
+
+    def without(self, paths: Collection[str]) -> Placement:
+        """As if the file did not have the modules `paths`."""
+        return dataclasses.replace(
+            self,
+            placed=tuple(p for p in self.placed if p.module_path not in paths),
+            homeless=tuple(path for path in self.homeless if path not in paths),
+            misfits=tuple(m for m in self.misfits if m.module_path not in paths),
+        )
 
     def require_complete(self) -> Placement:
         """Itself, or `PlacementError` if anything in the file has no place."""

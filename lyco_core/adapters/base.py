@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator
@@ -119,6 +120,24 @@ class Adapter(ABC):
             if flat.data_ptr() != weight.data_ptr():  # no view, in channels_last say: a copy was changed
                 weight.copy_(flat.reshape(weight.shape))
         return weight
+
+    def add_band_(self, band: Tensor, start: int, strength: float = 1.0) -> Tensor:
+        """`band += strength * ΔW[start : start + len(band)]` in place.
+
+        `band`: (rows, …) with as many elements to a row as `shape`, of any height and at any
+        `start`, also where `rows` gives None.
+        """
+        stop = start + band.shape[0]
+        edges = [start, *self.edges(start, stop), stop]
+        for first, last in itertools.pairwise(edges):
+            piece = self.rows(first, last)
+            assert piece is not None
+            piece.add_to_(band[first - start : last - start], strength)
+        return band
+
+    def edges(self, start: int, stop: int) -> list[int]:
+        """Rows strictly between the two at which a band must be cut for `rows` to express its parts."""
+        return []
 
     @abstractmethod
     def _add_to_(self, flat: Tensor, factor: float) -> None:

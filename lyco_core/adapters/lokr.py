@@ -142,6 +142,11 @@ class LoKr(Adapter):
             return self._slice_w1(first, last)._slice_w2(start - first * out_k, stop - first * out_k)
         return None
 
+    def edges(self, start: int, stop: int) -> list[int]:
+        out_k = self._w2_shape[0]
+        first, last = math.ceil(start / out_k) * out_k, stop // out_k * out_k
+        return [edge for edge in sorted({first, last}) if start < edge < stop]
+
     def _slice_w1(self, start: int, stop: int) -> LoKr:
         if self.w1 is not None:
             return dataclasses.replace(self, w1=self.w1[start:stop])

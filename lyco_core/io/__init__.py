@@ -1,11 +1,14 @@
 """safetensors files: headers without tensors, tensors when asked for, whole files or none."""
 
+from .checkpoint import Checkpoint
 from .hashes import sshs_hashes
 from .header import Header, TensorInfo, read_header
+from .output import refuse_existing
 from .reader import SafetensorsFile
-from .writer import TensorSpec, library_order, refuse_existing, write_safetensors
+from .writer import TensorSpec, library_order, write_safetensors
 
 __all__ = [
+    "Checkpoint",
     "Header",
     "SafetensorsFile",
     "TensorInfo",

@@ -7,13 +7,16 @@ of all tensor data, the second (its first 8 digits) of 64 KiB of the file from i
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..errors import about_file
+from .header import open_binary
 from .writer import TensorSpec, bytes_of, header_bytes, library_order
 
-__all__ = ["sshs_hashes"]
+__all__ = ["auto_v1", "sshs_hashes"]
 
 _LEGACY_START, _LEGACY_STOP = 0x100000, 0x110000
 
@@ -33,3 +36,10 @@ def sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> d
         legacy.update(data[first:last])
         position += len(data)
     return {"sshs_model_hash": model.hexdigest(), "sshs_legacy_hash": legacy.hexdigest()[:8]}
+
+
+def auto_v1(path: str | os.PathLike[str]) -> str:
+    """The short hash that checkpoints have long gone by (AutoV1): SHA-256 of 64 KiB from the first MiB on, 8 digits."""
+    with about_file(path), open_binary(path) as file:
+        file.seek(_LEGACY_START)
+        return hashlib.sha256(file.read(_LEGACY_STOP - _LEGACY_START)).hexdigest()[:8]

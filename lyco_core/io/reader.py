@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import FileError, about_file
 from .header import Header, header_of, open_binary
+from .positional import read_at
 
 __all__ = ["TORCH_DTYPES", "SafetensorsFile"]
 
@@ -45,6 +46,7 @@ class SafetensorsFile:
         with about_file(path):
             self._file = open_binary(path)
             try:
+                self._opened = _stamp(os.fstat(self._file.fileno()))
                 self.header: Header = header_of(self._file)
             except BaseException:
                 self._file.close()
@@ -71,22 +73,39 @@ class SafetensorsFile:
         info = self.header.tensors[key]
         tensor = torch.empty(info.shape, dtype=self.dtype(key))
         if info.bytes:
-            self._file.seek(info.start)
-            read = self._fill(tensor.view(-1).view(torch.uint8).numpy().data)
-            if read != info.bytes:
-                with about_file(self.path):
-                    raise FileError(
-                        f"{key}: {read} of {info.bytes} bytes are left; was the file replaced? load it again"
-                    )
+            self.read_into(tensor.view(-1).view(torch.uint8).numpy().data, key)
         return tensor
 
-    def _fill(self, buffer: memoryview) -> int:
-        """Read until `buffer` is full or the file ends; how many bytes that was."""
-        done = 0
-        while done < len(buffer) and (count := self._file.readinto(buffer[done:])):
-            done += count
-        return done
+    def read_into(self, buffer: memoryview, key: str, offset: int = 0) -> None:
+        """Fill `buffer` with a tensor's data from byte `offset` of it on; threads may read at once.
+
+        Raises `FileError` if the file ends before.
+        """
+        info = self.header.tensors[key]
+        with about_file(self.path):
+            try:
+                read = read_at(self._file.fileno(), buffer, info.start + offset)
+            except OSError as error:
+                raise FileError(f"{key}: cannot be read: {error.strerror}") from None
+            if read != len(buffer):
+                raise FileError(
+                    f"{key}: {offset + read} of {info.bytes} bytes are left; was the file replaced? load it again"
+                )
+
+    def require_unchanged(self) -> None:
+        """Raise `FileError` if the file is not the one that was opened, or was written to since."""
+        with about_file(self.path):
+            try:
+                now = _stamp(os.stat(self.path))
+            except OSError as error:
+                raise FileError(f"went away while it was read: {error.strerror}; try again") from None
+            if now != self._opened or _stamp(os.fstat(self._file.fileno())) != self._opened:
+                raise FileError("changed while it was read; try again once nothing writes to it")
 
     def outline(self, key: str) -> Tensor:
         """The tensor without its data: on the meta device, of the right shape and dtype."""
         return torch.empty(self.header.tensors[key].shape, dtype=self.dtype(key), device="meta")
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,224 @@
+"""A checkpoint file with adapters in it: the base is streamed into new files, which appear whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from ..errors import MergeError
+from ..io import Checkpoint
+from ..io.checkpoint import INDEX_SUFFIX, shard_name
+from ..io.output import NewFile, new_files, refuse_inputs, require_space
+from ..io.writer import RawSpec, bytes_of, header_bytes
+from .options import EXACT, MergeOptions, Source
+from .plan import Plan, make_plan
+from .record import merged_metadata
+from .weight import Weight
+
+__all__ = ["Merged", "merge_checkpoint"]
+
+COPY_BYTES = 2**23
+"""Of what is copied as it is, at a time."""
+
+SETTLE_BYTES = 2**28
+"""After how much the disk is asked to write what it has: waiting for all of it at the end takes longer."""
+
+Progress = Callable[[int, int], None]
+Job = Callable[[], int]
+"""Computes and writes a part; how many bytes of the output that was."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """What a merge made."""
+
+    files: tuple[str, ...]
+    """Paths of the new files, the index last where there is one."""
+    weights: int
+    """How many weights were changed."""
+    tensors: int
+    """How many tensors there are."""
+    modules: tuple[int, ...]
+    """How many modules of each adapter file were merged."""
+    bytes: int
+    """Size of all files together."""
+
+
+def merge_checkpoint(
+    base: str | os.PathLike[str],
+    sources: Sequence[Source],
+    output: str | os.PathLike[str],
+    options: MergeOptions = EXACT,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Merged:
+    """Write `base` with every adapter of `sources` added to its weights.
+
+    Arithmetic is float32, rounded once for all adapters together. Tensors that nothing changes are
+    copied byte for byte. Memory holds the adapters and a few bands of rows, whatever the size of
+    the base.
+
+    Args:
+        base: a safetensors file, one of its shards, their index, or a folder with one of these.
+        output: `….safetensors`, or `….safetensors.index.json` for shards like the base's.
+        progress: called with bytes written and in total; what it raises ends the merge.
+
+    Raises:
+        LycoError: an input is bad or does not fit, or the output cannot be written. Nothing is
+            left under the output's name unless the merge was whole.
+    """
+    if not sources:
+        raise MergeError("there is no adapter to merge; name at least one")
+    output = os.fspath(output)
+    with Checkpoint(base) as checkpoint:
+        inputs = [checkpoint.path, *(file.path for file in checkpoint.files), *(source.path for source in sources)]
+        refuse_inputs(output, [path for path in inputs if os.path.isfile(path)])
+        plan = make_plan(checkpoint, sources, options)
+        metadata = merged_metadata(plan, sources)
+        shards = _shards(plan, output)
+        paths = list(shards)
+        for path in paths:
+            refuse_inputs(path, [file.path for file in checkpoint.files])
+        require_space(output, sum(spec.bytes for spec in plan.specs))
+        index = _index_path(output) if len(paths) > 1 or output.endswith(".json") else None
+        with new_files([*paths, *([index] if index else [])], overwrite=overwrite) as files:
+            written = _Written(shards, dict(zip(paths, files, strict=False)), metadata)
+            _run(_jobs(plan, written), written, progress)
+            if index:
+                _write_index(files[-1], shards, written.total)
+            checkpoint.require_unchanged()
+        size = sum(os.path.getsize(path) for path in paths)
+        made = (*paths, *([index] if index else []))
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), size)
+
+
+class _Written:
+    """The new files, and where in them each tensor belongs."""
+
+    def __init__(
+        self, shards: Mapping[str, Sequence[RawSpec]], files: Mapping[str, NewFile], metadata: Mapping[str, str]
+    ) -> None:
+        self._files = tuple(files.values())
+        self._places: dict[str, tuple[NewFile, int]] = {}
+        self.total = 0
+        for path, specs in shards.items():
+            header = header_bytes(specs, metadata)
+            files[path].write(header, 0)
+            position = len(header)
+            for spec in specs:
+                self._places[spec.key] = files[path], position
+                position += spec.bytes
+            self.total += position - len(header)
+
+    def write(self, key: str, data: memoryview, offset: int) -> int:
+        """Write a part of a tensor from byte `offset` of it on; how much that was."""
+        file, start = self._places[key]
+        file.write(data, start + offset)
+        return len(data)
+
+    def settle(self) -> None:
+        """Have the disk write what there is."""
+        for file in self._files:
+            file.settle()
+
+
+def _jobs(plan: Plan, written: _Written) -> Iterator[Job]:
+    """Everything to do, each part on its own; the factors of a weight live as long as its bands."""
+    for weight in plan.weights():
+        for start, stop in weight.bands():
+            yield _merging(weight, start, stop, written)
+    for key in plan.copied:
+        size = plan.checkpoint.tensors[key].bytes
+        for offset in range(0, size, COPY_BYTES):
+            yield _copying(plan.checkpoint, key, offset, min(COPY_BYTES, size - offset), written)
+
+
+def _merging(weight: Weight, start: int, stop: int, written: _Written) -> Job:
+    def job() -> int:
+        return sum(written.write(key, bytes_of(data), offset) for key, offset, data in weight.stored(start, stop))
+
+    return job
+
+
+def _copying(checkpoint: Checkpoint, key: str, offset: int, size: int, written: _Written) -> Job:
+    def job() -> int:
+        data = memoryview(bytearray(size))
+        checkpoint.holder[key].read_into(data, key, offset)
+        return written.write(key, data, offset)
+
+    return job
+
+
+def _run(jobs: Iterator[Job], written: _Written, progress: Progress | None) -> None:
+    """Do all jobs, as many at once as there are cores, while the disk writes; the first error ends the rest."""
+    workers = min(os.cpu_count() or 1, 16)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each worker is one; more would take turns
+    pool, disk = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
+    waiting: deque[Future[int]] = deque()
+    settling: Future[None] | None = None
+    done = settled = 0
+    try:
+        for job in itertools.chain(jobs, itertools.repeat(None)):
+            if job is not None:
+                waiting.append(pool.submit(job))
+            if job is not None and len(waiting) <= 4 * workers:
+                continue
+            if not waiting:
+                break
+            done += waiting.popleft().result()
+            if progress is not None:
+                progress(done, written.total)
+            if done - settled > SETTLE_BYTES and (settling is None or settling.done()):
+                settling, settled = disk.submit(written.settle), done
+        if settling is not None:
+            settling.result()
+    finally:
+        for executor in (pool, disk):
+            executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _shards(plan: Plan, output: str) -> dict[str, list[RawSpec]]:
+    """Path -> what goes there."""
+    checkpoint, limit = plan.checkpoint, plan.options.max_shard_bytes
+    stem = output.removesuffix(INDEX_SUFFIX).removesuffix(".safetensors")
+    if limit is not None:
+        groups = _by_size(plan.specs, limit)
+    elif output.endswith(INDEX_SUFFIX):
+        groups = [[spec for spec in plan.specs if checkpoint.holder[spec.key] is file] for file in checkpoint.files]
+    else:
+        groups = [list(plan.specs)]
+    if len(groups) == 1 and not output.endswith(INDEX_SUFFIX):
+        return {output: groups[0]}
+    return {shard_name(stem, n, len(groups)): group for n, group in enumerate(groups, 1)}
+
+
+def _by_size(specs: Sequence[RawSpec], limit: int) -> list[list[RawSpec]]:
+    groups: list[list[RawSpec]] = [[]]
+    size = 0
+    for spec in specs:
+        if groups[-1] and size + spec.bytes > limit:
+            groups.append([])
+            size = 0
+        groups[-1].append(spec)
+        size += spec.bytes
+    return groups
+
+
+def _index_path(output: str) -> str:
+    return output.removesuffix(INDEX_SUFFIX).removesuffix(".safetensors") + INDEX_SUFFIX
+
+
+def _write_index(file: NewFile, shards: Mapping[str, Sequence[RawSpec]], total: int) -> None:
+    places = {spec.key: os.path.basename(path) for path, specs in shards.items() for spec in specs}
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2, ensure_ascii=False)
+    file.write(text.encode(), 0)

@@ -1,0 +1,213 @@
+"""What a merge will write, decided from headers before a byte is: specs of every tensor, and what changes which."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection, Iterator, Mapping
+
+import torch
+
+from ..adapter_set import AdapterSet
+from ..adapters import Adapter
+from ..architectures import ARCHITECTURES
+from ..errors import MergeError, PlacementError, about_file
+from ..io import Checkpoint
+from ..io.writer import RawSpec
+from ..load import Identifying, load_adapter_set, outline_adapter_set, require_known
+from ..model_weights import ModelWeights, describe_weights
+from ..placement import Placed, Placement, place
+from .options import MergeOptions, Source
+from .storage import PLAIN, QUANTIZATION_METADATA, Scaling, companions, scaling_of, unmergeable
+from .weight import Piece, Weight
+
+__all__ = ["Plan", "make_plan"]
+
+_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Addition:
+    """Everything of one adapter file that is added."""
+
+    adapter_set: AdapterSet
+    pieces: Mapping[str, list[tuple[Placed, float]]]
+    """Weight key -> what changes it, and how strongly."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A merge, ready to run."""
+
+    checkpoint: Checkpoint
+    options: MergeOptions
+    specs: tuple[RawSpec, ...]
+    """Every tensor that will be written, in the base's order."""
+    computed: Collection[str]
+    """Weights that are read, changed or converted, and written; their scales with them."""
+    scalings: Mapping[str, Scaling]
+    """Weight key -> its scale, of those of `computed` that have one."""
+    additions: tuple[_Addition, ...]
+
+    @property
+    def copied(self) -> list[str]:
+        """Keys of tensors that are copied as they are."""
+        made = {*self.computed, *(s.key for s in self.scalings.values())}
+        return [spec.key for spec in self.specs if spec.key not in made]
+
+    @property
+    def changed(self) -> set[str]:
+        """Keys of the weights that some adapter changes."""
+        return {key for addition in self.additions for key in addition.pieces}
+
+    @property
+    def modules(self) -> list[int]:
+        """How many modules of each adapter file take part."""
+        return [len({p.module_path for ps in a.pieces.values() for p, _ in ps}) for a in self.additions]
+
+    @property
+    def dropped_metadata(self) -> set[str]:
+        """Metadata keys that would be wrong of what is written."""
+        return {QUANTIZATION_METADATA} if self.options.dtype is not None else set()
+
+    def weights(self) -> Iterator[Weight]:
+        """Each weight to compute, made ready one at a time: its factors in float32 on the device."""
+        stored = {spec.key: spec for spec in self.specs}
+        dtypes = {name: dtype for dtype, name in _NAMES.items()}
+        for key in self.computed:
+            file, info, scaling = self.checkpoint.holder[key], self.checkpoint.tensors[key], self.scalings.get(key)
+            rows = info.shape[0] if info.shape else 1
+            yield Weight(
+                key,
+                file,
+                rows,
+                torch.Size(info.shape).numel() // max(rows, 1),
+                tuple(self._pieces(key, rows)),
+                scaling,
+                None if scaling is None else self.checkpoint.holder[scaling.key].tensor(scaling.key),
+                dtypes.get(stored[key].dtype_name, file.dtype(key)),
+                self.options.dtype is None,
+                self.options.seed,
+                self.options.device,
+            )
+
+    def _pieces(self, key: str, rows: int) -> Iterator[Piece]:
+        for addition in self.additions:
+            for placed, strength in addition.pieces.get(key, []):
+                adapter: Adapter = placed.part(addition.adapter_set.adapters[placed.module_path])
+                adapter = adapter.to(self.options.device, torch.promote_types(adapter.dtype, torch.float32))
+                start, stop = placed.rows or (0, rows)
+                yield Piece(adapter, start, stop, strength, placed.module_path)
+
+
+def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: MergeOptions) -> Plan:
+    """Decide everything about a merge; the adapters' tensors are read, the base's are not.
+
+    Raises:
+        LycoError: the base, or an adapter, is bad or does not fit; all that does not is listed.
+    """
+    with about_file(checkpoint.path):
+        base = describe_weights(checkpoint.shapes)
+        if base.architecture is None:
+            raise PlacementError("its weights are those of no known model; expected a checkpoint of a known one")
+        refused = unmergeable(checkpoint, base.prefix)
+    additions = tuple(_addition(source, base, refused, options, checkpoint) for source in sources)
+    with about_file(checkpoint.path):
+        changed = {key for addition in additions for key in addition.pieces}
+        convert = options.dtype is not None
+        computed = [
+            key
+            for key, info in checkpoint.tensors.items()
+            if key in changed or (convert and key.startswith(base.prefix) and info.dtype in PLAIN)
+        ]
+        scalings = {key: scaling for key in computed if (scaling := scaling_of(checkpoint, key)) is not None}
+        if convert:
+            _require_plain(refused)
+        return Plan(
+            checkpoint, options, _specs(checkpoint, base, computed, scalings, options), computed, scalings, additions
+        )
+
+
+def _addition(
+    source: Source, base: ModelWeights, refused: Mapping[str, str], options: MergeOptions, checkpoint: Checkpoint
+) -> _Addition:
+    with about_file(source.path):
+        assert base.architecture is not None
+        paths = base.paths if base.layout == "comfyui" else None
+        telling: Identifying = {
+            "architecture": options.architecture,
+            "weights": paths,
+            "prefer": base.architecture.id,
+            "layout": base.layout,
+        }
+        outline = outline_adapter_set(source.path, **telling)
+        placement = _placed(require_known(outline), base, refused, options, checkpoint)
+        adapters = load_adapter_set(source.path, **telling)
+        names = {
+            placed: (placed.module_path, placed.key.removeprefix(base.prefix).removesuffix(".weight"))
+            for placed in placement.placed
+        }
+        pieces: dict[str, list[tuple[Placed, float]]] = {}
+        for placed, strength in options.selection.choose(names, placement.homeless).items():
+            if strength * source.strength != 0:
+                pieces.setdefault(placed.key, []).append((placed, strength * source.strength))
+        return _Addition(adapters, pieces)
+
+
+def _placed(
+    outline: AdapterSet, base: ModelWeights, refused: Mapping[str, str], options: MergeOptions, checkpoint: Checkpoint
+) -> Placement:
+    """Where an adapter goes; refused unless all of it that is wanted has a place that can be merged into."""
+    placement = place(outline, base.shapes, layout=base.layout, prefix=base.prefix)
+    unwanted = {path for path in placement.homeless if options.selection.strength(path) == 0}
+    placement = placement.without(unwanted)
+    targets = {p.key: p.module_path for p in (*placement.placed, *placement.misfits)}
+    bad = {key: refused[name] for key in targets if (name := _module(key, base.prefix)) in refused}
+    if not bad and placement.homeless and refused:
+        bad = {path: next(iter(refused.values())) for path in placement.homeless}
+    if bad:
+        key, title = next(iter(bad.items()))
+        raise MergeError(
+            f"{len(bad)} of its modules belong on weights of {os.path.basename(checkpoint.path)} that nothing can be "
+            f"merged into ({key}: {title}); merge into the bf16, fp16 or fp8 checkpoint that it was made from and "
+            "quantize the result, or load the adapter with Load LoHa/LoKr"
+        )
+    ours, theirs = ARCHITECTURES.get(outline.architecture or ""), base.architecture
+    if placement.homeless and not placement.placed and ours and theirs and ours is not theirs:
+        raise PlacementError(f"is an adapter for {ours.title}, the base is {theirs.title}; {placement.problem()}")
+    return placement.require_complete()
+
+
+def _module(key: str, prefix: str) -> str:
+    return key.removeprefix(prefix).removesuffix(".weight")
+
+
+def _require_plain(refused: Mapping[str, str]) -> None:
+    if refused:
+        path, title = next(iter(refused.items()))
+        raise MergeError(f"{path}: is stored as {title}, which --dtype cannot convert; leave --dtype out")
+
+
+def _specs(
+    checkpoint: Checkpoint,
+    base: ModelWeights,
+    computed: Collection[str],
+    scalings: Mapping[str, Scaling],
+    options: MergeOptions,
+) -> tuple[RawSpec, ...]:
+    """What will be written, in the base's order; another dtype takes scales and markers with it."""
+    dropped: set[str] = set()
+    if options.dtype is not None:
+        dropped = {name for key in scalings for name in companions(checkpoint, key)}
+        dropped |= {f"{base.prefix}scaled_fp8"} & checkpoint.holder.keys()
+    specs: list[RawSpec] = []
+    converted = set(computed) if options.dtype is not None else set[str]()
+    for key, info in checkpoint.tensors.items():
+        if key in dropped:
+            continue
+        if key in converted and options.dtype is not None:
+            size = torch.Size(info.shape).numel() * options.dtype.itemsize
+            specs.append(RawSpec(key, info.shape, _NAMES[options.dtype], size))
+        else:
+            specs.append(RawSpec(key, info.shape, info.dtype, info.bytes))
+    return tuple(specs)

@@ -1,0 +1,157 @@
+"""One weight of a checkpoint with everything that changes it: read, summed in float32 and rounded, by bands."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..adapters import Adapter
+from ..errors import LycoError, MergeError
+from ..io.reader import SafetensorsFile
+from .rounding import generator_for, largest, round_to
+from .storage import Scaling
+
+__all__ = ["BAND_BYTES", "Piece", "Weight"]
+
+BAND_BYTES = 2**24
+"""float32 bytes of one band: large enough that starting it costs nothing, small beside a gigabyte."""
+
+_own = threading.local()
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """An adapter on rows start:stop of a weight, at a strength."""
+
+    adapter: Adapter
+    start: int
+    stop: int
+    strength: float
+    module_path: str
+
+    @property
+    def unsplit(self) -> bool:
+        """Whether the adapter sees other rows than the weight has: (6, in) on Wan's modulation, (1, 6, in)."""
+        return self.adapter.shape[0] != self.stop - self.start
+
+    def add_to_(self, band: Tensor, first: int) -> None:
+        """Add what falls into `band`, rows of the weight from `first` on."""
+        if self.unsplit:
+            self.adapter.add_to_(band.view(self.adapter.flat_shape), self.strength)
+            return
+        low, high = max(self.start, first), min(self.stop, first + band.shape[0])
+        if low < high:
+            self.adapter.add_band_(band[low - first : high - first], low - self.start, self.strength)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A weight as (rows, columns): where it is read, what is added, and how it is stored again."""
+
+    key: str
+    file: SafetensorsFile
+    rows: int
+    columns: int
+    pieces: tuple[Piece, ...]
+    scaling: Scaling | None
+    scale: Tensor | None
+    """Of `scaling`, as the file has it."""
+    dtype: torch.dtype
+    """To store it in."""
+    keeps_scaling: bool
+    seed: int | None
+    device: str
+
+    def bands(self) -> Iterator[tuple[int, int]]:
+        """start:stop of bands; a weight under one scale is one band, computed twice."""
+        one = self.scaling is not None and self.keeps_scaling and self.scaling.whole
+        yield from [(0, self.rows)] if one else self._bands()
+
+    def stored(self, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
+        """(key, first byte, tensor) of what is to be written for a band; tensors hold until the next.
+
+        Raises:
+            LycoError: the file ended, or the result is out of its dtype's range.
+        """
+        try:
+            if self.scaling is None or not self.keeps_scaling:
+                yield self._plain(start, stop)
+            elif self.scaling.whole:
+                yield from self._under_one_scale(self.scaling)
+            else:
+                yield from self._under_scales(self.scaling, start, stop)
+        except LycoError as error:
+            if error.file is None and self.pieces:
+                raise type(error)(f"{self.key} ({self.pieces[0].module_path}): {error}") from None
+            raise
+
+    def _bands(self) -> list[tuple[int, int]]:
+        step = max(1, BAND_BYTES // (4 * max(self.columns, 1)))
+        if any(piece.unsplit for piece in self.pieces):
+            step = self.rows
+        return [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
+
+    def _plain(self, start: int, stop: int) -> tuple[str, int, Tensor]:
+        rounded = self._rounded(self._summed(start, stop), start)
+        return self.key, start * self.columns * self.dtype.itemsize, _on_processor(rounded)
+
+    def _under_scales(self, scaling: Scaling, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
+        values = self._summed(start, stop)
+        scale = scaling.fresh(values)
+        yield self._quantized(scaling, values, scale, start)
+        yield scaling.key, scaling.rows(start, stop)[0] * scaling.dtype.itemsize, _on_processor(scale)
+
+    def _under_one_scale(self, scaling: Scaling) -> Iterator[tuple[str, int, Tensor]]:
+        peak = max(largest(self._summed(*band)) for band in self._bands())
+        if not math.isfinite(peak):
+            raise MergeError("the weight holds NaN or infinite numbers; it cannot be scaled")
+        scale = scaling.of_peak(torch.tensor(peak, device=self.device))
+        for start, stop in self._bands():
+            yield self._quantized(scaling, self._summed(start, stop), scale, start)
+        yield scaling.key, 0, _on_processor(scale)
+
+    def _quantized(self, scaling: Scaling, values: Tensor, scale: Tensor, start: int) -> tuple[str, int, Tensor]:
+        rounded = self._rounded(scaling.divide_(values, scale), start)
+        return self.key, start * self.columns, _on_processor(rounded)
+
+    def _rounded(self, values: Tensor, start: int) -> Tensor:
+        generator = generator_for(self.seed, self.key, start, self.device)
+        if self.dtype == values.dtype:
+            return values
+        return round_to(values, self.dtype, generator, _scratch("narrow", self.dtype, values.shape, self.device))
+
+    def _summed(self, start: int, stop: int) -> Tensor:
+        """Rows start:stop in float32 (float64 if they are stored so) with everything added."""
+        source = self.file.dtype(self.key)
+        shape = torch.Size((stop - start, self.columns))
+        band = _scratch("stored", source, shape, "cpu", pinned=self.device != "cpu")
+        self.file.read_into(
+            band.view(-1).view(torch.uint8).numpy().data, self.key, start * self.columns * source.itemsize
+        )
+        wide = torch.float64 if source == torch.float64 else torch.float32
+        values = _scratch("wide", wide, shape, self.device).copy_(band, non_blocking=True)
+        if self.scaling is not None and self.scale is not None:
+            first, last = self.scaling.rows(start, stop)
+            self.scaling.multiply_(values, self.scale.view(-1)[first:last].to(self.device))
+        for piece in self.pieces:
+            piece.add_to_(values, start)
+        return values
+
+
+def _scratch(use: str, dtype: torch.dtype, shape: torch.Size, device: str, *, pinned: bool = False) -> Tensor:
+    """This thread's tensor for a use, in memory that it keeps: fresh memory costs more than the arithmetic."""
+    size = shape.numel() * dtype.itemsize
+    buffer: Tensor | None = getattr(_own, use, None)
+    if buffer is None or buffer.numel() < size or buffer.device != torch.device(device):
+        buffer = torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pinned)
+        setattr(_own, use, buffer)
+    return buffer[:size].view(dtype).view(shape)
+
+
+def _on_processor(tensor: Tensor) -> Tensor:
+    return tensor if tensor.device.type == "cpu" else tensor.cpu()
