@@ -82,7 +82,30 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--overwrite", action="store_true", help="replace what is there")
     convert.set_defaults(run=_convert)
 
-    for command in (inspect, delta, convert):
+    merge = commands.add_parser("merge", help="adapters into a checkpoint file")
+    merge.add_argument("--base", metavar="CHECKPOINT", required=True, help="a file, a shard, an index, or their folder")
+    merge.add_argument(
+        "--adapter",
+        metavar="FILE[@STRENGTH]",
+        action="append",
+        required=True,
+        dest="adapters",
+        help="an adapter, and how much of it [1]; may be given again",
+    )
+    merge.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write, or index of shards")
+    merge.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
+    merge.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
+    merge.add_argument(
+        "--block-strength", metavar="REGEX=N", action="append", default=[], help="multiplies the strength of these"
+    )
+    merge.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype [the base's]")
+    merge.add_argument("--stochastic", metavar="SEED", type=int, help="round stochastically instead of to the nearest")
+    merge.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
+    merge.add_argument("--max-shard-size", metavar="SIZE", help="split the output, e.g. 5GB")
+    merge.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    merge.set_defaults(run=_merge)
+
+    for command in (inspect, delta, convert, merge):
         command.add_argument(
             "--architecture", metavar="ID", help="the model family, where names and shapes fit several (e.g. wan)"
         )
@@ -151,6 +174,29 @@ def _convert(options: argparse.Namespace) -> None:
             failed += 1
     if failed:
         raise LycoError(f"{failed} of {len(sources)} files were not converted")
+
+
+def _merge(options: argparse.Namespace) -> None:
+    import torch
+
+    from .merge import MergeOptions, merge_checkpoint
+    from .merge.options import parse_size, parse_source
+    from .selection import Selection, parse_block_strength
+
+    strengths = [parse_block_strength(text) for text in options.block_strength]
+    asked = MergeOptions(
+        Selection.of(options.include, options.exclude, strengths),
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        seed=options.stochastic,
+        device=options.device,
+        max_shard_bytes=parse_size(options.max_shard_size) if options.max_shard_size else None,
+        architecture=options.architecture,
+    )
+    sources = [parse_source(text) for text in options.adapters]
+    made = merge_checkpoint(options.base, sources, options.output, asked, overwrite=options.overwrite)
+    for source, modules in zip(sources, made.modules, strict=True):
+        print(f"{source.path}: {modules} modules at strength {source.strength:g}")
+    print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e9:.2f} GB")
 
 
 def _sources(files: Sequence[str]) -> list[tuple[str, str]]:

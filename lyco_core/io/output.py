@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from ..errors import FileError, about_file
 from .positional import write_at
 
-__all__ = ["NewFile", "new_files", "refuse_existing", "require_space"]
+__all__ = ["NewFile", "new_files", "refuse_existing", "refuse_inputs", "require_space"]
 
 
 class NewFile:

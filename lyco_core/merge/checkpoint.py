@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 from collections import deque
@@ -26,9 +25,6 @@ __all__ = ["Merged", "merge_checkpoint"]
 
 COPY_BYTES = 2**23
 """Of what is copied as it is, at a time."""
-
-SETTLE_BYTES = 2**28
-"""After how much the disk is asked to write what it has: waiting for all of it at the end takes longer."""
 
 Progress = Callable[[int, int], None]
 Job = Callable[[], int]
@@ -91,7 +87,7 @@ def merge_checkpoint(
         index = _index_path(output) if len(paths) > 1 or output.endswith(".json") else None
         with new_files([*paths, *([index] if index else [])], overwrite=overwrite) as files:
             written = _Written(shards, dict(zip(paths, files, strict=False)), metadata)
-            _run(_jobs(plan, written), written, progress)
+            _run(_jobs(plan, written), written.total, progress)
             if index:
                 _write_index(files[-1], shards, written.total)
             checkpoint.require_unchanged()
@@ -106,7 +102,6 @@ class _Written:
     def __init__(
         self, shards: Mapping[str, Sequence[RawSpec]], files: Mapping[str, NewFile], metadata: Mapping[str, str]
     ) -> None:
-        self._files = tuple(files.values())
         self._places: dict[str, tuple[NewFile, int]] = {}
         self.total = 0
         for path, specs in shards.items():
@@ -123,11 +118,6 @@ class _Written:
         file, start = self._places[key]
         file.write(data, start + offset)
         return len(data)
-
-    def settle(self) -> None:
-        """Have the disk write what there is."""
-        for file in self._files:
-            file.settle()
 
 
 def _jobs(plan: Plan, written: _Written) -> Iterator[Job]:
@@ -157,33 +147,29 @@ def _copying(checkpoint: Checkpoint, key: str, offset: int, size: int, written: 
     return job
 
 
-def _run(jobs: Iterator[Job], written: _Written, progress: Progress | None) -> None:
-    """Do all jobs, as many at once as there are cores, while the disk writes; the first error ends the rest."""
+def _run(jobs: Iterator[Job], total: int, progress: Progress | None) -> None:
+    """Do all jobs, as many at once as there are cores; the first error ends the rest."""
     workers = min(os.cpu_count() or 1, 16)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each worker is one; more would take turns
-    pool, disk = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
+    pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[int]] = deque()
-    settling: Future[None] | None = None
-    done = settled = 0
-    try:
-        for job in itertools.chain(jobs, itertools.repeat(None)):
-            if job is not None:
-                waiting.append(pool.submit(job))
-            if job is not None and len(waiting) <= 4 * workers:
-                continue
-            if not waiting:
-                break
+    done = 0
+
+    def finish(left: int) -> None:
+        nonlocal done
+        while len(waiting) > left:
             done += waiting.popleft().result()
             if progress is not None:
-                progress(done, written.total)
-            if done - settled > SETTLE_BYTES and (settling is None or settling.done()):
-                settling, settled = disk.submit(written.settle), done
-        if settling is not None:
-            settling.result()
+                progress(done, total)
+
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            finish(4 * workers)
+        finish(0)
     finally:
-        for executor in (pool, disk):
-            executor.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
 

@@ -14,6 +14,7 @@ from ..architectures import ARCHITECTURES
 from ..errors import MergeError, PlacementError, about_file
 from ..io import Checkpoint
 from ..io.writer import RawSpec
+from ..layouts import LAYOUTS
 from ..load import Identifying, load_adapter_set, outline_adapter_set, require_known
 from ..model_weights import ModelWeights, describe_weights
 from ..placement import Placed, Placement, place
@@ -158,7 +159,10 @@ def _placed(
     outline: AdapterSet, base: ModelWeights, refused: Mapping[str, str], options: MergeOptions, checkpoint: Checkpoint
 ) -> Placement:
     """Where an adapter goes; refused unless all of it that is wanted has a place that can be merged into."""
-    placement = place(outline, base.shapes, layout=base.layout, prefix=base.prefix)
+    # Families share names, so the base may have been taken for a sister of the adapter's in another layout.
+    layouts = dict.fromkeys((base.layout, *LAYOUTS))
+    placements = (place(outline, base.shapes, layout=layout, prefix=base.prefix) for layout in layouts)
+    placement = max(placements, key=lambda placement: placement.modules)
     unwanted = {path for path in placement.homeless if options.selection.strength(path) == 0}
     placement = placement.without(unwanted)
     targets = {p.key: p.module_path for p in (*placement.placed, *placement.misfits)}

@@ -107,10 +107,10 @@ class Weight:
         yield scaling.key, scaling.rows(start, stop)[0] * scaling.dtype.itemsize, _on_processor(scale)
 
     def _under_one_scale(self, scaling: Scaling) -> Iterator[tuple[str, int, Tensor]]:
-        peak = max(largest(self._summed(*band)) for band in self._bands())
-        if not math.isfinite(peak):
+        peaks = [largest(self._summed(*band)) for band in self._bands()]
+        if not all(map(math.isfinite, peaks)):  # max() alone would pass over a NaN
             raise MergeError("the weight holds NaN or infinite numbers; it cannot be scaled")
-        scale = scaling.of_peak(torch.tensor(peak, device=self.device))
+        scale = scaling.of_peak(torch.tensor(max(peaks), device=self.device))
         for start, stop in self._bands():
             yield self._quantized(scaling, self._summed(start, stop), scale, start)
         yield scaling.key, 0, _on_processor(scale)
@@ -147,7 +147,7 @@ def _scratch(use: str, dtype: torch.dtype, shape: torch.Size, device: str, *, pi
     """This thread's tensor for a use, in memory that it keeps: fresh memory costs more than the arithmetic."""
     size = shape.numel() * dtype.itemsize
     buffer: Tensor | None = getattr(_own, use, None)
-    if buffer is None or buffer.numel() < size or buffer.device != torch.device(device):
+    if buffer is None or buffer.numel() < size or buffer.device.type != torch.device(device).type:
         buffer = torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pinned)
         setattr(_own, use, buffer)
     return buffer[:size].view(dtype).view(shape)
