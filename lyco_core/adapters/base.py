@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "working"]
 
-BAND_BYTES = 2**20
-"""Bytes of float32 that one band of a weight may take: about a core's L2 cache."""
+BAND_BYTES = 2**21
+"""Bytes of float32 that one band of a weight may take: a core's L2 cache and a share of the next."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from ..scratch import scratch
 from .base import Adapter, band_size, compute_dtype, working
 from .factors import low_rank, multiplies, require
 from .lora import LoRA
@@ -73,7 +74,7 @@ class LoHa(Adapter):
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         w1_a, w1_b, w2_a, w2_b = self.factors(compute_dtype(flat.dtype), flat.device)
         step = min(flat.shape[0], band_size(flat.shape[1]))
-        first, second = w1_b.new_empty((2, step, flat.shape[1])).unbind()
+        first, second = scratch("halves", (2, step, flat.shape[1]), w1_b.dtype, flat.device).unbind()
         for start in range(0, flat.shape[0], step):
             band = slice(start, start + step)
             with working(flat[band]) as target:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from ..scratch import scratch
 from .base import Adapter, band_size, compute_dtype, working
 from .factors import low_rank, matrix, multiplies, padded, require
 from .loha import LoHa
@@ -116,7 +117,9 @@ class LoKr(Adapter):
         step_l = min(out_l, lines if flat.dtype == dtype else max(1, 4 * lines // step_k))
         for k in range(0, out_k, step_k):
             part = a[k : k + step_k]
-            repeated = (part if b is None else part @ b).repeat(1, in_m)
+            product = part if b is None else part @ b
+            repeated = scratch("repeated", (part.shape[0], columns), dtype, flat.device)
+            repeated.view(-1, in_m, columns // in_m).copy_(product.unsqueeze(1))
             for row in range(0, out_l, step_l):
                 stretched = w1[row : row + step_l].repeat_interleave(columns // in_m, dim=1)
                 with working(blocks[row : row + step_l, k : k + step_k]) as target:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,9 @@ from ..errors import FileError, about_file
 from .positional import write_at
 
 __all__ = ["NewFile", "new_files", "refuse_existing", "refuse_inputs", "require_space"]
+
+WRITE_BYTES = 2**18
+"""At a time; halves the system's time of writing gigabytes, measured against writes of 16 MB."""
 
 
 class NewFile:
@@ -28,6 +32,7 @@ class NewFile:
         self._folder, name = os.path.split(os.path.abspath(path))
         self._hidden = os.path.join(self._folder, f".{name[:100]}.{secrets.token_hex(4)}.tmp")
         self._named = False
+        self._turn = threading.Lock()
         self.fd = self._open()
 
     def _open(self) -> int:
@@ -38,8 +43,18 @@ class NewFile:
         return os.open(self._hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
-        """Write all of `data` at byte `offset`; threads may write at once."""
-        write_at(self.fd, data, offset)
+        """Write all of `data` at byte `offset`; threads take turns.
+
+        Linux has one writer of a file at a time and lets the others spin, so waiting is cheaper. Of
+        large writes it makes large pages, which are seldom free and warm.
+        """
+        view = memoryview(data)
+        with self._turn:
+            for start in range(0, len(view), WRITE_BYTES):
+                write_at(self.fd, view[start : start + WRITE_BYTES], offset + start)
+        if hasattr(os, "posix_fadvise"):
+            # Linux begins to write such pages out, so that `settle` finds little left to wait for.
+            os.posix_fadvise(self.fd, offset, len(view), os.POSIX_FADV_DONTNEED)
 
     def settle(self) -> None:
         """Wait until everything that is written so far is on the disk."""

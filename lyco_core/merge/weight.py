@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from collections.abc import Iterator
 
 import torch
@@ -13,15 +12,14 @@ from torch import Tensor
 from ..adapters import Adapter
 from ..errors import LycoError, MergeError
 from ..io.reader import SafetensorsFile
+from ..scratch import scratch
 from .rounding import generator_for, largest, round_to
 from .storage import Scaling
 
 __all__ = ["BAND_BYTES", "Piece", "Weight"]
 
-BAND_BYTES = 2**24
-"""float32 bytes of one band: large enough that starting it costs nothing, small beside a gigabyte."""
-
-_own = threading.local()
+BAND_BYTES = 2**23
+"""float32 bytes of one band: large enough that starting it costs nothing; each of 16 workers holds two of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,34 +121,24 @@ class Weight:
         generator = generator_for(self.seed, self.key, start, self.device)
         if self.dtype == values.dtype:
             return values
-        return round_to(values, self.dtype, generator, _scratch("narrow", self.dtype, values.shape, self.device))
+        return round_to(values, self.dtype, generator, scratch("narrow", values.shape, self.dtype, self.device))
 
     def _summed(self, start: int, stop: int) -> Tensor:
         """Rows start:stop in float32 (float64 if they are stored so) with everything added."""
         source = self.file.dtype(self.key)
-        shape = torch.Size((stop - start, self.columns))
-        band = _scratch("stored", source, shape, "cpu", pinned=self.device != "cpu")
+        shape = (stop - start, self.columns)
+        band = scratch("stored", shape, source, pinned=self.device != "cpu")
         self.file.read_into(
             band.view(-1).view(torch.uint8).numpy().data, self.key, start * self.columns * source.itemsize
         )
         wide = torch.float64 if source == torch.float64 else torch.float32
-        values = _scratch("wide", wide, shape, self.device).copy_(band, non_blocking=True)
+        values = scratch("wide", shape, wide, self.device).copy_(band, non_blocking=True)
         if self.scaling is not None and self.scale is not None:
             first, last = self.scaling.rows(start, stop)
             self.scaling.multiply_(values, self.scale.view(-1)[first:last].to(self.device))
         for piece in self.pieces:
             piece.add_to_(values, start)
         return values
-
-
-def _scratch(use: str, dtype: torch.dtype, shape: torch.Size, device: str, *, pinned: bool = False) -> Tensor:
-    """This thread's tensor for a use, in memory that it keeps: fresh memory costs more than the arithmetic."""
-    size = shape.numel() * dtype.itemsize
-    buffer: Tensor | None = getattr(_own, use, None)
-    if buffer is None or buffer.numel() < size or buffer.device.type != torch.device(device).type:
-        buffer = torch.empty(size, dtype=torch.uint8, device=device, pin_memory=pinned)
-        setattr(_own, use, buffer)
-    return buffer[:size].view(dtype).view(shape)
 
 
 def _on_processor(tensor: Tensor) -> Tensor:
