@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from .errors import SelectionError, shorten
+from .placement import Placed, Placement
 
-__all__ = ["EVERYTHING", "Selection", "parse_block_strength"]
+__all__ = ["EVERYTHING", "Selection", "names_of", "parse_block_strength", "wanted", "weight_path"]
 
 T = TypeVar("T")
 
@@ -97,6 +98,23 @@ class Selection:
 
 EVERYTHING = Selection()
 """Every module, at the file's strength."""
+
+
+def weight_path(key: str, prefix: str) -> str:
+    """A weight's key without the model's prefix and `.weight`."""
+    return key.removeprefix(prefix).removesuffix(".weight")
+
+
+def names_of(placed: Placed, prefix: str) -> tuple[str, str]:
+    """What a module goes by: its path in the file, and its weight's in a model whose keys begin with `prefix`."""
+    return placed.module_path, weight_path(placed.key, prefix)
+
+
+def wanted(placement: Placement, selection: Selection, prefix: str) -> Placement:
+    """Without what has no place, or does not fit, where it takes no part anyway."""
+    names = {path: (path,) for path in placement.homeless}
+    names |= {m.module_path: (m.module_path, weight_path(m.key, prefix)) for m in placement.misfits}
+    return placement.without({path for path, several in names.items() if selection.strength(*several) == 0})
 
 
 def parse_block_strength(text: str) -> tuple[str, float]:

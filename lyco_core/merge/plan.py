@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Collection, Iterator, Mapping
 
 import torch
 
-from ..adapter_set import AdapterSet
 from ..adapters import Adapter
-from ..architectures import ARCHITECTURES
 from ..errors import MergeError, PlacementError, about_file
 from ..io import Checkpoint
 from ..io.writer import RawSpec
-from ..layouts import LAYOUTS
-from ..load import Identifying, load_adapter_set, outline_adapter_set, require_known
 from ..model_weights import ModelWeights, describe_weights
-from ..placement import Placed, Placement, place
+from .additions import Addition, add_file
 from .options import MergeOptions, Source
 from .storage import PLAIN, QUANTIZATION_METADATA, Scaling, companions, scaling_of, unmergeable
 from .weight import Piece, Weight
@@ -25,15 +20,6 @@ from .weight import Piece, Weight
 __all__ = ["Plan", "make_plan"]
 
 _NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Addition:
-    """Everything of one adapter file that is added."""
-
-    adapter_set: AdapterSet
-    pieces: Mapping[str, list[tuple[Placed, float]]]
-    """Weight key -> what changes it, and how strongly."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +34,7 @@ class Plan:
     """Weights that are read, changed or converted, and written; their scales with them."""
     scalings: Mapping[str, Scaling]
     """Weight key -> its scale, of those of `computed` that have one."""
-    additions: tuple[_Addition, ...]
+    additions: tuple[Addition, ...]
 
     @property
     def copied(self) -> list[str]:
@@ -112,7 +98,7 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
         if base.architecture is None:
             raise PlacementError("its weights are those of no known model; expected a checkpoint of a known one")
         refused = unmergeable(checkpoint, base.prefix)
-    additions = tuple(_addition(source, base, refused, options, checkpoint) for source in sources)
+    additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):
         changed = {key for addition in additions for key in addition.pieces}
         convert = options.dtype is not None
@@ -127,63 +113,6 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
         return Plan(
             checkpoint, options, _specs(checkpoint, base, computed, scalings, options), computed, scalings, additions
         )
-
-
-def _addition(
-    source: Source, base: ModelWeights, refused: Mapping[str, str], options: MergeOptions, checkpoint: Checkpoint
-) -> _Addition:
-    with about_file(source.path):
-        assert base.architecture is not None
-        paths = base.paths if base.layout == "comfyui" else None
-        telling: Identifying = {
-            "architecture": options.architecture,
-            "weights": paths,
-            "prefer": base.architecture.id,
-            "layout": base.layout,
-        }
-        outline = outline_adapter_set(source.path, **telling)
-        placement = _placed(require_known(outline), base, refused, options, checkpoint)
-        adapters = load_adapter_set(source.path, **telling)
-        names = {
-            placed: (placed.module_path, placed.key.removeprefix(base.prefix).removesuffix(".weight"))
-            for placed in placement.placed
-        }
-        pieces: dict[str, list[tuple[Placed, float]]] = {}
-        for placed, strength in options.selection.choose(names, placement.homeless).items():
-            if strength * source.strength != 0:
-                pieces.setdefault(placed.key, []).append((placed, strength * source.strength))
-        return _Addition(adapters, pieces)
-
-
-def _placed(
-    outline: AdapterSet, base: ModelWeights, refused: Mapping[str, str], options: MergeOptions, checkpoint: Checkpoint
-) -> Placement:
-    """Where an adapter goes; refused unless all of it that is wanted has a place that can be merged into."""
-    # Families share names, so the base may have been taken for a sister of the adapter's in another layout.
-    layouts = dict.fromkeys((base.layout, *LAYOUTS))
-    placements = (place(outline, base.shapes, layout=layout, prefix=base.prefix) for layout in layouts)
-    placement = max(placements, key=lambda placement: placement.modules)
-    unwanted = {path for path in placement.homeless if options.selection.strength(path) == 0}
-    placement = placement.without(unwanted)
-    targets = {p.key: p.module_path for p in (*placement.placed, *placement.misfits)}
-    bad = {key: refused[name] for key in targets if (name := _module(key, base.prefix)) in refused}
-    if not bad and placement.homeless and refused:
-        bad = {path: next(iter(refused.values())) for path in placement.homeless}
-    if bad:
-        key, title = next(iter(bad.items()))
-        raise MergeError(
-            f"{len(bad)} of its modules belong on weights of {os.path.basename(checkpoint.path)} that nothing can be "
-            f"merged into ({key}: {title}); merge into the bf16, fp16 or fp8 checkpoint that it was made from and "
-            "quantize the result, or load the adapter with Load LoHa/LoKr"
-        )
-    ours, theirs = ARCHITECTURES.get(outline.architecture or ""), base.architecture
-    if placement.homeless and not placement.placed and ours and theirs and ours is not theirs:
-        raise PlacementError(f"is an adapter for {ours.title}, the base is {theirs.title}; {placement.problem()}")
-    return placement.require_complete()
-
-
-def _module(key: str, prefix: str) -> str:
-    return key.removeprefix(prefix).removesuffix(".weight")
 
 
 def _require_plain(refused: Mapping[str, str]) -> None:
