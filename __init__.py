@@ -16,9 +16,11 @@ async def comfy_entrypoint():
     from .nodes.convert_adapter import ConvertAdapter
     from .nodes.inspect_adapter import InspectAdapter
     from .nodes.load_adapter import LoadAdapter
+    from .nodes.merge_adapter import MergeAdapter
+    from .nodes.merge_checkpoint import MergeCheckpoint
 
     class LycoExtension(ComfyExtension):
         async def get_node_list(self):
-            return [LoadAdapter, ConvertAdapter, InspectAdapter]
+            return [LoadAdapter, MergeAdapter, MergeCheckpoint, ConvertAdapter, InspectAdapter]
 
     return LycoExtension()

@@ -58,8 +58,8 @@ class ConvertAdapter(io.ComfyNode):
                 ),
             ],
             outputs=[
-                # io.Combo.Output fits no combo in 0.3.64: its type there is its own list of options.
-                io.Custom("COMBO").Output(display_name="adapter", tooltip="The new file's name, for the next node."),
+                # A combo of an older node is a list of names to ComfyUI, which no type but this one fits.
+                io.AnyType.Output(display_name="adapter", tooltip="The new file's name, for the next node."),
                 io.String.Output(display_name="report", tooltip="How the modules came to be, sizes, and errors."),
             ],
         )

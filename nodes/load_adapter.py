@@ -21,14 +21,7 @@ class LoadAdapter(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
                 io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-100.0,
-                    max=100.0,
-                    step=0.01,
-                    tooltip="How much of the change is added. 1 is what was trained, 0 nothing, below 0 the opposite.",
-                ),
+                host.strength_input(),
                 host.known(
                     io.Combo.Input,
                     "on_partial_match",
@@ -40,6 +33,7 @@ class LoadAdapter(io.ComfyNode):
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."
                 ),
+                *host.selection_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model with the adapter."),
@@ -53,6 +47,10 @@ class LoadAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
-    def execute(cls, model, adapter, strength, on_partial_match="error", clip=None):
-        loaded = host.load_onto(model, clip, adapter, strength, partial=on_partial_match == "warn")
+    def execute(
+        cls, model, adapter, strength, on_partial_match="error", clip=None, include="", exclude="", block_strengths=""
+    ):
+        selection = host.selection(include, exclude, block_strengths)
+        partial = on_partial_match == "warn"
+        loaded = host.load_onto(model, clip, adapter, strength, partial=partial, selection=selection)
         return io.NodeOutput(loaded.model, loaded.clip, loaded.report)

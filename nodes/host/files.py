@@ -1,8 +1,9 @@
-"""Adapter files in ComfyUI's models folders, and the last ones that were read."""
+"""Files in ComfyUI's folders: adapters, the last ones that were read, and where new files go."""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 
@@ -36,12 +37,35 @@ def adapter_path(name: str) -> str:
 
 
 def fingerprint(name: str | None) -> tuple | None:
-    """What changes when the file does: path, inode, time and size. A linked name is not known yet: None."""
+    """What changes when the file does. A linked name is not known yet: None."""
     if name is None:
         return None
-    path = adapter_path(name)
+    return stamp(adapter_path(name))
+
+
+def stamp(path: str) -> tuple:
+    """Path, inode, time and size."""
     status = os.stat(path)
     return path, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def output_path(folder: str, filename: str) -> tuple[str, str]:
+    """(name for the loaders, path) of a new file in output/`folder`, which is made.
+
+    Raises:
+        FileError: `filename` leads elsewhere, or the loaders would take another file of this name.
+    """
+    if not re.fullmatch(r"[^/\\\\:*?\"<>|\x00-\x1f]+", filename) or filename.startswith(".") or len(filename) > 200:
+        raise FileError(f"{filename!r}: expected a plain file name, without folders, for output/{folder}")
+    name = filename if filename.endswith(".safetensors") else f"{filename}.safetensors"
+    path = os.path.join(folder_paths.get_output_directory(), folder, name)
+    taken = folder_paths.get_full_path(folder, name)
+    if taken is not None and os.path.abspath(taken) != os.path.abspath(path):
+        raise FileError(
+            f"{name}: models/{folder} has a file of this name, which the loaders would take; choose another"
+        )
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return name, path
 
 
 def cached_adapter_set(name: str) -> AdapterSet:

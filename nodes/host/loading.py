@@ -11,7 +11,8 @@ from ...lyco_core.architectures import ARCHITECTURES, identify
 from ...lyco_core.errors import PlacementError, about_file
 from ...lyco_core.inspect import describe_match, inspect_file
 from ...lyco_core.model_weights import ModelWeights, describe_weights
-from ...lyco_core.placement import Placement, place
+from ...lyco_core.placement import Placed, Placement, place
+from ...lyco_core.selection import EVERYTHING, Selection, names_of, wanted, weight_path
 from .files import adapter_path, cached_adapter_set
 from .patch import LycoPatch
 from .stock import StockMatch, match_by_names, put, weight_key
@@ -28,7 +29,7 @@ class Loaded:
     report: str
 
 
-def load_onto(model, clip, name: str, strength: float, *, partial: bool) -> Loaded:
+def load_onto(model, clip, name: str, strength: float, *, partial: bool, selection: Selection = EVERYTHING) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
     Args:
@@ -36,24 +37,21 @@ def load_onto(model, clip, name: str, strength: float, *, partial: bool) -> Load
         clip: a CLIP, or None.
         name: of a file in models/loras.
         partial: apply what matches and warn about the rest, instead of refusing.
+        selection: which modules, and how strongly beside `strength`.
 
     Raises:
-        LycoError: the file is bad, or does not fit (all of it, unless `partial`).
+        LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
     with about_file(adapter_path(name)):
-        match = match_model(name, model, clip)
-        patches = match.patches
-        if not patches:
-            raise PlacementError(match.left_out or "holds nothing that changes this model")
-        if match.left_out and not partial:
-            raise PlacementError(match.left_out)
-        if match.left_out:
-            log.warning("%s: %s", name, match.left_out)
+        match = match_model(name, model, clip, selection)
+        groups = match.require(partial=partial)
         if strength == 0:
             return Loaded(model, clip, f"{name}: strength 0, nothing is applied")
-        patched, patched_clip = _add(model, clip, patches, strength)
+        patched, patched_clip = model.clone(), None if clip is None else clip.clone()
+        for multiplier, patches in groups.items():
+            _add(patched, patched_clip, patches, strength * multiplier)
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
-    return Loaded(patched, patched_clip, "\n".join([match.headline(name, strength), *match.lines()]))
+    return Loaded(patched, patched_clip, "\n".join([match.headline(strength), *match.lines()]))
 
 
 def inspect(name: str, model=None) -> str:
@@ -70,25 +68,55 @@ def inspect(name: str, model=None) -> str:
 class Match:
     """Everything in a file, and where on a model it goes."""
 
+    name: str
+    """The file's, in models/loras."""
     placement: Placement
     rest: StockMatch
     left_out: str
     """What has no place and why, in one line; empty if everything has."""
+    prefix: str
+    """What the keys of the model's weights begin with."""
+    selection: Selection
+
+    def require(self, *, partial: bool) -> dict[float, dict]:
+        """What `add_patches` takes, by what the strength is to be multiplied with.
+
+        Raises:
+            PlacementError: something has no place, unless `partial`; or nothing has.
+            SelectionError: a pattern matches nothing, or nothing is left.
+        """
+        patches = self.patches
+        if not patches or (self.left_out and not partial):
+            raise PlacementError(self.left_out or "holds nothing that changes this model")
+        if self.left_out:
+            log.warning("%s: %s", self.name, self.left_out)
+        names = {
+            target: (weight_path(weight_key(target), self.prefix), *getattr(patch, "loaded_keys", ()))
+            for target, patch in patches.items()
+        }
+        for placed in self.placement.placed:
+            names[place_of(placed)] = names_of(placed, self.prefix)
+        groups: dict[float, dict] = {}
+        for target, strength in self.selection.choose(names, self.placement.adapter_set.adapters).items():
+            groups.setdefault(strength, {})[target] = patches[target]
+        return groups
 
     @property
     def patches(self) -> dict:
-        """What `add_patches` takes."""
+        """All that has a place, selected or not: weight key, or (key, rows) -> patch."""
         patches = our_patches(self.placement)
         for target, patch in self.rest.patches.items():
             put(patches, target, patch, str(weight_key(target)))
         return patches
 
-    def headline(self, name: str, strength: float) -> str:
+    def headline(self, strength: float) -> str:
         """The file, its family, its algorithms."""
         found = self.placement.adapter_set
         family = ARCHITECTURES.get(found.architecture or "")
         kinds = ", ".join(f"{count} {ALGORITHMS[algorithm].title}" for algorithm, count in found.algorithms.items())
-        return ", ".join(filter(None, [f"{name}: {family.title}" if family else name, kinds, f"strength {strength:g}"]))
+        return ", ".join(
+            filter(None, [f"{self.name}: {family.title}" if family else self.name, kinds, f"strength {strength:g}"])
+        )
 
     def lines(self) -> list[str]:
         """How much matched, by which names, and what did not."""
@@ -104,14 +132,15 @@ class Match:
         return lines
 
 
-def match_model(name: str, model, clip) -> Match:
+def match_model(name: str, model, clip, selection: Selection = EVERYTHING) -> Match:
     """Find the place of everything in a file; nothing is changed."""
     weights = model_weights(model)
     prefer = weights.architecture.id if weights.architecture else None
     adapters = identify(cached_adapter_set(name), weights=weights.paths, prefer=prefer)
-    placement = place(adapters, weights.shapes, prefix=weights.prefix)
+    placement = wanted(place(adapters, weights.shapes, prefix=weights.prefix), selection, weights.prefix)
     rest = match_by_names(placement, model, clip, weights.shapes)
-    return Match(placement, rest, problem(placement, rest, weights, with_clip=clip is not None))
+    left_out = problem(placement, rest, weights, with_clip=clip is not None)
+    return Match(name, placement, rest, left_out, weights.prefix, selection)
 
 
 def model_weights(model) -> ModelWeights:
@@ -127,21 +156,21 @@ def our_patches(placement: Placement) -> dict:
     for piece in placement.placed:
         prefix = placement.adapter_set.prefixes[piece.module_path]
         patch = LycoPatch.of(piece.part(placement.adapter_set.adapters[piece.module_path]), prefix)
-        rows = piece.rows
-        put(patches, piece.key if rows is None else (piece.key, (0, rows[0], rows[1] - rows[0])), patch, prefix)
+        put(patches, place_of(piece), patch, prefix)
     return patches
 
 
-def _add(model, clip, patches: dict, strength: float) -> tuple:
-    patched = model.clone()
+def place_of(piece: Placed):
+    """A place as `add_patches` spells it."""
+    return piece.key if piece.rows is None else (piece.key, (0, piece.rows[0], piece.rows[1] - piece.rows[0]))
+
+
+def _add(patched, patched_clip, patches: dict, strength: float) -> None:
     taken = set(patched.add_patches(patches, strength))
-    patched_clip = None
-    if clip is not None:
-        patched_clip = clip.clone()
+    if patched_clip is not None:
         taken |= set(patched_clip.add_patches(patches, strength))
     if lost := patches.keys() - taken:
         raise PlacementError(f"ComfyUI did not take {len(lost)} patches, e.g. {next(iter(lost))}; nothing was applied")
-    return patched, patched_clip
 
 
 def problem(placement: Placement, rest: StockMatch, weights: ModelWeights, *, with_clip: bool) -> str:

@@ -1,8 +1,12 @@
-"""Node schemas for every ComfyUI that the pack runs in."""
+"""What the nodes' schemas share, and how they fit every ComfyUI that the pack runs in."""
 
 from __future__ import annotations
 
 import inspect
+
+from comfy_api.latest import io
+
+from ...lyco_core.selection import Selection, parse_block_strength
 
 
 def known(cls, *positional, **named):
@@ -12,3 +16,41 @@ def known(cls, *positional, **named):
     """
     accepted = inspect.signature(cls).parameters
     return cls(*positional, **{name: value for name, value in named.items() if name in accepted})
+
+
+def strength_input():
+    """How much of an adapter is added."""
+    return io.Float.Input(
+        "strength",
+        default=1.0,
+        min=-100.0,
+        max=100.0,
+        step=0.01,
+        tooltip="How much of the change is added. 1 is what was trained, 0 nothing, below 0 the opposite.",
+    )
+
+
+def selection_inputs() -> list:
+    """Which modules take part, and how strongly: one regular expression a line."""
+    tips = {
+        "include": "Only modules whose whole name matches one of these regular expressions, one a line; empty: all.",
+        "exclude": "No modules whose whole name matches one of these regular expressions, one a line.",
+        "block_strengths": (
+            "PATTERN=NUMBER, one a line, multiplies the strength of what matches; of several the last counts. "
+            r"Example: double_blocks\.(\d|1\d)\..*=0.5"
+        ),
+    }
+    return [
+        known(io.String.Input, name, default="", multiline=True, optional=True, tooltip=tip, advanced=True)
+        for name, tip in tips.items()
+    ]
+
+
+def selection(include: str, exclude: str, block_strengths: str) -> Selection:
+    """The widgets' lines as a selection. Raises `SelectionError` for a line that is none."""
+    return Selection.of(lines(include), lines(exclude), map(parse_block_strength, lines(block_strengths)))
+
+
+def lines(text: str) -> list[str]:
+    """The lines that are not empty."""
+    return [line.strip() for line in text.splitlines() if line.strip()]

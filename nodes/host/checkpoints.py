@@ -1,0 +1,84 @@
+"""Adapters into a checkpoint file of the models folders: a new file under output, streamed."""
+
+from __future__ import annotations
+
+import os
+
+import comfy.model_management
+import folder_paths
+import torch
+
+from ...lyco_core.errors import FileError
+from ...lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from ...lyco_core.merge.options import parse_source
+from ...lyco_core.selection import Selection
+from .files import adapter_path, output_path, stamp
+from .progress import Progress
+from .schema import lines
+
+FOLDERS = ("diffusion_models", "checkpoints")
+"""Of the models folders, those that hold bases; what is merged goes to the one of its name under output."""
+
+
+def checkpoint_names() -> list[str]:
+    """`folder/name` of each safetensors file that could be a base."""
+    return [
+        f"{folder}/{name}"
+        for folder in FOLDERS
+        for name in folder_paths.get_filename_list(folder)
+        if name.endswith((".safetensors", ".sft"))
+    ]
+
+
+def checkpoint_fingerprint(choice: str | None) -> tuple | None:
+    """What changes when the base does. A linked name is not known yet: None."""
+    return None if choice is None else stamp(checkpoint_path(choice))
+
+
+def checkpoint_path(choice: str) -> str:
+    """The path of a choice of `checkpoint_names`. Raises `FileError` for anything else."""
+    folder, _, name = choice.partition("/")
+    path = folder_paths.get_full_path(folder, name) if folder in FOLDERS else None
+    if path is None:
+        raise FileError(f"{choice!r}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
+    return path
+
+
+def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, float]]:
+    """(name, strength) of the chosen adapter, and of each line `NAME` or `NAME@STRENGTH` of `more`."""
+    found = [(adapter, strength)]
+    for line in lines(more):
+        known = folder_paths.get_full_path("loras", line) is not None
+        source = Source(line) if known else parse_source(line)
+        found.append((str(source.path), source.strength))
+    return found
+
+
+def merge_options(selection: Selection, *, dtype: str, rounding_seed: int, gpu: bool) -> MergeOptions:
+    """The widgets' values; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
+    return MergeOptions(
+        selection,
+        dtype=getattr(torch, dtype) if dtype != "as it is" else None,
+        seed=rounding_seed if rounding_seed >= 0 else None,
+        device=str(comfy.model_management.get_torch_device()) if gpu else "cpu",
+    )
+
+
+def merge_files(
+    base: str, adapters: list[tuple[str, float]], options: MergeOptions, filename: str, *, overwrite: bool
+) -> tuple[str, str]:
+    """Merge files of models/loras into one of `checkpoint_names`; (the new file's name, what was done).
+
+    Raises:
+        LycoError: a file is bad or does not fit, or the name is taken or no name.
+    """
+    folder = base.partition("/")[0]
+    path = checkpoint_path(base)
+    sources = [Source(adapter_path(name), strength) for name, strength in adapters]
+    stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
+    name, output = output_path(folder, filename or "_".join(stems)[:150])
+    made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
+    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e9:.2f} GB"]
+    for (adapter, strength), modules in zip(adapters, made.modules, strict=True):
+        lines.append(f"{adapter}: {modules} modules at strength {strength:g}")
+    return name, "\n".join(lines)

@@ -1,0 +1,120 @@
+"""Adapters into a ComfyUI model: a model of its own, whose changed weights are the sums."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+
+import comfy.lora
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...lyco_core.errors import MergeError, about_file
+from ...lyco_core.selection import EVERYTHING, Selection
+from .files import adapter_path
+from .loading import Loaded, match_model
+from .progress import Progress
+from .stock import weight_key
+from .weights import read_weight, require_mergeable, write_weight
+
+
+def merge_onto(model, name: str, strength: float, *, selection: Selection = EVERYTHING) -> Loaded:
+    """A model like `model` with the file's adapters in its weights; `model` stays as it is.
+
+    Weights that nothing changes are shared with it. The sums are float32, rounded once to the
+    nearest number of each weight's dtype. Patches that `model` holds stay patches.
+
+    Args:
+        model: a ModelPatcher; it is unloaded, so that its weights are its own.
+        name: of a file in models/loras.
+
+    Raises:
+        LycoError: the file is bad or does not fit, or a weight is stored in a way that nothing
+            can be merged into.
+    """
+    with about_file(adapter_path(name)):
+        match = match_model(name, model, None, selection)
+        groups = match.require(partial=False)
+        if strength == 0:
+            return Loaded(model, None, f"{name}: strength 0, nothing is merged")
+        source = standing(model)
+        changes = patches_by_weight(source, groups, strength)
+        unload(source)
+        for key in changes:
+            require_mergeable(source.model, key)
+        with torch.inference_mode(False), torch.no_grad():
+            merged = twin(source)
+            progress = Progress()
+            for done, (key, patches) in enumerate(changes.items()):
+                progress(done, len(changes))
+                values = read_weight(merged.model, key, source.load_device)
+                values = comfy.lora.calculate_weight(patches, values, key, intermediate_dtype=torch.float32)
+                write_weight(merged.model, key, values)
+    report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged"]
+    return Loaded(merged, None, "\n".join(report))
+
+
+def patches_by_weight(model, groups: dict[float, dict], strength: float) -> dict[str, list]:
+    """Weight key -> its patches as ComfyUI's arithmetic takes them, spelt by a patcher that has no others."""
+    clean = model.clone()
+    clean.patches = {}
+    for multiplier, patches in groups.items():
+        clean.add_patches(patches, strength * multiplier)
+    wanted = {weight_key(target) for patches in groups.values() for target in patches}
+    if lost := wanted - clean.patches.keys():
+        raise MergeError(f"ComfyUI did not take patches for {len(lost)} weights, e.g. {min(lost)}; nothing was merged")
+    return clean.patches
+
+
+def standing(model):
+    """`model`, or the same with weights that stay in memory, where ComfyUI streams them from the file."""
+    if not getattr(model, "is_dynamic", lambda: False)():
+        return model
+    try:
+        return model.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise MergeError(
+            f"ComfyUI streams this model's weights and cannot load them otherwise ({error}); start it with "
+            "--disable-dynamic-vram, or use Merge into Checkpoint File"
+        ) from error
+
+
+def unload(model) -> None:
+    """Take the model and its clones off the device, and every patch off its weights."""
+    loaded = comfy.model_management.current_loaded_models
+    others = [entry for entry in loaded if entry.model is None or not model.is_clone(entry.model)]
+    if len(others) < len(loaded):
+        comfy.model_management.free_memory(1e30, model.load_device, others)
+    if model.backup:
+        raise MergeError("ComfyUI did not take the patches off the model's weights; run the prompt again")
+
+
+def twin(model):
+    """A ModelPatcher over a copy of the model that shares all weights with it, each in a Parameter of its own."""
+    memo: dict[int, object] = {id(model.model.model_config): model.model.model_config}
+    for tensor in (*model.model.parameters(), *model.model.buffers()):
+        memo[id(tensor)] = sharing(tensor)
+    copied = model.clone()
+    # `current_patcher` would take the patcher along, and with it whatever that holds.
+    patcher, model.model.current_patcher = model.model.current_patcher, None
+    try:
+        copied.model = copy.deepcopy(model.model, memo)
+    finally:
+        model.model.current_patcher = patcher
+    copied.parent = None
+    copied.backup, copied.object_patches_backup, copied.hook_backup = {}, {}, {}
+    for name in ("backup_buffers", "pinned"):  # 0.28
+        if hasattr(copied, name):
+            setattr(copied, name, type(getattr(copied, name))())
+    # What was merged is in no file that ComfyUI could load again, and no clone of the original has it.
+    copied.cached_patcher_init = None
+    copied.clone_base_uuid = uuid.uuid4()
+    return copied
+
+
+def sharing(tensor: Tensor) -> Tensor:
+    """Another tensor object on the same memory."""
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(tensor.detach(), requires_grad=False)
+    return tensor.detach()

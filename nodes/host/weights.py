@@ -1,0 +1,78 @@
+"""One weight of a ComfyUI model as numbers, and back into the form in which the model holds it."""
+
+from __future__ import annotations
+
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...lyco_core.errors import MergeError
+from ...lyco_core.merge.rounding import largest, round_to
+
+__all__ = ["read_weight", "require_mergeable", "write_weight"]
+
+SCALED_FLOAT8 = ("TensorCoreFP8Layout", "TensorCoreFP8E4M3Layout", "TensorCoreFP8E5M2Layout")
+"""ComfyUI's layouts of quantized weights that are float8 under one scale."""
+
+
+def require_mergeable(model, key: str) -> None:
+    """Raise `MergeError` unless numbers can be added to what the model holds."""
+    weight = comfy.utils.get_attr(model, key)
+    layout = layout_of(weight)
+    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.is_floating_point()
+    if layout not in SCALED_FLOAT8 and (layout or not plain):
+        # city96's GGUF loader keeps the format's name in `tensor_type`.
+        what = layout or getattr(weight, "tensor_type", None) or f"{type(weight).__name__} of {weight.dtype}"
+        raise MergeError(
+            f"{key}: is stored as {what}, which nothing can be merged into; load the model's bf16, fp16 or fp8 file, "
+            "or use Load LoHa/LoKr, which changes no weight"
+        )
+
+
+def read_weight(model, key: str, device: torch.device) -> Tensor:
+    """A float32 copy on `device`, its scale applied."""
+    weight = comfy.utils.get_attr(model, key)
+    if layout_of(weight) is not None:
+        return weight.dequantize().to(device, torch.float32)
+    values = weight.to(device, torch.float32, copy=True)
+    scale = scale_of(model, key)
+    return values if scale is None else values.mul_(scale.to(values))
+
+
+def write_weight(model, key: str, values: Tensor) -> None:
+    """Replace a weight by float32 `values`, rounded to the nearest of its dtype under a fresh scale.
+
+    Raises:
+        MergeError: a number is out of the dtype's range.
+    """
+    weight = comfy.utils.get_attr(model, key)
+    values = values.to(weight.device)
+    if layout_of(weight) is not None:
+        stored = weight.requantize_from_float(values, scale="recalculate", stochastic_rounding=0)
+        comfy.utils.set_attr_param(model, key, stored.to(weight.dtype))
+        return
+    if (scale := scale_of(model, key)) is not None:
+        limit = torch.finfo(weight.dtype).max
+        scale = torch.full_like(scale, max(largest(values) / limit, 1e-8))
+        comfy.utils.set_attr_param(model, scale_key(key), scale)
+        values = values.div_(scale.to(values)).clamp_(-limit, limit)
+    try:
+        comfy.utils.set_attr_param(model, key, round_to(values, weight.dtype))
+    except MergeError as error:
+        raise MergeError(f"{key}: {error}") from None
+
+
+def layout_of(weight: Tensor) -> str | None:
+    """The name of a quantized tensor's layout (0.28), or None."""
+    return getattr(weight, "_layout_cls", None)
+
+
+def scale_key(key: str) -> str:
+    """Where 0.3.64 keeps the scale of a float8 weight."""
+    return f"{key.rpartition('.')[0]}.scale_weight"
+
+
+def scale_of(model, key: str) -> Tensor | None:
+    """That scale, or None: ComfyUI 0.28 has quantized tensors instead."""
+    module = comfy.utils.get_attr(model, key.rpartition(".")[0])
+    return getattr(module, "scale_weight", None)

@@ -1,0 +1,41 @@
+"""*Merge into Model*: adapters into the weights themselves."""
+
+from comfy_api.latest import io
+
+from . import host
+
+
+class MergeAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return host.known(
+            io.Schema,
+            node_id="LycoMergeAdapter",
+            display_name="Merge into Model",
+            category="model/loaders/lyco",
+            description=(
+                "Adds a LoHa, LoKr or LoRA to the model's weights themselves, rounded once. Sampling afterwards costs "
+                "nothing extra, and Save Model writes the result in the model's own dtype. Chain it for several files."
+            ),
+            search_aliases=["merge lora", "bake lora", "fuse lora", "loha", "lokr"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model; the input stays as it is."),
+                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.strength_input(),
+                *host.selection_inputs(),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="A model of its own, with the adapter in its weights."),
+                io.String.Output(display_name="report", tooltip="What was merged."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter, **_):
+        return host.fingerprint(adapter)
+
+    @classmethod
+    def execute(cls, model, adapter, strength, include="", exclude="", block_strengths=""):
+        selection = host.selection(include, exclude, block_strengths)
+        merged = host.merge_onto(model, adapter, strength, selection=selection)
+        return io.NodeOutput(merged.model, merged.report)

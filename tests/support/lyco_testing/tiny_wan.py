@@ -1,0 +1,101 @@
+"""A tiny Wan that ComfyUI detects from its file, a Musubi LoKr for it, and the workflow that samples it."""
+
+import torch
+from safetensors.torch import load_file
+
+from .comfy import Server
+from .comfy_models import BLOCKS
+from .tables import musubi_file, random, targets
+
+WIDTH = 128  # ComfyUI's detection gives Wan one head for each 128
+TEXT = 4096
+
+
+def wan_checkpoint() -> dict[str, torch.Tensor]:
+    """The weights of a Wan that ComfyUI detects: its own module tree, tiny."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) / max(shape[-1], 8) ** 0.5
+
+    linear = {
+        "text_embedding.0": (WIDTH, TEXT),
+        "text_embedding.2": (WIDTH, WIDTH),
+        "time_embedding.0": (WIDTH, 256),
+        "time_embedding.2": (WIDTH, WIDTH),
+        "time_projection.1": (6 * WIDTH, WIDTH),
+        "head.head": (64, WIDTH),
+    }
+    tensors = {"head.modulation": normal(1, 2, WIDTH), "patch_embedding.weight": normal(WIDTH, 16, 1, 2, 2)}
+    tensors["patch_embedding.bias"] = normal(WIDTH)
+    for n in range(BLOCKS):
+        block = f"blocks.{n}"
+        for attention in ("self_attn", "cross_attn"):
+            linear |= {f"{block}.{attention}.{x}": (WIDTH, WIDTH) for x in "qkvo"}
+            tensors |= {f"{block}.{attention}.norm_{x}.weight": 1 + normal(WIDTH) for x in "qk"}
+        linear |= {f"{block}.ffn.0": (320, WIDTH), f"{block}.ffn.2": (WIDTH, 320)}
+        tensors[f"{block}.modulation"] = normal(1, 6, WIDTH)
+        tensors |= {f"{block}.norm3.weight": 1 + normal(WIDTH), f"{block}.norm3.bias": normal(WIDTH)}
+    for name, shape in linear.items():
+        tensors |= {f"{name}.weight": normal(*shape), f"{name}.bias": normal(shape[0])}
+    return tensors
+
+
+def wan_adapter() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    names = [path for path in targets("wan21_t2v_1_3b") if int(path.split(".")[1]) < BLOCKS]
+    shapes = {"ffn.0": (320, WIDTH), "ffn.2": (WIDTH, 320)}
+    modules = {path: shapes.get(path.split(".", 2)[2], (WIDTH, WIDTH)) for path in names}
+    return {key: tensor / 3 for key, tensor in musubi_file(modules, "lokr", random).items()}
+
+
+def deltas(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """kron(w1, w2_a @ w2_b) * alpha / rank of each module, by ComfyUI's weight key."""
+    found: dict[str, torch.Tensor] = {}
+    for key in tensors:
+        if key.endswith(".lokr_w1"):
+            name = key.removesuffix(".lokr_w1")
+            w1, a, b, alpha = (tensors[f"{name}.{x}"].double() for x in ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"))
+            number, module = name.removeprefix("lora_unet_blocks_").split("_", 1)
+            module = module.replace("attn_", "attn.").replace("ffn_", "ffn.")
+            found[f"blocks.{number}.{module}.weight"] = torch.kron(w1, a @ b) * alpha / a.shape[1]
+    return found
+
+
+def workflow(model: str, adapter: str | None = None, **inputs: object) -> dict[str, dict[str, object]]:
+    nodes: dict[str, dict[str, object]] = {
+        "model": {"class_type": "UNETLoader", "inputs": {"unet_name": model, "weight_dtype": "default"}},
+        "text": {"class_type": "ProbeConditioning", "inputs": {"width": TEXT, "seed": 1}},
+        "nothing": {"class_type": "ProbeConditioning", "inputs": {"width": TEXT, "seed": 2}},
+        "latent": {
+            "class_type": "EmptyHunyuanLatentVideo",
+            "inputs": {"width": 64, "height": 64, "length": 5, "batch_size": 1},
+        },
+        "sample": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["model", 0],
+                "positive": ["text", 0],
+                "negative": ["nothing", 0],
+                "latent_image": ["latent", 0],
+                "seed": 5,
+                "steps": 3,
+                "cfg": 2.0,
+                "sampler_name": "euler",
+                "scheduler": "simple",
+                "denoise": 1.0,
+            },
+        },
+        "save": {"class_type": "SaveLatent", "inputs": {"samples": ["sample", 0], "filename_prefix": "latents/probe"}},
+    }
+    if adapter is not None:
+        settings = {"model": ["model", 0], "adapter": adapter, "strength": 0.8, "on_partial_match": "error"}
+        nodes["adapter"] = {"class_type": "LycoLoadAdapter", "inputs": settings | inputs}
+        nodes["sample"]["inputs"]["model"] = ["adapter", 0]
+        nodes["show"] = {"class_type": "PreviewAny", "inputs": {"source": ["adapter", 2]}}
+    return nodes
+
+
+def latents(server: Server, outputs: dict) -> torch.Tensor:
+    saved = outputs["save"]["latents"][0]
+    return load_file(server.base / "output" / saved["subfolder"] / saved["filename"])["latent_tensor"]
