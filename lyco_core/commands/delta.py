@@ -1,0 +1,36 @@
+"""`lyco delta`: what an adapter adds to each weight, as a file."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..layouts import LAYOUTS
+from .common import Commands, add_architecture
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("delta", help="write what an adapter adds to each weight (float32)")
+    parser.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="comfyui", help="whose names the weights get [%(default)s]"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    parser.set_defaults(run=run)
+    add_architecture(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from ..delta import write_delta
+
+    keys = write_delta(
+        options.file,
+        options.output,
+        layout=options.layout,
+        architecture=options.architecture,
+        overwrite=options.overwrite,
+    )
+    print(f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout")

@@ -1,0 +1,68 @@
+"""`lyco merge`: adapters into a checkpoint file."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import Commands, add_architecture, counter
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("merge", help="adapters into a checkpoint file")
+    parser.add_argument(
+        "--base", metavar="CHECKPOINT", required=True, help="a file, a shard, an index, or their folder"
+    )
+    parser.add_argument(
+        "--adapter",
+        metavar="FILE[@STRENGTH]",
+        action="append",
+        required=True,
+        dest="adapters",
+        help="an adapter, and how much of it [1]; may be given again",
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write, or index of shards")
+    parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
+    parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
+    parser.add_argument(
+        "--block-strength", metavar="REGEX=N", action="append", default=[], help="multiplies the strength of these"
+    )
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype [the base's]")
+    parser.add_argument("--stochastic", metavar="SEED", type=int, help="round stochastically instead of to the nearest")
+    parser.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
+    parser.add_argument("--max-shard-size", metavar="SIZE", help="split the output, e.g. 5GB")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    parser.set_defaults(run=run)
+    add_architecture(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    import torch
+
+    from ..merge import MergeOptions, merge_checkpoint
+    from ..merge.options import parse_size, parse_source
+    from ..selection import Selection, parse_block_strength
+
+    strengths = [parse_block_strength(text) for text in options.block_strength]
+    asked = MergeOptions(
+        Selection.of(options.include, options.exclude, strengths),
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        seed=options.stochastic,
+        device=options.device,
+        max_shard_bytes=parse_size(options.max_shard_size) if options.max_shard_size else None,
+        architecture=options.architecture,
+    )
+    sources = [parse_source(text) for text in options.adapters]
+    made = merge_checkpoint(
+        options.base,
+        sources,
+        options.output,
+        asked,
+        overwrite=options.overwrite,
+        progress=counter(options.output, "MB", 10**6),
+    )
+    for source, modules in zip(sources, made.modules, strict=True):
+        print(f"{source.path}: {modules} modules at strength {source.strength:g}")
+    print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e9:.2f} GB")
