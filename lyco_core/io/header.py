@@ -46,7 +46,7 @@ DTYPE_BITS: dict[str, int] = {
 _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes (.pt, .ckpt)"),
     (b"\x80", "a pickle (.pt, .ckpt, .bin)"),
-    (b"GGUF", "a GGUF file"),
+    (b"GGUF", "a GGUF file, whose quantized blocks this does not read; use the safetensors file that it was made from"),
     (b"\x89HDF", "an HDF5 file"),
     (b"<", "a web page or XML"),
 )

@@ -11,7 +11,7 @@ from ..adapters import Adapter
 from ..errors import MergeError, PlacementError, about_file
 from ..io import Checkpoint
 from ..io.writer import RawSpec
-from ..model_weights import ModelWeights, describe_weights
+from ..model_weights import describe_weights
 from .additions import Addition, add_file
 from .options import MergeOptions, Source
 from .storage import PLAIN, QUANTIZATION_METADATA, Scaling, companions, scaling_of, unmergeable
@@ -101,18 +101,22 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
     additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):
         changed = {key for addition in additions for key in addition.pieces}
-        convert = options.dtype is not None
-        computed = [
-            key
-            for key, info in checkpoint.tensors.items()
-            if key in changed or (convert and key.startswith(base.prefix) and info.dtype in PLAIN)
-        ]
-        scalings = {key: scaling for key in computed if (scaling := scaling_of(checkpoint, key)) is not None}
-        if convert:
+        floats = {k for k, info in checkpoint.tensors.items() if k.startswith(base.prefix) and info.dtype in PLAIN}
+        wanted = changed
+        if options.dtype is not None:
             _require_plain(refused)
-        return Plan(
-            checkpoint, options, _specs(checkpoint, base, computed, scalings, options), computed, scalings, additions
-        )
+            wanted = changed | floats
+        scalings = {key: scaling for key in wanted if (scaling := scaling_of(checkpoint, key)) is not None}
+        dropped: set[str] = set()
+        if options.dtype is not None:  # scales and markers go with float8
+            dropped = {
+                "scaled_fp8",
+                f"{base.prefix}scaled_fp8",
+                *(name for key in scalings for name in companions(checkpoint, key)),
+            }
+        computed = [key for key in checkpoint.tensors if key in wanted and key not in dropped]
+        specs = _specs(checkpoint, dropped, computed if options.dtype is not None else (), options.dtype)
+        return Plan(checkpoint, options, specs, computed, scalings, additions)
 
 
 def _require_plain(refused: Mapping[str, str]) -> None:
@@ -122,25 +126,17 @@ def _require_plain(refused: Mapping[str, str]) -> None:
 
 
 def _specs(
-    checkpoint: Checkpoint,
-    base: ModelWeights,
-    computed: Collection[str],
-    scalings: Mapping[str, Scaling],
-    options: MergeOptions,
+    checkpoint: Checkpoint, dropped: Collection[str], converted: Collection[str], dtype: torch.dtype | None
 ) -> tuple[RawSpec, ...]:
-    """What will be written, in the base's order; another dtype takes scales and markers with it."""
-    dropped: set[str] = set()
-    if options.dtype is not None:
-        dropped = {name for key in scalings for name in companions(checkpoint, key)}
-        dropped |= {f"{base.prefix}scaled_fp8"} & checkpoint.holder.keys()
+    """What will be written, in the base's order."""
     specs: list[RawSpec] = []
-    converted = set(computed) if options.dtype is not None else set[str]()
+    chosen = set(converted)
     for key, info in checkpoint.tensors.items():
         if key in dropped:
             continue
-        if key in converted and options.dtype is not None:
-            size = torch.Size(info.shape).numel() * options.dtype.itemsize
-            specs.append(RawSpec(key, info.shape, _NAMES[options.dtype], size))
+        if key in chosen and dtype is not None:
+            size = torch.Size(info.shape).numel() * dtype.itemsize
+            specs.append(RawSpec(key, info.shape, _NAMES[dtype], size))
         else:
             specs.append(RawSpec(key, info.shape, info.dtype, info.bytes))
     return tuple(specs)

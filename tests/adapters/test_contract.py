@@ -1,11 +1,15 @@
 """Every algorithm in every form keeps the contract of `adapters/base.py`."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from lyco_testing.zoo import CASES, Case, normal
 
 from lyco_core.adapters import Adapter, LoRA, base, lokr
 from lyco_core.errors import AdapterError
+from lyco_core.scratch import scratch
 
 every_form = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 TOLERANCE = 2e-6
@@ -47,6 +51,18 @@ def test_bands_of_any_size_agree(case: Case, lines: int, monkeypatch: pytest.Mon
         expected = weight.double() + 0.5 * case.dense(adapter)
         adapter.add_to_(weight, 0.5)
         assert relative(weight, expected) < (TOLERANCE if dtype == torch.float32 else 4e-3)
+
+
+@every_form
+@pytest.mark.parametrize("height", [1, 3, 7, 1000])
+def test_bands_from_any_row_on(case: Case, height: int):
+    """Also where `rows` cannot cut: across the borders of a LoKr's blocks."""
+    adapter = case.make()
+    weight = normal(*case.shape)
+    expected = weight.double() - 0.6 * case.dense(adapter)
+    for start in range(0, case.shape[0], height):
+        adapter.add_band_(weight[start : start + height], start, -0.6)
+    assert relative(weight, expected) < TOLERANCE
 
 
 @every_form
@@ -190,14 +206,13 @@ def test_tensors_by_name_rebuild_it(case: Case):
 def test_extra_memory_is_a_fraction_of_the_weight(monkeypatch: pytest.MonkeyPatch):
     """add_to_ never holds ΔW: the largest tensor that LoKr makes is one band."""
     made: list[int] = []
-    original = torch.Tensor.repeat
+    original = scratch
 
-    def spy(tensor: torch.Tensor, *sizes: int) -> torch.Tensor:
-        result = original(tensor, *sizes)
-        made.append(result.numel())
-        return result
+    def spy(use: str, shape: tuple[int, ...], *rest: Any) -> torch.Tensor:
+        made.append(math.prod(shape))
+        return original(use, shape, *rest)
 
-    monkeypatch.setattr(torch.Tensor, "repeat", spy)
+    monkeypatch.setattr(lokr, "scratch", spy)
     adapter = lokr.LoKr(w1=normal(4, 4), w2_a=normal(512, 4), w2_b=normal(4, 512), alpha=1.0)
     adapter.add_to_(torch.zeros(2048, 2048))
     assert made

@@ -1,0 +1,186 @@
+"""What goes wrong, by doing it: nothing under the final name unless it is whole, and one line that says why."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.checkpoints import shard, weights
+from lyco_testing.tables import GOLDEN
+from safetensors.torch import load_file, save_file
+
+from lyco_core.errors import LycoError, PlacementError
+from lyco_core.merge import Source, merge_checkpoint
+
+ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"
+PADDING = 200_000_000
+"""Bytes beside the weights, so that writing takes long enough to be stopped."""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    torch.manual_seed(0)
+    shapes = {k: t.shape for k, t in load_file(ADAPTER.with_suffix(".expected.safetensors")).items()}
+    tensors = {key: torch.randn(shape) for key, shape in shapes.items()}
+    save_file(tensors | {"vae.large": torch.zeros(PADDING, dtype=torch.uint8)}, folder / "base.safetensors")
+    return folder / "base.safetensors"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "merged.safetensors"
+
+
+def command(base: Path, out: Path, *more: str) -> list[str]:
+    words = [sys.executable, "-m", "lyco_core", "merge", "--base", str(base), "--adapter", str(ADAPTER)]
+    return [*words, "-o", str(out), *more]
+
+
+def written_by(process: "subprocess.Popen[bytes]") -> int:
+    """Bytes that a process has written so far."""
+    try:
+        lines = Path(f"/proc/{process.pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc to see how far a process is")
+@pytest.mark.parametrize("after", [1, PADDING // 4, PADDING // 2])
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_killed_while_it_writes(after: int, kind: signal.Signals, base: Path, out: Path):
+    process = subprocess.Popen(command(base, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    while written_by(process) < after and process.poll() is None:
+        time.sleep(0.0005)
+    process.send_signal(kind)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode == 0:  # it was faster than the signal
+        assert load_file(out).keys() == load_file(base).keys()
+        return
+    assert list(out.parent.iterdir()) == []
+    if kind == signal.SIGINT and errors:
+        assert errors.decode() == "lyco: interrupted; nothing was written\n"
+
+
+def test_a_full_disk(base: Path, out: Path):
+    """A limit on the size of files stands in for it: the write fails in the middle in the same way."""
+    limit = PADDING // 2
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(command(base, out), preexec_fn=limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"lyco: error: {out.name}: cannot be written: File too large; nothing is left of it\n"
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_disk_that_is_really_full(base: Path, out: Path):
+    size = f"size={PADDING // 2}"
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", out.parent], check=False).returncode
+    ):
+        pytest.skip("mounting a small disk takes root")
+    try:
+        done = subprocess.run(command(base, out), capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "GB, the disk has 0.10 GB left; free some, or write elsewhere" in done.stderr
+        (out.parent / "merged.safetensors").write_bytes(b"old")
+        assert subprocess.run(command(base, out, "--overwrite"), capture_output=True, check=False).returncode == 1
+        assert out.read_bytes() == b"old"
+        assert len(list(out.parent.iterdir())) == 1
+    finally:
+        subprocess.run(["umount", out.parent], check=True)
+
+
+def replaced(base: Path) -> None:
+    other = base.with_name("other")
+    other.write_bytes(base.read_bytes())
+    other.replace(base)
+
+
+def rewritten(base: Path) -> None:
+    with base.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"\1" * 100)
+
+
+def removed(base: Path) -> None:
+    base.unlink()
+
+
+def cut(base: Path) -> None:
+    os.truncate(base, base.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten, removed, cut])
+def test_a_base_that_changes_underneath(change: Callable[[Path], None], base: Path, out: Path):
+    changed: list[bool] = []
+
+    def progress(done: int, total: int) -> None:
+        if not changed:
+            changed.append(True)
+            change(base)
+
+    with pytest.raises(LycoError, match=r"base\.safetensors: .*(changed|went away|replaced)"):
+        merge_checkpoint(base, [Source(ADAPTER)], out, progress=progress)
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "1 of its 2 shards are missing: model-00002-of-00002.safetensors"),
+        (cut, "model-00002-of-00002.safetensors: is cut off"),
+        (lambda path: path.write_bytes(b""), "model-00002-of-00002.safetensors: is empty"),
+    ],
+)
+def test_a_shard_that_cannot_be_read(damage: Callable[[Path], None], reason: str, tmp_path: Path, out: Path):
+    shard(weights(), tmp_path / "base", 2)
+    damage(tmp_path / "base" / "model-00002-of-00002.safetensors")
+    with pytest.raises(LycoError) as caught:
+        merge_checkpoint(tmp_path / "base", [Source(ADAPTER)], out)
+    assert reason in str(caught.value)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_outputs_that_would_hurt(base: Path, out: Path):
+    (out.parent / "link.safetensors").symlink_to(base)
+    os.link(base, out.parent / "hard.safetensors")
+    before = base.stat()
+    for name in ("link.safetensors", "hard.safetensors"):
+        with pytest.raises(LycoError, match=rf"{name}: is base\.safetensors, which is read; choose another name"):
+            merge_checkpoint(base, [Source(ADAPTER)], out.parent / name, overwrite=True)
+    with pytest.raises(LycoError, match="out: is a folder; give the name of a file"):
+        merge_checkpoint(base, [Source(ADAPTER)], out.parent, overwrite=True)
+    with pytest.raises(LycoError, match=r"lora\.safetensors: is lora\.safetensors, which is read"):
+        merge_checkpoint(base, [Source(ADAPTER)], ADAPTER, overwrite=True)
+    out.write_bytes(b"old")
+    with pytest.raises(LycoError, match=r"merged\.safetensors: is there already; choose another name"):
+        merge_checkpoint(base, [Source(ADAPTER)], out)
+    assert out.read_bytes() == b"old"
+    assert base.stat() == before
+
+
+def test_an_adapter_that_does_not_fit(base: Path, out: Path):
+    tensors = load_file(ADAPTER)
+    renamed = {key.replace("blocks_1_", "blocks_7_"): tensor for key, tensor in tensors.items()}
+    save_file(renamed, out.parent / "half.safetensors")
+    with pytest.raises(
+        PlacementError, match=r"half\.safetensors: \d+ of \d+ modules are not in the model \(lora_unet_"
+    ):
+        merge_checkpoint(base, [Source(out.parent / "half.safetensors")], out)
+    with pytest.raises(PlacementError, match=r"lokr\.safetensors: is an adapter for Z-Image, the base is Wan"):
+        merge_checkpoint(base, [Source(GOLDEN / "z_image" / "lokr.safetensors")], out)
+    assert not out.exists()
