@@ -34,8 +34,8 @@ def balanced(dimension: int) -> int:
     return max(n for n in range(1, math.isqrt(dimension) + 1) if dimension % n == 0)
 
 
-def make(model: str, kind: str, path: Path) -> None:
-    """A full-size file as Musubi writes it: bfloat16, rank 16."""
+def make(model: str, kind: str, path: Path, rank: int = RANK) -> None:
+    """A full-size file as Musubi writes it, in bfloat16."""
     import torch
     from lyco_testing.tables import targets
     from safetensors.torch import save_file
@@ -45,12 +45,12 @@ def make(model: str, kind: str, path: Path) -> None:
         prefix = "lora_unet_" + name.replace(".", "_")
         out_l, in_m = balanced(rows), balanced(columns)
         shapes = {
-            "lora": {"lora_up.weight": (rows, RANK), "lora_down.weight": (RANK, columns)},
-            "loha": {f"hada_w{n}_{x}": (rows, RANK) if x == "a" else (RANK, columns) for n in (1, 2) for x in "ab"},
+            "lora": {"lora_up.weight": (rows, rank), "lora_down.weight": (rank, columns)},
+            "loha": {f"hada_w{n}_{x}": (rows, rank) if x == "a" else (rank, columns) for n in (1, 2) for x in "ab"},
             "lokr": {
                 "lokr_w1": (out_l, in_m),
-                "lokr_w2_a": (rows // out_l, RANK),
-                "lokr_w2_b": (RANK, columns // in_m),
+                "lokr_w2_a": (rows // out_l, rank),
+                "lokr_w2_b": (rank, columns // in_m),
             },
         }[kind]
         tensors |= {f"{prefix}.{suffix}": torch.randn(shape).bfloat16() for suffix, shape in shapes.items()}
