@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Commands", "add_architecture", "counter"]
+__all__ = ["Commands", "add_architecture", "counter", "size_text"]
 
 
 class Commands(Protocol):
@@ -34,3 +34,10 @@ def counter(name: str, unit: str, size: int = 1) -> Callable[[int, int], None]:
             print(f"\r{name}: {done // size}/{total // size} {unit}", end=end, file=sys.stderr, flush=True)
 
     return show
+
+
+def size_text(size: int) -> str:
+    """Bytes as a person reads them."""
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

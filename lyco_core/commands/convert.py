@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import LycoError
 from ..layouts import LAYOUTS
-from .common import Commands, add_architecture, counter
+from .common import Commands, add_architecture, counter, size_text
 
 __all__ = ["add"]
 
@@ -61,7 +61,9 @@ def run(options: argparse.Namespace) -> None:
                 overwrite=options.overwrite,
                 progress=counter(name, "modules"),
             )
-            print(f"{output}: {made.summary()}; {_size(source)} -> {_size(output)}")
+            print(
+                f"{output}: {made.summary()}; {size_text(os.path.getsize(source))} -> {size_text(os.path.getsize(output))}"
+            )
         except LycoError as error:
             if len(sources) == 1:
                 raise
@@ -84,8 +86,3 @@ def _sources(files: Sequence[str]) -> list[tuple[str, str]]:
     if not found:
         raise LycoError(f"there is no .safetensors file in {', '.join(files)}")
     return found
-
-
-def _size(path: str) -> str:
-    size = os.path.getsize(path)
-    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_architecture, counter
+from .common import Commands, add_architecture, counter, size_text
 
 __all__ = ["add"]
 
@@ -65,4 +65,4 @@ def run(options: argparse.Namespace) -> None:
     )
     for source, modules in zip(sources, made.modules, strict=True):
         print(f"{source.path}: {modules} modules at strength {source.strength:g}")
-    print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e9:.2f} GB")
+    print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}")

@@ -78,7 +78,7 @@ def merge_files(
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
     name, output = output_path(folder, filename or "_".join(stems)[:150])
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
-    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e9:.2f} GB"]
+    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
     for (adapter, strength), modules in zip(adapters, made.modules, strict=True):
         lines.append(f"{adapter}: {modules} modules at strength {strength:g}")
     return name, "\n".join(lines)
