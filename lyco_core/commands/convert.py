@@ -61,9 +61,8 @@ def run(options: argparse.Namespace) -> None:
                 overwrite=options.overwrite,
                 progress=counter(name, "modules"),
             )
-            print(
-                f"{output}: {made.summary()}; {size_text(os.path.getsize(source))} -> {size_text(os.path.getsize(output))}"
-            )
+            sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (source, output))
+            print(f"{output}: {made.summary()}; {sizes}")
         except LycoError as error:
             if len(sources) == 1:
                 raise
