@@ -66,6 +66,15 @@ def test_stock_saves_it_in_the_models_own_dtype(tmp_path, loras, host):
             assert torch.equal(saved[f"model.{key}"], tensor)
 
 
+def test_moving_one_model_does_not_move_the_other(loras, host):
+    """They share memory, not Parameters: ComfyUI moves a model by changing its Parameters in place."""
+    save_file(musubi_file(tiny_targets("wan"), "lokr", random), loras / "a.safetensors")
+    model = tiny_model("wan")
+    merged = host.merge_onto(model, "a.safetensors", 1.0).model
+    merged.model.to(torch.float64)
+    assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
+
+
 def test_merges_chain_and_undo(loras, host):
     torch.manual_seed(2)
     for kind in ("lokr", "loha"):
