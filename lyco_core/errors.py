@@ -7,7 +7,8 @@
     ├── ArchitectureError     the model family is unknown, ambiguous or not supported
     ├── PlacementError        modules without a place in the model, or of another shape
     ├── SelectionError        a pattern that is none, matches nothing, or leaves nothing
-    └── MergeError            weights of a kind that nothing can be merged into, or a result out of range
+    ├── MergeError            weights of a kind that nothing can be merged into, or a result out of range
+    └── TrainError            an option out of range, nothing to train, or a state that belongs to another training
 
 Every message is one line: the file, the module or key, what was expected, what was found,
 what to do. The inside of the package knows modules and keys, the outside knows the file:
@@ -29,6 +30,7 @@ __all__ = [
     "MergeError",
     "PlacementError",
     "SelectionError",
+    "TrainError",
     "about_file",
     "one_line",
     "shorten",
@@ -71,6 +73,10 @@ class SelectionError(LycoError):
 
 class MergeError(LycoError):
     """Weights of a kind that cannot be merged into, or a result that its dtype cannot hold."""
+
+
+class TrainError(LycoError):
+    """An option out of range, nothing to train, or a state that belongs to another training."""
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Training of adapters, free of ComfyUI: trainable factors on a frozen model."""

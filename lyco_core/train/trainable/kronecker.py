@@ -1,0 +1,93 @@
+"""`x @ kron(w1, w2).T` and its gradients from small products: ΔW is never built.
+
+With out = out_l·out_k and in = in_m·in_n, x is read as (tokens, in_m, in_n). w1 mixes the middle
+dimension and w2, or its two halves, the last; so w1 may act before, between or after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+__all__ = ["kron_linear"]
+
+Step = tuple[Tensor, bool]
+"""A matrix, and whether it mixes the middle dimension instead of the last."""
+
+
+def kron_linear(x: Tensor, w1: Tensor, w2: Sequence[Tensor], scale: float) -> Tensor:
+    """(…, in) -> (…, out), in x's dtype; the factors' gradients are in their own.
+
+    Args:
+        w1: (out_l, in_m).
+        w2: (out_k, in_n), or its halves (out_k, r) and (r, in_n).
+        scale: of ΔW.
+    """
+    return _KronLinear.apply(x, scale, w1, *reversed(w2))  # pyright: ignore[reportReturnType]
+
+
+class _KronLinear(torch.autograd.Function):
+    """Keeps x and the factors only; what lies between is computed again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, w1: Tensor, *inner: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w1, *inner)
+        ctx.scale = scale
+        hidden = _blocks(x, w1)
+        for step in _steps(x.dtype, scale, w1, inner):
+            hidden = _forward(step, hidden)
+        return hidden.reshape(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, *inner = ctx.saved_tensors
+        steps = _steps(x.dtype, ctx.scale, w1, inner)
+        hidden = [_blocks(x, w1)]
+        for step in steps[:-1]:
+            hidden.append(_forward(step, hidden[-1]))
+        grad = grad.reshape(hidden[0].shape[0], w1.shape[0], -1)
+        inner_grads: list[Tensor] = []
+        w1_grad = None
+        for i in reversed(range(len(steps))):
+            matrix, mixes = steps[i]
+            if mixes:
+                w1_grad = (_middle_first(grad) @ _middle_first(hidden[i]).t()).to(w1.dtype) * ctx.scale
+            else:
+                inner_grads.insert(0, (grad.flatten(0, 1).t() @ hidden[i].flatten(0, 1)).to(w1.dtype))
+            if i > 0 or ctx.needs_input_grad[0]:
+                grad = matrix.t() @ grad if mixes else grad @ matrix
+        return (grad.reshape(x.shape) if ctx.needs_input_grad[0] else None), None, w1_grad, *inner_grads
+
+
+def _steps(dtype: torch.dtype, scale: float, w1: Tensor, inner: Sequence[Tensor]) -> list[Step]:
+    """The factors of ΔW in the order in which they act, w1 where it costs least."""
+    (out_l, in_m), widths = w1.shape, [inner[0].shape[1], *(matrix.shape[0] for matrix in inner)]
+
+    def cost(position: int) -> int:
+        inside = (widths[i] * widths[i + 1] * (in_m if i < position else out_l) for i in range(len(inner)))
+        return out_l * in_m * widths[position] + sum(inside)
+
+    steps = [(matrix.to(dtype), False) for matrix in inner]
+    steps.insert(min(range(len(widths)), key=cost), ((w1 * scale).to(dtype), True))
+    return steps
+
+
+def _blocks(x: Tensor, w1: Tensor) -> Tensor:
+    """(…, in) as (tokens, in_m, in_n)."""
+    return x.reshape(-1, w1.shape[1], x.shape[-1] // w1.shape[1])
+
+
+def _forward(step: Step, hidden: Tensor) -> Tensor:
+    matrix, mixes = step
+    return matrix @ hidden if mixes else linear(hidden, matrix)
+
+
+def _middle_first(hidden: Tensor) -> Tensor:
+    """(tokens, m, n) as (m, tokens·n)."""
+    return hidden.transpose(0, 1).reshape(hidden.shape[1], -1)
