@@ -6,8 +6,8 @@ import ast
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from ..adapters import ALGORITHMS
 from ..errors import TrainError
@@ -73,9 +73,10 @@ class NetworkOptions:
 
     def _check_loraplus(self, ratio: float) -> None:
         if self.algorithm != "lora":
+            title = ALGORITHMS[self.algorithm].title
             raise TrainError(
-                f"loraplus_lr_ratio is {ratio}: LoRA+ speeds up LoRA's up matrix, and a {ALGORITHMS[self.algorithm].title} "
-                "has none; leave it out, or train a LoRA"
+                f"loraplus_lr_ratio is {ratio}: LoRA+ speeds up the up matrix of a LoRA, and a {title} has none; "
+                "leave it out, or train a LoRA"
             )
         _require("loraplus_lr_ratio", ratio, "a finite number above 0", _number(ratio) and ratio > 0)
 
@@ -86,10 +87,13 @@ class NetworkOptions:
 
     def network_args(self) -> dict[str, str]:
         """What `--network_args` would say, by name: LoKr's factor always, the rest where it is set."""
-        always = {"factor"} if self.algorithm == "lokr" else set[str]()
-        unset = {field.name: field.default for field in dataclasses.fields(self)}
-        chosen = {n: v for n in NETWORK_ARGS if (v := getattr(self, n)) != unset[n] or n in always}
-        return {name: str(list(value) if isinstance(value, tuple) else value) for name, value in chosen.items()}
+        args: dict[str, str] = {}
+        for field in dataclasses.fields(self):
+            value: object = getattr(self, field.name)
+            always = field.name == "factor" and self.algorithm == "lokr"
+            if field.name in NETWORK_ARGS and (value != field.default or always):
+                args[field.name] = str(list(cast(Sequence[str], value)) if isinstance(value, tuple) else value)
+        return args
 
 
 def algorithm_of(network_module: str) -> str:
@@ -128,7 +132,7 @@ def _patterns(text: str) -> tuple[str, ...]:
     value: object = ast.literal_eval(text)
     if not isinstance(value, (list, tuple)):
         raise ValueError(text)
-    return tuple(value)
+    return tuple(cast(Sequence[str], value))
 
 
 def _truth(text: str) -> bool:
@@ -146,7 +150,7 @@ NETWORK_ARGS: Mapping[str, Callable[[str], Any]] = {
 }
 """The options that Musubi takes through `--network_args`, and how their text is read."""
 
-_EXPECTED = {
+_EXPECTED: dict[Callable[[str], Any], str] = {
     int: "expected a whole number",
     float: "expected a number",
     _patterns: "expected a list of texts, such as [r'.*ffn.*']",

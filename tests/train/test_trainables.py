@@ -1,56 +1,69 @@
-"""Outputs and gradients of trainable adapters against dense definitions of ΔW, differentiated by autograd."""
+"""Outputs and gradients of trainable adapters against dense ΔW by definition, differentiated by autograd."""
+
+import dataclasses
+import math
 
 import pytest
 import torch
+from lyco_testing.zoo import CASES, Case
 from torch import Tensor
 
-from lyco_core.train.trainable import TRAINABLES, Dropouts, Trainable
+from lyco_core.adapters import LoKr
+from lyco_core.errors import TrainError
+from lyco_core.train.network_options import NetworkOptions
+from lyco_core.train.trainable import TRAINABLES, Trainable, hadamard
 from lyco_core.train.trainable.lokr import factorization
 
 SHAPES = [(48, 64), (320, 128), (60, 90)]
-FORMS = [("lora", 4, {}), ("loha", 4, {}), ("lokr", 1, {}), ("lokr", 2, {"factor": 4}), ("lokr", 64, {})]
-every_form = pytest.mark.parametrize(("kind", "rank", "more"), FORMS)
-every_shape = pytest.mark.parametrize(("out", "into"), SHAPES)
+FORMS = {
+    "lora": NetworkOptions("lora", 4, 2.0),
+    "loha": NetworkOptions("loha", 4, 2.0),
+    "loha by bands": NetworkOptions("loha", 24, 2.0),
+    "lokr": NetworkOptions("lokr", 2, 3.0),
+    "lokr of factor 4": NetworkOptions("lokr", 3, 3.0, factor=4),
+    "lokr of factor 16": NetworkOptions("lokr", 1, 3.0, factor=16),
+    "lokr, full": NetworkOptions("lokr", 200, 3.0),
+}
+every_form = pytest.mark.parametrize("options", FORMS.values(), ids=list(FORMS))
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-def make(kind: str, out: int, into: int, rank: int, dropouts: Dropouts | None = None, **more: int) -> Trainable:
-    generator = torch.Generator().manual_seed(3)
-    made = TRAINABLES[kind](out, into, rank, 2.0, generator, dropouts or Dropouts(), **more)
-    torch.manual_seed(4)
+def with_options(options: NetworkOptions, **changes) -> NetworkOptions:
+    return dataclasses.replace(options, **changes)
+
+
+def make(options: NetworkOptions, shape: tuple[int, int]) -> Trainable:
+    made = TRAINABLES[options.algorithm].initial(shape, options, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(4)
     for parameter in made.parameters():  # the one that starts at 0 too
-        torch.nn.init.normal_(parameter, std=0.5)
+        torch.nn.init.normal_(parameter, std=0.5, generator=generator)
     return made
 
 
 def dense(made: Trainable) -> Tensor:
-    """ΔW by definition, scale applied."""
-    p = dict(made.named_parameters())
-    if "up" in p:
-        return p["up"] @ p["down"] * (2.0 / p["down"].shape[0])
-    if "w1_a" in p:
-        return (p["w1_a"] @ p["w1_b"]) * (p["w2_a"] @ p["w2_b"]) * (2.0 / p["w1_b"].shape[0])
+    """ΔW, scale applied: FORMATS.md's table."""
+    p, options = dict(made.named_parameters()), made.options
+    scale = options.network_alpha / options.network_dim
+    if options.algorithm == "lora":
+        return p["up"] @ p["down"] * scale
+    if options.algorithm == "loha":
+        return (p["w1_a"] @ p["w1_b"]) * (p["w2_a"] @ p["w2_b"]) * scale
     if "w2" in p:
         return torch.kron(p["w1"], p["w2"])
-    return torch.kron(p["w1"], p["w2_a"] @ p["w2_b"]) * (2.0 / p["w2_b"].shape[0])
+    return torch.kron(p["w1"], p["w2_a"] @ p["w2_b"]) * scale
 
 
 def gradients(made: Trainable, x: Tensor, y: Tensor) -> list[Tensor]:
-    torch.manual_seed(5)
-    return list(torch.autograd.grad(y, [x, *made.parameters()], torch.randn(y.shape)))
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(5))
+    return list(torch.autograd.grad(y, [x, *made.parameters()], weights))
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    assert float((found - expected).detach().norm()) <= 1e-5 * float(expected.detach().norm())
+def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    assert found.shape == expected.shape
+    assert float((found - expected).detach().norm()) <= tolerance * float(expected.detach().norm())
 
 
-@every_form
-@every_shape
-@pytest.mark.parametrize("leading", [(5,), (2, 3)])
-def test_outputs_and_gradients(kind: str, rank: int, more: dict, out: int, into: int, leading: tuple[int, ...]):
-    made = make(kind, out, into, rank, **more)
-    x = torch.randn(*leading, into, requires_grad=True)
-    expected = x @ dense(made).t()
-    found = made(x)
+def assert_same(made: Trainable, x: Tensor, found: Tensor, expected: Tensor) -> None:
     assert_close(found, expected)
     for one, other in zip(gradients(made, x, found), gradients(made, x, expected), strict=True):
         assert_close(one, other)
@@ -58,16 +71,185 @@ def test_outputs_and_gradients(kind: str, rank: int, more: dict, out: int, into:
 
 @every_form
 @every_shape
-def test_the_adapter_is_what_was_trained(kind: str, rank: int, more: dict, out: int, into: int):
-    made = make(kind, out, into, rank, **more)
-    assert_close(made.adapter().delta_weight(), dense(made).detach())
-    assert not any(tensor.requires_grad for tensor in made.adapter().tensors.values())
+@pytest.mark.parametrize("leading", [(5,), (2, 3), (2, 2, 3)], ids=str)
+def test_outputs_and_gradients(options: NetworkOptions, shape: tuple[int, int], leading: tuple[int, ...]):
+    made = make(options, shape)
+    x = torch.randn(*leading, shape[1], generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert_same(made, x, made(x), x @ dense(made).t())
 
 
 @every_form
-def test_nothing_is_changed_at_the_start_and_the_seed_decides(kind: str, rank: int, more: dict):
+def test_an_input_that_needs_no_gradient_gets_none(options: NetworkOptions):
+    made = make(options, (48, 64))
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad(made(x).sum(), list(made.parameters()))
+    expected = torch.autograd.grad((x @ dense(made).t()).sum(), list(made.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other)
+
+
+@pytest.mark.parametrize("elements", [1, 700, 2**22], ids="limit {}".format)
+@pytest.mark.parametrize("rank", [3, 24])
+def test_both_ways_of_a_loha_in_chunks_of_every_size(rank: int, elements: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hadamard, "_ELEMENTS", elements)
+    made = make(NetworkOptions("loha", rank, 2.0), (40, 36))
+    x = torch.randn(7, 36, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert hadamard.cheaper_by_ranks(7, rank, 40, 36) == (rank == 3)
+    assert_same(made, x, made(x), x @ dense(made).t())
+
+
+@pytest.mark.parametrize(("rank", "by_ranks"), [(16, True), (32, True), (64, False)])
+def test_a_large_layer_goes_by_ranks_up_to_a_rank_of_some_50(rank: int, by_ranks: bool):
+    assert hadamard.cheaper_by_ranks(4096, rank, 5120, 5120) == by_ranks
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "lora"])
+def test_only_the_input_and_the_factors_are_kept(form: str):
+    made = make(FORMS[form], (320, 128))
+    x = torch.randn(64, 128, requires_grad=True)
+    own = {t.untyped_storage().data_ptr() for t in (x, *made.parameters())}
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        made(x)
+    assert kept
+    assert all(t.untyped_storage().data_ptr() in own or t.numel() == 1 for t in kept)
+
+
+@every_form
+def test_half_precision_in_and_out_and_gradients_in_float32(options: NetworkOptions):
+    made = make(options, (48, 64))
+    x = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
+    found, expected = made(x), x.float() @ dense(made).t()
+    assert found.dtype == torch.bfloat16
+    assert_close(found.float(), expected, 0.02)
+    for one, other in zip(gradients(made, x, found), gradients(made, x, expected), strict=True):
+        assert_close(one.float(), other.float(), 0.02)
+    assert all(p.dtype == torch.float32 for p in made.parameters())
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "lora"])
+@every_shape
+def test_rank_dropout_leaves_out_rows_of_the_change(form: str, shape: tuple[int, int]):
+    made = make(with_options(FORMS[form], rank_dropout=0.3), shape)
+    x = torch.randn(2, 5, shape[1], generator=torch.Generator().manual_seed(1), requires_grad=True)
+    torch.manual_seed(7)
+    found = made(x)
+    torch.manual_seed(7)
+    kept = (torch.rand(shape[0]) > 0.3).float()
+    assert 0 < kept.sum() < shape[0]
+    assert_same(made, x, found, x @ (dense(made) * kept.unsqueeze(1)).t() / 0.7)
+    assert_same(made, x, made.eval()(x), x @ dense(made).t())
+
+
+@pytest.mark.parametrize("leading", [(3,), (3, 5), (3, 2, 5)], ids=str)
+def test_rank_dropout_of_a_lora_leaves_out_ranks_of_each_sample(leading: tuple[int, ...]):
+    made = make(NetworkOptions("lora", 4, 2.0, rank_dropout=0.5), (48, 64))
+    x = torch.randn(*leading, 64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    torch.manual_seed(7)
+    found = made(x)
+    torch.manual_seed(7)
+    kept = (torch.rand(3, 4) > 0.5).float().view(3, *[1] * (len(leading) - 1), 4)
+    assert_same(made, x, found, (x @ made.down.t() * kept) @ made.up.t() * (2.0 / 4 / 0.5))
+    assert_same(made, x, made.eval()(x), x @ dense(made).t())
+
+
+def test_network_dropout_is_a_loras_alone():
+    x = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    made = make(NetworkOptions("lora", 4, 2.0, network_dropout=0.4, rank_dropout=0.2), (48, 64))
+    torch.manual_seed(7)
+    found = made(x)
+    torch.manual_seed(7)
+    hidden = torch.nn.functional.dropout(x @ made.down.t(), 0.4)
+    kept = (torch.rand(3, 4) > 0.2).float().unsqueeze(1)
+    assert_same(made, x, found, (hidden * kept) @ made.up.t() * (2.0 / 4 / 0.8))
+    for algorithm in ("loha", "lokr"):
+        made = make(NetworkOptions(algorithm, 2, 3.0, network_dropout=0.4), (48, 64))
+        assert_close(made(x), x @ dense(made).t())
+
+
+@every_form
+def test_module_dropout_leaves_a_step_out(options: NetworkOptions):
+    made = make(with_options(options, module_dropout=0.25), (48, 64))
+    x = torch.randn(1, 64)
+    torch.manual_seed(0)
+    expected = [bool(torch.rand(1) < 0.25) for _ in range(50)]
+    torch.manual_seed(0)
+    assert [made(x) is None for _ in range(50)] == expected
+    assert True in expected
+    made.eval()
+    assert not any(made(x) is None for _ in range(50))
+
+
+@every_form
+@every_shape
+def test_the_adapter_is_what_was_trained(options: NetworkOptions, shape: tuple[int, int]):
+    made = make(options, shape)
+    adapter = made.adapter()
+    assert_close(adapter.delta_weight(), dense(made).detach())
+    assert not any(tensor.requires_grad for tensor in adapter.tensors.values())
+    before = adapter.delta_weight()
+    with torch.no_grad():
+        next(iter(made.parameters())).add_(1)
+    assert torch.equal(adapter.delta_weight(), before)
+    again = TRAINABLES[options.algorithm].continued(adapter, options)
+    assert again.state_dict().keys() == made.state_dict().keys()
+    assert_close(again.adapter().delta_weight(), before)
+    assert again.scale == made.scale
+
+
+FLAT = [case for case in CASES if len(case.shape) == 2 and not case.name.endswith("flat")]
+
+
+@pytest.mark.parametrize("case", FLAT, ids=lambda case: case.name)
+def test_any_linear_adapter_goes_on(case: Case):
+    """Also those that Musubi never writes: no alpha, a low-rank W1."""
+    adapter = case.make()
+    made = TRAINABLES[adapter.algorithm].continued(adapter, NetworkOptions(adapter.algorithm))
+    assert_close(made.adapter().delta_weight(), adapter.delta_weight())
+    x = torch.randn(3, case.shape[1])
+    assert_close(made(x), x @ adapter.delta_weight().t())
+    assert math.isfinite(float(made.alpha))
+    assert not isinstance(adapter, LoKr) or {"w1_a", "w1_b"}.isdisjoint(dict(made.named_parameters()))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if len(c.shape) == 4], ids=lambda case: case.name)
+def test_convolutions_do_not(case: Case):
+    adapter = case.make()
+    with pytest.raises(TrainError, match="only linear modules are trained"):
+        TRAINABLES[adapter.algorithm].continued(adapter, NetworkOptions(adapter.algorithm))
+
+
+def test_another_algorithm_does_not():
+    adapter = make(FORMS["lora"], (48, 64)).adapter()
+    with pytest.raises(
+        TrainError, match=r"is a LoRA, and a LoHa is to be trained; set network_module to networks\.lora"
+    ):
+        TRAINABLES["loha"].continued(adapter, FORMS["loha"])
+
+
+@every_form
+def test_a_state_brings_its_alpha(options: NetworkOptions):
+    made, other = make(options, (48, 64)), make(with_options(options, network_alpha=7.0), (48, 64))
+    other.load_state_dict(made.state_dict())
+    assert other.scale == made.scale
+    x = torch.randn(3, 64)
+    assert torch.equal(other(x), made(x))
+
+
+@every_form
+def test_trainable_when_made_in_inference_mode(options: NetworkOptions):
+    with torch.inference_mode():
+        made = TRAINABLES[options.algorithm].initial((48, 64), options, torch.Generator().manual_seed(0))
+        again = TRAINABLES[options.algorithm].continued(made.adapter(), options)
+    for each in (made, again):
+        each(torch.randn(3, 64)).sum().backward()
+        assert all(p.grad is not None for p in each.parameters())
+
+
+@every_form
+def test_nothing_is_changed_at_the_start_and_the_seed_decides(options: NetworkOptions):
     def start(seed: int) -> Trainable:
-        return TRAINABLES[kind](48, 64, rank, 2.0, torch.Generator().manual_seed(seed), Dropouts(), **more)
+        return TRAINABLES[options.algorithm].initial((48, 64), options, torch.Generator().manual_seed(seed))
 
     assert not start(1)(torch.randn(3, 64)).any()
     first, again, other = (torch.cat([p.detach().flatten() for p in start(s).parameters()]) for s in (1, 1, 2))
@@ -75,37 +257,46 @@ def test_nothing_is_changed_at_the_start_and_the_seed_decides(kind: str, rank: i
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(("kind", "rank"), [("loha", 4), ("lokr", 1), ("lokr", 64)])
-def test_rank_dropout_masks_rows_of_the_change(kind: str, rank: int):
-    made = make(kind, 48, 64, rank, Dropouts(rank=0.3))
-    x = torch.randn(2, 5, 64, requires_grad=True)
-    torch.manual_seed(7)
-    found = made(x)
-    torch.manual_seed(7)
-    kept = (torch.rand(48) > 0.3).float()
-    expected = x @ (dense(made) * kept.unsqueeze(1)).t() / 0.7
-    assert_close(found, expected)
-    for one, other in zip(gradients(made, x, found), gradients(made, x, expected), strict=True):
-        assert_close(one, other)
-    assert_close(made.eval()(x), x @ dense(made).t())
+ZERO = {"lora": "up", "loha": "w2_a", "lokr": "w2_b", "full": "w2"}
 
 
-def test_rank_dropout_of_a_lora_masks_ranks_of_each_sample():
-    made = make("lora", 48, 64, 4, Dropouts(rank=0.5))
-    x = torch.randn(3, 5, 64)
-    torch.manual_seed(7)
-    found = made(x)
-    torch.manual_seed(7)
-    kept = (torch.rand(3, 4) > 0.5).float().unsqueeze(1)
-    assert_close(found, (x @ made.down.t() * kept) @ made.up.t() * (2.0 / 4 / 0.5))
+def test_first_values_are_distributed_as_musubis():
+    def start(*options, **more) -> dict[str, Tensor]:
+        made = NetworkOptions(*options, **more)
+        trainable = TRAINABLES[made.algorithm].initial((640, 960), made, torch.Generator().manual_seed(0))
+        return {name: p.detach() for name, p in trainable.named_parameters()}
+
+    lora, loha, lokr = start("lora", 32), start("loha", 32), start("lokr", 16, factor=8)
+    full = start("lokr", 200, factor=8)
+    for parameters, name in ((lora, "up"), (loha, "w2_a"), (lokr, "w2_b"), (full, "w2")):
+        assert not parameters[name].any()
+    for tensor, std in ((loha["w1_a"], 0.1), (loha["w1_b"], 1.0), (loha["w2_b"], 1.0)):
+        assert abs(float(tensor.std()) / std - 1) < 0.03
+        assert float(tensor.abs().max()) > 3 * std  # normal, not uniform
+    for tensor, bound in (
+        (lora["down"], 960**-0.5),
+        (lokr["w1"], 8**-0.5),
+        (lokr["w2_a"], 0.25),
+        (full["w1"], 8**-0.5),
+    ):
+        assert 0.9 * bound < float(tensor.abs().max()) <= bound
+        assert abs(float(tensor.std()) / bound * 3**0.5 - 1) < 0.15
 
 
-def test_module_dropout_drops_as_often_as_asked():
-    made = make("lokr", 48, 64, 1, Dropouts(module=0.25))
-    torch.manual_seed(0)
-    x = torch.randn(1, 64)
-    assert 0.2 < sum(made(x) is None for _ in range(1000)) / 1000 < 0.3
-    assert made.eval()(x) is not None
+@pytest.mark.parametrize(
+    ("shape", "rank", "factor", "full"),
+    [
+        ((64, 48), 3, -1, False), ((64, 48), 4, -1, True), ((64, 64), 7, 4, False), ((64, 64), 8, 4, True),
+        ((30, 70), 4, -1, False), ((30, 70), 5, -1, True),
+    ],
+)  # fmt: skip
+def test_w2_is_one_matrix_where_a_product_has_as_many_numbers(
+    shape: tuple[int, int], rank: int, factor: int, full: bool
+):
+    made = make(NetworkOptions("lokr", rank, 16.0, factor=factor), shape)
+    assert ("w2" in dict(made.named_parameters())) == full
+    assert made.scale == (1.0 if full else 16.0 / rank)
+    assert float(made.alpha) == (rank if full else 16.0)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +304,7 @@ def test_module_dropout_drops_as_often_as_asked():
     [
         (64, 16, (4, 16)), (64, -1, (8, 8)), (512, -1, (16, 32)), (5120, -1, (64, 80)), (13824, -1, (108, 128)),
         (3072, 4, (4, 768)), (3072, 5, (4, 768)), (9216, 16, (16, 576)), (250, 16, (10, 25)), (360, 12, (12, 30)),
-        (7, 4, (1, 7)), (16, 4, (4, 4)), (4, 8, (2, 2)), (1, -1, (1, 1)), (3072, -1, (48, 64)),
+        (7, 4, (1, 7)), (16, 4, (4, 4)), (4, 8, (2, 2)), (1, -1, (1, 1)), (3072, -1, (48, 64)), (512, 4, (4, 128)),
     ],
 )  # fmt: skip
 def test_factors_are_lycoris_and_musubis(dimension: int, factor: int, expected: tuple[int, int]):

@@ -1,39 +1,94 @@
-"""What every trainable adapter does; Musubi Tuner's definitions (networks/lora.py, loha.py, lokr.py)."""
+"""What every trainable adapter does. The definitions are Musubi Tuner's (networks/lora.py, loha.py, lokr.py)."""
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from ...adapters import Adapter
+from ...errors import TrainError
+from ..network_options import NetworkOptions
 
-__all__ = ["Dropouts", "Trainable", "uniform"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Context", "Trainable", "uniform"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Dropouts:
-    """Musubi's two dropouts of a module; probabilities in 0..1, None for none."""
+class Context(FunctionCtx):
+    """What torch gives to an autograd function, for the type checker."""
 
-    rank: float | None = None
-    """LoHa, LoKr: of each output row of ΔW, one draw a forward pass. LoRA: of each rank of each sample."""
-    module: float | None = None
-    """Of the whole adapter, one draw a forward pass."""
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    scale: float
 
 
 class Trainable(nn.Module, ABC):
-    """Factors in float32, ΔW = 0 at the start; `forward` gives what is added to the Linear's output."""
+    """An adapter whose factors are float32 parameters, named as the adapter's fields.
 
-    def __init__(self, dropouts: Dropouts) -> None:
+    `alpha` is a buffer, so that a state that is loaded brings its own.
+    """
+
+    adapter_class: ClassVar[type[Adapter]]
+
+    alpha: Tensor
+
+    def __init__(self, adapter: Adapter, options: NetworkOptions) -> None:
         super().__init__()
-        self.dropouts = dropouts
+        self.options = options
+        self.shape: tuple[int, int] = adapter.flat_shape
+        with torch.inference_mode(False):  # a node runs in it, and what is made there cannot be trained
+            for name, tensor in adapter.tensors.items():
+                self.register_parameter(name, nn.Parameter(tensor.detach().to(torch.float32, copy=True)))
+            self.register_buffer("alpha", torch.tensor(adapter.alpha))
+        self.scale = adapter.scale
+        self.register_load_state_dict_post_hook(Trainable._rescale)
+
+    def _rescale(self, _: object) -> None:
+        self.scale = self.adapter().scale
+
+    @classmethod
+    @abstractmethod
+    def initial(cls, shape: tuple[int, int], options: NetworkOptions, generator: torch.Generator) -> Self:
+        """A new one for a weight of (out, in), with ΔW = 0; drawn from `generator` in Musubi's order."""
+
+    @classmethod
+    def continued(cls, adapter: Adapter, options: NetworkOptions) -> Self:
+        """One that goes on from `adapter`; its rank and alpha stay the adapter's.
+
+        Raises `TrainError` if it is of another algorithm or no linear module's.
+        """
+        if not isinstance(adapter, cls.adapter_class):
+            raise TrainError(
+                f"is a {adapter.title}, and a {cls.adapter_class.title} is to be trained; "
+                f"set network_module to networks.{adapter.algorithm}"
+            )
+        if len(adapter.shape) != 2 or any(tensor.dim() != 2 for tensor in adapter.tensors.values()):
+            raise TrainError(f"changes a convolution of {list(adapter.shape)}; only linear modules are trained")
+        return cls(cls.normalised(adapter), options)
+
+    @classmethod
+    @abstractmethod
+    def normalised(cls, adapter: Any) -> Adapter:  # noqa: ANN401 - of `adapter_class`
+        """The same ΔW in the form in which Musubi keeps it, with an alpha."""
+
+    def adapter(self) -> Adapter:
+        """What it is now, detached and copied."""
+        tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.named_parameters()}
+        return self.adapter_class(**tensors, alpha=float(self.alpha))
 
     def forward(self, x: Tensor) -> Tensor | None:
-        """x (…, in) -> (…, out) in x's dtype; None where the whole adapter is dropped."""
-        p = self.dropouts.module
-        if p is not None and self.training and float(torch.rand(1)) < p:
+        """`x @ ΔW.T`, (…, in) -> (…, out) in x's dtype; None where this step leaves the module out.
+
+        Random numbers come from torch's own generators, so that a checkpointed block draws the
+        same ones again.
+        """
+        p = self.options.module_dropout
+        if self.training and p and float(torch.rand(1)) < p:
             return None
         return self.contribution(x)
 
@@ -41,20 +96,15 @@ class Trainable(nn.Module, ABC):
     def contribution(self, x: Tensor) -> Tensor:
         """`forward` without module dropout."""
 
-    @abstractmethod
-    def adapter(self) -> Adapter:
-        """What it is now, detached, for a file."""
-
-    def drop_rows(self, y: Tensor) -> Tensor:
-        """Rank dropout of LoHa and LoKr: rows of ΔW are elements of the output (…, out)."""
-        p = self.dropouts.rank
-        if p is None or not self.training:
-            return y
-        kept = torch.rand(y.shape[-1], device=y.device) > p
-        return y * (kept.to(y.dtype) / (1 - p))
+    def kept_rows(self, device: torch.device) -> Tensor | None:
+        """LoHa's and LoKr's rank dropout: (out,), 0 for a row of ΔW that is left out, else 1 / (1 - p)."""
+        p = self.options.rank_dropout
+        if not (self.training and p):
+            return None
+        return (torch.rand(self.shape[0], device=device) > p) / (1 - p)
 
 
-def uniform(shape: tuple[int, int], generator: torch.Generator) -> nn.Parameter:
-    """U(±1/√columns), which is what `kaiming_uniform_(a=√5)` draws."""
-    bound = shape[1] ** -0.5
-    return nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * bound)
+def uniform(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """(rows, columns) of U(±1/√columns): what `kaiming_uniform_` with a = √5, and a new `nn.Linear`, draw."""
+    bound = columns**-0.5
+    return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)

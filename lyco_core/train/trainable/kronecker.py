@@ -7,12 +7,13 @@ dimension and w2, or its two halves, the last; so w1 may act before, between or 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
+
+from .base import Context
 
 __all__ = ["kron_linear"]
 
@@ -35,7 +36,7 @@ class _KronLinear(torch.autograd.Function):
     """Keeps x and the factors only; what lies between is computed again in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, w1: Tensor, *inner: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, scale: float, w1: Tensor, *inner: Tensor) -> Tensor:
         ctx.save_for_backward(x, w1, *inner)
         ctx.scale = scale
         hidden = _blocks(x, w1)
@@ -45,7 +46,9 @@ class _KronLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Context, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x, w1, *inner = ctx.saved_tensors
         steps = _steps(x.dtype, ctx.scale, w1, inner)
         hidden = [_blocks(x, w1)]

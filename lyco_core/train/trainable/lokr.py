@@ -1,70 +1,78 @@
-"""LoKr while it is trained: ΔW = kron(w1, w2) is never built."""
+"""LoKr while it is trained."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import dataclasses
+import math
+from typing import TYPE_CHECKING, ClassVar
 
-from ...adapters import LoKr
-from .base import Dropouts, Trainable, uniform
+import torch
+from torch import Tensor
+
+from ...adapters import Adapter, LoKr
+from ..network_options import NetworkOptions
+from .base import Trainable, uniform
+from .kronecker import kron_linear
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["TrainableLoKr", "factorization"]
 
 
-def factorization(dimension: int, factor: int) -> tuple[int, int]:
-    """Two factors of `dimension`, the smaller first (LyCORIS' dialect, as Musubi has it).
+class TrainableLoKr(Trainable):
+    """w1 (out_l, in_m), U(±1/√in_m); w2_a (out_k, r), U(±1/√r); w2_b (r, in_n), which starts at 0.
 
-    `factor` if it divides `dimension`; else the largest divisor up to it; -1: the most equal two.
+    Where r is at least half the larger of out_k and in_n, a product would have as many numbers as
+    W2 itself: then it is one matrix, w2 (out_k, in_n), which starts at 0, and the scale is 1.
+    """
+
+    adapter_class: ClassVar[type[Adapter]] = LoKr
+
+    w1: Tensor
+    w2: Tensor
+    w2_a: Tensor
+    w2_b: Tensor
+
+    @classmethod
+    def initial(cls, shape: tuple[int, int], options: NetworkOptions, generator: torch.Generator) -> Self:
+        (out_l, out_k), (in_m, in_n) = (factorization(n, options.factor) for n in shape)
+        rank = options.network_dim
+        w1 = uniform(out_l, in_m, generator)
+        if 2 * rank >= max(out_k, in_n):  # Musubi keeps the rank as alpha there
+            return cls(LoKr(w1=w1, w2=torch.zeros(out_k, in_n), alpha=float(rank)), options)
+        w2_a, w2_b = uniform(out_k, rank, generator), torch.zeros(rank, in_n)
+        return cls(LoKr(w1=w1, w2_a=w2_a, w2_b=w2_b, alpha=options.alpha), options)
+
+    @classmethod
+    def normalised(cls, adapter: LoKr) -> LoKr:
+        """w1 as one matrix, since Musubi knows no other; if need be with the scale in it."""
+        w1 = adapter.factor1(torch.float32, next(iter(adapter.tensors.values())).device)
+        if adapter.w2 is None:
+            alpha = adapter.scale * (adapter.rank or 1)
+        else:
+            w1, alpha = w1 * adapter.scale, float(max(adapter.w2.shape))
+        return dataclasses.replace(adapter, w1=w1, w1_a=None, w1_b=None, alpha=alpha)
+
+    @property
+    def full(self) -> bool:
+        """Whether W2 is one matrix."""
+        return "w2" in self._parameters
+
+    def contribution(self, x: Tensor) -> Tensor:
+        kept = self.kept_rows(x.device)
+        y = kron_linear(x, self.w1, (self.w2,) if self.full else (self.w2_a, self.w2_b), self.scale)
+        return y if kept is None else y * kept.to(y.dtype)
+
+
+def factorization(dimension: int, factor: int) -> tuple[int, int]:
+    """Two numbers whose product is `dimension`, the smaller one first (LyCORIS' dialect, which is Musubi's).
+
+    `factor`: above 0 one of the two, or, if it is no divisor, what the smaller one may not exceed;
+    below 0 for the two that are closest.
     """
     if factor > 0 and dimension % factor == 0:
         return min(factor, dimension // factor), max(factor, dimension // factor)
-    limit = dimension if factor < 0 else factor
-    small = max(n for n in range(1, max(1, min(limit, int(dimension**0.5))) + 1) if dimension % n == 0)
+    most = math.isqrt(dimension) if factor < 0 else min(factor, math.isqrt(dimension))
+    small = next(n for n in range(most, 0, -1) if dimension % n == 0)
     return small, dimension // small
-
-
-class TrainableLoKr(Trainable):
-    """w1 (out_l, in_m) full; w2 as w2_a (out_k, rank) @ w2_b (rank, in_n), or full (out_k, in_n).
-
-    W2 is full, with scale 1, where `rank` is at least half its larger side: a product would hold
-    as many numbers.
-    """
-
-    def __init__(
-        self,
-        out: int,
-        into: int,
-        rank: int,
-        alpha: float,
-        generator: torch.Generator,
-        dropouts: Dropouts,
-        factor: int = -1,
-    ) -> None:
-        super().__init__(dropouts)
-        (out_l, out_k), (in_m, in_n) = factorization(out, factor), factorization(into, factor)
-        self.w1 = uniform((out_l, in_m), generator)
-        self.full = rank >= max(out_k, in_n) / 2
-        self.alpha, self.scale = (float(rank), 1.0) if self.full else (alpha, alpha / rank)
-        if self.full:
-            self.w2 = nn.Parameter(torch.zeros(out_k, in_n))
-        else:
-            self.w2_a = uniform((out_k, rank), generator)
-            self.w2_b = nn.Parameter(torch.zeros(rank, in_n))
-
-    def contribution(self, x: Tensor) -> Tensor:
-        """W1 acts between the halves of W2, in the rank space; where W2 is full, on the smaller side."""
-        w1 = (self.w1 * self.scale).to(x.dtype)
-        hidden = x.reshape(*x.shape[:-1], w1.shape[1], -1)
-        if not self.full:
-            hidden = w1 @ (hidden @ self.w2_b.t().to(x.dtype)) @ self.w2_a.t().to(x.dtype)
-        elif self.w2.shape[0] <= self.w2.shape[1]:
-            hidden = w1 @ (hidden @ self.w2.t().to(x.dtype))
-        else:
-            hidden = (w1 @ hidden) @ self.w2.t().to(x.dtype)
-        return self.drop_rows(hidden.flatten(-2))
-
-    def adapter(self) -> LoKr:
-        w1 = self.w1.detach().clone()
-        if self.full:
-            return LoKr(w1=w1, w2=self.w2.detach().clone(), alpha=self.alpha)
-        return LoKr(w1=w1, w2_a=self.w2_a.detach().clone(), w2_b=self.w2_b.detach().clone(), alpha=self.alpha)

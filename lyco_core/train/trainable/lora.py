@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
 
-from ...adapters import LoRA
-from .base import Dropouts, Trainable, uniform
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout, linear
+
+from ...adapters import Adapter, LoRA
+from ..network_options import NetworkOptions
+from .base import Trainable, uniform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["TrainableLoRA"]
 
 
 class TrainableLoRA(Trainable):
-    """y = x @ down.T @ up.T · alpha / rank; down (rank, in), up (out, rank)."""
+    """up (out, r), which starts at 0; down (r, in), U(±1/√in)."""
 
-    def __init__(
-        self, out: int, into: int, rank: int, alpha: float, generator: torch.Generator, dropouts: Dropouts
-    ) -> None:
-        super().__init__(dropouts)
-        self.alpha, self.scale = alpha, alpha / rank
-        self.down = uniform((rank, into), generator)
-        self.up = nn.Parameter(torch.zeros(out, rank))
+    adapter_class: ClassVar[type[Adapter]] = LoRA
+
+    up: Tensor
+    down: Tensor
+
+    @classmethod
+    def initial(cls, shape: tuple[int, int], options: NetworkOptions, generator: torch.Generator) -> Self:
+        rank = options.network_dim
+        uniform(rank, shape[1], generator)  # Musubi's are two nn.Linear, which fill themselves first
+        uniform(shape[0], rank, generator)
+        down = uniform(rank, shape[1], generator)
+        return cls(LoRA(torch.zeros(shape[0], rank), down, alpha=options.alpha), options)
+
+    @classmethod
+    def normalised(cls, adapter: LoRA) -> LoRA:
+        return dataclasses.replace(adapter, alpha=adapter.scale * adapter.rank)
 
     def contribution(self, x: Tensor) -> Tensor:
-        hidden, scale, p = x @ self.down.t().to(x.dtype), self.scale, self.dropouts.rank
-        if p is not None and self.training:
-            kept = torch.rand((x.shape[0], self.down.shape[0]), device=x.device) > p
-            between = [1] * (x.dim() - 2)
-            hidden = hidden * kept.view(kept.shape[0], *between, kept.shape[1]).to(x.dtype)
-            scale /= 1 - p
-        return hidden @ self.up.t().to(x.dtype) * scale
+        hidden = linear(x, self.down.to(x.dtype))
+        if self.training:
+            hidden = self._dropped(hidden)
+        return linear(hidden, (self.up * self.scale).to(x.dtype))
 
-    def adapter(self) -> LoRA:
-        return LoRA(up=self.up.detach().clone(), down=self.down.detach().clone(), alpha=self.alpha)
+    def _dropped(self, hidden: Tensor) -> Tensor:
+        """(samples, …, r): dropout of single numbers, then of the ranks of each sample."""
+        if self.options.network_dropout:
+            hidden = dropout(hidden, self.options.network_dropout)
+        if p := self.options.rank_dropout:
+            kept = torch.rand((hidden.shape[0], hidden.shape[-1]), device=hidden.device) > p
+            between = [1] * (hidden.dim() - 2)
+            hidden = hidden * (kept.view(kept.shape[0], *between, -1) / (1 - p)).to(hidden.dtype)
+        return hidden
