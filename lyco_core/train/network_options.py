@@ -12,7 +12,10 @@ from typing import Any, cast
 from ..adapters import ALGORITHMS
 from ..errors import TrainError
 
-__all__ = ["NetworkOptions", "algorithm_of", "parse_network_args"]
+__all__ = ["NETWORK_KEYS", "NetworkOptions", "algorithm_of", "network_options", "parse_network_args"]
+
+NETWORK_KEYS = ("network_module", "network_dim", "network_alpha", "network_dropout", "network_args")
+"""The options of Musubi's command line that `network_options` takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +67,7 @@ class NetworkOptions:
             _require(name, value, "a probability of at least 0 and less than 1", _number(value, below=1))
         for name in ("exclude_patterns", "include_patterns"):
             patterns = getattr(self, name)
-            _require(name, repr(patterns), "a list of regular expressions", isinstance(patterns, (list, tuple)))
+            _require(name, repr(patterns), "a list of regular expressions", _is_list(patterns))
             for pattern in patterns:
                 _require_pattern(name, pattern)
             object.__setattr__(self, name, tuple(patterns))
@@ -96,12 +99,26 @@ class NetworkOptions:
         return args
 
 
-def algorithm_of(network_module: str) -> str:
+def network_options(settings: Mapping[str, Any], seed: int = 0) -> NetworkOptions:
+    """The options that a configuration gives under Musubi's names, `NETWORK_KEYS`; what is missing has its default.
+
+    Raises `TrainError` for another name, no `network_module`, or what `NetworkOptions` refuses.
+    """
+    if unknown := sorted(settings.keys() - set(NETWORK_KEYS)):
+        raise TrainError(f"there is no option {unknown[0]}; expected {', '.join(NETWORK_KEYS)}")
+    given = {name: value for name, value in settings.items() if value is not None}
+    algorithm = algorithm_of(given.pop("network_module", None))
+    args = given.pop("network_args", ())
+    _require("network_args", repr(args), "a list of texts, such as ['factor=4']", _is_list(args))
+    return NetworkOptions(algorithm, **given, **parse_network_args(args), seed=seed)
+
+
+def algorithm_of(network_module: object) -> str:
     """The algorithm of Musubi's `--network_module`: `networks.loha`, `networks.lora_wan`, or `loha` itself.
 
     Raises `TrainError` for any other.
     """
-    name = network_module.removeprefix("networks.")
+    name = str(network_module).removeprefix("networks.")
     algorithm = "lora" if name.startswith("lora_") else name
     if algorithm not in ALGORITHMS:
         known = ", ".join(f"networks.{a}" for a in ALGORITHMS)
@@ -117,6 +134,7 @@ def parse_network_args(texts: Iterable[str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
+        name = name.strip()
         if not equals or name not in NETWORK_ARGS:
             raise TrainError(
                 f"network_args: {text!r} is none of them; expected NAME=VALUE with one of {', '.join(NETWORK_ARGS)}"
@@ -169,6 +187,10 @@ def _whole(value: object, least: int | None = None) -> bool:
 
 def _number(value: object, below: float = math.inf) -> bool:
     return isinstance(value, (int, float)) and 0 <= value < below
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def _require_pattern(name: str, pattern: object) -> None:
