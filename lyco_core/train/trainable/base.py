@@ -81,6 +81,13 @@ class Trainable(nn.Module, ABC):
         tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.named_parameters()}
         return self.adapter_class(**tensors, alpha=float(self.alpha))
 
+    @property
+    def told(self) -> str:
+        """Its algorithm, rank and alpha, in words."""
+        adapter = self.adapter()
+        rank = "W2 a full matrix" if adapter.rank is None else f"dim {adapter.rank}, alpha {float(self.alpha):g}"
+        return f"{adapter.title}, {rank}"
+
     def forward(self, x: Tensor) -> Tensor | None:
         """`x @ ΔW.T`, (…, in) -> (…, out) in x's dtype; None where this step leaves the module out.
 

@@ -1,0 +1,109 @@
+"""A frozen model under autograd: weights that are not kept for the backward pass, and weights made in inference mode.
+
+Autograd keeps a Linear's weight for the gradient of its input; where the weight was cast or
+dequantized for the product, it keeps that copy of it, for every layer. A frozen Linear keeps
+nothing and gets its weight again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+__all__ = ["WeightOf", "frozen_linears", "own_weight", "thaw"]
+
+Forward = Callable[[Tensor], Tensor]
+
+WeightOf = Callable[[nn.Module, torch.dtype], AbstractContextManager[Tensor]]
+"""Gives a module's weight, (out, in), as it is multiplied with an input of a dtype; what was borrowed for that goes
+back at the end of the context."""
+
+
+@contextmanager
+def own_weight(module: nn.Module, dtype: torch.dtype) -> Generator[Tensor]:
+    """The `WeightOf` of `nn.Linear`."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    yield weight.detach().to(dtype)
+
+
+@contextmanager
+def frozen_linears(modules: Iterable[nn.Module], weight_of: WeightOf = own_weight) -> Generator[None]:
+    """Inside, each module's forward passes on the gradient of its input, and none to its weight or bias.
+
+    Args:
+        modules: linear ones, called with one tensor (…, in).
+        weight_of: what a host has for its own kinds of Linear.
+    """
+    before: list[tuple[nn.Module, Forward | None]] = []
+    try:
+        for module in modules:
+            before.append((module, module.__dict__.get("forward")))
+            module.forward = _frozen(module, module.forward, weight_of)
+        yield
+    finally:
+        for module, forward in reversed(before):
+            if forward is None:
+                del module.forward
+            else:  # another extension had put one there
+                module.forward = forward
+
+
+def _frozen(module: nn.Module, forward: Forward, weight_of: WeightOf) -> Forward:
+    def run(x: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return forward(x)
+        y: Tensor = _Frozen.apply(x, module, forward, weight_of)  # pyright: ignore[reportAssignmentType]
+        return y
+
+    return run
+
+
+class _Context(FunctionCtx):
+    module: nn.Module
+    weight_of: WeightOf
+    dtype: torch.dtype
+
+
+class _Frozen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: _Context, x: Tensor, module: nn.Module, forward: Forward, weight_of: WeightOf) -> Tensor:
+        ctx.module, ctx.weight_of, ctx.dtype = module, weight_of, x.dtype
+        return forward(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: _Context, grad: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        with ctx.weight_of(ctx.module, grad.dtype) as weight:
+            return (grad @ weight).to(ctx.dtype), None, None, None
+
+
+def thaw(model: nn.Module) -> None:
+    """Replace parameters and buffers that were made in inference mode by normal ones on the same memory.
+
+    ComfyUI's nodes run in that mode, and autograd keeps no tensor that was made in it. Nothing is
+    copied. What has no plain memory of its own (a tensor subclass, on the meta device) is left.
+    """
+    with torch.inference_mode(False):
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if _can_thaw(parameter):
+                    setattr(module, name, nn.Parameter(_thawed(parameter), requires_grad=False))
+            for name, buffer in module.named_buffers(recurse=False):
+                if _can_thaw(buffer):
+                    setattr(module, name, _thawed(buffer))
+
+
+def _can_thaw(tensor: Tensor) -> bool:
+    return tensor.is_inference() and not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
+
+
+def _thawed(tensor: Tensor) -> Tensor:
+    normal = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return normal.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())

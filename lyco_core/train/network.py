@@ -1,0 +1,210 @@
+"""The trainable adapters of a model, and their place in it while it trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapter_set import AdapterSet
+from ..adapters import Adapter
+from ..errors import TrainError, shorten
+from ..formats import FORMATS
+from .continuing import options_of
+from .network_options import NetworkOptions
+from .targets import Choice, Target
+from .trainable import TRAINABLES, Trainable, TrainableLoKr
+
+__all__ = ["Network"]
+
+logger = logging.getLogger("lyco")
+_MUSUBI = FORMATS["musubi"]
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+
+
+class Network(nn.Module):
+    """One trainable adapter for each target of a choice; all of them are float32 on one device.
+
+    As an `nn.Module` its children go by the names in Musubi's files (`lora_unet_…`), so that its
+    `state_dict` is stable; `train` and `eval` switch the dropouts.
+    """
+
+    def __init__(self, choice: Choice, options: NetworkOptions, trainables: Iterable[Trainable]) -> None:
+        super().__init__()
+        self.choice, self.options = choice, options
+        self.trainables: dict[str, Trainable] = {}
+        """Module path -> its trainable adapter."""
+        for target, trainable in zip(choice.targets, trainables, strict=True):
+            self.trainables[target.module_path] = trainable
+            self.add_module(_MUSUBI.prefix(target.module_path), trainable)
+
+    @classmethod
+    def initial(cls, choice: Choice, options: NetworkOptions) -> Network:
+        """A new one with ΔW = 0, drawn from the options' seed, module after module."""
+        generator = torch.Generator().manual_seed(options.seed)
+        make = TRAINABLES[options.algorithm].initial
+        network = cls(choice, options, (make(target.shape, options, generator) for target in choice.targets))
+        network._tell_full()
+        return network
+
+    @classmethod
+    def continued(cls, choice: Choice, options: NetworkOptions, adapters: Mapping[str, Adapter]) -> Network:
+        """One that goes on from a file's adapters; their rank, alpha and factor count, not the options'.
+
+        Args:
+            adapters: module path in Musubi's names -> adapter. A target that has none begins anew.
+
+        Raises:
+            TrainError: an adapter has no target or another shape, or cannot go on as the algorithm.
+        """
+        paths = {target.module_path for target in choice.targets}
+        if lost := [path for path in adapters if path not in paths]:
+            raise TrainError(
+                f"{len(lost)} of its {len(adapters)} modules are not trained here and would be lost "
+                f"({shorten(lost)}); include them, or leave them out of the file"
+            )
+        options = options_of(options, adapters.values())
+        kind, generator = TRAINABLES[options.algorithm], torch.Generator().manual_seed(options.seed)
+        trainables: list[Trainable] = []
+        for target in choice.targets:
+            adapter = adapters.get(target.module_path)
+            if adapter is None:
+                trainables.append(kind.initial(target.shape, options, generator))
+                continue
+            try:
+                trainables.append(kind.continued(adapter, options))
+            except TrainError as error:
+                raise TrainError(f"{target.module_path}: {error}") from None
+            if adapter.shape != target.shape:
+                shapes = f"is for a weight of {list(adapter.shape)}, the model's is {list(target.shape)}"
+                raise TrainError(f"{target.module_path}: {shapes}")
+        if new := [path for path in paths if path not in adapters]:
+            logger.warning("%d of %d modules are not in the file and begin anew", len(new), len(paths))
+        return cls(choice, options, trainables)
+
+    def _tell_full(self) -> None:
+        full = [path for path, t in self.trainables.items() if isinstance(t, TrainableLoKr) and t.full]
+        if full:
+            logger.warning(
+                "network_dim %d is large for factor %d: W2 is a full matrix, its scale 1 whatever network_alpha is, in "
+                "%d of %d modules (%s)",
+                *(self.options.network_dim, self.options.factor, len(full), len(self.trainables), shorten(full)),
+            )
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Generator[None]:
+        """Inside, the model's modules add what is trained to their output; after it, they are as they were.
+
+        Nothing touches their weights. Contributions are computed in the output's dtype.
+
+        Args:
+            model: in which the targets' keys name weights; the modules that own them are called
+                with the input (…, in) first and return (…, out).
+
+        Raises:
+            TrainError: the model has no such module.
+        """
+        owners: dict[str, list[Target]] = {}
+        for target in self.choice.targets:
+            owners.setdefault(target.key.removesuffix(".weight"), []).append(target)
+        handles: list[torch.utils.hooks.RemovableHandle] = []
+        try:
+            for path, targets in owners.items():
+                handles.append(_module(model, path).register_forward_hook(self._hook(targets)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, targets: Sequence[Target]) -> Hook:
+        """All that is trained of one weight, in one hook: pure, so that a checkpointed block may run it twice."""
+        parts = sorted(((t.rows, self.trainables[t.module_path]) for t in targets), key=lambda part: part[0] or (0, 0))
+
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            with torch.autocast(output.device.type, enabled=False):
+                change = _change(args[0].to(output.dtype), parts, output.shape[-1])
+            return output if change is None else output + change
+
+        return hook
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What an optimizer takes: all parameters, or with LoRA+ the up matrices in a faster group of their own."""
+        ratio = self.options.loraplus_lr_ratio
+        if ratio is None:
+            return [{"params": list(self.parameters()), "lr": learning_rate}]
+        fast = {id(p) for name, p in self.named_parameters() if name.endswith(".up")}
+        return [
+            {"params": [p for p in self.parameters() if id(p) not in fast], "lr": learning_rate},
+            {"params": [p for p in self.parameters() if id(p) in fast], "lr": learning_rate * ratio},
+        ]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """As torch's, for a state with just the tensors that the network has.
+
+        Raises `TrainError` for any other, before anything is changed.
+        """
+        own = {key: list(tensor.shape) for key, tensor in self.state_dict().items()}
+        found = {key: list(tensor.shape) for key, tensor in state_dict.items()}
+        if wrong := sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key)):
+            key = wrong[0]
+            raise TrainError(
+                f"the state is of another network: {len(wrong)} tensors differ ({key}: expected "
+                f"{own.get(key, 'none')}, found {found.get(key, 'none')}); resume with the model and the options "
+                "that it was saved with"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def adapter_set(self, metadata: Mapping[str, str] | None = None) -> AdapterSet:
+        """What is trained so far, detached and copied, as if it were read from Musubi's file."""
+        return AdapterSet(
+            adapters={path: trainable.adapter() for path, trainable in self.trainables.items()},
+            prefixes={path: _MUSUBI.prefix(path) for path in self.trainables},
+            format=_MUSUBI.id,
+            metadata=metadata or {},
+            architecture=self.choice.architecture.id,
+            layout="musubi",
+        )
+
+    def listing(self) -> str:
+        """What is trained and how, and what is not and why, a line each: what `verbose` asks for."""
+        title, targets, excluded = self.choice.architecture.title, self.choice.targets, self.choice.excluded
+        lines = [f"{title}: {len(targets)} modules are trained, {len(excluded)} are not"]
+        lines += (f"{_told(target)}: {self.trainables[target.module_path].told}" for target in targets)
+        lines += (f"{_told(target)}: not trained, {pattern!r} excludes it" for target, pattern in excluded)
+        return "\n".join(lines)
+
+
+Part = tuple[tuple[int, int] | None, Trainable]
+
+
+def _change(x: Tensor, parts: Sequence[Part], width: int) -> Tensor | None:
+    """What `parts`, from the first row to the last, add to an output of `width`; None if all leave the step out."""
+    changes = [(rows or (0, width), trainable(x)) for rows, trainable in parts]
+    if all(change is None for _, change in changes):
+        return None
+    pieces: list[Tensor] = []
+    end = 0
+    for (start, stop), change in [*changes, ((width, width), None)]:
+        if start > end:
+            pieces.append(x.new_zeros(*x.shape[:-1], start - end))
+        if stop > start:
+            pieces.append(x.new_zeros(*x.shape[:-1], stop - start) if change is None else change)
+        end = stop
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+
+def _module(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        raise TrainError(f"the model has no module {path}; the targets are another model's") from None
+
+
+def _told(target: Target) -> str:
+    rows = "" if target.rows is None else f" (rows {target.rows[0]}:{target.rows[1]} of {target.key})"
+    return f"{target.module_path} {list(target.shape)}{rows}"

@@ -1,0 +1,136 @@
+"""Which modules of a model are trained: Musubi Tuner's, wherever the model's layout keeps their rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..architectures import Architecture
+from ..architectures.table import Target as Place
+from ..errors import TrainError, shorten
+from ..model_weights import ModelWeights
+from .network_options import NetworkOptions
+
+__all__ = ["Choice", "Target", "choose_targets"]
+
+logger = logging.getLogger("lyco")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A module that is trained, and the rows of the weight that it changes."""
+
+    module_path: str
+    """In Musubi's names."""
+    key: str
+    """The weight's, e.g. `diffusion_model.layers.0.attention.qkv.weight`."""
+    rows: tuple[int, int] | None
+    """start:stop in the weight; None for all of them."""
+    shape: tuple[int, int]
+    """(out, in) of what is trained: of the rows, where there are such."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What of a model is trained, in the order of its blocks, and what is not."""
+
+    architecture: Architecture
+    targets: tuple[Target, ...]
+    excluded: tuple[tuple[Target, str], ...]
+    """What could be trained too, and the pattern that leaves it out."""
+    blocks: Mapping[str, int]
+    """Start of a block's name in Musubi's layout -> how many the model has."""
+
+
+def choose_targets(
+    weights: ModelWeights, options: NetworkOptions, *, architecture: Architecture | None = None
+) -> Choice:
+    """The modules that Musubi trains in a model of this family, by its own patterns and a person's.
+
+    A module inside the family's blocks is left out if an exclude pattern, the family's or the
+    person's, matches its whole dotted name and no include pattern does. So include patterns bring
+    back what is excluded and never narrow the choice: to train attention alone, exclude `.*` and
+    include `.*attn.*`. (Musubi's page says "include only"; its code does this.) Musubi's LoRA for
+    FLUX drops a default of its own once a person excludes something; here defaults always hold.
+
+    Args:
+        weights: of the model, in any layout that keeps each module on one weight.
+        architecture: the family, if it is not the one that the weights tell; its Musubi names are
+            looked for in their layout.
+
+    Raises:
+        TrainError: the family is unknown or not trained, a module lies on several weights, or
+            nothing is left.
+    """
+    family = architecture or weights.architecture
+    _require_trainable(family)
+    assert family is not None
+    blocks = {block: list(_blocks(family, weights, block)) for block in family.depths}
+    candidates = [target for found in blocks.values() for block in found for target in block]
+    excludes = (*options.exclude_patterns, *family.default_excludes)
+    _tell_useless(options, [target.module_path for target in candidates])
+    targets: list[Target] = []
+    excluded: list[tuple[Target, str]] = []
+    for target in candidates:
+        pattern = _matching(excludes, target.module_path)
+        if pattern is None or _matching(options.include_patterns, target.module_path) is not None:
+            targets.append(target)
+        else:
+            excluded.append((target, pattern))
+    if not targets:
+        raise TrainError(
+            f"the patterns leave nothing of {family.title} to train; they must match whole names, such as "
+            f"{shorten([target.module_path for target in candidates])}"
+        )
+    counts = {block: len(found) for block, found in blocks.items()}
+    return Choice(family, tuple(targets), tuple(excluded), counts)
+
+
+def _require_trainable(family: Architecture | None) -> None:
+    if family is None:
+        raise TrainError("the model's architecture is unknown, so what of it to train is too; Musubi trains none such")
+    if not family.target_blocks:
+        raise TrainError(f"{family.title}: {family.refused}; what it trains of it is not known here, train it there")
+
+
+def _blocks(family: Architecture, weights: ModelWeights, block: str) -> Iterator[list[Target]]:
+    """Every linear module that the model has of each of its blocks whose name starts so."""
+    paths = weights.paths
+    inside = [name for name in family.templates("musubi") if name.startswith(f"{block}.{{n}}.")]
+    for number in itertools.count():
+        names = [name.replace("{n}", str(number)) for name in inside]
+        located = [(name, family.locate(name, "musubi", weights.layout)) for name in names]
+        there = [(name, places) for name, places in located if any(place.path in paths for place in places)]
+        if not there:
+            return
+        yield [_target(name, places, weights) for name, places in there]
+
+
+def _target(name: str, places: Sequence[Place], weights: ModelWeights) -> Target:
+    key = f"{weights.prefix}{places[0].path}.weight"
+    if len(places) > 1:
+        raise TrainError(
+            f"{name} lies on {len(places)} weights ({', '.join(place.path for place in places)}) in the "
+            f"{weights.layout} layout; load the model in ComfyUI's or Musubi's"
+        )
+    shape = weights.shapes[key]
+    start, stop, total = places[0].rows
+    if len(shape) != 2 or shape[0] % total:
+        raise TrainError(f"{key} is {list(shape)}, expected a matrix of a multiple of {total} rows")
+    if (start, stop) == (0, total):
+        return Target(name, key, None, (shape[0], shape[1]))
+    rows = (shape[0] * start // total, shape[0] * stop // total)
+    return Target(name, key, rows, (rows[1] - rows[0], shape[1]))
+
+
+def _matching(patterns: Sequence[str], name: str) -> str | None:
+    return next((pattern for pattern in patterns if re.fullmatch(pattern, name)), None)
+
+
+def _tell_useless(options: NetworkOptions, names: Sequence[str]) -> None:
+    for pattern in (*options.exclude_patterns, *options.include_patterns):
+        if not any(re.fullmatch(pattern, name) for name in names):
+            logger.warning("the pattern %r matches none of the %d modules that could be trained", pattern, len(names))

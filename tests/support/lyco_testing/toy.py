@@ -1,0 +1,54 @@
+"""Small models of named Linears, in ComfyUI's names: enough for what hangs adapters onto modules."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from lyco_core.model_weights import ModelWeights, describe_weights
+
+WIDTH = 24
+
+Z_IMAGE = {
+    "attention.qkv": (3 * WIDTH, WIDTH),
+    "attention.out": (WIDTH, WIDTH),
+    "feed_forward.w1": (64, WIDTH),
+    "feed_forward.w2": (WIDTH, 64),
+    "feed_forward.w3": (64, WIDTH),
+    "adaLN_modulation.0": (4 * WIDTH, WIDTH),
+}
+"""The Linears of one of Z-Image's blocks -> (out, in)."""
+
+
+def z_image(blocks: int = 2) -> dict[str, tuple[int, int]]:
+    """Key -> shape of a Z-Image of few and narrow blocks, without what is around them."""
+    names = [*(f"layers.{n}" for n in range(blocks)), "noise_refiner.0"]
+    return {f"diffusion_model.{name}.{part}.weight": shape for name in names for part, shape in Z_IMAGE.items()}
+
+
+def flux1() -> dict[str, tuple[int, int]]:
+    """The same of a FLUX.1 of one double and one single block."""
+    double = {"mod.lin": (6, 1), "attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.0": (4, 1), "mlp.2": (1, 4)}
+    single = {"linear1": (7, 1), "linear2": (1, 5), "modulation.lin": (3, 1)}
+    parts = {f"double_blocks.0.{s}_{name}": shape for s in ("img", "txt") for name, shape in double.items()}
+    parts |= {f"single_blocks.0.{name}": shape for name, shape in single.items()}
+    return {f"diffusion_model.{name}.weight": (a * WIDTH, b * WIDTH) for name, (a, b) in parts.items()}
+
+
+def described(shapes: Mapping[str, tuple[int, int]]) -> ModelWeights:
+    return describe_weights(shapes)
+
+
+def model_of(shapes: Mapping[str, tuple[int, int]]) -> nn.Module:
+    """A tree of modules that has these weights, frozen, and a bias beside each."""
+    torch.manual_seed(0)
+    root = nn.Module()
+    for key, (out, into) in shapes.items():
+        *above, last = key.removesuffix(".weight").split(".")
+        module = root
+        for name in above:
+            if name not in module._modules:
+                module.add_module(name, nn.Module())
+            module = module.get_submodule(name)
+        module.add_module(last, nn.Linear(into, out))
+    return root.requires_grad_(False)
