@@ -128,7 +128,8 @@ class Network(nn.Module):
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             with torch.autocast(output.device.type, enabled=False):
                 change = _change(args[0].to(output.dtype), parts, output.shape[-1])
-            return output if change is None else output + change
+            # `change` is new and nobody else's, so the sum may take its memory.
+            return output if change is None else change.add_(output)
 
         return hook
 

@@ -33,10 +33,9 @@ def hadamard_linear(x: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, r
         b1, b2: (r, in).
         rows: (out,) or (1,), what each row of ΔW is multiplied with.
     """
-    flat = x.reshape(-1, x.shape[-1])
-    function = _ByRanks if cheaper_by_ranks(flat.shape[0], a1.shape[1], a1.shape[0], b1.shape[1]) else _ByBands
-    y: Tensor = function.apply(flat, a1, b1, a2, b2, rows.unsqueeze(1))  # pyright: ignore[reportAssignmentType]
-    return y.reshape(*x.shape[:-1], a1.shape[0])
+    tokens = x.shape[:-1].numel()
+    function = _ByRanks if cheaper_by_ranks(tokens, a1.shape[1], a1.shape[0], b1.shape[1]) else _ByBands
+    return function.apply(x, a1, b1, a2, b2, rows.unsqueeze(1))  # pyright: ignore[reportReturnType]
 
 
 def cheaper_by_ranks(tokens: int, rank: int, out: int, into: int) -> bool:
@@ -56,9 +55,9 @@ class _ByRanks(torch.autograd.Function):
         ctx.save_for_backward(x, a1, b1, a2, b2, rows)
         up1, up2 = ((a1 * rows).t().to(x.dtype, copy=True), a2.t().to(x.dtype).contiguous())
         down1, down2 = b1.to(x.dtype), b2.to(x.dtype)
-        y = x.new_zeros(x.shape[0], a1.shape[0])
+        flat, y = x.reshape(-1, x.shape[-1]), x.new_zeros(*x.shape[:-1], a1.shape[0])
         for some in _chunks(a1.shape[1], a1.shape[1] * max(a1.shape[0], b1.shape[1])):
-            y.addmm_(x @ _pairs(down1[some], down2).t(), _pairs(up1[some], up2))
+            y.view(-1, a1.shape[0]).addmm_(flat @ _pairs(down1[some], down2).t(), _pairs(up1[some], up2))
         return y
 
     @staticmethod
@@ -67,18 +66,19 @@ class _ByRanks(torch.autograd.Function):
         ctx: Context, grad: Tensor
     ) -> Grads:
         x, a1, b1, a2, b2, rows = ctx.saved_tensors
+        flat, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, a1.shape[0])
         wide = [(a1 * rows).t().contiguous(), b1, a2.t().contiguous(), b2]
         up1, down1, up2, down2 = (factor.to(x.dtype) for factor in wide)
-        of_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        of_x = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
         of_up1, of_down1, of_up2, of_down2 = (torch.zeros_like(factor) for factor in wide)
         for some in _chunks(a1.shape[1], a1.shape[1] * max(a1.shape[0], b1.shape[1])):
             up, down = _pairs(up1[some], up2), _pairs(down1[some], down2)
             of_hidden = grad @ up.t()
-            _unpair((x @ down.t()).t() @ grad, wide[0][some], wide[2], of_up1[some], of_up2)
-            _unpair(of_hidden.t() @ x, b1[some], b2, of_down1[some], of_down2)
+            _unpair((flat @ down.t()).t() @ grad, wide[0][some], wide[2], of_up1[some], of_up2)
+            _unpair(of_hidden.t() @ flat, b1[some], b2, of_down1[some], of_down2)
             if of_x is not None:
                 of_x.addmm_(of_hidden, down)
-        return of_x, of_up1.t() * rows, of_down1, of_up2.t(), of_down2, None
+        return _like(of_x, x), of_up1.t() * rows, of_down1, of_up2.t(), of_down2, None
 
 
 class _ByBands(torch.autograd.Function):
@@ -88,9 +88,10 @@ class _ByBands(torch.autograd.Function):
     def forward(ctx: Context, x: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(x, a1, b1, a2, b2, rows)
         up1, down1, up2, down2 = (factor.to(x.dtype) for factor in (a1 * rows, b1, a2, b2))
-        y = x.new_empty(x.shape[0], a1.shape[0])
+        flat, y = x.reshape(-1, x.shape[-1]), x.new_empty(*x.shape[:-1], a1.shape[0])
         for band in _chunks(a1.shape[0], b1.shape[1]):
-            torch.mm(x, (up1[band] @ down1).mul_(up2[band] @ down2).t(), out=y[:, band])
+            delta = (up1[band] @ down1).mul_(up2[band] @ down2)
+            torch.mm(flat, delta.t(), out=y.view(-1, a1.shape[0])[:, band])
         return y
 
     @staticmethod
@@ -99,16 +100,17 @@ class _ByBands(torch.autograd.Function):
         ctx: Context, grad: Tensor
     ) -> Grads:
         x, a1, b1, a2, b2, rows = ctx.saved_tensors
+        flat, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, a1.shape[0])
         wide = [a1 * rows, b1, a2, b2]
         up1, down1, up2, down2 = (factor.to(x.dtype) for factor in wide)
-        of_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        of_x = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
         of_up1, of_down1, of_up2, of_down2 = (torch.zeros_like(factor) for factor in wide)
         for band in _chunks(a1.shape[0], b1.shape[1]):
             of_y = grad[:, band]
             first, second = up1[band] @ down1, up2[band] @ down2
             if of_x is not None:
                 of_x.addmm_(of_y, first * second)
-            of_delta = of_y.t() @ x
+            of_delta = of_y.t() @ flat
             for made, one, down, of_one, of_down in (
                 (second, up1, down1, of_up1, of_down1),
                 (first, up2, down2, of_up2, of_down2),
@@ -116,7 +118,11 @@ class _ByBands(torch.autograd.Function):
                 made.mul_(of_delta)
                 of_one[band] = made @ down.t()
                 of_down += one[band].t() @ made
-        return of_x, of_up1 * rows, of_down1, of_up2, of_down2, None
+        return _like(of_x, x), of_up1 * rows, of_down1, of_up2, of_down2, None
+
+
+def _like(flat: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if flat is None else flat.reshape(x.shape)
 
 
 def _chunks(count: int, width: int) -> Iterator[slice]:

@@ -39,10 +39,13 @@ class _KronLinear(torch.autograd.Function):
     def forward(ctx: Context, x: Tensor, scale: float, w1: Tensor, *inner: Tensor) -> Tensor:
         ctx.save_for_backward(x, w1, *inner)
         ctx.scale = scale
-        hidden = _blocks(x, w1)
-        for step in _steps(x.dtype, scale, w1, inner):
+        hidden, *steps, (matrix, mixes) = _blocks(x, w1), *_steps(x.dtype, scale, w1, inner)
+        for step in steps:
             hidden = _forward(step, hidden)
-        return hidden.reshape(*x.shape[:-1], -1)
+        y = x.new_empty(*x.shape[:-1], w1.shape[0] * inner[-1].shape[0])
+        blocks = y.view(hidden.shape[0], w1.shape[0], -1)
+        torch.matmul(*((matrix, hidden) if mixes else (hidden, matrix.t())), out=blocks)
+        return y
 
     @staticmethod
     @once_differentiable
