@@ -46,7 +46,7 @@ DTYPE_BITS: dict[str, int] = {
 _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes (.pt, .ckpt)"),
     (b"\x80", "a pickle (.pt, .ckpt, .bin)"),
-    (b"GGUF", "a GGUF file, whose quantized blocks this does not read; use the safetensors file that it was made from"),
+    (b"GGUF", "a GGUF file"),
     (b"\x89HDF", "an HDF5 file"),
     (b"<", "a web page or XML"),
 )
@@ -124,7 +124,8 @@ def _refuse_other_files(start: bytes) -> None:
     """Name what a file is that cannot be safetensors, if its first bytes tell."""
     for magic, what in _OTHER_FILES:
         if start.startswith(magic):
-            raise FileError(f"is {what}, expected safetensors; only safetensors files are opened")
+            advice = "use the file that it was made from" if magic == b"GGUF" else "only safetensors files are opened"
+            raise FileError(f"is {what}, expected safetensors; {advice}")
 
 
 def _read_exactly(file: io.FileIO, length: int) -> bytes:

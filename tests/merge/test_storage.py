@@ -153,7 +153,7 @@ def test_formats_that_hold_no_numbers_are_refused_by_name(title: str, tmp_path: 
 def test_a_gguf_base(tmp_path: Path):
     (tmp_path / "base.gguf").write_bytes(b"GGUF" + b"\0" * 100)
     with pytest.raises(
-        LycoError, match=r"base\.gguf: is a GGUF file, .*use the safetensors file that it was made from"
+        LycoError, match=r"base\.gguf: is a GGUF file, expected safetensors; use the file that it was made from"
     ):
         merge_checkpoint(tmp_path / "base.gguf", [Source(ADAPTER)], tmp_path / "out.safetensors")
 
