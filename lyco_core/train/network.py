@@ -136,7 +136,7 @@ class Network(nn.Module):
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """What an optimizer takes: all parameters, or with LoRA+ the up matrices in a faster group of their own."""
         ratio = self.options.loraplus_lr_ratio
-        if ratio is None:
+        if not ratio:
             return [{"params": list(self.parameters()), "lr": learning_rate}]
         fast = {id(p) for name, p in self.named_parameters() if name.endswith(".up")}
         return [

@@ -3,7 +3,8 @@
 import pytest
 
 from lyco_core.errors import TrainError
-from lyco_core.train.network_options import NetworkOptions, algorithm_of, network_options, parse_network_args
+from lyco_core.train.network_options import NetworkOptions, algorithm_of, parse_network_args
+from lyco_core.train.options import train_options
 
 
 def test_defaults_are_musubis():
@@ -20,19 +21,19 @@ WRONG = {
     "half a rank": ({"network_dim": 4.5}, "network_dim is 4.5"),
     "an alpha below 0": ({"network_alpha": -1.0}, "network_alpha is -1.0, expected a finite number of at least 0"),
     "an alpha that is none": ({"network_alpha": float("nan")}, "network_alpha is nan"),
-    "an alpha in words": ({"network_alpha": "16"}, "network_alpha is 16, expected a finite number"),
+    "an alpha in words": ({"network_alpha": "16"}, "network_alpha is '16', expected a finite number"),
     "a factor of 0": ({"factor": 0}, "factor is 0, expected a whole number but 0"),
     "half a factor": ({"factor": 4.0}, "factor is 4.0, expected a whole number"),
-    "a certain rank_dropout": ({"rank_dropout": 1.0}, "rank_dropout is 1.0, expected a probability"),
-    "a negative module_dropout": ({"module_dropout": -0.1}, "module_dropout is -0.1, expected a probability"),
+    "a certain rank_dropout": ({"rank_dropout": 1.0}, "rank_dropout is 1.0, expected .* less than 1"),
+    "a negative module_dropout": ({"module_dropout": -0.1}, "module_dropout is -0.1, expected a finite number"),
     "a network_dropout that is none": ({"network_dropout": float("nan")}, "network_dropout is nan"),
     "a pattern that does not compile": (
         {"exclude_patterns": [".*", "(ffn"]}, r"exclude_patterns: '\(ffn' is no regular expression: missing \)",
     ),
-    "a pattern that is a number": ({"include_patterns": [3]}, "include_patterns: 3 is no regular expression"),
+    "a pattern that is a number": ({"include_patterns": [3]}, r"include_patterns is \[3\], expected a list of texts"),
     "one text for a list": ({"exclude_patterns": ".*"}, "exclude_patterns is '.*', expected a list of"),
     "LoRA+ for a LoKr": ({"loraplus_lr_ratio": 4.0}, "LoRA\\+ speeds up the up matrix of a LoRA, and a LoKr has none"),
-    "a LoRA+ ratio of 0": ({"algorithm": "lora", "loraplus_lr_ratio": 0}, "loraplus_lr_ratio is 0, expected"),
+    "a LoRA+ ratio below 0": ({"algorithm": "lora", "loraplus_lr_ratio": -1}, "loraplus_lr_ratio is -1, expected"),
 }  # fmt: skip
 
 
@@ -91,23 +92,27 @@ def test_network_args_that_are_none(text: str, message: str):
 
 
 def test_a_configuration_in_musubis_words():
-    found = network_options(
+    found = train_options(
         {
             "network_module": "networks.lokr",
             "network_dim": 16,
             "network_alpha": 8,
             "network_dropout": None,
             "network_args": ["factor=8", "include_patterns=['.*norm.*']"],
-        },
-        seed=7,
+            "seed": 7,
+        }
     )
-    assert found == NetworkOptions("lokr", 16, 8, factor=8, include_patterns=(".*norm.*",), seed=7)
-    with pytest.raises(TrainError, match="network_module is None"):
-        network_options({})
-    with pytest.raises(TrainError, match="no option network_rank; expected network_module"):
-        network_options({"network_module": "networks.lokr", "network_rank": 3})
+    assert found.network == NetworkOptions("lokr", 16, 8, factor=8, include_patterns=(".*norm.*",), seed=7)
+    with pytest.raises(TrainError, match="network_module is 'networks"):
+        train_options({"network_module": "networks.oft"})
+    with pytest.raises(TrainError, match="there is no option network_rank"):
+        train_options({"network_rank": 3})
+    with pytest.raises(TrainError, match="no option learning_rat; do you mean learning_rate"):
+        train_options({"learning_rat": 3})
+    with pytest.raises(TrainError, match="blocks_to_swap is an option of Musubi Tuner that is not supported here"):
+        train_options({"blocks_to_swap": 3})
     with pytest.raises(TrainError, match=r"network_args is 'factor=4', expected a list"):
-        network_options({"network_module": "networks.lokr", "network_args": "factor=4"})
+        train_options({"network_args": "factor=4"})
 
 
 def test_network_args_are_told_as_musubi_would_take_them():

@@ -1,0 +1,74 @@
+"""Which items come in which step: the same on every machine, for a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from ..errors import TrainError
+from .items import Item
+
+__all__ = ["Batches"]
+
+
+class Batches:
+    """Epochs of batches of items whose latents have one shape.
+
+    An epoch has every item `repeats` times. Its order depends on the seed and its number only, so
+    a resumed training finds its place by counting.
+    """
+
+    def __init__(self, items: Sequence[Item], batch_size: int, processes: int, seed: int) -> None:
+        self.items = items
+        self._seed = seed
+        self._buckets: dict[tuple[object, ...], list[int]] = {}
+        for index, item in enumerate(items):
+            size = (item.batch_size or batch_size) * processes
+            self._buckets.setdefault((size, *item.latent.shape), []).extend([index] * item.repeats)
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return sum(-(-len(indices) // size_of(bucket)) for bucket, indices in self._buckets.items())
+
+    def __getitem__(self, number: int) -> list[int]:
+        """The `number`-th batch since the beginning, as indices into `items`, for all processes together."""
+        epoch, position = divmod(number, len(self))
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self._ordered(epoch)
+        return self._epoch[1][position]
+
+    def _ordered(self, epoch: int) -> list[list[int]]:
+        shuffled = random.Random(f"{self._seed} {epoch}")
+        batches: list[list[int]] = []
+        for bucket, indices in self._buckets.items():
+            size, order = size_of(bucket), indices.copy()
+            shuffled.shuffle(order)
+            batches += (order[start : start + size] for start in range(0, len(order), size))
+        shuffled.shuffle(batches)
+        return batches
+
+
+def size_of(bucket: tuple[object, ...]) -> int:
+    """How many items a batch of a bucket has at most."""
+    size = bucket[0]
+    assert isinstance(size, int)
+    return size
+
+
+def require_items(items: Sequence[Item], *, buckets: bool) -> None:
+    """Raises `TrainError` for no items, shapes that no latent has, or several shapes without buckets."""
+    if not items:
+        raise TrainError("the dataset is empty: there is nothing to learn from; give at least one latent")
+    for item in items:
+        if item.latent.dim() not in (3, 4) or not item.latent.numel():
+            raise TrainError(
+                f"{item.name}: the latent is {list(item.latent.shape)}, expected (C, H, W) or (C, F, H, W)"
+            )
+    shapes = {tuple(item.latent.shape) for item in items}
+    if len(shapes) > 1 and not buckets:
+        told = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
+        raise TrainError(
+            f"the latents have {len(shapes)} different shapes ({told}); set enable_bucket to train each size in "
+            "batches of its own, or resize the images"
+        )

@@ -1,0 +1,26 @@
+"""What is learned from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Item"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One latent with its caption's conditioning."""
+
+    latent: Tensor
+    """(C, H, W) or (C, F, H, W), as the VAE gives it."""
+    condition: Any
+    """What the model is told, in the host's own form; the loop only passes it on."""
+    name: str = ""
+    """Told in errors."""
+    repeats: int = 1
+    """How often it comes in an epoch."""
+    batch_size: int | None = None
+    """Its dataset's; None for the training's."""

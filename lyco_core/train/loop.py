@@ -1,0 +1,222 @@
+"""The loop: batches, loss, gradients, steps. Free of any host: the model is what predicts a velocity.
+
+Everything that is drawn comes from a generator of its own for each batch, seeded by the training's
+seed and the batch's number. So a resumed training draws what the uninterrupted one would have, and
+several processes draw what a single one would for the same batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..errors import TrainError
+from .average import Average
+from .batches import Batches
+from .distributed import World
+from .items import Item
+from .network import Network
+from .noise import loss_weights, sample_times
+from .optimizers import make_optimizer
+from .options import TrainOptions
+from .schedules import rate
+
+__all__ = ["Model", "Step", "Training"]
+
+_VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
+"""At which moments every validation item is tried, whatever is trained: so that any two runs compare."""
+
+
+class Model(Protocol):
+    """A frozen model to which the network is attached."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """What it computes in."""
+
+    def groups(self, conditions: Sequence[Any]) -> list[list[int]]:
+        """Which of a batch's conditions the model can take at once, as indices."""
+        ...
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+        """The prediction of ε - x_0, (n, C, …) float32, for x (n, C, …) at the moments t (n,)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What came out of a step."""
+
+    step: int
+    """From 1."""
+    loss: float
+    """The mean over all its items, weighted."""
+    learning_rate: float
+    grad_norm: float
+    """Before it was shortened."""
+    validation: float | None = None
+
+
+class Training:
+    """A network in training. `steps()` goes on from wherever it is."""
+
+    def __init__(
+        self,
+        model: Model,
+        network: Network,
+        items: Sequence[Item],
+        options: TrainOptions,
+        *,
+        empty: Any = None,  # noqa: ANN401 - the host's own form of a condition
+        validation: Sequence[Item] = (),
+        world: World | None = None,
+    ) -> None:
+        """`items` hold latents as the model takes them; `empty` is the condition of the empty caption."""
+        self.model, self.network, self.items, self.options = model, network.to(model.device), items, options
+        self.world = world or World()
+        self._empty, self._validation = empty, validation
+        run = options.run
+        if run.caption_dropout_rate and empty is None:
+            raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")
+        if run.validate_every_n_steps and not validation:
+            raise TrainError("validate_every_n_steps needs validation items; give some, or set 0")
+        self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
+        self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
+        self.average = Average(network, run.ema_decay) if run.ema_decay else None
+        self.step = 0
+        """How many steps are done."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the optimizer."""
+        return math.ceil(len(self.batches) / self.options.run.gradient_accumulation_steps)
+
+    @property
+    def total_steps(self) -> int:
+        """How many steps there are in all."""
+        epochs = self.options.run.max_train_epochs
+        return epochs * self.steps_per_epoch if epochs else self.options.run.max_train_steps
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return self.step // self.steps_per_epoch
+
+    def steps(self) -> Iterator[Step]:
+        """Train until all steps are done, telling of each.
+
+        Raises `TrainError` if the loss or the gradients are no numbers; the step is then undone.
+        """
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        while self.step < self.total_steps:
+            with torch.random.fork_rng(devices):  # the graph's other nodes draw as if nothing had been
+                done = self._step()
+            yield done
+
+    def _step(self) -> Step:
+        self.network.train()
+        accumulated = self.options.run.gradient_accumulation_steps
+        first = self.step * accumulated
+        loss = sum(self._batch(number, accumulated) for number in range(first, first + accumulated))
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        for parameter in parameters:  # one that no item reached, on this process or on all
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        total = torch.tensor([loss], device=self.model.device)
+        self.world.add_up([total, *(p.grad for p in parameters if p.grad is not None)])
+        norm = self._move(parameters)
+        if not math.isfinite(float(total)) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+            raise TrainError(
+                f"step {self.step + 1}: the loss is {float(total):g} and the gradients' norm {norm:g}; training "
+                "diverged: lower learning_rate, add a warm-up, or set mixed_precision to bf16 or no"
+            )
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
+        every = self.options.run.validate_every_n_steps
+        validation = self.validate() if every and self.step % every == 0 else None
+        return Step(self.step, float(total), learning_rate, norm, validation)
+
+    def _move(self, parameters: list[torch.nn.Parameter]) -> float:
+        """One step of the optimizer; the norm of the gradients. Does nothing if that is no number."""
+        for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = base * rate(self.options.schedule, self.step, self.total_steps)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.options.optimizer.max_grad_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if math.isfinite(norm) or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _batch(self, number: int, accumulated: int) -> float:
+        """Gradients of this process's part of a batch; its part of the step's mean loss."""
+        indices = self.batches[number]
+        generator = _generator(self.options.run.seed, number)
+        shape = self.items[indices[0]].latent.shape
+        t = sample_times(self.options.noise, len(indices), (shape[-2], shape[-1]), generator)
+        noise = torch.randn((len(indices), *shape), generator=generator)
+        dropped = torch.rand(len(indices), generator=generator) < self.options.run.caption_dropout_rate
+        conditions = [self._empty if dropped[i] else self.items[index].condition for i, index in enumerate(indices)]
+        torch.manual_seed(_seed(self.options.run.seed, number, 1 + self.world.rank))  # dropout inside the network
+        loss = 0.0
+        mine = list(range(self.world.rank, len(indices), self.world.processes))
+        for group in self.model.groups([conditions[i] for i in mine]):
+            some = [mine[i] for i in group]
+            latents = torch.stack([self.items[indices[i]].latent for i in some])
+            errors = self._errors(latents, noise[some], t[some], [conditions[i] for i in some])
+            part = (errors * loss_weights(self.options.noise, t[some]).to(errors.device)).sum()
+            part = part / (len(indices) * accumulated)
+            self.scaler.scale(part).backward()
+            loss += float(part.detach())
+        return loss
+
+    def _errors(self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+        """The mean squared error of each item's velocity, (n,)."""
+        latents, noise, t = (tensor.to(self.model.device, torch.float32) for tensor in (latents, noise, t))
+        at = t.view(-1, *[1] * (latents.dim() - 1))
+        velocity = self.model.velocity((1 - at) * latents + at * noise, t, conditions)
+        return (velocity.float() - (noise - latents)).square().flatten(1).mean(1)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The mean error of the validation items, unweighted, with the averages if there are such."""
+        self.network.eval()
+        total = torch.zeros(1, device=self.model.device)
+        with self.as_saved():
+            for index in range(self.world.rank, len(self._validation), self.world.processes):
+                item = self._validation[index]
+                noise = torch.randn(item.latent.shape, generator=_generator(0, index))
+                for t in _VALIDATION_TIMES:
+                    total += self._errors(item.latent[None], noise[None], torch.tensor([t]), [item.condition])
+        self.world.add_up([total])
+        return float(total) / (len(self._validation) * len(_VALIDATION_TIMES))
+
+    @contextmanager
+    def as_saved(self) -> Generator[None]:
+        """Inside, the network is what a file gets: the averages, if there are such."""
+        if self.average is None:
+            yield
+            return
+        with self.average.in_place():
+            yield
+
+
+def _seed(*numbers: int) -> int:
+    """One seed out of several numbers, such that near ones lead far apart."""
+    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> 1)
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_seed(*numbers))

@@ -1,0 +1,181 @@
+"""Which moment of the flow an item is trained at, and how much its loss counts there: Musubi Tuner's ways.
+
+t is 0 at the data and 1 at the noise: x_t = (1 - t)·x_0 + t·ε. What Musubi calls the shift of a
+flow is the map t -> k·t / (1 + (k - 1)·t).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import TrainError
+from .option import Choice, Number, Options, Truth, option
+
+__all__ = ["RECOMMENDED", "SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
+
+_TRIES = 1000
+"""How often times outside of min_timestep to max_timestep are drawn again."""
+
+
+def _normal(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(count, generator=generator)
+
+
+def _sigmoid(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
+    return torch.sigmoid(options.sigmoid_scale * _normal(count, generator))
+
+
+def _logsnr(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
+    return torch.sigmoid(-(options.logit_mean + options.logit_std * _normal(count, generator)) / 2)
+
+
+def _density(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
+    """Of `sigma`: by the weighting scheme, on the grid of 1000 steps."""
+    if options.weighting_scheme == "logit_normal":
+        u = torch.sigmoid(options.logit_mean + options.logit_std * _normal(count, generator))
+    else:
+        u = torch.rand(count, generator=generator)
+        if options.weighting_scheme == "mode":  # SD3 (arXiv:2403.03206), section 3.1
+            u = 1 - u - options.mode_scale * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)
+    return 1 - torch.floor(u.clamp(0, 1 - 2**-24) * 1000) / 1000
+
+
+def _shifted(t: Tensor, k: float) -> Tensor:
+    return k * t / (1 + (k - 1) * t)
+
+
+def _by_size(patch: int, far: tuple[int, float]) -> Callable[[NoiseOptions, tuple[int, int]], float]:
+    """A shift that grows with the picture: e^μ, μ linear in its tokens through (256, 0.5) and `far`."""
+    slope = (far[1] - 0.5) / (far[0] - 256)
+
+    def shift(_: NoiseOptions, size: tuple[int, int]) -> float:
+        tokens = (size[0] // patch) * (size[1] // patch)
+        return math.exp(0.5 + slope * (tokens - 256))
+
+    return shift
+
+
+Draw = Callable[["NoiseOptions", int, torch.Generator], Tensor]
+Shift = Callable[["NoiseOptions", tuple[int, int]], float]
+
+SAMPLINGS: dict[str, tuple[Draw, Shift | None]] = {
+    "sigma": (_density, None),
+    "uniform": (lambda _, count, generator: torch.rand(count, generator=generator), None),
+    "sigmoid": (_sigmoid, None),
+    "shift": (_sigmoid, lambda options, _: options.discrete_flow_shift),
+    "flux_shift": (_sigmoid, _by_size(2, (4096, 1.15))),
+    "flux2_shift": (_sigmoid, _by_size(1, (4096, 1.15))),
+    "qwen_shift": (_sigmoid, _by_size(2, (8192, 0.9))),
+    "logsnr": (_logsnr, None),
+}
+"""`timestep_sampling` -> how t is drawn, and by how much it is then shifted for a latent of (height, width)."""
+
+RECOMMENDED: dict[str, tuple[str, float]] = {
+    "wan": ("shift", 3.0),
+    "hunyuan_video": ("shift", 7.0),
+    "hunyuan_video_1_5": ("shift", 2.0),
+    "framepack": ("shift", 3.0),
+    "flux1": ("flux_shift", 1.0),
+    "flux2": ("flux2_shift", 1.0),
+    "qwen_image": ("shift", 2.2),
+    "z_image": ("shift", 2.0),
+}
+"""Architecture -> `timestep_sampling` and `discrete_flow_shift` of the command in Musubi's page on it."""
+
+_WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigma_sqrt": lambda t: t.clamp(min=1e-3) ** -2,  # Musubi's grid ends there too
+    "cosmap": lambda t: 2 / (math.pi * (1 - 2 * t + 2 * t**2)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseOptions(Options):
+    """How the moments of the flow are drawn and weighted."""
+
+    timestep_sampling: str = option(
+        "sigma",
+        Choice(("auto", *SAMPLINGS)),
+        "How the timesteps are drawn. auto: as Musubi's page on the model says, with its flow shift. sigma: by the "
+        "weighting scheme's own density, which ignores the shift.",
+        rare=False,
+    )
+    discrete_flow_shift: float = option(
+        1.0,
+        Number(1e-3),
+        "For shift: above 1 more training at high noise (layout), below 1 at low noise (detail).",
+        rare=False,
+    )
+    sigmoid_scale: float = option(1.0, Number(), "For sigmoid and the shifts: wider draws above 1, narrower below.")
+    weighting_scheme: str = option(
+        "none",
+        Choice(("none", "logit_normal", "mode", "sigma_sqrt", "cosmap")),
+        "logit_normal and mode draw the timesteps of sigma; sigma_sqrt and cosmap weight the loss of every sampling.",
+    )
+    logit_mean: float = option(0.0, Number(-math.inf), "For logit_normal and logsnr.")
+    logit_std: float = option(1.0, Number(), "For logit_normal and logsnr.")
+    mode_scale: float = option(1.29, Number(-math.inf), "For mode.")
+    min_timestep: float = option(0.0, Number(0, 1000), "Timesteps below are not trained, of 1000.")
+    max_timestep: float = option(1000.0, Number(0, 1000), "Timesteps above are not trained, of 1000.")
+    preserve_distribution_shape: bool = option(
+        False, Truth(), "Draw again what lies outside of min and max_timestep, instead of squeezing all between them."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_timestep >= self.max_timestep:
+            raise TrainError(
+                f"min_timestep is {self.min_timestep:g}, expected less than max_timestep, {self.max_timestep:g}"
+            )
+
+
+def resolve_sampling(options: NoiseOptions, architecture: str) -> NoiseOptions:
+    """`options` with `auto` replaced by what Musubi's page on the architecture says."""
+    if options.timestep_sampling != "auto":
+        return options
+    name, shift = RECOMMENDED[architecture]
+    changes: dict[str, Any] = {"timestep_sampling": name, "discrete_flow_shift": shift}
+    return dataclasses.replace(options, **changes)
+
+
+def sample_times(options: NoiseOptions, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """`count` moments t, (count,) float32 on the CPU.
+
+    Args:
+        size: height and width of the latent.
+        generator: a CPU one.
+
+    Raises:
+        TrainError: with `preserve_distribution_shape`, hardly any draw falls between the bounds.
+    """
+    low, high = options.min_timestep / 1000, options.max_timestep / 1000
+    if not options.preserve_distribution_shape:
+        return _draw(options, count, size, generator) * (high - low) + low
+    kept = torch.empty(0)
+    for _ in range(_TRIES):
+        drawn = _draw(options, count, size, generator)
+        kept = torch.cat([kept, drawn[(drawn >= low) & (drawn <= high)]])
+        if len(kept) >= count:
+            return kept[:count]
+    raise TrainError(
+        f"of {_TRIES * count} timesteps that {options.timestep_sampling} draws {len(kept)} lie between min_timestep "
+        f"{options.min_timestep:g} and max_timestep {options.max_timestep:g}; widen them, or do without "
+        "preserve_distribution_shape"
+    )
+
+
+def _draw(options: NoiseOptions, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    draw, shift = SAMPLINGS[options.timestep_sampling]
+    t = draw(options, count, generator)
+    return t if shift is None else _shifted(t, shift(options, size))
+
+
+def loss_weights(options: NoiseOptions, t: Tensor) -> Tensor:
+    """What each item's mean squared error is multiplied with, (count,)."""
+    weighting = _WEIGHTINGS.get(options.weighting_scheme)
+    return torch.ones_like(t) if weighting is None else weighting(t)

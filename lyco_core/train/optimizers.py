@@ -1,0 +1,93 @@
+"""Optimizers by Musubi Tuner's names: torch's own, and those of libraries where they are installed."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..errors import TrainError
+from .option import Choice, Number, Options, Texts, option
+
+__all__ = ["OPTIMIZERS", "OptimizerOptions", "make_optimizer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Optimizer:
+    """Where a class is, and what it is made with unless a person says otherwise."""
+
+    module: str
+    name: str
+    defaults: tuple[tuple[str, Any], ...] = ()
+    install: str = ""
+
+
+OPTIMIZERS = {
+    "adamw": _Optimizer("torch.optim", "AdamW"),
+    "adamw8bit": _Optimizer("bitsandbytes.optim", "AdamW8bit", install="bitsandbytes"),
+    "prodigy": _Optimizer("prodigyopt", "Prodigy", install="prodigyopt"),
+    # torch has an Adafactor too, but Musubi's is transformers', and its arguments are other ones.
+    "adafactor": _Optimizer(
+        "transformers.optimization",
+        "Adafactor",
+        (("scale_parameter", False), ("relative_step", False), ("warmup_init", False)),
+        "transformers",
+    ),
+}
+"""`optimizer_type` -> class. Adafactor follows learning_rate and lr_scheduler unless told to make its own steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions(Options):
+    """How the parameters are moved."""
+
+    optimizer_type: str = option(
+        "adamw",
+        Choice(tuple(OPTIMIZERS)),
+        "adamw8bit needs bitsandbytes, prodigy needs prodigyopt (learning_rate 1), adafactor needs transformers.",
+    )
+    optimizer_args: tuple[str, ...] = option(
+        (), Texts(), "NAME=VALUE for the optimizer, such as weight_decay=0.01 or betas=0.9,0.99."
+    )
+    learning_rate: float = option(1e-4, Number(), "How far a step goes.", rare=False)
+    max_grad_norm: float = option(1.0, Number(), "Longer gradients are shortened to this norm; 0: never.")
+
+
+def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer of parameter groups.
+
+    Raises:
+        TrainError: its library is not installed, or an argument is none of its own.
+    """
+    kind = OPTIMIZERS[options.optimizer_type]
+    try:
+        cls = getattr(importlib.import_module(kind.module), kind.name)
+    except ImportError as error:
+        raise TrainError(
+            f"optimizer_type {options.optimizer_type} needs {kind.install}, which cannot be imported ({error}): "
+            f"pip install {kind.install}, or choose adamw"
+        ) from None
+    arguments = dict(kind.defaults) | _arguments(options.optimizer_args)
+    try:
+        return cls(list(groups), **arguments)
+    except (TypeError, ValueError) as error:
+        raise TrainError(
+            f"optimizer_args {list(options.optimizer_args)}: {options.optimizer_type} refuses them: {error}"
+        ) from None
+
+
+def _arguments(texts: Sequence[str]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            arguments[name.strip()] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            equals = ""
+        if not equals or not name.strip().isidentifier():
+            raise TrainError(f"optimizer_args: {text!r} is none, expected NAME=VALUE, such as weight_decay=0.01")
+    return arguments

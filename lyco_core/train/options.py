@@ -1,0 +1,158 @@
+"""Everything that a training is asked for, by Musubi Tuner's names."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import TrainError
+from .network_options import NetworkOptions, algorithm_of, parse_network_args
+from .noise import NoiseOptions
+from .optimizers import OptimizerOptions
+from .option import Choice, Number, Options, Text, Truth, Whole, option
+from .saving import STORAGE_DTYPES
+from .schedules import ScheduleOptions
+
+__all__ = ["RunOptions", "SaveOptions", "TrainOptions", "option_fields", "train_options"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(Options):
+    """How long, how much at once, and from where."""
+
+    max_train_steps: int = option(1600, Whole(1), "Steps of the optimizer.", rare=False)
+    max_train_epochs: int = option(0, Whole(0), "If above 0: so many passes over the dataset, whatever the steps are.")
+    batch_size: int = option(1, Whole(1), "Items in a batch, for datasets that do not say.", rare=False)
+    gradient_accumulation_steps: int = option(1, Whole(1), "Batches in a step of the optimizer.")
+    seed: int = option(42, Whole(0), "Of everything that is drawn. The same seed gives the same file.", rare=False)
+    mixed_precision: str = option(
+        "auto",
+        Choice(("auto", "no", "bf16", "fp16")),
+        "What the model computes in: auto: what ComfyUI samples it in; no: float32. The adapter is always float32.",
+    )
+    gradient_checkpointing: bool = option(
+        True, Truth(), "Computes each block again in the backward pass instead of keeping it: much less memory."
+    )
+    enable_bucket: bool = option(
+        False, Truth(), "Latents of several sizes: batches of one size each. Without it they are refused."
+    )
+    guidance_scale: float = option(
+        1.0, Number(), "Told to models that have a guidance input (FLUX.1 dev, HunyuanVideo)."
+    )
+    caption_dropout_rate: float = option(
+        0.0, Number(0, 1), "How often the empty caption stands in for an item's own. Musubi has no such option."
+    )
+    ema_decay: float = option(
+        0.0,
+        Number(0, 1, open=True),
+        "If above 0, what is saved is the exponential moving average of the adapter, e.g. 0.999. Musubi has no such "
+        "option while it trains.",
+    )
+    validate_every_n_steps: int = option(
+        0, Whole(0), "How often the validation items are tried, with noise that is always the same; 0: never."
+    )
+    network_weights: str = option("", Text(), "An adapter to go on from; its rank, alpha and factor count.")
+    resume: str = option("", Text(), "A saved state to go on from, as if there had been no interruption.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SaveOptions(Options):
+    """What is saved, when, and what stands in the file."""
+
+    output_name: str = option("adapter", Text(), "Name of the file, without its ending.", rare=False)
+    save_precision: str = option("bf16", Choice(tuple(STORAGE_DTYPES)), "What numbers are stored as. Musubi: fp32.")
+    save_every_n_steps: int = option(0, Whole(0), "Also saves NAME-step00000500.safetensors and so on; 0: never.")
+    save_every_n_epochs: int = option(0, Whole(0), "Also saves NAME-000001.safetensors and so on; 0: never.")
+    save_last_n_steps: int = option(0, Whole(0), "Of those, the ones of this many last steps are kept; 0: all.")
+    save_last_n_epochs: int = option(0, Whole(0), "Of those, this many last ones are kept; 0: all.")
+    save_state: bool = option(
+        False, Truth(), "Beside every file saves NAME…-state.pt, from which `resume` goes on exactly."
+    )
+    no_metadata: bool = option(False, Truth(), "Leaves out all metadata but what loaders need.")
+    training_comment: str = option("", Text(), "Stored as ss_training_comment.")
+    metadata_title: str = option("", Text(), "Stored as modelspec.title; empty: output_name.")
+    metadata_author: str = option("", Text(), "Stored as modelspec.author.")
+    metadata_description: str = option("", Text(), "Stored as modelspec.description.")
+    metadata_license: str = option("", Text(), "Stored as modelspec.license.")
+    metadata_tags: str = option("", Text(), "Stored as modelspec.tags.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.output_name:
+            raise TrainError("output_name is empty, expected a name for the file")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """All of them, by what they are about."""
+
+    network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
+    run: RunOptions = dataclasses.field(default_factory=RunOptions)
+    optimizer: OptimizerOptions = dataclasses.field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = dataclasses.field(default_factory=ScheduleOptions)
+    noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
+    save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
+
+
+_PARTS: dict[str, type[Options]] = {
+    "network": NetworkOptions,
+    "run": RunOptions,
+    "optimizer": OptimizerOptions,
+    "schedule": ScheduleOptions,
+    "noise": NoiseOptions,
+    "save": SaveOptions,
+}
+
+REFUSED = {
+    "num_timestep_buckets": "timesteps are drawn anew for every batch here",
+    "scale_weight_norms": "it works for LoRA only, and is not built here",
+    "blocks_to_swap": "ComfyUI's own offloading moves weights",
+    "dim_from_weights": "network_weights always takes the file's rank",
+    "base_weights": "load the adapter onto the model before it is trained, or merge it",
+    "sample_prompts": "sample with the saved adapters in a workflow",
+}
+"""Options of Musubi that have no meaning here -> why."""
+
+
+def option_fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """(part, field) of every option that has a rule, in the order in which a person meets them."""
+    for part, cls in _PARTS.items():
+        for field in dataclasses.fields(cls):
+            if "rule" in field.metadata:
+                yield part, field
+
+
+def train_options(settings: Mapping[str, Any]) -> TrainOptions:
+    """The options that settings give under Musubi's names; what is missing has its default.
+
+    `network_module` names the algorithm; `network_args` may hold the options that Musubi takes
+    there, each of which is also one of its own.
+
+    Raises:
+        TrainError: a name that is none, or a value that its option cannot have.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    values: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+    if "network_module" in given:
+        values["network"]["algorithm"] = algorithm_of(given.pop("network_module"))
+    args = given.pop("network_args", ())
+    if not isinstance(args, (list, tuple)):
+        raise TrainError(f"network_args is {args!r}, expected a list of texts, such as ['factor=4']")
+    given |= parse_network_args(map(str, args))  # pyright: ignore[reportUnknownArgumentType]
+    parts = {field.name: part for part, field in option_fields()}
+    for name, value in given.items():
+        if name not in parts:
+            raise TrainError(_unknown(name, [*parts, "network_module", "network_args"]))
+        values[parts[name]][name] = value
+    values["network"]["seed"] = values["run"].get("seed", RunOptions.seed)
+    made: dict[str, Any] = {part: cls(**values[part]) for part, cls in _PARTS.items()}
+    return TrainOptions(**made)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if name in REFUSED:
+        return f"{name} is an option of Musubi Tuner that is not supported here: {REFUSED[name]}"
+    near = difflib.get_close_matches(name, known, 1)
+    return f"there is no option {name}" + (f"; do you mean {near[0]}?" if near else "; the help page lists them all")

@@ -1,0 +1,98 @@
+"""Learning rate over time: what it is multiplied with at each step.
+
+The formulas are those of the transformers library, which Musubi Tuner uses. A schedule is a
+function of the step, so that there is nothing of it to save.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from ..errors import TrainError
+from .option import Choice, Number, Options, Whole, option
+
+__all__ = ["SCHEDULES", "ScheduleOptions", "rate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """Where in the part after the warm-up a step lies."""
+
+    step: int
+    """After the warm-up."""
+    steps: int
+    """All of them after the warm-up, at least 1."""
+    warmup: int
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.step / self.steps)
+
+
+def _cosine(options: ScheduleOptions, span: _Span) -> float:
+    low = options.lr_scheduler_min_lr_ratio
+    return low + (1 - low) * (1 + math.cos(math.pi * span.progress)) / 2
+
+
+def _restarts(options: ScheduleOptions, span: _Span) -> float:
+    if span.progress >= 1:
+        return 0.0
+    return (1 + math.cos(math.pi * (options.lr_scheduler_num_cycles * span.progress % 1))) / 2
+
+
+def _inverse_sqrt(_: ScheduleOptions, span: _Span) -> float:
+    scale = span.warmup or 10_000
+    return ((span.step + scale) / scale) ** -0.5
+
+
+SCHEDULES: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
+    "constant": lambda options, span: 1.0,
+    "linear": lambda options, span: 1 - span.progress,
+    "cosine": _cosine,
+    "cosine_with_restarts": _restarts,
+    "polynomial": lambda options, span: (1 - span.progress) ** options.lr_scheduler_power,
+    "inverse_sqrt": _inverse_sqrt,
+}
+"""`lr_scheduler` -> the multiplier after the warm-up."""
+
+_SAME = {"constant_with_warmup": "constant", "cosine_with_min_lr": "cosine"}
+"""Musubi's other names: here every schedule may have a warm-up, and the cosine a least rate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleOptions(Options):
+    """How the learning rate changes."""
+
+    lr_scheduler: str = option(
+        "constant", Choice((*SCHEDULES, *_SAME)), "How the learning rate falls after the warm-up."
+    )
+    lr_warmup_steps: float = option(
+        0.0, Number(), "Steps in which the learning rate grows from 0; below 1: that part of all steps."
+    )
+    lr_scheduler_num_cycles: int = option(1, Whole(1), "For cosine_with_restarts.")
+    lr_scheduler_power: float = option(1.0, Number(), "For polynomial.")
+    lr_scheduler_min_lr_ratio: float = option(0.0, Number(0, 1), "For cosine: the part of the rate that is left.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr_warmup_steps >= 1 and not self.lr_warmup_steps.is_integer():
+            raise TrainError(
+                f"lr_warmup_steps is {self.lr_warmup_steps:g}, expected a whole number of steps, or a part below 1"
+            )
+
+
+def rate(options: ScheduleOptions, step: int, steps: int) -> float:
+    """What the learning rate is multiplied with.
+
+    Args:
+        step: of the optimizer, from 0.
+        steps: all of them.
+    """
+    warmup = options.lr_warmup_steps
+    warmup = int(warmup * steps) if warmup < 1 else int(warmup)
+    if step < warmup:
+        return step / warmup
+    name = _SAME.get(options.lr_scheduler, options.lr_scheduler)
+    return SCHEDULES[name](options, _Span(step - warmup, max(1, steps - warmup), warmup))

@@ -1,0 +1,106 @@
+"""The state of a training in a file: what `resume` goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import pickle
+from typing import Any
+
+import torch
+
+from ..errors import TrainError, about_file
+from ..io.output import new_files
+from .loop import Training
+
+__all__ = ["load_state", "save_state"]
+
+_VERSION = 1
+
+
+def save_state(path: str | os.PathLike[str], training: Training) -> None:
+    """Write everything that the next steps depend on, but the options, the model and the dataset.
+
+    What is drawn depends on the seed and on the number of the step alone, so no random state is in it.
+
+    Raises:
+        FileError: it cannot be written; what was there is left.
+    """
+    average = training.average
+    state = {
+        "version": _VERSION,
+        "architecture": training.network.choice.architecture.id,
+        "optimizer_type": training.options.optimizer.optimizer_type,
+        "order": _order(training),
+        "step": training.step,
+        "network": training.network.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "average": None if average is None else average.values,
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with new_files([path], overwrite=True) as (file,):
+        file.write(buffer.getbuffer(), 0)
+
+
+def load_state(path: str | os.PathLike[str], training: Training) -> None:
+    """Bring a new training to where a saved one was.
+
+    Raises:
+        TrainError: it is no state, or one of another model, network, optimizer or dataset; the
+            training is as it was.
+    """
+    with about_file(path):
+        state = _read(path)
+        _require_same(state, training)
+        training.network.load_state_dict(state["network"])
+        training.optimizer.load_state_dict(state["optimizer"])
+        training.scaler.load_state_dict(state["scaler"])
+        if training.average is not None:
+            training.average.load(state["average"])
+        training.step = state["step"]
+
+
+def _order(training: Training) -> dict[str, Any]:
+    """What decides which items come in which step, and what is drawn for them."""
+    run = training.options.run
+    return {
+        "items": [(list(item.latent.shape), item.repeats) for item in training.items],
+        "batch_size": run.batch_size * training.world.processes,
+        "gradient_accumulation_steps": run.gradient_accumulation_steps,
+        "seed": run.seed,
+        "noise": dataclasses.asdict(training.options.noise),
+    }
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainError("there is no such file to resume from") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainError(
+            f"is no state of a training ({type(error).__name__}); expected NAME-…-state.pt that save_state wrote"
+        ) from None
+    if not isinstance(state, dict) or state.get("version") != _VERSION:  # pyright: ignore[reportUnknownMemberType]
+        raise TrainError(f"is no state of a training of version {_VERSION}; expected NAME-…-state.pt")
+    return state  # pyright: ignore[reportUnknownVariableType]
+
+
+def _require_same(state: dict[str, Any], training: Training) -> None:
+    found, family = state["architecture"], training.network.choice.architecture.id
+    if found != family:
+        raise TrainError(f"is the state of a {found} training, the model is {family}; resume with the model it is of")
+    kind = training.options.optimizer.optimizer_type
+    if state["optimizer_type"] != kind:
+        raise TrainError(f"has the state of {state['optimizer_type']}, optimizer_type is {kind}; set it back")
+    if (state["average"] is None) != (training.average is None):
+        raise TrainError("ema_decay was " + ("set" if state["average"] else "0") + " when it was saved; set it back")
+    now = _order(training)
+    if changed := [name for name, value in now.items() if state["order"][name] != value]:
+        raise TrainError(
+            f"{', '.join(changed)} changed since it was saved, so going on would not be the same training; set them "
+            "back, or begin a new one with network_weights"
+        )
