@@ -49,7 +49,7 @@ def load_onto(model, clip, name: str, strength: float, *, partial: bool, selecti
             return Loaded(model, clip, f"{name}: strength 0, nothing is applied")
         patched, patched_clip = model.clone(), None if clip is None else clip.clone()
         for multiplier, patches in groups.items():
-            _add(patched, patched_clip, patches, strength * multiplier)
+            add_patches(patched, patched_clip, patches, strength * multiplier)
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
     return Loaded(patched, patched_clip, "\n".join([match.headline(strength), *match.lines()]))
 
@@ -165,7 +165,7 @@ def place_of(piece: Placed):
     return piece.key if piece.rows is None else (piece.key, (0, piece.rows[0], piece.rows[1] - piece.rows[0]))
 
 
-def _add(patched, patched_clip, patches: dict, strength: float) -> None:
+def add_patches(patched, patched_clip, patches: dict, strength: float) -> None:
     taken = set(patched.add_patches(patches, strength))
     if patched_clip is not None:
         taken |= set(patched_clip.add_patches(patches, strength))

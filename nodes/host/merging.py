@@ -38,7 +38,7 @@ def merge_onto(model, name: str, strength: float, *, selection: Selection = EVER
         groups = match.require(partial=False)
         if strength == 0:
             return Loaded(model, None, f"{name}: strength 0, nothing is merged")
-        source = standing(model)
+        source = standing(model, "use Merge into Checkpoint File")
         changes = patches_by_weight(source, groups, strength)
         unload(source)
         for key in changes:
@@ -67,8 +67,11 @@ def patches_by_weight(model, groups: dict[float, dict], strength: float) -> dict
     return clean.patches
 
 
-def standing(model):
-    """`model`, or the same with weights that stay in memory, where ComfyUI streams them from the file."""
+def standing(model, instead: str):
+    """`model`, or the same with weights that stay in memory, where ComfyUI streams them from the file.
+
+    Raises `MergeError`, which names what to do `instead`, if there is no file to load it from again.
+    """
     if not getattr(model, "is_dynamic", lambda: False)():
         return model
     try:
@@ -76,7 +79,7 @@ def standing(model):
     except RuntimeError as error:
         raise MergeError(
             f"ComfyUI streams this model's weights and cannot load them otherwise ({error}); start it with "
-            "--disable-dynamic-vram, or use Merge into Checkpoint File"
+            f"--disable-dynamic-vram, or {instead}"
         ) from error
 
 

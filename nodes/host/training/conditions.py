@@ -1,0 +1,92 @@
+"""Conditioning from ComfyUI's nodes as the arguments of a model's forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ....lyco_core.errors import TrainError
+
+UNFIT = ("area", "mask", "control", "gligen", "hooks", "start_percent", "end_percent", "timestep_start", "timestep_end")
+"""What only a sampler can honour: training without it would be training on something else."""
+
+
+def require_fit(entry: list, name: str) -> None:
+    """Raise `TrainError` unless `entry`, [tensor, options], can be trained on as it is."""
+    if found := [key for key in UNFIT if entry[1].get(key) is not None]:
+        raise TrainError(
+            f"{name}: its conditioning holds {', '.join(found)}, which only a sampler can honour; connect the text "
+            "encoder's own output"
+        )
+
+
+def forward_arguments(model, entry: list, latent: Tensor, guidance: float) -> dict[str, Any]:
+    """What `apply_model` takes beside the latent and the time, for one item.
+
+    Args:
+        entry: [tensor, options] of a CONDITIONING.
+        latent: (1, C, …), in the model's space.
+    """
+    options = {key: _normal(value) for key, value in entry[1].items()} | {"guidance": guidance}
+    conds = comfy.sampler_helpers.convert_cond([[_normal(entry[0]), options]])
+    conds = comfy.samplers.encode_model_conds(
+        model.extra_conds, conds, latent, latent.device, "positive", latent_image=latent
+    )
+    made = {name: cond.process_cond(batch_size=1, area=None).cond for name, cond in conds[0]["model_conds"].items()}
+    if getattr(model.diffusion_model, "time_r_in", None) is not None:  # distilled: it wants a sampler's next time too
+        made["disable_time_r"] = True
+    return made
+
+
+def together(arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Arguments of single items, which `groups` put together, as those of one batch."""
+    if len(arguments) == 1:
+        return arguments[0]
+    return {
+        name: torch.cat([one[name] for one in arguments]) if isinstance(value, Tensor) else value
+        for name, value in arguments[0].items()
+    }
+
+
+def groups(entries: Sequence[list]) -> list[list[int]]:
+    """Which entries a model can take in one batch: equal shapes and nothing else that differs.
+
+    A caption that is padded to the length of another gives another result in most models, and most
+    take no batch of masks, so those go one by one.
+    """
+    found: dict[object, list[int]] = {}
+    for index, entry in enumerate(entries):
+        found.setdefault(_signature(entry, index), []).append(index)
+    return list(found.values())
+
+
+def _signature(entry: list, index: int) -> object:
+    parts: list[object] = [tuple(entry[0].shape)]
+    for key, value in sorted(entry[1].items()):
+        if isinstance(value, Tensor) and "mask" not in key:
+            parts.append((key, tuple(value.shape)))
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            parts.append((key, value))
+        else:
+            parts.append((key, index))
+    return tuple(parts)
+
+
+def _normal(value):
+    """Nodes run in inference mode, and autograd keeps no tensor that was made in it."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_normal, value))
+    return value
+
+
+def entries_of(conditioning: Sequence[list]) -> Iterator[list]:
+    """Every [tensor, options] of a list of CONDITIONINGs, one an item."""
+    for found in conditioning:
+        yield from found

@@ -1,0 +1,88 @@
+"""A ComfyUI model as the loop sees it: what predicts a velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_sampling
+import torch
+from torch import Tensor
+
+from ....lyco_core.errors import TrainError
+from ....lyco_core.train.options import RunOptions
+from ..merging import standing
+from .conditions import forward_arguments, groups, together
+from .differentiable import ATTENTION, differentiable
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""`mixed_precision` -> what the model computes in; `auto` leaves it."""
+
+
+class FlowModel:
+    """`lyco_core.train.loop.Model` over a loaded ModelPatcher."""
+
+    def __init__(self, patcher, guidance: float) -> None:
+        self.model = patcher.model
+        self.device: torch.device = patcher.load_device
+        self.dtype: torch.dtype = self.model.get_dtype_inference()
+        self._guidance = guidance
+
+    def latent(self, latent: Tensor) -> Tensor:
+        """(C, …) of a VAE as this model takes it; an image becomes one frame for models of videos."""
+        latent = latent.detach().clone().to("cpu", torch.float32)[None]
+        if latent.dim() == 4 and self.model.latent_format.latent_dimensions == 3:
+            latent = latent.unsqueeze(2)
+        return self.model.process_latent_in(latent)[0]
+
+    def groups(self, conditions: Sequence[list]) -> list[list[int]]:
+        """See `loop.Model`."""
+        return groups(conditions)
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[list]) -> Tensor:
+        """See `loop.Model`; what the diffusion model itself says, before ComfyUI makes x_0 of it."""
+        arguments = together([forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)])
+        said: list[Tensor] = []
+        handle = self.model.diffusion_model.register_forward_hook(lambda _, args, output: said.append(output))
+        try:
+            self.model.apply_model(x, t, transformer_options=dict(ATTENTION), **arguments)
+        finally:
+            handle.remove()
+        return said[0].float()
+
+
+@contextmanager
+def loaded(patcher, run: RunOptions) -> Iterator[FlowModel]:
+    """A clone of `patcher` on its device, ready for gradients; everything else is moved out of its way.
+
+    Raises:
+        TrainError: it is no flow model, or runs on several GPUs.
+    """
+    _require_flow(patcher)
+    clone = standing(patcher, "load the model with ComfyUI's own loader").clone()
+    if run.mixed_precision in DTYPES:
+        clone.set_model_compute_dtype(DTYPES[run.mixed_precision])
+    with torch.inference_mode(False):
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        comfy.model_management.load_models_gpu([clone], force_full_load=True)
+        clone.pre_run()
+        try:
+            with differentiable(clone.model, checkpointing=run.gradient_checkpointing):
+                yield FlowModel(clone, run.guidance_scale)
+        finally:
+            clone.cleanup()
+
+
+def _require_flow(patcher) -> None:
+    sampling = patcher.get_model_object("model_sampling")
+    kind = getattr(comfy.model_sampling, "IMG_TO_IMG_FLOW", ())
+    if not isinstance(sampling, comfy.model_sampling.CONST) or (kind and isinstance(sampling, kind)):
+        raise TrainError(
+            f"the model predicts as {type(patcher.model).__name__} does, which is not a flow from noise to data; "
+            "Musubi's families are: connect Wan, HunyuanVideo, FLUX, Qwen-Image or Z-Image"
+        )
+    if getattr(patcher, "get_additional_models_with_key", None) and patcher.get_additional_models_with_key("multigpu"):
+        raise TrainError("the model is spread over several GPUs; take the multi-GPU node away, or train with torchrun")

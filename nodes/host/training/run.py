@@ -1,0 +1,186 @@
+"""One training on a ComfyUI model: from items to the file, whatever happens in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ....lyco_core.adapters import Adapter
+from ....lyco_core.architectures import identify
+from ....lyco_core.conversion import Options as Conversion
+from ....lyco_core.convert import convert_set
+from ....lyco_core.errors import LycoError, TrainError, about_file
+from ....lyco_core.load import load_adapter_set, read_adapter_set, require_known
+from ....lyco_core.placement import place
+from ....lyco_core.train.batches import require_items
+from ....lyco_core.train.checkpoints import Checkpoints, require_free
+from ....lyco_core.train.distributed import World
+from ....lyco_core.train.items import Item
+from ....lyco_core.train.loop import Step, Training
+from ....lyco_core.train.metadata import Run
+from ....lyco_core.train.network import Network
+from ....lyco_core.train.noise import resolve_sampling
+from ....lyco_core.train.options import TrainOptions
+from ....lyco_core.train.state import load_state
+from ....lyco_core.train.targets import Choice, choose_targets
+from ..loading import add_patches, model_weights, our_patches
+from .conditions import require_fit
+from .model import FlowModel, loaded
+
+log = logging.getLogger("lyco")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is learned from."""
+
+    items: Sequence[Item]
+    empty: list | None = None
+    """The conditioning of the empty caption."""
+    validation: Sequence[Item] = ()
+    datasets: Sequence[Mapping[str, Any]] = ()
+    """What it was made of, for the file's metadata."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What came of it."""
+
+    path: str
+    steps: Sequence[Step]
+    """Those of this run, without the ones before a resume."""
+    report: str
+
+
+Tell = Callable[[Training, Step, Sequence[str]], None]
+"""Told of every step and of the paths that were saved after it; may raise to stop."""
+
+
+def train(
+    patcher, data: Data, options: TrainOptions, folder: str, tell: Tell, *, world: World | None = None, model: str = ""
+) -> Trained:
+    """Train an adapter for `patcher` and save it in `folder`; the model is as it was afterwards.
+
+    Args:
+        patcher: a ModelPatcher. Patches that it holds count as part of the model.
+        data: latents as the VAE gives them, and conditioning as the text encoder does.
+        model: the name of its file, for the metadata.
+
+    Raises:
+        LycoError: something is wrong with the options, the data or a file, before or while training.
+        BaseException: whatever `tell` raises; what was trained so far is saved first.
+    """
+    require_items([*data.items], buckets=options.run.enable_bucket)
+    for item in (*data.items, *data.validation):
+        require_fit(item.condition, item.name)
+    os.makedirs(folder, exist_ok=True)
+    if not options.run.resume:
+        require_free(folder, options.save.output_name)
+    with loaded(patcher, options.run) as flow:
+        choice = choose_targets(model_weights(patcher), options.network)
+        options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.architecture.id))
+        network = _network(choice, options)
+        training = _training(flow, network, data, options, world)
+        files = Checkpoints(training, Run(training, data.datasets, model), folder)
+        if options.network.verbose:
+            log.info("%s", network.listing())
+        with network.attached(flow.model):
+            done = _steps(training, files, tell)
+        path = files.finish()
+    return Trained(path, done, _report(path, training, done, choice))
+
+
+def _network(choice: Choice, options: TrainOptions) -> Network:
+    """A new network, or one that goes on from any file that the loader reads."""
+    path = options.run.network_weights
+    if not path:
+        return Network.initial(choice, options.network)
+    with about_file(path):
+        adapters = _in_musubis_names(path, choice)
+        return Network.continued(choice, options.network, adapters)
+
+
+def _in_musubis_names(path: str, choice: Choice) -> dict[str, Adapter]:
+    found = require_known(load_adapter_set(path, prefer=choice.architecture.id))
+    if found.architecture != choice.architecture.id:
+        raise TrainError(f"is an adapter for {found.architecture}, the model is {choice.architecture.title}")
+    return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi")).modules}
+
+
+def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptions, world: World | None) -> Training:
+    items, validation = (
+        [dataclasses.replace(item, latent=flow.latent(item.latent)) for item in some]
+        for some in (data.items, data.validation)
+    )
+    training = Training(flow, network, items, options, empty=data.empty, validation=validation, world=world)
+    if options.run.resume:
+        load_state(options.run.resume, training)
+        if training.step >= training.total_steps:
+            with about_file(options.run.resume):
+                raise TrainError(
+                    f"is of step {training.step} and there are {training.total_steps} in all: nothing is left to do; "
+                    "raise max_train_steps"
+                )
+    return training
+
+
+def _steps(training: Training, files: Checkpoints, tell: Tell) -> list[Step]:
+    """All steps that are left. Stopped from outside, what there is is saved before that goes on."""
+    done: list[Step] = []
+    try:
+        for step in training.steps():
+            done.append(step)
+            tell(training, step, files.after(step))
+    except LycoError:
+        raise
+    except BaseException as reason:
+        saved = files.interrupted()
+        told = "nothing was trained yet" if saved is None else f"saved {os.path.basename(saved)} and its state"
+        log.warning("training stopped after step %d: %s", training.step, told)
+        if out_of_memory(reason):
+            raise TrainError(
+                f"out of memory in step {training.step + 1} ({told}). What helps, most first: gradient_checkpointing, "
+                "batch_size 1 with more gradient_accumulation_steps, smaller images or fewer frames, a model in fp8, "
+                f"mixed_precision bf16, LoKr instead of LoHa. Asked for: {str(reason).splitlines()[0]}"
+            ) from reason
+        raise
+    return done
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on a GPU or in the computer's own."""
+    kinds = tuple(filter(None, (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError, MemoryError)))
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
+
+
+def _report(path: str, training: Training, done: Sequence[Step], choice: Choice) -> str:
+    numbers = sum(parameter.numel() for parameter in training.network.parameters())
+    last = done[-max(1, len(done) // 10) :]
+    lines = [
+        f"{os.path.basename(path)}: {choice.architecture.title}, {len(choice.targets)} modules, {numbers:,} numbers, "
+        f"{os.path.getsize(path) / 1e6:.2f} MB",
+        f"{training.step} steps, {len(training.items)} items, loss {sum(s.loss for s in last) / len(last):.4f} "
+        f"(mean of the last {len(last)} steps)",
+    ]
+    if (tried := [s.validation for s in done if s.validation is not None]):
+        lines.append(f"validation {tried[0]:.4f} -> {tried[-1]:.4f}")
+    if training.options.network.verbose:
+        lines.append(training.network.listing())
+    return "\n".join(lines)
+
+
+def with_adapter(patcher, path: str):
+    """A clone of `patcher` with the adapter of a file that was trained on it, at strength 1."""
+    weights = model_weights(patcher)
+    prefer = weights.architecture.id if weights.architecture else None
+    with about_file(path), torch.inference_mode(False):
+        found = identify(read_adapter_set(path), weights=weights.paths, prefer=prefer)
+        placement = place(found, weights.shapes, prefix=weights.prefix)
+        patched = patcher.clone()
+        add_patches(patched, None, our_patches(placement), 1.0)
+    return patched
