@@ -18,9 +18,10 @@ async def comfy_entrypoint():
     from .nodes.load_adapter import LoadAdapter
     from .nodes.merge_adapter import MergeAdapter
     from .nodes.merge_checkpoint import MergeCheckpoint
+    from .nodes.train_adapter import TrainAdapter
 
     class LycoExtension(ComfyExtension):
         async def get_node_list(self):
-            return [LoadAdapter, MergeAdapter, MergeCheckpoint, ConvertAdapter, InspectAdapter]
+            return [LoadAdapter, MergeAdapter, MergeCheckpoint, ConvertAdapter, TrainAdapter, InspectAdapter]
 
     return LycoExtension()

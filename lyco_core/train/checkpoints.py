@@ -11,7 +11,7 @@ from .metadata import Run, model_spec
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
-__all__ = ["Checkpoints", "require_free"]
+__all__ = ["Checkpoints", "files_of", "require_free"]
 
 _OURS = r"(?:-step(?P<step>\d{8})|-(?P<epoch>\d{6}))?(?:\.safetensors|-state\.pt)"
 
@@ -77,8 +77,13 @@ class Checkpoints:
                 os.remove(os.path.join(self._folder, name))
 
 
+def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:
+    """Names of what trainings under this name left in a folder."""
+    pattern = re.escape(output_name) + _OURS
+    return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
+
+
 def require_free(folder: str | os.PathLike[str], output_name: str) -> None:
     """Raise `FileError` if an earlier training left files under this name: they would be lost."""
-    pattern = re.escape(output_name) + _OURS
-    if found := sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name)):
+    if found := files_of(folder, output_name):
         raise FileError(f"{found[0]} is there already; choose another output_name, or resume from its state")

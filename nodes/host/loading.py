@@ -166,6 +166,7 @@ def place_of(piece: Placed):
 
 
 def add_patches(patched, patched_clip, patches: dict, strength: float) -> None:
+    """Give clones their patches. Raises `PlacementError` if one is taken by neither."""
     taken = set(patched.add_patches(patches, strength))
     if patched_clip is not None:
         taken |= set(patched_clip.add_patches(patches, strength))

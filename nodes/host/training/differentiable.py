@@ -126,5 +126,3 @@ def _checkpointed(block: nn.Module) -> Iterator[None]:
 
 def _own(value):
     return value.clone() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-

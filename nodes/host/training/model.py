@@ -43,7 +43,9 @@ class FlowModel:
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[list]) -> Tensor:
         """See `loop.Model`; what the diffusion model itself says, before ComfyUI makes x_0 of it."""
-        arguments = together([forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)])
+        arguments = together(
+            [forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)]
+        )
         said: list[Tensor] = []
         handle = self.model.diffusion_model.register_forward_hook(lambda _, args, output: said.append(output))
         try:

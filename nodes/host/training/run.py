@@ -167,7 +167,7 @@ def _report(path: str, training: Training, done: Sequence[Step], choice: Choice)
         f"{training.step} steps, {len(training.items)} items, loss {sum(s.loss for s in last) / len(last):.4f} "
         f"(mean of the last {len(last)} steps)",
     ]
-    if (tried := [s.validation for s in done if s.validation is not None]):
+    if tried := [s.validation for s in done if s.validation is not None]:
         lines.append(f"validation {tried[0]:.4f} -> {tried[-1]:.4f}")
     if training.options.network.verbose:
         lines.append(training.network.listing())

@@ -52,7 +52,9 @@ class Telling:
         steps, self._pending = self._pending, []
         message = {"node": self._node, "total": total, "seconds_left": left, "steps": [event(step) for step in steps]}
         server.send_sync(EVENT, message, server.client_id)
-        text = f"step {steps[-1].step} of {total}, loss {average:.4f}" + ("" if left is None else f", {clock(left)} left")
+        text = f"step {steps[-1].step} of {total}, loss {average:.4f}" + (
+            "" if left is None else f", {clock(left)} left"
+        )
         server.send_progress_text(text, self._node, server.client_id)
 
 

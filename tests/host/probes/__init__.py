@@ -20,8 +20,27 @@ async def comfy_entrypoint():
             tensor = torch.randn((1, 8, width), generator=torch.Generator().manual_seed(seed))
             return io.NodeOutput([[tensor, {}]])
 
+    class ProbeItems(io.ComfyNode):
+        """What ComfyUI's dataset nodes give: a list of latents and a list of their captions."""
+
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(
+                node_id="ProbeItems",
+                category="probes",
+                inputs=[io.Int.Input("width"), io.Int.Input("count"), io.Int.Input("captions"), io.Int.Input("size")],
+                outputs=[io.Latent.Output(is_output_list=True), io.Conditioning.Output(is_output_list=True)],
+            )
+
+        @classmethod
+        def execute(cls, width, count, captions, size):
+            generator = torch.Generator().manual_seed(7)
+            latents = [{"samples": torch.randn((1, 16, 1, size, size), generator=generator)} for _ in range(count)]
+            texts = [[[torch.randn((1, 8, width), generator=generator), {}]] for _ in range(captions)]
+            return io.NodeOutput(latents, texts)
+
     class Probes(ComfyExtension):
         async def get_node_list(self):
-            return [ProbeConditioning]
+            return [ProbeConditioning, ProbeItems]
 
     return Probes()

@@ -1,0 +1,108 @@
+"""What *Train Adapter* does with what it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Sequence
+
+from ....lyco_core.errors import TrainError
+from ....lyco_core.train.checkpoints import files_of
+from ....lyco_core.train.items import Item
+from ....lyco_core.train.options import TrainOptions
+from ..files import output_path
+from .conditions import entries_of
+from .picture import loss_picture
+from .run import Data, Trained, train, with_adapter
+from .telling import Telling, event
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the node returns."""
+
+    name: str
+    """The adapter's, for the loaders."""
+    model: object
+    losses: dict[str, list[float]]
+    picture: object
+    report: str
+    series: list[dict]
+    """Every step, as the web extension takes it."""
+
+
+def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
+    """Train, and place the result on a clone of `model`.
+
+    Args:
+        node: the id of the node that is told of the progress.
+
+    Raises:
+        LycoError: see `run.train`.
+    """
+    options = _with_free_name(options)
+    name, path = output_path("loras", options.save.output_name)
+    done: Trained = train(model, data, options, os.path.dirname(path), Telling(node))
+    return Result(
+        name,
+        with_adapter(model, done.path),
+        {"loss": [step.loss for step in done.steps]},
+        loss_picture(done.steps),
+        done.report,
+        [event(step) for step in done.steps],
+    )
+
+
+def _with_free_name(options: TrainOptions) -> TrainOptions:
+    """Options whose files replace none of an earlier training: NAME, else NAME-2 and so on."""
+    first = options.save.output_name.removesuffix(".safetensors")
+    folder = os.path.dirname(output_path("loras", first)[1])
+    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+    name = first if options.run.resume else next(name for name in names if not files_of(folder, name))
+    return dataclasses.replace(options, save=dataclasses.replace(options.save, output_name=name))
+
+
+def data_of(
+    latents: Sequence[dict],
+    positive: Sequence[list],
+    empty: Sequence[list] | None,
+    validation_latents: Sequence[dict] | None,
+    validation_positive: Sequence[list] | None,
+) -> Data:
+    """The node's inputs as items.
+
+    Raises:
+        TrainError: their numbers differ, or a latent is of a kind that is not trained on.
+    """
+    validation = []
+    if validation_latents or validation_positive:
+        validation = items_of(validation_latents or (), validation_positive or (), "validation ")
+    items = items_of(latents, positive, "")
+    described = [{"num_repeats": 1, "resolution": list(item.latent.shape[-2:][::-1])} for item in items[:1]]
+    return Data(items, next(entries_of(empty), None) if empty else None, validation, described)
+
+
+def items_of(latents: Sequence[dict], positive: Sequence[list], kind: str) -> list[Item]:
+    """Latents with their captions; a single caption is that of all."""
+    samples = [(f"{kind}latent {number}", one) for number, latent in enumerate(latents) for one in _samples(latent)]
+    entries = list(entries_of(positive))
+    if len(entries) == 1:
+        entries *= len(samples)
+    if len(entries) != len(samples):
+        raise TrainError(
+            f"there are {len(samples)} {kind}latents and {len(entries)} {kind}captions; give as many captions as "
+            "latents, in the same order, or a single one for all"
+        )
+    return [Item(sample, entry, name) for (name, sample), entry in zip(samples, entries, strict=True)]
+
+
+def _samples(latent: dict) -> list:
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        raise TrainError("a latent holds sound and picture together, which no model that is trained here takes")
+    if latent.get("noise_mask") is not None:
+        raise TrainError(
+            "a latent holds a noise mask, which training does not use; take it off (VAE Encode makes none)"
+        )
+    return list(samples)

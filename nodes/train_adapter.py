@@ -1,0 +1,66 @@
+"""*Train Adapter*: a LoHa, LoKr or LoRA from latents and captions, as Musubi Tuner trains it."""
+
+from comfy_api.latest import io, ui
+
+from . import host
+from .host import training
+
+
+class TrainAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return host.known(
+            io.Schema,
+            node_id="LycoTrainAdapter",
+            display_name="Train Adapter",
+            category="model/training/lyco",
+            description=(
+                "Trains a LoHa, LoKr or LoRA as Musubi Tuner does, on latents and captions, and saves Musubi's file "
+                "in output/loras. Stopping it saves what is trained so far."
+            ),
+            search_aliases=["train lora", "train loha", "train lokr", "lycoris", "musubi", "finetune"],
+            is_input_list=True,
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model. Adapters that it holds count as part of it."),
+                io.Latent.Input(
+                    "latents", tooltip="What is learned: a list, or a batch. Videos are latents of a video VAE."
+                ),
+                io.Conditioning.Input("positive", tooltip="A caption for each latent, in their order, or one for all."),
+                *training.option_inputs(),
+                io.Conditioning.Input(
+                    "empty", optional=True, tooltip="The encoded empty caption, for caption_dropout_rate."
+                ),
+                io.Latent.Input("validation_latents", optional=True, tooltip="Held out, for validate_every_n_steps."),
+                io.Conditioning.Input("validation_positive", optional=True, tooltip="Their captions."),
+            ],
+            outputs=[
+                io.AnyType.Output(display_name="adapter", tooltip="The file's name, for any loader."),
+                io.Model.Output(display_name="MODEL", tooltip="The model with the adapter at strength 1."),
+                io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="The loss of every step."),
+                io.Image.Output(display_name="graph", tooltip="The loss over the steps."),
+                io.String.Output(display_name="report", tooltip="What was trained, and how it went."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        latents,
+        positive,
+        empty=None,
+        validation_latents=None,
+        validation_positive=None,
+        **widgets,
+    ):
+        options = training.options_of({name: training.single(name, values) for name, values in widgets.items()})
+        data = training.data_of(latents, positive, empty, validation_latents, validation_positive)
+        done = training.train_on(training.single("model", model), data, options, cls.hidden.unique_id)
+        shown = {
+            "images": ui.PreviewImage(done.picture, cls=cls).as_dict()["images"],
+            "text": [done.report],
+            "lyco_train": [done.series],
+        }
+        return io.NodeOutput(done.name, done.model, done.losses, done.picture, done.report, ui=shown)

@@ -1,0 +1,154 @@
+"""*Train Adapter* in a running ComfyUI: over the API, from a list of latents to a file that every loader lists."""
+
+import asyncio
+import json
+import threading
+import time
+
+import aiohttp
+import pytest
+from lyco_testing.comfy import Server, WorkflowError
+from lyco_testing.tiny_wan import TEXT, latents, wan_checkpoint, workflow
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+@pytest.fixture(scope="module")
+def files(server: Server) -> Server:
+    save_file(wan_checkpoint(), server.base / "models" / "diffusion_models" / "train_base.safetensors")
+    return server
+
+
+def training(count: int = 3, captions: int = 3, **inputs: object) -> dict:
+    settings = {
+        "model": ["model", 0],
+        "latents": ["items", 0],
+        "positive": ["items", 1],
+        "network_module": "lokr",
+        "network_dim": 4,
+        "network_alpha": 4.0,
+        "factor": -1,
+        "learning_rate": 0.01,
+        "max_train_steps": 12,
+        "batch_size": 2,
+        "seed": 1,
+        "timestep_sampling": "uniform",
+        "discrete_flow_shift": 1.0,
+        "output_name": "trained",
+    }
+    return {
+        "model": {
+            "class_type": "UNETLoader",
+            "inputs": {"unet_name": "train_base.safetensors", "weight_dtype": "default"},
+        },
+        "items": {
+            "class_type": "ProbeItems",
+            "inputs": {"width": TEXT, "count": count, "captions": captions, "size": 8},
+        },
+        "train": {"class_type": "LycoTrainAdapter", "inputs": settings | inputs},
+        "name": {"class_type": "PreviewAny", "inputs": {"source": ["train", 0]}},
+        "loss": {"class_type": "PreviewAny", "inputs": {"source": ["train", 2]}},
+    }
+
+
+def sampled(nodes: dict, source: str) -> dict:
+    """`nodes`, and a sampling with the model that `source` gives."""
+    more = workflow("train_base.safetensors")
+    more["sample"]["inputs"]["model"] = [source, 0 if source != "train" else 1]
+    return more | nodes
+
+
+def test_the_trained_model_samples_as_the_saved_file_does(files: Server):
+    outputs = files.run(sampled(training(output_name="same", save_precision="bf16"), "train"))
+    name = outputs["name"]["text"][0]
+    assert name == "same.safetensors"
+    assert "20 modules" in outputs["train"]["text"][0]
+    series = outputs["train"]["lyco_train"][0]
+    assert [step["step"] for step in series] == list(range(1, 13))
+    assert json.loads(outputs["loss"]["text"][0])["loss"] == [step["loss"] for step in series]
+    (picture,) = outputs["train"]["images"]
+    assert (files.base / "temp" / picture["subfolder"] / picture["filename"]).stat().st_size > 1000
+    trained = latents(files, outputs)
+    loaded = latents(files, files.run(workflow("train_base.safetensors", name, strength=1.0)))
+    plain = latents(files, files.run(workflow("train_base.safetensors")))
+    change = (trained - plain).norm()
+    assert change > 0.02 * plain.norm()
+    assert (trained - loaded).norm() < 1e-5 * change
+
+
+def test_the_file_is_musubis(files: Server):
+    files.run(training(output_name="meta", factor=4, network_dim=2, save_precision="fp16"))
+    with safe_open(files.base / "output" / "loras" / "meta.safetensors", "pt") as file:
+        metadata = file.metadata()
+        assert metadata["ss_network_module"] == "networks.lokr"
+        assert json.loads(metadata["ss_network_args"])["factor"] == "4"
+        assert metadata["ss_base_model_version"] == "wan"
+        assert metadata["ss_steps"] == "12"
+        assert {"sshs_model_hash", "ss_timestep_sampling", "modelspec.architecture"} <= metadata.keys()
+        assert all(key.startswith("lora_unet_blocks_") for key in file.keys())  # noqa: SIM118
+        assert str(file.get_tensor("lora_unet_blocks_0_self_attn_q.lokr_w1").dtype) == "torch.float16"
+
+
+def test_a_second_training_replaces_nothing(files: Server):
+    first = files.run(training(output_name="twice"))["name"]["text"][0]
+    before = (files.base / "output" / "loras" / first).read_bytes()
+    second = files.run(training(output_name="twice", seed=2))["name"]["text"][0]
+    assert (first, second) == ("twice.safetensors", "twice-2.safetensors")
+    assert (files.base / "output" / "loras" / first).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("items", "inputs", "message"),
+    [
+        ({"captions": 2}, {}, "there are 3 latents and 2 captions; give as many captions as latents"),
+        ({}, {"exclude_patterns": "(blocks"}, r"exclude_patterns: '(blocks' is no regular expression"),
+        ({}, {"exclude_patterns": ".*"}, "the patterns leave nothing of Wan 2.1/2.2 to train"),
+        ({}, {"network_module": "loha", "loraplus_lr_ratio": 4.0}, "LoRA+ speeds up the up matrix of a LoRA"),
+        ({}, {"caption_dropout_rate": 0.5}, "caption_dropout_rate needs the conditioning of the empty caption"),
+        ({}, {"optimizer_type": "prodigy"}, "optimizer_type prodigy needs prodigyopt"),
+        ({}, {"output_name": "../up"}, "expected a plain file name"),
+        ({}, {"learning_rate": 1e5, "max_grad_norm": 0.0}, "training diverged: lower learning_rate"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_wrong_is_said_in_a_line(files: Server, items: dict, inputs: dict, message: str):
+    before = sorted((files.base / "output").rglob("*.safetensors"))
+    with pytest.raises(WorkflowError) as error:
+        files.run(training(**items, **{"output_name": "wrong"} | inputs))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value).strip()
+    assert sorted((files.base / "output").rglob("*.safetensors")) == before
+
+
+def test_interrupted_it_saves_what_there_is_and_goes_on_from_it(files: Server):
+    events: list[dict] = []
+    listening = threading.Thread(target=asyncio.run, args=(listen(files, events, 10),), daemon=True)
+    listening.start()
+    prompt = files.post("/prompt", {"prompt": training(output_name="cut", max_train_steps=100_000)})["prompt_id"]
+    listening.join(60)
+    files.post("/interrupt", {})
+    while prompt not in files.get("/history"):
+        time.sleep(0.05)
+    kinds = [kind for kind, _ in files.get(f"/history/{prompt}")[prompt]["status"]["messages"]]
+    assert "execution_interrupted" in kinds
+    assert "execution_error" not in kinds
+    assert events[0]["total"] == 100_000
+    assert events[0]["steps"][0]["step"] == 1
+    assert all(event["node"] == "train" for event in events)
+    (adapter,) = (files.base / "output" / "loras").glob("cut-step*.safetensors")
+    (state,) = (files.base / "output" / "loras").glob("cut-step*-state.pt")
+    loaded = files.run(workflow("train_base.safetensors", adapter.name, strength=1.0))
+    assert "20 of 20" in loaded["show"]["text"][0]
+    done = int(adapter.stem[-8:])
+    outputs = files.run(training(output_name="cut", max_train_steps=done + 2, resume=state.name))
+    assert [step["step"] for step in outputs["train"]["lyco_train"][0]] == [done + 1, done + 2]
+
+
+async def listen(server: Server, events: list[dict], count: int) -> None:
+    """Collect so many of the live events."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(server.address + "/ws") as socket:
+        async for message in socket:
+            if message.type == aiohttp.WSMsgType.TEXT and json.loads(message.data)["type"] == "lyco.train":
+                events.append(json.loads(message.data)["data"])
+                if len(events) == count:
+                    return
