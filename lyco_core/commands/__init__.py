@@ -3,9 +3,9 @@
 torch takes seconds to import, so commands import what they need when they run.
 """
 
-from . import convert, delta, demo, inspect, merge
+from . import convert, delta, demo, inspect, merge, train
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (inspect, delta, convert, merge, demo)
+COMMANDS = (inspect, delta, convert, merge, train, demo)
 """As `lyco --help` lists them."""

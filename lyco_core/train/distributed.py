@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["World", "join"]
+__all__ = ["World", "join", "leave"]
 
 
 class World:
@@ -35,6 +35,14 @@ class World:
             tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
             start += tensor.numel()
 
+    def any(self, value: bool) -> bool:
+        """Whether it is true in one of them."""
+        if self.processes == 1:
+            return value
+        flag = torch.tensor([float(value)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(flag)
+        return bool(flag)
+
     def wait(self) -> None:
         """Until all are here."""
         if self.processes > 1:
@@ -54,3 +62,9 @@ def join(backend: str | None = None) -> World:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(backend or ("nccl" if cuda else "gloo"))
     return World(dist.get_rank(), dist.get_world_size())
+
+
+def leave(world: World) -> None:
+    """End what `join` began."""
+    if world.processes > 1:
+        dist.destroy_process_group()

@@ -62,14 +62,22 @@ Tell = Callable[[Training, Step, Sequence[str]], None]
 
 
 def train(
-    patcher, data: Data, options: TrainOptions, folder: str, tell: Tell, *, world: World | None = None, model: str = ""
+    patcher,
+    data: Data,
+    options: TrainOptions,
+    folder: str,
+    tell: Tell,
+    *,
+    world: World | None = None,
+    model: str = "",
+    vae: str = "",
 ) -> Trained:
     """Train an adapter for `patcher` and save it in `folder`; the model is as it was afterwards.
 
     Args:
         patcher: a ModelPatcher. Patches that it holds count as part of the model.
         data: latents as the VAE gives them, and conditioning as the text encoder does.
-        model: the name of its file, for the metadata.
+        model, vae: names of their files, for the metadata.
 
     Raises:
         LycoError: something is wrong with the options, the data or a file, before or while training.
@@ -86,13 +94,14 @@ def train(
         options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.architecture.id))
         network = _network(choice, options)
         training = _training(flow, network, data, options, world)
-        files = Checkpoints(training, Run(training, data.datasets, model), folder)
+        files = Checkpoints(training, Run(training, data.datasets, model, vae), folder)
         if options.network.verbose:
             log.info("%s", network.listing())
         with network.attached(flow.model):
             done = _steps(training, files, tell)
         path = files.finish()
-    return Trained(path, done, _report(path, training, done, choice))
+        training.world.wait()  # for the one that writes
+    return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
 
 
 def _network(choice: Choice, options: TrainOptions) -> Network:

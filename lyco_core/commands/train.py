@@ -1,0 +1,73 @@
+"""`lyco train`: an adapter from a configuration, with a ComfyUI's model code and without its server."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import FileError, LycoError
+from ..io.toml import read_toml
+from .common import Commands
+
+__all__ = ["add"]
+
+PACK = "comfyui_lyco"
+"""What the node pack is imported as: it has its own copy of lyco_core, as in ComfyUI."""
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("train", help="train an adapter from a configuration")
+    parser.add_argument("config", metavar="CONFIG.toml", help="options by Musubi Tuner's names; see docs/training.md")
+    parser.add_argument(
+        "--comfyui", metavar="FOLDER", help="the ComfyUI [the configuration's, $COMFYUI_PATH, the one around this pack]"
+    )
+    parser.add_argument("--resume", metavar="STATE", help="go on from a saved NAME-…-state.pt")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    settings, folder = read_toml(Path(options.config)), Path(options.config).absolute().parent
+    if options.resume:
+        settings["resume"] = os.path.abspath(options.resume)
+    comfyui = _comfyui(options.comfyui or settings.pop("comfyui", None), folder)
+    headless = _headless()
+    try:
+        headless.train_from(settings, folder, comfyui)
+    except sys.modules[f"{PACK}.lyco_core.errors"].LycoError as error:
+        raise LycoError(str(error)) from None
+
+
+def _comfyui(named: object, folder: Path) -> Path:
+    """The ComfyUI that is meant. Raises `FileError` if it is none."""
+    if named:
+        places = [folder / os.path.expanduser(str(named))]
+    elif variable := os.environ.get("COMFYUI_PATH"):
+        places = [Path(variable)]
+    else:
+        places = [*Path(__file__).parents[3:5], Path.home() / "comfy" / "ComfyUI"]
+    for place in places:
+        if (place / "comfy" / "model_patcher.py").exists():
+            return place.resolve()
+    raise FileError(
+        f"{', '.join(map(str, places))}: there is no ComfyUI; name its folder with --comfyui, or as comfyui in the "
+        "configuration"
+    )
+
+
+def _headless() -> ModuleType:
+    """The pack's own module for this, imported as ComfyUI would import the pack."""
+    pack = Path(__file__).parents[2]
+    if not (pack / "nodes" / "headless.py").exists():
+        raise FileError(f"{pack}: only the library is here; lyco train needs the node pack: run it in its folder")
+    spec = importlib.util.spec_from_file_location(PACK, pack / "__init__.py", submodule_search_locations=[str(pack)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK] = module
+    spec.loader.exec_module(module)
+    return importlib.import_module(f"{PACK}.nodes.headless")

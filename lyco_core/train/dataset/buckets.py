@@ -1,0 +1,57 @@
+"""To which size an image is brought: Musubi Tuner's buckets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from .config import Dataset
+
+__all__ = ["STEP", "Fit", "bucket_sizes", "fit"]
+
+STEP = 16
+"""Sizes are multiples of so many pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """An image is scaled until it covers its bucket, then its middle is cut out. Widths before heights."""
+
+    scaled: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, upper, right and lower edge of the middle."""
+        left, upper = ((a - b) // 2 for a, b in zip(self.scaled, self.size, strict=True))
+        return left, upper, left + self.size[0], upper + self.size[1]
+
+
+def fit(dataset: Dataset, width: int, height: int) -> Fit:
+    """What becomes of an image of a size."""
+    size = _bucket(dataset, width, height)
+    scale = max(size[0] / width, size[1] / height)
+    return Fit((max(size[0], int(width * scale + 0.5)), max(size[1], int(height * scale + 0.5))), size)
+
+
+def _bucket(dataset: Dataset, width: int, height: int) -> tuple[int, int]:
+    area = dataset.resolution[0] * dataset.resolution[1]
+    if not dataset.enable_bucket:
+        return _down(dataset.resolution[0]), _down(dataset.resolution[1])
+    if dataset.bucket_no_upscale and width * height <= area:
+        return _down(width), _down(height)
+    return min(bucket_sizes(area), key=lambda size: abs(size[0] / size[1] - width / height))
+
+
+def bucket_sizes(area: int) -> list[tuple[int, int]]:
+    """All sizes of about this many pixels, from half to twice as wide as high and the other way round."""
+    side = int(math.sqrt(area))
+    sizes: set[tuple[int, int]] = set()
+    for width in range(_down(side // 2), side + STEP, STEP):
+        height = _down(area // width)
+        sizes |= {(width, height), (height, width)}
+    return sorted(sizes)
+
+
+def _down(length: int) -> int:
+    return max(STEP, length // STEP * STEP)

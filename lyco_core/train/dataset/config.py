@@ -1,0 +1,119 @@
+"""The `general` and `datasets` tables of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import TrainError
+from ..option import Choice, Number, Options, Text, Truth, Whole, option
+
+__all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
+
+EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
+
+SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
+"""Where the items are: each dataset has exactly one."""
+
+_PATHS = (*SOURCES, "cache_directory")
+
+_UNSUPPORTED = {
+    "control_directory": "control images are not trained on here",
+    "control_resolution": "control images are not trained on here",
+    "no_resize_control": "control images are not trained on here",
+    "multiple_target": "layered images are not trained on here",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Options):
+    """One entry of `datasets`, with what `general` says of it."""
+
+    image_directory: str = option("", Text(), "A folder of images, each with a caption file beside it.")
+    image_jsonl_file: str = option("", Text(), "Lines of {image_path, caption}.")
+    video_directory: str = option("", Text(), "A folder of videos, each with a caption file beside it.")
+    video_jsonl_file: str = option("", Text(), "Lines of {video_path, caption}.")
+    cache_directory: str = option("", Text(), "Where encoded items are kept; empty: .lyco_cache beside the items.")
+    caption_extension: str = option(".txt", Text(), "Ending of the caption files.")
+    batch_size: int = option(0, Whole(0), "Items in a batch; 0: as the training says.")
+    num_repeats: int = option(1, Whole(1), "How often each item comes in an epoch.")
+    resolution: tuple[int, int] = (960, 544)
+    """Width and height."""
+    enable_bucket: bool = option(False, Truth(), "Keeps the shape of each image, at the area of the resolution.")
+    bucket_no_upscale: bool = option(False, Truth(), "With enable_bucket: small images stay small.")
+    target_frames: tuple[int, ...] = (1,)
+    """Frames of the pieces of a video, each 4n + 1."""
+    frame_extraction: str = option("head", Choice(EXTRACTIONS), "Which pieces of a video are taken.")
+    frame_stride: int = option(1, Whole(1), "For slide: frames from one piece to the next.")
+    frame_sample: int = option(1, Whole(1), "For uniform: how many pieces.")
+    max_frames: int = option(129, Whole(1), "For full: at most so many.")
+    source_fps: float = option(
+        0.0, Number(), "Frames a second of the videos, to bring them to the model's; 0: take all."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in SOURCES if getattr(self, name)]
+        if len(given) != 1:
+            raise TrainError(
+                f"a dataset names {', '.join(given) or 'no folder'}, expected exactly one of {', '.join(SOURCES)}"
+            )
+        for name, least, many in (("resolution", 32, (2,)), ("target_frames", 1, range(1, 100))):
+            values = getattr(self, name)
+            if not all(Whole(least).holds(value) for value in values) or len(values) not in many:
+                raise TrainError(f"{name} is {list(values)}, expected whole numbers of at least {least}")
+
+    @property
+    def source(self) -> str:
+        """The folder or the list of files."""
+        return next(getattr(self, name) for name in SOURCES if getattr(self, name))
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its items are videos."""
+        return bool(self.video_directory or self.video_jsonl_file)
+
+    @property
+    def cache(self) -> str:
+        """Where encoded items are kept."""
+        if self.cache_directory:
+            return self.cache_directory
+        folder = self.source if os.path.isdir(self.source) else os.path.dirname(self.source)
+        return os.path.join(folder, ".lyco_cache")
+
+
+def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, ...]:
+    """The datasets of a configuration with `general` and `datasets`; relative paths start from `folder`.
+
+    Raises:
+        TrainError: a name that is none or is not supported, or a value that cannot be.
+    """
+    general, entries = settings.get("general", {}), settings.get("datasets", [])
+    if not isinstance(general, Mapping) or not isinstance(entries, (list, tuple)) or not entries:
+        raise TrainError("there is no dataset: expected [[datasets]] with image_directory or video_directory")
+    return tuple(_dataset({**general, **entry}, folder) for entry in entries)  # pyright: ignore
+
+
+def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
+    known = [field.name for field in dataclasses.fields(Dataset)]
+    for name in values:
+        if name in _UNSUPPORTED or name.startswith("fp_"):
+            raise TrainError(
+                f"datasets: {name} is not supported here: {_UNSUPPORTED.get(name, 'FramePack is not trained')}"
+            )
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise TrainError(f"datasets: there is no {name}" + (f"; do you mean {near[0]}?" if near else ""))
+    for name in _PATHS:
+        if values.get(name):
+            values[name] = str(folder / os.path.expanduser(str(values[name])))
+    for name in ("resolution", "target_frames"):
+        if name in values:
+            value = values[name]
+            several = isinstance(value, (list, tuple))
+            values[name] = tuple(value) if several else (value,) * (2 if name == "resolution" else 1)  # pyright: ignore
+    return Dataset(**values)

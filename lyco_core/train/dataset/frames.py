@@ -1,0 +1,34 @@
+"""Which pieces of a video are learned: Musubi Tuner's ways."""
+
+from __future__ import annotations
+
+from .config import Dataset
+
+__all__ = ["windows"]
+
+
+def windows(dataset: Dataset, frames: int) -> list[tuple[int, int]]:
+    """(first frame, number of frames) of every piece of a video; none if it is too short for all."""
+    if dataset.frame_extraction == "full":
+        return [(0, _whole(min(frames, dataset.max_frames)))]
+    found: list[tuple[int, int]] = []
+    for count in sorted({_whole(count) for count in dataset.target_frames}):
+        if frames >= count:
+            found += ((start, count) for start in _starts(dataset, frames, count))
+    return found
+
+
+def _starts(dataset: Dataset, frames: int, count: int) -> list[int]:
+    last = frames - count
+    if dataset.frame_extraction == "chunk":
+        return list(range(0, last + 1, count))
+    if dataset.frame_extraction == "slide":
+        return list(range(0, last + 1, dataset.frame_stride))
+    if dataset.frame_extraction == "uniform" and dataset.frame_sample > 1:
+        return [int(last * i / (dataset.frame_sample - 1)) for i in range(dataset.frame_sample)]
+    return [0]
+
+
+def _whole(count: int) -> int:
+    """The largest 4n + 1 up to `count`: what video VAEs encode."""
+    return (count - 1) // 4 * 4 + 1

@@ -1,0 +1,197 @@
+"""Training without a server: a configuration, a ComfyUI for its model code, and as many processes as torchrun started.
+
+This is the one module of `nodes` that is imported before ComfyUI is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..lyco_core.errors import FileError, TrainError
+from ..lyco_core.io.toml import read_toml
+from ..lyco_core.model_weights import outline_checkpoint
+from ..lyco_core.train.dataset import Dataset, parse_datasets
+from ..lyco_core.train.distributed import World, join, leave
+from ..lyco_core.train.loop import Step, Training
+from ..lyco_core.train.options import TrainOptions, train_options
+
+log = logging.getLogger("lyco")
+
+_OWN = ("dit", "vae", "text_encoder", "clip_type", "output_dir", "dataset_config")
+"""Settings that are no option of the training itself."""
+
+
+class Stopped(BaseException):
+    """A person, or the machine, asked for an end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A configuration, checked as far as it can be before anything is loaded."""
+
+    options: TrainOptions
+    dit: str
+    vae: str
+    text_encoders: tuple[str, ...]
+    clip_type: str
+    output_dir: str
+    datasets: tuple[Dataset, ...]
+    validation: tuple[Dataset, ...]
+
+
+def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None:
+    """Run the training that a configuration describes, in this process or those of torchrun.
+
+    Args:
+        settings: `dit`, `vae`, `text_encoder`, `clip_type`, `output_dir`; options by Musubi's names,
+            at the top or in tables of any name; `general` and `datasets`, here or in the file
+            `dataset_config`; `validation_datasets`.
+        folder: what relative paths start from.
+
+    Raises:
+        LycoError: something is wrong with what is asked for, or goes wrong.
+    """
+    asked = read(settings, folder)
+    world = join()  # takes its GPU before ComfyUI looks for one
+    try:
+        start(comfyui, quiet=not world.writes)
+        with stopping() as signals:
+            _train(asked, _Console(world, signals), world)
+    except Stopped:
+        raise TrainError("stopped; resume from the state that was saved") from None
+    finally:
+        leave(world)
+
+
+def read(settings: Mapping[str, Any], folder: Path) -> Asked:
+    """Check a configuration. Raises `TrainError` or `FileError`."""
+    rest = dict(settings)
+    if "dataset_config" in rest:
+        path = folder / os.path.expanduser(str(rest.pop("dataset_config")))
+        described, place = read_toml(path), path.parent
+    else:
+        described, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
+    held_out = rest.pop("validation_datasets", None)
+    for name in [name for name, value in rest.items() if isinstance(value, Mapping)]:
+        rest |= rest.pop(name)  # a section, whose name says nothing
+    own = {name: rest.pop(name, "") for name in _OWN}
+    for name in ("network_weights", "resume"):
+        if rest.get(name):
+            rest[name] = str(folder / os.path.expanduser(rest[name]))
+    encoders = own["text_encoder"]
+    encoders = [encoders] if isinstance(encoders, str) else encoders
+    paths = [own["dit"], own["vae"], own["output_dir"] or "output", *filter(None, encoders)]
+    if not own["dit"]:
+        raise TrainError("the configuration names no dit: the diffusion model's file")
+    dit, vae, output, *texts = (str(folder / os.path.expanduser(path)) if path else "" for path in paths)
+    return Asked(
+        train_options(rest),
+        dit,
+        vae,
+        tuple(texts),
+        own["clip_type"],
+        output,
+        parse_datasets(described, place),
+        parse_datasets({**described, "datasets": held_out}, place) if held_out else (),
+    )
+
+
+def start(comfyui: Path, *, quiet: bool) -> None:
+    """Make ComfyUI's modules importable, on the CPU where there is no GPU.
+
+    Raises `FileError` if what they need is not installed.
+    """
+    pack = Path(__file__).resolve().parents[1]
+    # ComfyUI's packages have names like `utils` and `nodes`: they come first, and ours not at all.
+    sys.path[:] = [str(comfyui), *(place for place in sys.path if Path(place or ".").resolve() != pack)]
+    sys.modules.pop("nodes", None)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        from comfy.cli_args import args
+
+        if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+            args.cpu = True
+        import comfy.sd  # noqa: F401
+    except ImportError as error:
+        raise FileError(f"{comfyui}: cannot be imported: {error}; pip install -r {comfyui}/requirements.txt") from None
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[list[int]]:
+    """Inside, the first Ctrl+C or request to terminate is only noted, so that it takes effect between two steps."""
+    asked: list[int] = []
+
+    def remember(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Console:
+    """`run.Tell` for a terminal."""
+
+    def __init__(self, world: World, signals: Sequence[int]) -> None:
+        self._world, self._signals = world, signals
+
+    def __call__(self, training: Training, step: Step, saved: Sequence[str]) -> None:
+        if self._world.any(bool(self._signals)):
+            raise Stopped
+        if not self._world.writes:
+            return
+        tried = "" if step.validation is None else f", validation {step.validation:.4f}"
+        text = f"step {step.step} of {training.total_steps}, loss {step.loss:.4f}{tried}"
+        if sys.stderr.isatty():
+            print(f"\r{text}  ", end="", file=sys.stderr, flush=True)
+        elif tried or saved or step.step % 100 == 0 or step.step == training.total_steps:
+            log.info("%s", text)
+        for path in saved:
+            log.info("saved %s", path)
+
+
+def _train(asked: Asked, tell: _Console, world: World) -> None:
+    from .host.training.encoding import Encoders, encode_datasets
+    from .host.training.run import Data, train
+
+    family = outline_checkpoint(asked.dit).architecture
+    if family is None:
+        raise TrainError(f"{asked.dit}: is of no model family that Musubi Tuner trains")
+    encoders = Encoders(family.id, asked.vae, asked.text_encoders, asked.clip_type)
+    encoded = encode_datasets(asked.datasets, encoders, world)
+    held_out = encode_datasets(asked.validation, encoders, world).items if asked.validation else []
+    data = Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
+    names = {"model": os.path.basename(asked.dit), "vae": os.path.basename(asked.vae)}
+    done = train(_load(asked.dit), data, asked.options, asked.output_dir, tell, world=world, **names)
+    if world.writes:
+        print(done.report)
+
+
+def _load(path: str):
+    import comfy.sd
+
+    try:
+        return comfy.sd.load_diffusion_model(path)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise TrainError(f"{path}: ComfyUI cannot load it as a diffusion model: {error}") from None
+
+
+def _told(dataset: Dataset) -> dict[str, Any]:
+    """A dataset in the metadata: what is set, and folders by their last name, as Musubi has it."""
+    told = {name: value for name, value in dataclasses.asdict(dataset).items() if value}
+    return {name: os.path.basename(v) if name.endswith(("_directory", "_file")) else v for name, v in told.items()}

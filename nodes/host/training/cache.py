@@ -1,0 +1,87 @@
+"""Encoded latents and captions on the disk, found again by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....lyco_core.errors import LycoError, TrainError
+from ....lyco_core.io import SafetensorsFile, TensorSpec, write_safetensors
+
+log = logging.getLogger("lyco")
+
+VERSION = 1
+"""Of what is encoded and how: a new one makes old entries unfindable."""
+
+
+def identity(path: str) -> tuple[str, int, int]:
+    """What changes when a file does. Raises `TrainError` if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise TrainError(f"{path}: cannot be read: {error.strerror}") from None
+    return os.path.basename(path), status.st_size, status.st_mtime_ns
+
+
+class Entry:
+    """One file of the cache, for one latent or one caption."""
+
+    def __init__(self, folder: str, name: str, *made_from: object) -> None:
+        """`made_from`: everything that decides what is in it, of types that JSON knows."""
+        digest = hashlib.sha256(json.dumps([VERSION, *made_from]).encode()).hexdigest()[:24]
+        safe = re.sub(r"[^\w.-]+", "_", name)[:60]
+        self.path = os.path.join(folder, f"{safe}_{digest}.safetensors")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be read; a damaged one is as good as none."""
+        if not os.path.exists(self.path):
+            return False
+        try:
+            self._load()
+        except LycoError as error:
+            log.warning("%s; it is encoded again", error)
+            return False
+        return True
+
+    def store(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
+        """Write tensors, and what else there is. Raises `FileError` if the disk is full."""
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        specs = [TensorSpec(key, tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()]
+        write_safetensors(self.path, specs, tensors.values(), {"lyco_cache": json.dumps(rest)}, overwrite=True)
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What was stored."""
+        with torch.inference_mode(False):
+            return self._load()
+
+    def _load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        with SafetensorsFile(self.path) as file:
+            tensors = {key: file.tensor(key) for key in file.header.tensors}
+            return tensors, json.loads(file.header.metadata["lyco_cache"])
+
+
+def store_conditioning(entry: Entry, conditioning: list) -> None:
+    """Write [tensor, options]. Raises `TrainError` for options that no file can hold."""
+    tensors, rest = {"": conditioning[0]}, {}
+    for key, value in conditioning[1].items():
+        if isinstance(value, Tensor):
+            tensors[key] = value
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            rest[key] = value
+        else:
+            raise TrainError(f"the text encoder gives {key} as {type(value).__name__}, which cannot be cached")
+    entry.store({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, rest)
+
+
+def read_conditioning(entry: Entry) -> list:
+    """What `store_conditioning` wrote."""
+    tensors, rest = entry.read()
+    return [tensors.pop(""), rest | tensors]

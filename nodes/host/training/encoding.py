@@ -1,0 +1,216 @@
+"""From folders of images or videos with captions to items, by ComfyUI's VAE and text encoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import torch
+
+from ....lyco_core.errors import LycoError, TrainError
+from ....lyco_core.train.dataset import Dataset, Media, media_of, windows
+from ....lyco_core.train.distributed import World
+from ....lyco_core.train.items import Item
+from .cache import Entry, identity, read_conditioning, store_conditioning
+from .media import count_frames, read_frames, read_image
+
+log = logging.getLogger("lyco")
+
+CLIP_TYPES = {
+    "wan": "WAN",
+    "flux1": "FLUX",
+    "flux2": "FLUX2",
+    "hunyuan_video": "HUNYUAN_VIDEO",
+    "hunyuan_video_1_5": "HUNYUAN_VIDEO_15",
+    "qwen_image": "QWEN_IMAGE",
+    "z_image": "LUMINA2",
+}
+"""Architecture -> the type that ComfyUI's CLIP loader has for it."""
+
+FRAMES_A_SECOND = {"wan": 16, "hunyuan_video": 24, "hunyuan_video_1_5": 24}
+"""At which rate Musubi trains videos."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoders:
+    """The files that encode a dataset for an architecture."""
+
+    architecture: str
+    vae: str
+    text_encoders: tuple[str, ...]
+    clip_type: str = ""
+    """A name of ComfyUI's CLIP loader; empty: the architecture's."""
+
+    def __post_init__(self) -> None:
+        if not self.vae or not self.text_encoders:
+            raise TrainError("the configuration names no vae or no text_encoder, which encode the dataset")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A dataset that can be trained on."""
+
+    items: list[Item]
+    empty: list
+    """The conditioning of the empty caption."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """An image, or a piece of a video, and where its latent is kept."""
+
+    dataset: Dataset
+    media: Media
+    window: tuple[int, int] | None
+    keep: float
+    """The part of a video's frames that is taken, to come to the model's rate."""
+    entry: Entry
+
+
+def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: World | None = None) -> Encoded:
+    """Every item of the datasets; what the cache has is not encoded again, and then nothing is loaded for it.
+
+    Of several processes one encodes, the others wait for it and read.
+
+    Raises:
+        TrainError: nothing is there, no caption, or a file that cannot be decoded or encoded.
+        FileError: the cache cannot be written.
+    """
+    world = world or World()
+    pieces = [piece for dataset in datasets for piece in _pieces(dataset, encoders)]
+    captions = {(piece.dataset.cache, piece.media.caption) for piece in pieces} | {(datasets[0].cache, "")}
+    entries = {key: _caption_entry(*key, encoders) for key in sorted(captions)}
+    if world.writes:
+        _encode_latents(pieces, encoders)
+        _encode_captions(entries, encoders)
+    world.wait()
+    conditions = {key: read_conditioning(entry) for key, entry in entries.items()}
+    items = [
+        Item(
+            piece.entry.read()[0]["latent"],
+            conditions[piece.dataset.cache, piece.media.caption],
+            os.path.basename(piece.media.path),
+            piece.dataset.num_repeats,
+            piece.dataset.batch_size or None,
+        )
+        for piece in pieces
+    ]
+    return Encoded(items, conditions[datasets[0].cache, ""])
+
+
+def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
+    found: list[_Piece] = []
+    for media in media_of(dataset):
+        keep = _kept_part(dataset, encoders)
+        spans = windows(dataset, count_frames(media.path, keep)) if dataset.is_video else [None]
+        if not spans:
+            log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
+        found += (
+            _Piece(dataset, media, span, keep, _latent_entry(dataset, media, span, keep, encoders)) for span in spans
+        )
+    if not found:
+        raise TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
+    return found
+
+
+def _kept_part(dataset: Dataset, encoders: Encoders) -> float:
+    target = FRAMES_A_SECOND.get(encoders.architecture)
+    return min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
+
+
+def _latent_entry(
+    dataset: Dataset, media: Media, span: tuple[int, int] | None, keep: float, encoders: Encoders
+) -> Entry:
+    shape = [dataset.resolution, dataset.enable_bucket, dataset.bucket_no_upscale, span, keep]
+    name = os.path.splitext(os.path.basename(media.path))[0] + ("" if span is None else f"_{span[0]:05d}-{span[1]:03d}")
+    return Entry(dataset.cache, name, "latent", identity(media.path), shape, identity(encoders.vae))
+
+
+def _caption_entry(cache: str, caption: str, encoders: Encoders) -> Entry:
+    files = [identity(path) for path in encoders.text_encoders]
+    return Entry(cache, "caption", "caption", caption, files, _clip_type(encoders))
+
+
+def _encode_latents(pieces: Sequence[_Piece], encoders: Encoders) -> None:
+    missing = [piece for piece in pieces if not piece.entry.is_there]
+    log.info("%d of %d latents are in the cache", len(pieces) - len(missing), len(pieces))
+    if missing:
+        _with_encoder(lambda: _load_vae(encoders.vae), _store_latent, missing)
+
+
+def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoders) -> None:
+    missing = [(caption, entry) for (_, caption), entry in entries.items() if not entry.is_there]
+    log.info("%d of %d captions are in the cache", len(entries) - len(missing), len(entries))
+    if missing:
+        _with_encoder(lambda: _load_clip(encoders), _store_caption, missing)
+
+
+def _with_encoder(load: Callable[[], object], store: Callable, missing: Sequence) -> None:
+    """Load an encoder, use it, and free its memory before anything else is loaded."""
+    with torch.inference_mode():
+        encoder = load()
+        for done, one in enumerate(missing, 1):
+            store(encoder, one)
+            log.info("encoded %d of %d", done, len(missing))
+        del encoder
+    comfy.model_management.unload_all_models()
+    gc.collect()
+    comfy.model_management.soft_empty_cache()
+
+
+def _store_latent(vae, piece: _Piece) -> None:
+    # One at a time: a VAE of videos would take a batch of images for one video.
+    if piece.window is None:
+        pixels = read_image(piece.media.path, piece.dataset)
+    else:
+        pixels = read_frames(piece.media.path, piece.dataset, piece.window, piece.keep)
+    latent = vae.encode(pixels)[0].float().cpu().contiguous()
+    if not bool(torch.isfinite(latent).all()):
+        raise TrainError(f"{piece.media.path}: the VAE makes numbers of it that are none; load another VAE")
+    piece.entry.store({"latent": latent}, {})
+
+
+def _store_caption(clip, missing: tuple[str, Entry]) -> None:
+    caption, entry = missing
+    found = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+    if len(found) != 1:
+        raise TrainError(f"the text encoder makes {len(found)} conditionings of one caption, expected one")
+    store_conditioning(entry, found[0])
+
+
+def _load_vae(path: str):
+    sd, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+    vae = comfy.sd.VAE(sd=sd, metadata=metadata)
+    try:
+        vae.throw_exception_if_invalid()
+    except RuntimeError as error:
+        raise TrainError(f"{path}: ComfyUI knows no such VAE: {error}") from None
+    return vae
+
+
+def _load_clip(encoders: Encoders):
+    kind = getattr(comfy.sd.CLIPType, _clip_type(encoders), None)
+    if kind is None:
+        known = ", ".join(kind.name.lower() for kind in comfy.sd.CLIPType)
+        raise TrainError(f"clip_type is {encoders.clip_type!r}; this ComfyUI has {known}")
+    try:
+        return comfy.sd.load_clip(ckpt_paths=list(encoders.text_encoders), clip_type=kind)
+    except LycoError:
+        raise
+    except Exception as error:
+        names = ", ".join(map(os.path.basename, encoders.text_encoders))
+        raise TrainError(f"{names}: ComfyUI cannot load them as a text encoder of type {kind.name}: {error}") from error
+
+
+def _clip_type(encoders: Encoders) -> str:
+    if encoders.clip_type:
+        return encoders.clip_type.upper()
+    if encoders.architecture not in CLIP_TYPES:
+        raise TrainError(f"there is no text encoder known for {encoders.architecture}; set clip_type")
+    return CLIP_TYPES[encoders.architecture]

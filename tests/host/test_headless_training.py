@@ -1,0 +1,244 @@
+"""`lyco train`: folders of images or videos, ComfyUI's VAE, a cache, one process or two; killed and resumed."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lyco_testing.comfy import ROOT, find_comfyui
+from lyco_testing.tiny_wan import TEXT, wan_checkpoint
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+CAPTIONS = ("a cat", "a dog", "", "a bird")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, pack) -> Path:
+    """A tiny Wan, a small VAE, four pictures, and captions that are in the cache already.
+
+    The text encoders of these models are gigabytes, so the captions' conditioning is stored as if one had
+    been here; `test_captions_are_encoded` has a real one.
+    """
+    from comfy.taesd.taehv import TAEHV
+
+    folder = tmp_path_factory.mktemp("headless")
+    save_file(wan_checkpoint(), folder / "wan.safetensors")
+    torch.manual_seed(0)
+    shapes = {key: value.shape for key, value in TAEHV(latent_channels=16, latent_format=None).state_dict().items()}
+    vae = {key: torch.randn(shape) / max(shape.numel() // shape[0], 1) ** 0.5 for key, shape in shapes.items()}
+    save_file(vae, folder / "vae.safetensors")
+    save_file({"nothing": torch.zeros(1)}, folder / "umt5.safetensors")
+    (folder / "pictures").mkdir()
+    generator = np.random.default_rng(0)
+    for number, caption in enumerate(CAPTIONS):
+        pixels = generator.integers(0, 255, (70 + 10 * number, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{number}.png")
+        (folder / "pictures" / f"{number}.txt").write_text(caption)
+    encoding = importlib.import_module(f"{pack.__name__}.nodes.host.training.encoding")
+    cache = importlib.import_module(f"{pack.__name__}.nodes.host.training.cache")
+    encoders = encoding.Encoders("wan", str(folder / "vae.safetensors"), (str(folder / "umt5.safetensors"),))
+    for number, caption in enumerate(sorted(set(CAPTIONS))):
+        tensor = torch.randn((1, 8, TEXT), generator=torch.Generator().manual_seed(number))
+        for home in ("pictures", "clips"):
+            cache.store_conditioning(
+                encoding._caption_entry(str(folder / home / ".lyco_cache"), caption, encoders),
+                [tensor, {"pooled_output": None, "note": "x"}],
+            )
+    return folder
+
+
+CONFIG = """
+dit = "wan.safetensors"
+vae = "vae.safetensors"
+text_encoder = ["umt5.safetensors"]
+output_dir = "{output}"
+
+[network]
+network_module = "networks.lokr"
+network_dim = 4
+network_alpha = 4
+factor = 8
+
+[training]
+learning_rate = 1e-2
+lr_scheduler = "cosine"
+timestep_sampling = "shift"
+discrete_flow_shift = 3.0
+save_precision = "fp32"
+mixed_precision = "no"
+{more}
+
+[general]
+resolution = [64, 64]
+
+{datasets}
+"""
+PICTURES = '[[datasets]]\nimage_directory = "pictures"\n'
+
+
+def configuration(place: Path, output: str, more: str, datasets: str = PICTURES) -> Path:
+    path = place / f"{output}.toml"
+    path.write_text(CONFIG.format(output=output, more=more, datasets=datasets))
+    return path
+
+
+def command(config: Path, *more: str, processes: int = 1) -> list[str]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*start, "-m", "lyco_core", "train", str(config), "--comfyui", str(find_comfyui()), *more]
+
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def lyco(*arguments, processes: int = 1, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*arguments, processes=processes), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == status, done.stderr[-3000:]
+    return done
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
+
+
+def far(one: Path, other: Path) -> float:
+    """The largest relative difference of a tensor."""
+    a, b = tensors(one), tensors(other)
+    assert a.keys() == b.keys()
+    return max(float((a[key] - b[key]).norm() / b[key].norm().clamp(min=1e-12)) for key in a)
+
+
+def test_pictures_into_a_file_and_a_cache(place: Path):
+    config = configuration(
+        place,
+        "plain",
+        "max_train_steps = 6\nseed = 3\nvalidate_every_n_steps = 6",
+        PICTURES + '[[validation_datasets]]\nimage_directory = "pictures"\n',
+    )
+    first = lyco(config)
+    assert "0 of 4 latents are in the cache" in first.stderr
+    assert "Wan 2.1/2.2, 20 modules" in first.stdout
+    assert "validation" in first.stdout
+    with safe_open(place / "plain" / "adapter.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["ss_datasets"])[0]["image_directory"] == "pictures"
+    assert json.loads(metadata["ss_network_args"]) == {"factor": "8"}
+    assert (metadata["ss_sd_model_name"], metadata["ss_vae_name"]) == ("wan.safetensors", "vae.safetensors")
+    (place / "plain" / "adapter.safetensors").rename(place / "plain" / "first.safetensors")
+    os.utime(place / "pictures" / "2.png")  # changed since
+    second = lyco(config)
+    assert "3 of 4 latents are in the cache" in second.stderr
+    assert far(place / "plain" / "adapter.safetensors", place / "plain" / "first.safetensors") == 0
+    taken = lyco(config, status=1)
+    assert taken.stderr.splitlines()[-1].startswith("lyco: error: adapter.safetensors is there already; choose another")
+
+
+def test_two_processes_are_one_with_twice_the_batch(place: Path):
+    settings = "max_train_steps = 5\nsave_every_n_steps = 2\nbatch_size = {}"
+    lyco(configuration(place, "one", settings.format(2)))
+    done = lyco(configuration(place, "two", settings.format(1)), processes=2)
+    assert done.stdout.count("20 modules") == 1
+    assert sorted(p.name for p in (place / "two").iterdir()) == sorted(p.name for p in (place / "one").iterdir())
+    assert far(place / "two" / "adapter.safetensors", place / "one" / "adapter.safetensors") < 1e-4
+
+
+def test_killed_and_resumed_it_is_the_uninterrupted_one(place: Path):
+    more = """max_train_steps = 150
+    save_every_n_steps = 5
+    save_last_n_steps = 5
+    save_state = true
+    ema_decay = 0.9
+    batch_size = 3
+    caption_dropout_rate = 0.3
+    network_args = ["rank_dropout=0.2", "module_dropout=0.1"]
+    output_name = "long"
+    """
+    killed, through = configuration(place, "killed", more), configuration(place, "through", more)
+    process = subprocess.Popen(command(killed), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((place / "killed").glob("long-step*0-state.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    state = max((place / "killed").glob("*-state.pt"))
+    assert tensors(place / "killed" / state.name.replace("-state.pt", ".safetensors"))  # whole
+    assert not (place / "killed" / "long.safetensors").exists()
+    lyco(killed, "--resume", str(state))
+    lyco(through)
+    assert far(place / "killed" / "long.safetensors", place / "through" / "long.safetensors") == 0
+
+
+def test_ctrl_c_saves_what_there_is(place: Path):
+    config = configuration(place, "stopped", "max_train_steps = 100000")
+    process = subprocess.Popen(command(config), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, bufsize=1)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 100 "):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(60) == 1
+    assert rest.splitlines()[-1] == "lyco: error: stopped; resume from the state that was saved"
+    assert "training stopped after step 1" in rest
+    (adapter,) = (place / "stopped").glob("adapter-step*.safetensors")
+    assert len(tensors(adapter)) == 80
+    assert len(list((place / "stopped").glob("*-state.pt"))) == 1
+
+
+def test_videos(place: Path):
+    import av
+
+    (place / "clips").mkdir(exist_ok=True)
+    generator = np.random.default_rng(1)
+    with av.open(str(place / "clips" / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(12):
+            frame = av.VideoFrame.from_ndarray(generator.integers(0, 255, (64, 96, 3), dtype=np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (place / "clips" / "a.txt").write_text("a cat")
+    datasets = '[[datasets]]\nvideo_directory = "clips"\ntarget_frames = [1, 5]\nframe_extraction = "chunk"\n'
+    done = lyco(configuration(place, "video", "max_train_steps = 3\nenable_bucket = true", datasets))
+    assert "of 14 latents are in the cache" in done.stderr  # 12 of one frame, 2 of five
+    shapes = {tuple(tensors(path)["latent"].shape) for path in (place / "clips" / ".lyco_cache").glob("a_*")}
+    assert shapes == {(16, 1, 8, 8), (16, 2, 8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("more", "datasets", "message"),
+    [
+        ("", "", "there is no dataset: expected [[datasets]]"),
+        ("", '[[datasets]]\nimage_directory = "nowhere"', "cannot be read: No such file"),
+        ("", '[[datasets]]\nimage_directory = "."', "there are no images in it"),
+        ("learning_rat = 1", PICTURES, "there is no option learning_rat; do you mean learning_rate?"),
+        ("network_dropout = 2.0", PICTURES, "network_dropout is 2.0, expected"),
+        ('resume = "none.pt"', PICTURES, "none.pt: there is no such file to resume from"),
+        ('network_weights = "vae.safetensors"', PICTURES, "vae.safetensors: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(place: Path, more: str, datasets: str, message: str):
+    done = lyco(configuration(place, "wrong", more, datasets), status=1)
+    assert message in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("lyco: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_picture_that_is_none(place: Path):
+    (place / "bad").mkdir()
+    (place / "bad" / "x.png").write_bytes(b"no picture")
+    (place / "bad" / "x.txt").write_text("a cat")
+    done = lyco(configuration(place, "bad_out", "", '[[datasets]]\nimage_directory = "bad"'), status=1)
+    assert "x.png: is no image that can be read" in done.stderr.splitlines()[-1]

@@ -1,0 +1,126 @@
+"""Datasets as Musubi's configuration describes them: files, captions, sizes, pieces of videos."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lyco_core.errors import TrainError
+from lyco_core.train.dataset import Dataset, Media, fit, media_of, parse_datasets, windows
+from lyco_core.train.dataset.buckets import bucket_sizes
+
+
+def images(**settings: object) -> Dataset:
+    return Dataset(image_directory="here", **settings)
+
+
+def test_general_is_what_datasets_do_not_say(tmp_path: Path):
+    general = {"resolution": 512, "num_repeats": 2, "caption_extension": ".caption"}
+    entries = [{"image_directory": "a"}, {"video_directory": "/b", "resolution": [640, 480], "target_frames": [1, 25]}]
+    one, two = parse_datasets({"general": general, "datasets": entries}, tmp_path)
+    assert one == Dataset(
+        image_directory=str(tmp_path / "a"), resolution=(512, 512), num_repeats=2, caption_extension=".caption"
+    )
+    assert (two.video_directory, two.resolution, two.target_frames, two.is_video) == ("/b", (640, 480), (1, 25), True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "a dataset names no folder, expected exactly one of image_directory"),
+        ({"image_directory": "a", "video_directory": "b"}, "names image_directory, video_directory, expected exactly"),
+        ({"image_directory": "a", "image_dir": "b"}, "there is no image_dir; do you mean image_directory"),
+        ({"image_directory": "a", "control_directory": "b"}, "control_directory is not supported here: control images"),
+        ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: FramePack"),
+        ({"image_directory": "a", "resolution": [512]}, r"resolution is \[512\], expected whole numbers"),
+        ({"image_directory": "a", "resolution": "512"}, "resolution is"),
+        ({"image_directory": "a", "num_repeats": 0}, "num_repeats is 0, expected a whole number of at least 1"),
+        ({"video_directory": "a", "frame_extraction": "tail"}, "frame_extraction is 'tail', expected one of head"),
+    ],
+)  # fmt: skip
+def test_refused(entry: dict, message: str, tmp_path: Path):
+    with pytest.raises(TrainError, match=message):
+        parse_datasets({"datasets": [entry]}, tmp_path)
+
+
+def test_no_datasets(tmp_path: Path):
+    with pytest.raises(TrainError, match=r"there is no dataset: expected \[\[datasets\]\]"):
+        parse_datasets({}, tmp_path)
+
+
+def test_a_folder(tmp_path: Path):
+    for name in ("b.PNG", "a.jpg", "c.mp4", "notes.md"):
+        (tmp_path / name).write_bytes(b"")
+    dataset = Dataset(image_directory=str(tmp_path))
+    with pytest.raises(TrainError, match=r"2 of 2 have no caption \(a.jpg, b.PNG\); put a file of the same name"):
+        media_of(dataset)
+    (tmp_path / "a.txt").write_text(" a cat \n", "utf-8")
+    (tmp_path / "b.txt").write_text("", "utf-8")
+    assert media_of(dataset) == [Media(str(tmp_path / "a.jpg"), "a cat"), Media(str(tmp_path / "b.PNG"), "")]
+    with pytest.raises(TrainError, match=r"1 of 1 have no caption \(c.mp4\)"):
+        media_of(Dataset(video_directory=str(tmp_path)))
+
+
+def test_an_empty_folder_and_none(tmp_path: Path):
+    with pytest.raises(TrainError, match="there are no images in it, expected files that end in"):
+        media_of(Dataset(image_directory=str(tmp_path)))
+    with pytest.raises(TrainError, match="cannot be read: No such file"):
+        media_of(Dataset(image_directory=str(tmp_path / "none")))
+
+
+def test_a_list(tmp_path: Path):
+    lines = [{"image_path": "x/a.png", "caption": "one"}, {"image_path": "/b.png", "caption": " two"}]
+    path = tmp_path / "items.jsonl"
+    path.write_text("\n\n".join(map(json.dumps, lines)), "utf-8")
+    dataset = Dataset(image_jsonl_file=str(path))
+    assert media_of(dataset) == [Media(str(tmp_path / "x/a.png"), "one"), Media("/b.png", "two")]
+    assert dataset.cache == str(tmp_path / ".lyco_cache")
+    path.write_text('{"image_path": "a.png"}', "utf-8")
+    with pytest.raises(TrainError, match=r"line 1 is none, expected"):
+        media_of(dataset)
+
+
+def test_one_size_without_buckets():
+    found = fit(images(resolution=(100, 64)), 300, 100)
+    assert (found.size, found.scaled, found.box) == ((96, 64), (192, 64), (48, 0, 144, 64))
+
+
+def test_buckets_are_musubis():
+    """Those that its own code gave for 1024 x 1024 and 960 x 544."""
+    sizes = bucket_sizes(1024 * 1024)
+    assert (1024, 1024) in sizes
+    assert (512, 2048) in sizes
+    assert all(w % 16 == h % 16 == 0 and w * h <= 1024 * 1024 for w, h in sizes)
+    bucketed = images(resolution=(1024, 1024), enable_bucket=True)
+    assert fit(bucketed, 1920, 1080).size == (1360, 768)
+    assert fit(bucketed, 500, 500).size == (1024, 1024)
+    assert fit(images(resolution=(1024, 1024), enable_bucket=True, bucket_no_upscale=True), 500, 333).size == (496, 320)
+
+
+@pytest.mark.parametrize("width", [333, 512, 4000])
+@pytest.mark.parametrize("height", [257, 512, 3001])
+def test_the_scaled_image_covers_its_bucket(width: int, height: int):
+    found = fit(images(resolution=(512, 512), enable_bucket=True), width, height)
+    left, upper, right, lower = found.box
+    assert left >= 0
+    assert upper >= 0
+    assert right <= found.scaled[0]
+    assert lower <= found.scaled[1]
+    assert abs(found.scaled[0] / found.scaled[1] - width / height) < 0.02 * width / height
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames", "expected"),
+    [
+        ({"target_frames": (1, 25, 27)}, 30, [(0, 1), (0, 25)]),
+        ({"target_frames": (25,)}, 24, []),
+        ({"target_frames": (5,), "frame_extraction": "chunk"}, 17, [(0, 5), (5, 5), (10, 5)]),
+        ({"target_frames": (9,), "frame_extraction": "slide", "frame_stride": 4}, 17, [(0, 9), (4, 9), (8, 9)]),
+        ({"target_frames": (5,), "frame_extraction": "uniform", "frame_sample": 3}, 12, [(0, 5), (3, 5), (7, 5)]),
+        ({"target_frames": (5,), "frame_extraction": "uniform"}, 12, [(0, 5)]),
+        ({"frame_extraction": "full", "max_frames": 50}, 1000, [(0, 49)]),
+        ({"frame_extraction": "full"}, 16, [(0, 13)]),
+    ],
+)
+def test_pieces_of_a_video(settings: dict, frames: int, expected: list):
+    assert windows(Dataset(video_directory="here", **settings), frames) == expected
