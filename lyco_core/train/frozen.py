@@ -101,7 +101,19 @@ def thaw(model: nn.Module) -> None:
 
 
 def _can_thaw(tensor: Tensor) -> bool:
-    return tensor.is_inference() and not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
+    return not _counts(tensor) and not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
+
+
+def _counts(tensor: Tensor) -> bool:
+    """Whether it counts its changes, which autograd looks at.
+
+    One that was made in inference mode does not; nor does a parameter of that kind which `to` has
+    moved since outside of it, and that one says of itself that it is none.
+    """
+    try:
+        return tensor._version >= 0
+    except RuntimeError:
+        return False
 
 
 def _thawed(tensor: Tensor) -> Tensor:

@@ -134,3 +134,13 @@ def test_what_has_no_memory_of_its_own_is_left():
         net = nn.Linear(3, 4, device="meta")
     thaw(net)
     assert net.weight.is_meta
+
+
+def test_what_was_moved_since_it_was_made_in_inference_mode_is_thawed_too():
+    with torch.inference_mode():
+        net = nn.Sequential(nn.Linear(24, 40), nn.LayerNorm(40)).requires_grad_(False)
+    net.to(torch.bfloat16)  # as ComfyUI's loading does, outside of that mode
+    before = [p.data_ptr() for p in net.parameters()]
+    thaw(net)
+    assert [p.data_ptr() for p in net.parameters()] == before
+    assert gradient(net, inputs().detach().to(torch.bfloat16).requires_grad_())

@@ -164,7 +164,8 @@ def _steps(training: Training, files: Checkpoints, tell: Tell) -> list[Step]:
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on a GPU or in the computer's own."""
     kinds = tuple(filter(None, (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError, MemoryError)))
-    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
+    told = ("not enough memory", "can't allocate memory")  # what torch says on the CPU
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(text in str(error) for text in told))
 
 
 def _report(path: str, training: Training, done: Sequence[Step], choice: Choice) -> str:
