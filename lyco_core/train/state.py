@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import pickle
+import warnings
 from typing import Any
 
 import torch
@@ -77,7 +78,9 @@ def _order(training: Training) -> dict[str, Any]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch did not write; they are refused below
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainError("there is no such file to resume from") from None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:

@@ -1,6 +1,6 @@
 """Small models of named Linears, in ComfyUI's names: enough for what hangs adapters onto modules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -52,3 +52,33 @@ def model_of(shapes: Mapping[str, tuple[int, int]]) -> nn.Module:
             module = module.get_submodule(name)
         module.add_module(last, nn.Linear(into, out))
     return root.requires_grad_(False)
+
+
+class ToyModel:
+    """A model of a flow, as the training loop sees one: tokens of a latent through one of Z-Image's blocks.
+
+    A condition is a number that is added to every token; those above 100 go one by one.
+    """
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        self.model = model_of(z_image())
+        self.seen: list[float] = []
+
+    def groups(self, conditions: Sequence[float]) -> list[list[int]]:
+        together = [index for index, condition in enumerate(conditions) if condition <= 100]
+        return [*([together] if together else []), *([i] for i, c in enumerate(conditions) if c > 100)]
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, conditions: Sequence[float]) -> torch.Tensor:
+        self.seen += conditions
+        tokens = x.flatten(2).transpose(1, 2)  # (n, tokens, WIDTH)
+        tokens = tokens + torch.tensor(conditions).view(-1, 1, 1) / 100 + t.view(-1, 1, 1)
+        for number in range(2):
+            layer = self.model.get_submodule(f"diffusion_model.layers.{number}")
+            q, k, v = layer.attention.qkv(tokens).chunk(3, dim=-1)
+            tokens = tokens + layer.attention.out(torch.tanh(q) * k + v)
+            hidden = torch.tanh(layer.feed_forward.w1(tokens)) * layer.feed_forward.w3(tokens)
+            tokens = tokens + layer.feed_forward.w2(hidden)
+        return tokens.transpose(1, 2).view_as(x)

@@ -1,0 +1,114 @@
+"""Moments of the flow as Musubi draws them, and what their loss weighs."""
+
+import math
+
+import pytest
+import torch
+
+from lyco_core.errors import TrainError
+from lyco_core.train.noise import RECOMMENDED, SAMPLINGS, NoiseOptions, loss_weights, resolve_sampling, sample_times
+
+COUNT = 40_000
+PARTS = torch.linspace(0.02, 0.98, 49)
+NORMAL = torch.distributions.Normal(0.0, 1.0)
+
+
+def drawn(size: tuple[int, int] = (128, 128), **options: object) -> torch.Tensor:
+    times = sample_times(NoiseOptions(**options), COUNT, size, torch.Generator().manual_seed(0))
+    assert times.shape == (COUNT,)
+    assert times.dtype == torch.float32
+    return times
+
+
+def shifted(t: torch.Tensor, k: float) -> torch.Tensor:
+    return k * t / (1 + (k - 1) * t)
+
+
+def flux_k(tokens: int, far: int = 4096, high: float = 1.15) -> float:
+    return math.exp(0.5 + (high - 0.5) * (tokens - 256) / (far - 256))
+
+
+SIGMOID = torch.sigmoid(NORMAL.icdf(PARTS))
+QUANTILES = {
+    "uniform": ({}, PARTS),
+    "sigmoid": ({"sigmoid_scale": 2.0}, torch.sigmoid(2 * NORMAL.icdf(PARTS))),
+    "shift": ({"discrete_flow_shift": 3.0}, shifted(SIGMOID, 3.0)),
+    "flux_shift": ({}, shifted(SIGMOID, flux_k(64 * 64))),
+    "flux2_shift": ({}, shifted(SIGMOID, flux_k(128 * 128))),
+    "qwen_shift": ({}, shifted(SIGMOID, flux_k(64 * 64, 8192, 0.9))),
+    "logsnr": ({"logit_mean": 1.0, "logit_std": 2.0}, torch.sigmoid(-(1 + 2 * NORMAL.icdf(1 - PARTS)) / 2)),
+    "sigma": ({}, PARTS),
+}
+"""Sampling -> options, and the quantiles that its definition has at PARTS."""
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_the_distribution_is_the_definition_s(name: str):
+    options, expected = QUANTILES[name]
+    found = torch.quantile(drawn(timestep_sampling=name, **options), PARTS)
+    assert float((found - expected).abs().max()) < 0.015
+
+
+def test_shifts_of_a_picture_of_1024_pixels():
+    """What Musubi's functions give: μ 1.15 for FLUX, 0.69355 for Qwen-Image; FLUX.2's latent is half as wide."""
+    shifts = {name: SAMPLINGS[name][1] for name in ("flux_shift", "qwen_shift", "flux2_shift")}
+    options = NoiseOptions()
+    assert math.log(shifts["flux_shift"](options, (128, 128))) == pytest.approx(1.15)
+    assert math.log(shifts["qwen_shift"](options, (128, 128))) == pytest.approx(0.69355, abs=1e-5)
+    assert math.log(shifts["flux2_shift"](options, (64, 64))) == pytest.approx(1.15)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "density"),
+    [
+        ("logit_normal", lambda u: torch.sigmoid(0.5 + 0.7 * NORMAL.icdf(u))),
+        ("mode", lambda u: 1 - u - 1.29 * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)),
+    ],
+)
+def test_sigma_is_drawn_by_the_scheme(scheme: str, density):
+    options = {"weighting_scheme": scheme, "logit_mean": 0.5, "logit_std": 0.7}
+    found = drawn(timestep_sampling="sigma", **options)
+    expected = 1 - density(torch.rand(COUNT, generator=torch.Generator().manual_seed(5)))
+    assert float((found.quantile(PARTS) - expected.quantile(PARTS)).abs().max()) < 0.02
+    assert torch.allclose((found * 1000).round() / 1000, found, atol=1e-6)
+    assert float(found.min()) > 0.0009
+    assert float(found.max()) <= 1
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_bounds(keep: bool):
+    found = drawn(timestep_sampling="sigmoid", min_timestep=200, max_timestep=400, preserve_distribution_shape=keep)
+    assert 0.2 <= float(found.min()) < 0.21
+    assert 0.39 < float(found.max()) <= 0.4
+    if keep:
+        whole = drawn(timestep_sampling="sigmoid")
+        expected = whole[(whole >= 0.2) & (whole <= 0.4)]
+    else:
+        expected = drawn(timestep_sampling="sigmoid") * 0.2 + 0.2
+    assert float((found.quantile(PARTS) - expected.quantile(PARTS)).abs().max()) < 0.005
+
+
+def test_bounds_that_cannot_be():
+    with pytest.raises(TrainError, match="min_timestep is 500, expected less than max_timestep, 500"):
+        NoiseOptions(min_timestep=500, max_timestep=500)
+    options = NoiseOptions(
+        timestep_sampling="sigmoid", sigmoid_scale=0.01, max_timestep=10, preserve_distribution_shape=True
+    )
+    with pytest.raises(TrainError, match="of 4000 timesteps that sigmoid draws 0 lie between min_timestep 0 and"):
+        sample_times(options, 4, (8, 8), torch.Generator())
+
+
+def test_weights():
+    t = torch.tensor([0.0, 0.25, 1.0])
+    assert loss_weights(NoiseOptions(), t).tolist() == [1, 1, 1]
+    assert loss_weights(NoiseOptions(weighting_scheme="sigma_sqrt"), t).tolist() == pytest.approx([1e6, 16, 1])
+    cosmap = [2 / math.pi, 2 / (math.pi * (1 - 0.5 + 0.125)), 2 / math.pi]
+    assert loss_weights(NoiseOptions(weighting_scheme="cosmap"), t).tolist() == pytest.approx(cosmap)
+
+
+def test_auto_is_what_the_pages_say():
+    found = resolve_sampling(NoiseOptions(timestep_sampling="auto", sigmoid_scale=2.0), "wan")
+    assert found == NoiseOptions(timestep_sampling="shift", discrete_flow_shift=3.0, sigmoid_scale=2.0)
+    assert {name for name, _ in RECOMMENDED.values()} <= SAMPLINGS.keys()
+    same = NoiseOptions(timestep_sampling="uniform")
+    assert resolve_sampling(same, "wan") is same
