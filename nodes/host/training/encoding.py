@@ -13,7 +13,8 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ....lyco_core.errors import LycoError, TrainError
+from ....lyco_core.errors import LycoError, TrainError, about_file
+from ....lyco_core.io import SafetensorsFile
 from ....lyco_core.train.dataset import Dataset, Media, media_of, windows
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
@@ -199,6 +200,8 @@ def _load_clip(encoders: Encoders):
     if kind is None:
         known = ", ".join(kind.name.lower() for kind in comfy.sd.CLIPType)
         raise TrainError(f"clip_type is {encoders.clip_type!r}; this ComfyUI has {known}")
+    for path in encoders.text_encoders:
+        _require_text_encoder(path)
     try:
         return comfy.sd.load_clip(ckpt_paths=list(encoders.text_encoders), clip_type=kind)
     except LycoError:
@@ -206,6 +209,14 @@ def _load_clip(encoders: Encoders):
     except Exception as error:
         names = ", ".join(map(os.path.basename, encoders.text_encoders))
         raise TrainError(f"{names}: ComfyUI cannot load them as a text encoder of type {kind.name}: {error}") from error
+
+
+def _require_text_encoder(path: str) -> None:
+    """ComfyUI loads any file for one, and leaves weights that it does not find to chance."""
+    with about_file(path), SafetensorsFile(path) as file:
+        outline = {key: file.outline(key) for key in file.header.tensors}
+        if comfy.sd.detect_te_model(outline) is None:
+            raise TrainError("is no text encoder that ComfyUI knows; name the files that its CLIP loader takes")
 
 
 def _clip_type(encoders: Encoders) -> str:

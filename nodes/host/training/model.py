@@ -27,7 +27,7 @@ class FlowModel:
     def __init__(self, patcher, guidance: float) -> None:
         self.model = patcher.model
         self.device: torch.device = patcher.load_device
-        self.dtype: torch.dtype = self.model.get_dtype_inference()
+        self.dtype: torch.dtype = self.model.manual_cast_dtype or self.model.get_dtype()
         self._guidance = guidance
 
     def latent(self, latent: Tensor) -> Tensor:
