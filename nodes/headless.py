@@ -88,6 +88,7 @@ def read(settings: Mapping[str, Any], folder: Path) -> Asked:
     for name in ("network_weights", "resume"):
         if rest.get(name):
             rest[name] = str(folder / os.path.expanduser(rest[name]))
+    rest["enable_bucket"] = True  # datasets say which sizes there are
     encoders = own["text_encoder"]
     encoders = [encoders] if isinstance(encoders, str) else encoders
     paths = [own["dit"], own["vae"], own["output_dir"] or "output", *filter(None, encoders)]

@@ -46,6 +46,8 @@ def _widget(field: dataclasses.Field):
         shared.pop("default")
         return known(io.Combo.Input, name, options=[NONE, *FILES[name]()], default=NONE, **shared)
     if isinstance(rule, Whole):
+        if name == "seed":  # ComfyUI would offer to change it after every run, and train again
+            shared["control_after_generate"] = False
         return known(io.Int.Input, name, min=rule.least, max=MOST, **shared)
     if isinstance(rule, Number):
         low, high = (limit if math.isfinite(limit) else math.copysign(1e6, limit) for limit in (rule.least, rule.most))

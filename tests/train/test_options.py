@@ -1,0 +1,23 @@
+"""Options that are told, in the help page and the widgets' tooltips, as they are."""
+
+from pathlib import Path
+
+from lyco_testing.option_table import table
+
+from lyco_core.train.options import REFUSED, option_fields
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_help_page_lists_every_option():
+    """`python tests/support/lyco_testing/option_table.py` prints the table that belongs there."""
+    assert table() in (ROOT / "web/docs/LycoTrainAdapter.md").read_text("utf-8")
+
+
+def test_every_option_is_told_in_a_sentence():
+    names = [field.name for _, field in option_fields()]
+    assert len(set(names)) == len(names)
+    assert not set(names) & REFUSED.keys()
+    for _, field in option_fields():
+        assert field.metadata["told"].endswith("."), field.name
+        assert field.metadata["rule"].holds(field.default), field.name
