@@ -128,15 +128,11 @@ class Training:
         first = self.step * accumulated
         loss = sum(self._batch(number, accumulated) for number in range(first, first + accumulated))
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        for parameter in parameters:  # one that no item reached, on this process or on all
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        total = torch.tensor([loss], device=self.model.device)
-        self.world.add_up([total, *(p.grad for p in parameters if p.grad is not None)])
+        loss = self._add_up(loss, parameters)
         norm = self._move(parameters)
-        if not math.isfinite(float(total)) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
             raise TrainError(
-                f"step {self.step + 1}: the loss is {float(total):g} and the gradients' norm {norm:g}; training "
+                f"step {self.step + 1}: the loss is {loss:g} and the gradients' norm {norm:g}; training "
                 "diverged: lower learning_rate, add a warm-up, or set mixed_precision to bf16 or no"
             )
         learning_rate = self.optimizer.param_groups[0]["lr"]
@@ -145,12 +141,29 @@ class Training:
             self.average.update(self.step)
         every = self.options.run.validate_every_n_steps
         validation = self.validate() if every and self.step % every == 0 else None
-        return Step(self.step, float(total), learning_rate, norm, validation)
+        return Step(self.step, loss, learning_rate, norm, validation)
+
+    def _add_up(self, loss: float, parameters: list[torch.nn.Parameter]) -> float:
+        """Give every process the gradients of all; the loss of all.
+
+        A parameter that nothing reached, anywhere, keeps no gradient, so that the optimizer leaves it alone.
+        """
+        if self.world.processes == 1:
+            return loss
+        numbers = [loss, *(float(p.grad is not None) for p in parameters)]
+        told = torch.tensor(numbers, device=self.model.device)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        self.world.add_up([told, *gradients])
+        for parameter, gradient, reached in zip(parameters, gradients, told[1:], strict=True):
+            parameter.grad = gradient if reached else None
+        return float(told[0])
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
         """One step of the optimizer; the norm of the gradients. Does nothing if that is no number."""
         for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = base * rate(self.options.schedule, self.step, self.total_steps)
+        if all(parameter.grad is None for parameter in parameters):
+            return 0.0
         self.scaler.unscale_(self.optimizer)
         limit = self.options.optimizer.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
@@ -178,7 +191,8 @@ class Training:
             errors = self._errors(latents, noise[some], t[some], [conditions[i] for i in some])
             part = (errors * loss_weights(self.options.noise, t[some]).to(errors.device)).sum()
             part = part / (len(indices) * accumulated)
-            self.scaler.scale(part).backward()
+            if part.requires_grad:  # module dropout may have left nothing of the network in it
+                self.scaler.scale(part).backward()
             loss += float(part.detach())
         return loss
 

@@ -17,6 +17,7 @@ from lyco_core.errors import FileError, TrainError
 from lyco_core.load import load_adapter_set
 from lyco_core.train.batches import Batches, require_items
 from lyco_core.train.checkpoints import Checkpoints, require_free
+from lyco_core.train.distributed import World
 from lyco_core.train.items import Item
 from lyco_core.train.loop import Step, Training
 from lyco_core.train.metadata import Run
@@ -125,30 +126,36 @@ def test_the_loss_is_the_mean_over_the_batch_and_the_accumulated():
 def test_processes_of_one_batch_draw_what_one_process_draws():
     """Each rank's part of the loss and the gradients adds up to those of all: what `all_reduce` then does."""
 
-    class Apart:
+    class Apart(World):
         """One of two processes, which is told of no other."""
 
-        processes, writes = 2, True
+        parts: list[torch.Tensor]
 
-        def __init__(self, rank: int) -> None:
-            self.rank, self.parts = rank, []
+        def add_up(self, tensors):
+            self.parts = [tensor.clone() for tensor in tensors]
 
-        def add_up(self, tensors) -> None:
-            self.parts.append([tensor.clone() for tensor in tensors])
-
-    whole = training(batch_size=4, max_train_steps=1, max_grad_norm=0.0)
-    kept: list[list[torch.Tensor]] = []
-    whole.world.add_up = lambda tensors: kept.append([t.clone() for t in tensors])
-    steps(whole)
-    sums = None
+    settings = {"max_train_steps": 1, "max_grad_norm": 0.0}
+    whole = training(batch_size=4, **settings)
+    with whole.network.attached(whole.model.model):
+        loss = whole._batch(0, 1)
+        expected = [p.grad.clone() for p in whole.network.parameters()]
+    parts = []
     for rank in range(2):
-        part = training(batch_size=2, max_train_steps=1)
-        world = Apart(rank)
-        made = Training(part.model, part.network, ITEMS, part.options, empty=-50.0, world=world)
-        steps(made)
-        sums = world.parts[0] if sums is None else [a + b for a, b in zip(sums, world.parts[0], strict=True)]
-    for one, other in zip(sums, kept[0], strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-8)
+        made, world = training(batch_size=2, **settings), Apart(rank, 2)
+        steps(Training(made.model, made.network, ITEMS, made.options, empty=-50.0, world=world))
+        parts.append(world.parts)
+    told, *gradients = [a + b for a, b in zip(*parts, strict=True)]
+    assert float(told[0]) == pytest.approx(loss, rel=1e-5)
+    for one, other in zip(gradients, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_what_no_step_reaches_stays_as_it_is():
+    """No weight decay, no momentum: the optimizer does not know of it."""
+    made = training(network_args=["module_dropout=0.999999"], optimizer_args=["weight_decay=0.5"])
+    before = numbers(made).clone()
+    assert steps(made, 1)[0].grad_norm == 0
+    assert torch.equal(numbers(made), before)
 
 
 def test_gradients_are_shortened():

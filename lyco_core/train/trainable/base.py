@@ -25,6 +25,7 @@ class Context(FunctionCtx):
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]
     scale: float
+    kept: tuple[int, ...]
 
 
 class Trainable(nn.Module, ABC):

@@ -33,15 +33,18 @@ def kron_linear(x: Tensor, w1: Tensor, w2: Sequence[Tensor], scale: float) -> Te
 
 
 class _KronLinear(torch.autograd.Function):
-    """Keeps x and the factors only; what lies between is computed again in the backward pass."""
+    """Keeps x, the factors, and at most half as much of what lies between; the rest is computed again."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, scale: float, w1: Tensor, *inner: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w1, *inner)
-        ctx.scale = scale
         hidden, *steps, (matrix, mixes) = _blocks(x, w1), *_steps(x.dtype, scale, w1, inner)
-        for step in steps:
+        kept: dict[int, Tensor] = {}
+        for number, step in enumerate(steps):
             hidden = _forward(step, hidden)
+            if 2 * (hidden.numel() + sum(map(Tensor.numel, kept.values()))) <= x.numel():
+                kept[number] = hidden
+        ctx.save_for_backward(x, w1, *inner, *kept.values())
+        ctx.scale, ctx.kept = scale, tuple(kept)
         y = x.new_empty(*x.shape[:-1], w1.shape[0] * inner[-1].shape[0])
         blocks = y.view(hidden.shape[0], w1.shape[0], -1)
         torch.matmul(*((matrix, hidden) if mixes else (hidden, matrix.t())), out=blocks)
@@ -52,18 +55,21 @@ class _KronLinear(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Context, grad: Tensor
     ) -> tuple[Tensor | None, ...]:
-        x, w1, *inner = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        (x, w1), rest = saved[:2], saved[2:]
+        inner = rest[: len(rest) - len(ctx.kept)]
+        kept = dict(zip(ctx.kept, rest[len(inner) :], strict=True))
         steps = _steps(x.dtype, ctx.scale, w1, inner)
         hidden = [_blocks(x, w1)]
-        for step in steps[:-1]:
-            hidden.append(_forward(step, hidden[-1]))
+        for number, step in enumerate(steps[:-1]):
+            hidden.append(kept[number] if number in kept else _forward(step, hidden[-1]))
         grad = grad.reshape(hidden[0].shape[0], w1.shape[0], -1)
         inner_grads: list[Tensor] = []
         w1_grad = None
         for i in reversed(range(len(steps))):
             matrix, mixes = steps[i]
             if mixes:
-                w1_grad = (_middle_first(grad) @ _middle_first(hidden[i]).t()).to(w1.dtype) * ctx.scale
+                w1_grad = _of_middle(grad, hidden[i]).to(w1.dtype) * ctx.scale
             else:
                 inner_grads.insert(0, (grad.flatten(0, 1).t() @ hidden[i].flatten(0, 1)).to(w1.dtype))
             if i > 0 or ctx.needs_input_grad[0]:
@@ -92,6 +98,14 @@ def _blocks(x: Tensor, w1: Tensor) -> Tensor:
 def _forward(step: Step, hidden: Tensor) -> Tensor:
     matrix, mixes = step
     return matrix @ hidden if mixes else linear(hidden, matrix)
+
+
+def _of_middle(grad: Tensor, hidden: Tensor) -> Tensor:
+    """The gradient of a matrix that mixed the middle dimension: (tokens, l, n) and (tokens, m, n) -> (l, m)."""
+    (_, large, n), small = grad.shape, hidden.shape[1]
+    if large * small <= (large + small) * n:  # smaller than copies of both
+        return (grad @ hidden.transpose(1, 2)).sum(0)
+    return _middle_first(grad) @ _middle_first(hidden).t()
 
 
 def _middle_first(hidden: Tensor) -> Tensor:
