@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,6 @@ __all__ = ["Network"]
 
 logger = logging.getLogger("lyco")
 _MUSUBI = FORMATS["musubi"]
-
-Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
 class Network(nn.Module):
@@ -100,7 +98,7 @@ class Network(nn.Module):
     def attached(self, model: nn.Module) -> Generator[None]:
         """Inside, the model's modules add what is trained to their output; after it, they are as they were.
 
-        Nothing touches their weights. Contributions are computed in the output's dtype.
+        Nothing touches their weights. Contributions are computed in the input's dtype; autocast is not for this.
 
         Args:
             model: in which the targets' keys name weights; the modules that own them are called
@@ -115,23 +113,14 @@ class Network(nn.Module):
         handles: list[torch.utils.hooks.RemovableHandle] = []
         try:
             for path, targets in owners.items():
-                handles.append(_module(model, path).register_forward_hook(self._hook(targets)))
+                parts = [(target.rows, self.trainables[target.module_path]) for target in targets]
+                addition, module = _Addition(parts), _module(model, path)
+                handles.append(module.register_forward_pre_hook(addition.before))
+                handles.append(module.register_forward_hook(addition.after))
             yield
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _hook(self, targets: Sequence[Target]) -> Hook:
-        """All that is trained of one weight, in one hook: pure, so that a checkpointed block may run it twice."""
-        parts = sorted(((t.rows, self.trainables[t.module_path]) for t in targets), key=lambda part: part[0] or (0, 0))
-
-        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            with torch.autocast(output.device.type, enabled=False):
-                change = _change(args[0].to(output.dtype), parts, output.shape[-1])
-            # `change` is new and nobody else's, so the sum may take its memory.
-            return output if change is None else change.add_(output)
-
-        return hook
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """What an optimizer takes: all parameters, or with LoRA+ the up matrices in a faster group of their own."""
@@ -183,20 +172,41 @@ class Network(nn.Module):
 Part = tuple[tuple[int, int] | None, Trainable]
 
 
-def _change(x: Tensor, parts: Sequence[Part], width: int) -> Tensor | None:
-    """What `parts`, from the first row to the last, add to an output of `width`; None if all leave the step out."""
-    changes = [(rows or (0, width), trainable(x)) for rows, trainable in parts]
-    if all(change is None for _, change in changes):
-        return None
-    pieces: list[Tensor] = []
-    end = 0
-    for (start, stop), change in [*changes, ((width, width), None)]:
-        if start > end:
-            pieces.append(x.new_zeros(*x.shape[:-1], start - end))
-        if stop > start:
-            pieces.append(x.new_zeros(*x.shape[:-1], stop - start) if change is None else change)
-        end = stop
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+class _Addition:
+    """All that is trained of one weight, as hooks on the module that has it.
+
+    The contributions are made before the module itself runs: where a checkpointed block is run again
+    for the backward pass, it stops once that has what it needs, which spares the block's last module.
+    """
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._parts = sorted(parts, key=lambda part: part[0] or (0, 0))
+        self._changes: list[Tensor | None] = []
+
+    def before(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._changes = [trainable(args[0]) for _, trainable in self._parts]
+
+    def after(self, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        changes, self._changes = self._changes, []
+        if all(change is None for change in changes):
+            return output
+        change = self._joined(changes, output).to(output.dtype)
+        # `change` is new and nobody else's, so the sum may take its memory.
+        return change.add_(output)
+
+    def _joined(self, changes: Sequence[Tensor | None], output: Tensor) -> Tensor:
+        """As wide as `output`, with zeros between and in place of what is not there."""
+        width, leading = output.shape[-1], output.shape[:-1]
+        bands = [(*(rows or (0, width)), change) for (rows, _), change in zip(self._parts, changes, strict=True)]
+        pieces: list[Tensor] = []
+        end = 0
+        for start, stop, change in [*bands, (width, width, None)]:
+            if start > end:
+                pieces.append(output.new_zeros(*leading, start - end))
+            if stop > start:
+                pieces.append(output.new_zeros(*leading, stop - start) if change is None else change)
+            end = stop
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:

@@ -166,16 +166,6 @@ def test_half_precision_models(options: NetworkOptions):
     assert {p.grad.dtype for p in made.parameters() if p.grad is not None} == {torch.float32}
 
 
-def test_under_autocast_the_outputs_dtype_counts():
-    model, made = model_of(z_image()), network(OPTIONS["loha"])
-    seen: list[torch.dtype] = []
-    for trainable in made.trainables.values():
-        trainable.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
-    with made.attached(model), torch.autocast("cpu", torch.bfloat16):
-        block(model, inputs()).float().sum().backward()
-    assert set(seen) == {torch.bfloat16}
-
-
 def test_it_is_taken_off_after_an_error_and_a_missing_module_is_named():
     model, made = model_of(z_image()), network(OPTIONS["lora"])
     with pytest.raises(KeyError), made.attached(model):

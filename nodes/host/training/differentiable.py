@@ -24,16 +24,16 @@ ATTENTION = {"optimized_attention_override": lambda _, *args, **named: attention
 """A transformer option: torch's own attention, which has a backward pass; sage attention has none."""
 
 BLOCKS = (
-    "blocks",
+    "context_refiner",
+    "noise_refiner",
+    "layers",
     "vace_blocks",
+    "blocks",
     "double_blocks",
     "single_blocks",
     "transformer_blocks",
-    "layers",
-    "noise_refiner",
-    "context_refiner",
 )
-"""What models call their lists of blocks."""
+"""What models call their lists of blocks, in the order in which they run."""
 
 NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
 """The norms of FLUX's family whose input the block changes in place later on."""
@@ -57,7 +57,8 @@ def differentiable(model, *, checkpointing: bool) -> Iterator[None]:
             if name.rpartition(".")[2] in NORMS:
                 undo.callback(module.register_forward_pre_hook(_cloned).remove)
         if checkpointing:
-            for block in _blocks(model.diffusion_model):
+            # The last one's backward pass comes first: forgotten, it would be made again at once.
+            for block in list(_blocks(model.diffusion_model))[:-1]:
                 undo.enter_context(_checkpointed(block))
         yield
 
