@@ -186,10 +186,10 @@ def test_scaled_float8_trains(train, tmp_path):
 
     if not hasattr(comfy.supported_models, "ZImage"):
         pytest.skip("this ComfyUI has no quantized weights of this kind")
-    scaled_wan(tmp_path / "wan.safetensors", "blocks.")
+    scaled_wan(tmp_path / "wan.safetensors", "blocks.0.self_attn.")
     with torch.inference_mode():
         model = comfy.sd.load_diffusion_model(str(tmp_path / "wan.safetensors"))
-        assert type(model.model.diffusion_model.blocks[0].ffn[0].weight).__name__ == "QuantizedTensor"
+        assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
         some = [train.items.Item(latent("wan", i), [normal(i, 1, 8, TEXT), {}], f"{i}") for i in range(2)]
         options = {"network_module": "lokr", "network_dim": 64, "max_train_steps": 40, "learning_rate": 1e-2}
         tried: list[float] = []
@@ -201,7 +201,7 @@ def test_scaled_float8_trains(train, tmp_path):
             lambda training, step, saved: tried.append(step.validation),
         )
     assert tried[-1] < 0.8 * tried[0]
-    assert type(model.model.diffusion_model.blocks[0].ffn[0].weight).__name__ == "QuantizedTensor"
+    assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
     assert train.run.with_adapter(model, done.path).patches
 
 
