@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 @pytest.fixture(scope="module")
 def encode(pack) -> SimpleNamespace:
     names = {"encoding": "nodes.host.training.encoding", "cache": "nodes.host.training.cache"}
-    names |= {"dataset": "lyco_core.train.dataset", "errors": "lyco_core.errors"}
+    names |= {"media": "nodes.host.training.media", "dataset": "lyco_core.train.dataset", "errors": "lyco_core.errors"}
     return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
 
 
@@ -133,3 +133,131 @@ def test_conditioning_that_no_file_holds(encode, tmp_path):
     assert torch.equal(tensor, stored[0])
     assert torch.equal(options.pop("mask"), stored[1].pop("mask"))
     assert options == stored[1]
+
+
+@pytest.fixture(scope="module")
+def video_vae(files, pack) -> str:
+    """A VAE of videos with random weights: a frame, then four to each of its own."""
+    import comfy.taesd.taehv
+
+    torch.manual_seed(1)
+    small = comfy.taesd.taehv.TAEHV(latent_channels=16, latent_format=None).state_dict()
+    save_file({key: torch.randn(value.shape) / 30 for key, value in small.items()}, files / "video.safetensors")
+    return str(files / "video.safetensors")
+
+
+def film(path: Path, frames: int) -> None:
+    """A video of grey frames, each lighter than the one before."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=16)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 64, "yuv420p", 10**6
+        for number in range(frames):
+            pixels = np.full((64, 96, 3), 8 * number, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    path.with_suffix(".txt").write_text("a fade")
+
+
+def cut_by_copying(path: Path, frames: int) -> Path:
+    """The same without its first frames, which the file keeps and marks: no key frame is where it begins."""
+    import av
+
+    shorter = path.with_name("cut.mp4")
+    with av.open(str(path)) as source, av.open(str(shorter), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                shift = int(frames / 16 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                container.mux(packet)
+    shorter.with_suffix(".txt").write_text("a fade")
+    return shorter
+
+
+def run_on_videos(encode, files: Path, folder: Path, vae: str, **settings: object):
+    entry = {"video_directory": ".", "resolution": [96, 64], **settings}
+    (dataset,) = encode.dataset.parse_datasets({"datasets": [entry]}, folder)
+    encoders = encode.encoding.Encoders("wan", vae, (str(files / "clip.safetensors"),), "stable_diffusion")
+    return encode.encoding.encode_datasets([dataset], encoders).items
+
+
+def test_pieces_of_a_video(encode, files, video_vae, tmp_path, caplog):
+    import comfy.sd
+    import comfy.utils
+
+    caplog.set_level(logging.INFO, "lyco")
+    film(tmp_path / "a.mp4", 20)
+    settings = {"target_frames": [1, 9], "frame_extraction": "chunk", "source_fps": 32.0}
+    items = run_on_videos(encode, files, tmp_path, video_vae, **settings)
+    assert [tuple(item.latent.shape) for item in items] == [(16, 1, 8, 12)] * 10 + [(16, 3, 8, 12)]
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(video_vae))
+    seen = encode.media.read_frames(
+        str(tmp_path / "a.mp4"), encode.dataset.Dataset(video_directory="x"), range(0, 18, 2)
+    )
+    levels = seen.mean(dim=(1, 2, 3)) * 255
+    assert torch.allclose(levels, torch.arange(0.0, 18, 2) * 8, atol=4)
+    with torch.inference_mode():
+        dataset = encode.dataset.Dataset(video_directory="x", resolution=(96, 64))
+        pixels = encode.media.read_frames(str(tmp_path / "a.mp4"), dataset, range(0, 18, 2))
+        assert torch.equal(items[-1].latent, vae.encode(pixels)[0])
+    run_on_videos(encode, files, tmp_path, video_vae, **settings)
+    assert "11 of 11 latents are in the cache" in caplog.text
+
+
+def test_a_video_that_was_cut_by_copying(encode, files, video_vae, tmp_path):
+    film(tmp_path / "a.mp4", 20)
+    whole = cut_by_copying(tmp_path / "a.mp4", 6)
+    (tmp_path / "a.mp4").unlink()
+    assert encode.media.count_frames(str(whole)) == 14
+    (item,) = run_on_videos(encode, files, tmp_path, video_vae, frame_extraction="full")
+    assert item.latent.shape[1] == 4
+
+
+def test_an_image_is_one_frame_to_a_vae_of_videos(encode, files, video_vae, pictures):
+    (dataset,) = encode.dataset.parse_datasets({"datasets": [{"image_directory": ".", "resolution": 64}]}, pictures)
+    encoders = encode.encoding.Encoders("wan", video_vae, (str(files / "clip.safetensors"),), "stable_diffusion")
+    items = encode.encoding.encode_datasets([dataset], encoders).items
+    assert [tuple(item.latent.shape) for item in items] == [(16, 1, 8, 8)] * 3
+
+
+def test_a_vae_of_images_is_refused_for_videos(encode, files, tmp_path):
+    film(tmp_path / "a.mp4", 6)
+    vae = str(files / "vae.safetensors")
+    with pytest.raises(encode.errors.TrainError, match=r"a\.mp4: the VAE encodes images one by one, not 5 frames"):
+        run_on_videos(encode, files, tmp_path, vae, target_frames=[5])
+    (item,) = run_on_videos(encode, files, tmp_path, vae)
+    assert item.latent.shape == (16, 8, 12)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "avif"])
+def test_a_damaged_image(ending, encode, files, pictures):
+    path = pictures / f"3.{ending}"
+    Image.open(pictures / "2.png").save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (pictures / "3.txt").write_text("half a cat")
+    with pytest.raises(encode.errors.TrainError, match=rf"3\.{ending}: is no image that can be read"):
+        run(encode, files, pictures)
+
+
+def test_a_damaged_video(encode, files, video_vae, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video at all")
+    (tmp_path / "a.txt").write_text("nothing")
+    with pytest.raises(encode.errors.TrainError, match=r"a\.mp4: is no video that can be read"):
+        run_on_videos(encode, files, tmp_path, video_vae)
+
+
+def test_a_cache_that_cannot_be_made(encode, files, pictures):
+    (pictures / ".lyco_cache").write_text("a file")
+    with pytest.raises(
+        encode.errors.FileError, match=r"\.lyco_cache: cannot be made: File exists; set cache_directory"
+    ):
+        run(encode, files, pictures)
+
+
+def test_a_file_of_something_else_in_the_cache(encode, tmp_path, caplog):
+    entry = encode.cache.Entry(str(tmp_path), "a", "x")
+    save_file({"latent": torch.zeros(1)}, entry.path)
+    assert not entry.is_there
+    assert "is damaged, or no file of the cache; it is encoded again" in caplog.text

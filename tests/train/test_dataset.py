@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lyco_core.errors import TrainError
-from lyco_core.train.dataset import Dataset, Media, fit, media_of, parse_datasets, windows
+from lyco_core.train.dataset import Dataset, Media, at_rate, fit, media_of, parse_datasets, windows
 from lyco_core.train.dataset.buckets import bucket_sizes
 
 
@@ -48,6 +48,11 @@ def test_no_datasets(tmp_path: Path):
         parse_datasets({}, tmp_path)
 
 
+def test_a_list_of_what_is_no_table(tmp_path: Path):
+    with pytest.raises(TrainError, match=r"datasets is \['a'\], expected tables: \[\[datasets\]\]"):
+        parse_datasets({"datasets": ["a"]}, tmp_path)
+
+
 def test_a_folder(tmp_path: Path):
     for name in ("b.PNG", "a.jpg", "c.mp4", "notes.md"):
         (tmp_path / name).write_bytes(b"")
@@ -59,6 +64,13 @@ def test_a_folder(tmp_path: Path):
     assert media_of(dataset) == [Media(str(tmp_path / "a.jpg"), "a cat"), Media(str(tmp_path / "b.PNG"), "")]
     with pytest.raises(TrainError, match=r"1 of 1 have no caption \(c.mp4\)"):
         media_of(Dataset(video_directory=str(tmp_path)))
+
+
+def test_what_other_systems_leave_in_files(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "._a.png").write_bytes(b"")  # macOS, beside every file on a foreign disk
+    (tmp_path / "a.txt").write_text("a cat\r\n", "utf-8-sig")  # Windows' editors
+    assert media_of(Dataset(image_directory=str(tmp_path))) == [Media(str(tmp_path / "a.png"), "a cat")]
 
 
 def test_an_empty_folder_and_none(tmp_path: Path):
@@ -73,6 +85,11 @@ def test_a_list(tmp_path: Path):
     path = tmp_path / "items.jsonl"
     path.write_text("\n\n".join(map(json.dumps, lines)), "utf-8")
     dataset = Dataset(image_jsonl_file=str(path))
+    assert media_of(dataset) == [Media(str(tmp_path / "x/a.png"), "one"), Media("/b.png", "two")]
+    lines[1]["caption"] = "one\u2028line"  # ends a line for Python, not for JSON
+    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    assert [media.caption for media in media_of(dataset)] == ["one", "one\u2028line"]
+    path.write_text("\n\n".join(map(json.dumps, [*lines[:1], {**lines[1], "caption": " two"}])), "utf-8")
     assert media_of(dataset) == [Media(str(tmp_path / "x/a.png"), "one"), Media("/b.png", "two")]
     assert dataset.cache == str(tmp_path / ".lyco_cache")
     path.write_text('{"image_path": "a.png"}', "utf-8")
@@ -117,6 +134,7 @@ def test_the_scaled_image_covers_its_bucket(width: int, height: int):
         ({"target_frames": (5,), "frame_extraction": "chunk"}, 17, [(0, 5), (5, 5), (10, 5)]),
         ({"target_frames": (9,), "frame_extraction": "slide", "frame_stride": 4}, 17, [(0, 9), (4, 9), (8, 9)]),
         ({"target_frames": (5,), "frame_extraction": "uniform", "frame_sample": 3}, 12, [(0, 5), (3, 5), (7, 5)]),
+        ({"frame_extraction": "uniform", "frame_sample": 23}, 31, [(n * 30 // 22 - (n == 11), 1) for n in range(23)]),
         ({"target_frames": (5,), "frame_extraction": "uniform"}, 12, [(0, 5)]),
         ({"frame_extraction": "full", "max_frames": 50}, 1000, [(0, 49)]),
         ({"frame_extraction": "full"}, 16, [(0, 13)]),
@@ -124,3 +142,17 @@ def test_the_scaled_image_covers_its_bucket(width: int, height: int):
 )
 def test_pieces_of_a_video(settings: dict, frames: int, expected: list):
     assert windows(Dataset(video_directory="here", **settings), frames) == expected
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "expected"),
+    [
+        (7, 1.0, [0, 1, 2, 3, 4, 5, 6]),
+        (9, 0.5, [0, 2, 4, 6, 8]),
+        (10, 16 / 30, [0, 2, 4, 6, 8]),
+        (10, 16 / 24, [0, 2, 3, 5, 7, 8, 9]),
+        (1, 0.5, [0]),
+    ],
+)
+def test_the_frames_that_musubi_takes_at_another_rate(frames: int, rate: float, expected: list[int]):
+    assert at_rate(frames, rate) == expected

@@ -3,6 +3,6 @@
 from .buckets import Fit, fit
 from .config import Dataset, parse_datasets
 from .files import Media, media_of
-from .frames import windows
+from .frames import at_rate, windows
 
-__all__ = ["Dataset", "Fit", "Media", "fit", "media_of", "parse_datasets", "windows"]
+__all__ = ["Dataset", "Fit", "Media", "at_rate", "fit", "media_of", "parse_datasets", "windows"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...errors import TrainError
 from ..option import Choice, Number, Options, Text, Truth, Whole, option
@@ -95,7 +95,10 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
     general, entries = settings.get("general", {}), settings.get("datasets", [])
     if not isinstance(general, Mapping) or not isinstance(entries, (list, tuple)) or not entries:
         raise TrainError("there is no dataset: expected [[datasets]] with image_directory or video_directory")
-    return tuple(_dataset({**general, **entry}, folder) for entry in entries)  # pyright: ignore
+    tables = cast(Sequence[object], entries)
+    if not all(isinstance(entry, Mapping) for entry in tables):
+        raise TrainError(f"datasets is {tables!r}, expected tables: [[datasets]]")
+    return tuple(_dataset({**general, **cast(Mapping[str, Any], entry)}, folder) for entry in tables)
 
 
 def _dataset(values: dict[str, Any], folder: Path) -> Dataset:

@@ -42,8 +42,12 @@ def media_of(dataset: Dataset) -> list[Media]:
 
 def _in_folder(dataset: Dataset) -> Iterator[Media]:
     endings = VIDEOS if dataset.is_video else IMAGES
+
+    def is_media(name: str) -> bool:
+        return name.lower().endswith(endings) and not name.startswith(".")  # macOS leaves ._NAME on other disks
+
     try:
-        names = sorted(name for name in os.listdir(dataset.source) if name.lower().endswith(endings))
+        names = sorted(name for name in os.listdir(dataset.source) if is_media(name))
     except OSError as error:
         raise TrainError(f"{dataset.source}: cannot be read: {error.strerror}") from None
     stems = {name: os.path.join(dataset.source, os.path.splitext(name)[0]) for name in names}
@@ -59,7 +63,7 @@ def _in_folder(dataset: Dataset) -> Iterator[Media]:
 
 def _listed(dataset: Dataset) -> Iterator[Media]:
     folder, key = os.path.dirname(dataset.source), "video_path" if dataset.is_video else "image_path"
-    for number, line in enumerate(_text(dataset.source).splitlines(), 1):
+    for number, line in enumerate(_text(dataset.source).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -74,6 +78,6 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8-sig")  # Windows' editors begin a text with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise TrainError(f"{path}: cannot be read as text: {error}") from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, repeat
+
 from .config import Dataset
 
-__all__ = ["windows"]
+__all__ = ["at_rate", "windows"]
 
 
 def windows(dataset: Dataset, frames: int) -> list[tuple[int, int]]:
@@ -18,6 +20,15 @@ def windows(dataset: Dataset, frames: int) -> list[tuple[int, int]]:
     return found
 
 
+def at_rate(frames: int, rate: float) -> list[int]:
+    """Which of a video's frames are taken when the part `rate` of them, at most 1, is.
+
+    A frame is the first at or after its time; Musubi adds times up in floating point, and so does this.
+    """
+    times = [int(time) for time in accumulate(repeat(rate, frames - 1), initial=0.0)]
+    return [i for i, time in enumerate(times) if i == 0 or time != times[i - 1]]
+
+
 def _starts(dataset: Dataset, frames: int, count: int) -> list[int]:
     last = frames - count
     if dataset.frame_extraction == "chunk":
@@ -25,7 +36,8 @@ def _starts(dataset: Dataset, frames: int, count: int) -> list[int]:
     if dataset.frame_extraction == "slide":
         return list(range(0, last + 1, dataset.frame_stride))
     if dataset.frame_extraction == "uniform" and dataset.frame_sample > 1:
-        return [int(last * i / (dataset.frame_sample - 1)) for i in range(dataset.frame_sample)]
+        step = last / (dataset.frame_sample - 1)  # numpy.linspace's order of rounding
+        return [*(int(i * step) for i in range(dataset.frame_sample - 1)), last]
     return [0]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....lyco_core.errors import LycoError, TrainError
+from ....lyco_core.errors import FileError, LycoError, TrainError
 from ....lyco_core.io import SafetensorsFile, TensorSpec, write_safetensors
 
 log = logging.getLogger("lyco")
@@ -53,7 +53,11 @@ class Entry:
 
     def store(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
         """Write tensors, and what else there is. Raises `FileError` if the disk is full."""
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        folder = os.path.dirname(self.path)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder}: cannot be made: {error.strerror}; set cache_directory to another") from None
         specs = [TensorSpec(key, tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()]
         write_safetensors(self.path, specs, tensors.values(), {"lyco_cache": json.dumps(rest)}, overwrite=True)
 
@@ -65,7 +69,10 @@ class Entry:
     def _load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with SafetensorsFile(self.path) as file:
             tensors = {key: file.tensor(key) for key in file.header.tensors}
-            return tensors, json.loads(file.header.metadata["lyco_cache"])
+            try:
+                return tensors, json.loads(file.header.metadata["lyco_cache"])
+            except (KeyError, ValueError):
+                raise FileError(f"{self.path}: is damaged, or no file of the cache") from None
 
 
 def store_conditioning(entry: Entry, conditioning: list) -> None:

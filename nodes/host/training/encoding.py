@@ -15,7 +15,7 @@ import torch
 
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.io import SafetensorsFile
-from ....lyco_core.train.dataset import Dataset, Media, media_of, windows
+from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
 from .cache import Entry, identity, read_conditioning, store_conditioning
@@ -68,9 +68,8 @@ class _Piece:
 
     dataset: Dataset
     media: Media
-    window: tuple[int, int] | None
-    keep: float
-    """The part of a video's frames that is taken, to come to the model's rate."""
+    frames: tuple[int, ...] | None
+    """Numbers of a video's; None for an image."""
     entry: Entry
 
 
@@ -108,28 +107,26 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
 def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
     found: list[_Piece] = []
     for media in media_of(dataset):
-        keep = _kept_part(dataset, encoders)
-        spans = windows(dataset, count_frames(media.path, keep)) if dataset.is_video else [None]
-        if not spans:
+        pieces = _pieces_of_video(dataset, media, encoders.architecture) if dataset.is_video else [None]
+        if not pieces:
             log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
-        found += (
-            _Piece(dataset, media, span, keep, _latent_entry(dataset, media, span, keep, encoders)) for span in spans
-        )
+        found += (_Piece(dataset, media, frames, _latent_entry(dataset, media, frames, encoders)) for frames in pieces)
     if not found:
         raise TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
     return found
 
 
-def _kept_part(dataset: Dataset, encoders: Encoders) -> float:
-    target = FRAMES_A_SECOND.get(encoders.architecture)
-    return min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
+def _pieces_of_video(dataset: Dataset, media: Media, architecture: str) -> list[tuple[int, ...]]:
+    target = FRAMES_A_SECOND.get(architecture)
+    rate = min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
+    frames = at_rate(count_frames(media.path), rate)
+    return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
 
 
-def _latent_entry(
-    dataset: Dataset, media: Media, span: tuple[int, int] | None, keep: float, encoders: Encoders
-) -> Entry:
-    shape = [dataset.resolution, dataset.enable_bucket, dataset.bucket_no_upscale, span, keep]
-    name = os.path.splitext(os.path.basename(media.path))[0] + ("" if span is None else f"_{span[0]:05d}-{span[1]:03d}")
+def _latent_entry(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders) -> Entry:
+    shape = [dataset.resolution, dataset.enable_bucket, dataset.bucket_no_upscale, frames]
+    name = os.path.splitext(os.path.basename(media.path))[0]
+    name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
     return Entry(dataset.cache, name, "latent", identity(media.path), shape, identity(encoders.vae))
 
 
@@ -167,11 +164,17 @@ def _with_encoder(load: Callable[[], object], store: Callable, missing: Sequence
 
 def _store_latent(vae, piece: _Piece) -> None:
     # One at a time: a VAE of videos would take a batch of images for one video.
-    if piece.window is None:
+    if piece.frames is None:
         pixels = read_image(piece.media.path, piece.dataset)
     else:
-        pixels = read_frames(piece.media.path, piece.dataset, piece.window, piece.keep)
-    latent = vae.encode(pixels)[0].float().cpu().contiguous()
+        pixels = read_frames(piece.media.path, piece.dataset, piece.frames)
+    latents = vae.encode(pixels)
+    if len(latents) != 1:
+        raise TrainError(
+            f"{piece.media.path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
+            "set target_frames to 1 and frame_extraction to head, or take a VAE of videos"
+        )
+    latent = latents[0].float().cpu().contiguous()
     if not bool(torch.isfinite(latent).all()):
         raise TrainError(f"{piece.media.path}: the VAE makes numbers of it that are none; load another VAE")
     piece.entry.store({"latent": latent}, {})
@@ -214,7 +217,7 @@ def _load_clip(encoders: Encoders):
 def _require_text_encoder(path: str) -> None:
     """ComfyUI loads any file for one, and leaves weights that it does not find to chance."""
     with about_file(path), SafetensorsFile(path) as file:
-        outline = {key: file.outline(key) for key in file.header.tensors}
+        outline = {key: torch.empty(info.shape, device="meta") for key, info in file.header.tensors.items()}
         if comfy.sd.detect_te_model(outline) is None:
             raise TrainError("is no text encoder that ComfyUI knows; name the files that its CLIP loader takes")
 

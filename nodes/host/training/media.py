@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import numpy
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
@@ -19,43 +19,48 @@ def read_image(path: str, dataset: Dataset) -> Tensor:
     try:
         with Image.open(path) as image:
             return _fitted([ImageOps.exif_transpose(image).convert("RGB")], dataset)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each of Pillow's decoders has its own
         raise TrainError(f"{path}: is no image that can be read: {error}") from None
 
 
-def count_frames(path: str, keep: float) -> int:
-    """How many frames of a video there are when only the part `keep` of them is taken."""
+def count_frames(path: str) -> int:
+    """How many frames a video shows, without decoding them."""
     try:
         with av.open(path) as container:
-            count = sum(packet.size > 0 for packet in container.demux(video=0))
+            # A video that was cut by copying keeps the frames before its first, marked to be thrown away.
+            count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(video=0))
     except (OSError, IndexError, av.FFmpegError) as error:
         raise TrainError(f"{path}: is no video that can be read: {error}") from None
-    return int(count * keep)
+    if not count:
+        raise TrainError(f"{path}: has no frames")
+    return count
 
 
-def read_frames(path: str, dataset: Dataset, window: tuple[int, int], keep: float) -> Tensor:
-    """A piece of a video, (first frame, number of frames), at the size of its bucket."""
-    first, count = window
-    wanted = {int((first + i) / keep) for i in range(count)}
+def read_frames(path: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:
+    """Some frames of a video, by their numbers, at the size of its bucket."""
     try:
-        frames = [Image.fromarray(frame) for frame in _decoded(path, wanted)]
-    except (OSError, IndexError, av.FFmpegError) as error:
+        pixels = _fitted(_decoded(path, set(wanted)), dataset)
+    except (OSError, IndexError, ValueError, av.FFmpegError) as error:
         raise TrainError(f"{path}: cannot be decoded: {error}") from None
-    if len(frames) != count:
-        raise TrainError(f"{path}: has only {len(frames)} of the {count} frames from {first}; is it damaged?")
-    return _fitted(frames, dataset)
+    if len(pixels) != len(wanted):
+        raise TrainError(f"{path}: {len(pixels)} of its frames {wanted[0]} to {wanted[-1]} are there; is it damaged?")
+    return pixels
 
 
-def _decoded(path: str, wanted: set[int]) -> Iterator[numpy.ndarray]:
+def _decoded(path: str, wanted: set[int]) -> Iterator[Image.Image]:
+    last = max(wanted)
     with av.open(path) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number in wanted:
-                yield frame.to_ndarray(format="rgb24")
-            if number >= max(wanted):
+                yield frame.to_image()
+            if number == last:
                 return
 
 
-def _fitted(images: list[Image.Image], dataset: Dataset) -> Tensor:
-    made = fit(dataset, *images[0].size)
-    arrays = [numpy.asarray(i.resize(made.scaled, Image.Resampling.LANCZOS).crop(made.box)) for i in images]
-    return torch.from_numpy(numpy.stack(arrays)).float() / 255
+def _fitted(images: Iterable[Image.Image], dataset: Dataset) -> Tensor:
+    """Scaled one by one: the frames of a video are not held in their own size."""
+    arrays: list[numpy.ndarray] = []
+    for image in images:
+        made = fit(dataset, *image.size)
+        arrays.append(numpy.asarray(image.resize(made.scaled, Image.Resampling.LANCZOS).crop(made.box)))
+    return torch.from_numpy(numpy.stack(arrays)).float().div_(255)
