@@ -21,7 +21,7 @@ from statistics import median
 
 from timing import ROOT, machine
 
-WIDTH, FFN, BLOCKS, TEXT = 1536, 8960, 4, 4096
+WIDTH, FFN, BLOCKS = 1536, 8960, 4
 STEPS = 4
 """Of each turn; the first one warms up and is not counted."""
 
@@ -34,37 +34,6 @@ class Turn:
     """The median step's."""
     megabytes: float
     """Peak of the process during the run."""
-
-
-def checkpoint() -> dict:
-    """The weights of a Wan that ComfyUI detects."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator) / max(shape[-1], 8) ** 0.5
-
-    square = {f"{a}.{x}": (WIDTH, WIDTH) for a in ("self_attn", "cross_attn") for x in "qkvo"}
-    block = square | {"ffn.0": (FFN, WIDTH), "ffn.2": (WIDTH, FFN)}
-    linear = {f"blocks.{n}.{name}": shape for n in range(BLOCKS) for name, shape in block.items()} | {
-        "text_embedding.0": (WIDTH, TEXT),
-        "text_embedding.2": (WIDTH, WIDTH),
-        "time_embedding.0": (WIDTH, 256),
-        "time_embedding.2": (WIDTH, WIDTH),
-        "time_projection.1": (6 * WIDTH, WIDTH),
-        "head.head": (64, WIDTH),
-    }
-    tensors = {"head.modulation": normal(1, 2, WIDTH), "patch_embedding.weight": normal(WIDTH, 16, 1, 2, 2)}
-    tensors["patch_embedding.bias"] = normal(WIDTH)
-    for n in range(BLOCKS):
-        for attention in ("self_attn", "cross_attn"):
-            tensors |= {f"blocks.{n}.{attention}.norm_{x}.weight": 1 + normal(WIDTH) for x in "qk"}
-        tensors |= {f"blocks.{n}.norm3.{x}": normal(WIDTH) for x in ("weight", "bias")}
-        tensors[f"blocks.{n}.modulation"] = normal(1, 6, WIDTH)
-    for name, shape in linear.items():
-        tensors |= {f"{name}.weight": normal(*shape), f"{name}.bias": normal(shape[0])}
-    return tensors
 
 
 def memory(field: str) -> float:
@@ -167,12 +136,13 @@ def main() -> None:
     import_comfyui(folder)
     import comfy.sd
     import torch
+    from lyco_testing.tiny_wan import TEXT, wan_checkpoint
     from safetensors.torch import save_file
 
     pack = import_pack().__name__
     with tempfile.TemporaryDirectory() as place:
         path = str(Path(place) / "wan.safetensors")
-        save_file(checkpoint(), path)
+        save_file(wan_checkpoint(WIDTH, FFN, BLOCKS), path)
         model = comfy.sd.load_diffusion_model(path)
         generator = torch.Generator().manual_seed(1)
         data = (

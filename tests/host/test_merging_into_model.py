@@ -1,6 +1,5 @@
 """*Merge into Model* on ComfyUI's own models, in process: the weights, and the model that it leaves alone."""
 
-
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model

@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from lyco_testing.toy import WIDTH, described, flux1, model_of, z_image
+from lyco_testing.toy import learned as network
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,16 +25,6 @@ OPTIONS = {
     "lokr, full": NetworkOptions("lokr", 64, 2.0),
 }
 every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
-
-
-def network(options: NetworkOptions, shapes: dict[str, tuple[int, int]] | None = None) -> Network:
-    """One that has learned something."""
-    made = Network.initial(choose_targets(described(shapes or z_image()), options), options)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) / 8)
-    return made
 
 
 def block(model: nn.Module, x: Tensor, number: int = 0) -> Tensor:

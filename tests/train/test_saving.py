@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from lyco_testing.tables import ARCHITECTURE_OF, MODELS, weights
-from lyco_testing.toy import described, flux1, z_image
+from lyco_testing.toy import flux1, z_image
+from lyco_testing.toy import learned as network
 from safetensors import safe_open
 from safetensors.torch import save as library_save
 
@@ -32,15 +33,6 @@ OPTIONS = {
 }
 every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 RUN = {"ss_steps": "120", "ss_epoch": "3", "ss_learning_rate": "0.0001", "ss_network_dropout": "None"}
-
-
-def network(options: NetworkOptions, shapes: dict[str, tuple[int, int]] | None = None) -> Network:
-    made = Network.initial(choose_targets(described(shapes or z_image()), options), options)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) / 8)
-    return made
 
 
 @every_option

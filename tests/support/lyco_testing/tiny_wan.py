@@ -14,7 +14,7 @@ WIDTH = 128  # ComfyUI's detection gives Wan one head for each 128
 TEXT = 4096
 
 
-def wan_checkpoint() -> dict[str, torch.Tensor]:
+def wan_checkpoint(width: int = WIDTH, ffn: int = 320, blocks: int = BLOCKS) -> dict[str, torch.Tensor]:
     """The weights of a Wan that ComfyUI detects: its own module tree, tiny."""
     generator = torch.Generator().manual_seed(0)
 
@@ -22,23 +22,23 @@ def wan_checkpoint() -> dict[str, torch.Tensor]:
         return torch.randn(shape, generator=generator) / max(shape[-1], 8) ** 0.5
 
     linear = {
-        "text_embedding.0": (WIDTH, TEXT),
-        "text_embedding.2": (WIDTH, WIDTH),
-        "time_embedding.0": (WIDTH, 256),
-        "time_embedding.2": (WIDTH, WIDTH),
-        "time_projection.1": (6 * WIDTH, WIDTH),
-        "head.head": (64, WIDTH),
+        "text_embedding.0": (width, TEXT),
+        "text_embedding.2": (width, width),
+        "time_embedding.0": (width, 256),
+        "time_embedding.2": (width, width),
+        "time_projection.1": (6 * width, width),
+        "head.head": (64, width),
     }
-    tensors = {"head.modulation": normal(1, 2, WIDTH), "patch_embedding.weight": normal(WIDTH, 16, 1, 2, 2)}
-    tensors["patch_embedding.bias"] = normal(WIDTH)
-    for n in range(BLOCKS):
+    tensors = {"head.modulation": normal(1, 2, width), "patch_embedding.weight": normal(width, 16, 1, 2, 2)}
+    tensors["patch_embedding.bias"] = normal(width)
+    for n in range(blocks):
         block = f"blocks.{n}"
         for attention in ("self_attn", "cross_attn"):
-            linear |= {f"{block}.{attention}.{x}": (WIDTH, WIDTH) for x in "qkvo"}
-            tensors |= {f"{block}.{attention}.norm_{x}.weight": 1 + normal(WIDTH) for x in "qk"}
-        linear |= {f"{block}.ffn.0": (320, WIDTH), f"{block}.ffn.2": (WIDTH, 320)}
-        tensors[f"{block}.modulation"] = normal(1, 6, WIDTH)
-        tensors |= {f"{block}.norm3.weight": 1 + normal(WIDTH), f"{block}.norm3.bias": normal(WIDTH)}
+            linear |= {f"{block}.{attention}.{x}": (width, width) for x in "qkvo"}
+            tensors |= {f"{block}.{attention}.norm_{x}.weight": 1 + normal(width) for x in "qk"}
+        linear |= {f"{block}.ffn.0": (ffn, width), f"{block}.ffn.2": (width, ffn)}
+        tensors[f"{block}.modulation"] = normal(1, 6, width)
+        tensors |= {f"{block}.norm3.weight": 1 + normal(width), f"{block}.norm3.bias": normal(width)}
     for name, shape in linear.items():
         tensors |= {f"{name}.weight": normal(*shape), f"{name}.bias": normal(shape[0])}
     return tensors

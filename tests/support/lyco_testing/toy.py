@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from lyco_core.model_weights import ModelWeights, describe_weights
+from lyco_core.train.network import Network
+from lyco_core.train.network_options import NetworkOptions
+from lyco_core.train.targets import choose_targets
 
 WIDTH = 24
 
@@ -52,6 +55,16 @@ def model_of(shapes: Mapping[str, tuple[int, int]]) -> nn.Module:
             module = module.get_submodule(name)
         module.add_module(last, nn.Linear(into, out))
     return root.requires_grad_(False)
+
+
+def learned(options: NetworkOptions, shapes: Mapping[str, tuple[int, int]] | None = None) -> Network:
+    """A network that has learned something: all of its factors differ from zero."""
+    made = Network.initial(choose_targets(described(shapes or z_image()), options), options)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) / 8)
+    return made
 
 
 class ToyModel:
