@@ -27,9 +27,6 @@ from ..lyco_core.train.options import TrainOptions, train_options
 
 log = logging.getLogger("lyco")
 
-_OWN = ("dit", "vae", "text_encoder", "clip_type", "output_dir", "dataset_config")
-"""Settings that are no option of the training itself."""
-
 
 class Stopped(BaseException):
     """A person, or the machine, asked for an end."""
@@ -39,7 +36,6 @@ class Stopped(BaseException):
 class Asked:
     """A configuration, checked as far as it can be before anything is loaded."""
 
-    options: TrainOptions
     dit: str
     vae: str
     text_encoders: tuple[str, ...]
@@ -47,6 +43,7 @@ class Asked:
     output_dir: str
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
+    options: TrainOptions
 
 
 def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None:
@@ -76,35 +73,38 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
 def read(settings: Mapping[str, Any], folder: Path) -> Asked:
     """Check a configuration. Raises `TrainError` or `FileError`."""
     rest = dict(settings)
-    if "dataset_config" in rest:
-        path = folder / os.path.expanduser(str(rest.pop("dataset_config")))
-        described, place = read_toml(path), path.parent
+    if described := _path(rest.pop("dataset_config", ""), "dataset_config", folder):
+        datasets, place = read_toml(Path(described)), Path(described).parent
     else:
-        described, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
+        datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
     held_out = rest.pop("validation_datasets", None)
     for name in [name for name, value in rest.items() if isinstance(value, Mapping)]:
         rest |= rest.pop(name)  # a section, whose name says nothing
-    own = {name: rest.pop(name, "") for name in _OWN}
-    for name in ("network_weights", "resume"):
-        if rest.get(name):
-            rest[name] = str(folder / os.path.expanduser(rest[name]))
-    rest["enable_bucket"] = True  # datasets say which sizes there are
-    encoders = own["text_encoder"]
-    encoders = [encoders] if isinstance(encoders, str) else encoders
-    paths = [own["dit"], own["vae"], own["output_dir"] or "output", *filter(None, encoders)]
-    if not own["dit"]:
+    dit, vae, output = (_path(rest.pop(name, ""), name, folder) for name in ("dit", "vae", "output_dir"))
+    if not dit:
         raise TrainError("the configuration names no dit: the diffusion model's file")
-    dit, vae, output, *texts = (str(folder / os.path.expanduser(path)) if path else "" for path in paths)
+    encoders = rest.pop("text_encoder", "")
+    encoders = encoders if isinstance(encoders, list) else [encoders]
+    texts = tuple(_path(name, "text_encoder", folder) for name in encoders if name)
+    rest |= {name: _path(rest[name], name, folder) for name in ("network_weights", "resume") if name in rest}
+    rest["enable_bucket"] = True  # datasets say which sizes there are
     return Asked(
-        train_options(rest),
         dit,
         vae,
-        tuple(texts),
-        own["clip_type"],
-        output,
-        parse_datasets(described, place),
-        parse_datasets({**described, "datasets": held_out}, place) if held_out else (),
+        texts,
+        str(rest.pop("clip_type", "")),
+        output or str(folder / "output"),
+        parse_datasets(datasets, place),
+        parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
+        train_options(rest),
     )
+
+
+def _path(value: object, name: str, folder: Path) -> str:
+    """An absolute path; empty for none."""
+    if not isinstance(value, str):
+        raise TrainError(f"{name} is {value!r}, expected the name of a file or a folder")
+    return str(folder / os.path.expanduser(value)) if value else ""
 
 
 def start(comfyui: Path, *, quiet: bool) -> None:

@@ -224,6 +224,7 @@ def test_videos(place: Path):
         ("", '[[datasets]]\nimage_directory = "nowhere"', "cannot be read: No such file"),
         ("", '[[datasets]]\nimage_directory = "."', "there are no images in it"),
         ("learning_rat = 1", PICTURES, "there is no option learning_rat; do you mean learning_rate?"),
+        ("resume = 3", PICTURES, "resume is 3, expected the name of a file"),
         ("network_dropout = 2.0", PICTURES, "network_dropout is 2.0, expected"),
         ('resume = "none.pt"', PICTURES, "none.pt: there is no such file to resume from"),
         ('network_weights = "vae.safetensors"', PICTURES, "vae.safetensors: "),
