@@ -55,8 +55,7 @@ def output_path(folder: str, filename: str) -> tuple[str, str]:
     Raises:
         FileError: `filename` leads elsewhere, or the loaders would take another file of this name.
     """
-    if not re.fullmatch(r"[^/\\\\:*?\"<>|\x00-\x1f]+", filename) or filename.startswith(".") or len(filename) > 200:
-        raise FileError(f"{filename!r}: expected a plain file name, without folders, for output/{folder}")
+    require_plain(folder, filename)
     name = filename if filename.endswith(".safetensors") else f"{filename}.safetensors"
     path = os.path.join(folder_paths.get_output_directory(), folder, name)
     taken = folder_paths.get_full_path(folder, name)
@@ -66,6 +65,17 @@ def output_path(folder: str, filename: str) -> tuple[str, str]:
         )
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return name, path
+
+
+def require_plain(folder: str, filename: str) -> None:
+    """Raise `FileError` if `filename` leads elsewhere than into output/`folder`."""
+    if not re.fullmatch(r"[^/\\\\:*?\"<>|\x00-\x1f]+", filename) or filename.startswith(".") or len(filename) > 200:
+        raise FileError(f"{filename!r}: expected a plain file name, without folders, for output/{folder}")
+
+
+def is_listed(folder: str, name: str) -> bool:
+    """Whether the loaders have a file of this name."""
+    return folder_paths.get_full_path(folder, name) is not None
 
 
 def cached_adapter_set(name: str) -> AdapterSet:

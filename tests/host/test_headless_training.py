@@ -187,7 +187,8 @@ def test_ctrl_c_saves_what_there_is(place: Path):
         if line.startswith("step 100 "):
             process.send_signal(signal.SIGINT)
             break
-    rest = process.stderr.read()
+    with process.stderr:
+        rest = process.stderr.read()
     assert process.wait(60) == 1
     assert rest.splitlines()[-1] == "lyco: error: stopped; resume from the state that was saved"
     assert "training stopped after step 1" in rest

@@ -1,13 +1,12 @@
 """*Merge into Model* on ComfyUI's own models, in process: the weights, and the model that it leaves alone."""
 
-import json
 
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model
 from lyco_testing.hosted import expected_weights, tiny_targets
 from lyco_testing.tables import musubi_file, random
-from lyco_testing.tiny_wan import deltas, wan_adapter, wan_checkpoint
+from lyco_testing.tiny_wan import deltas, scaled_wan, wan_adapter
 from safetensors.torch import load_file, save_file
 
 FUSED = "framepack"
@@ -137,22 +136,6 @@ def test_what_is_excluded_need_not_fit(loras, host):
     with pytest.raises(Exception, match="are not in the model"):
         host.merge_onto(model, "a.safetensors", 1.0)
     host.merge_onto(model, "a.safetensors", 1.0, selection=host.selection("", r"blocks\.9\..*", ""))
-
-
-def scaled_wan(path, block: str) -> dict[str, torch.Tensor]:
-    """A Wan whose `block` is float8 under one scale, as ComfyUI 0.28 writes it; its weights as numbers."""
-    tensors = wan_checkpoint()
-    numbers = dict(tensors)
-    for key in [k for k in tensors if k.startswith(block) and tensors[k].dim() == 2]:
-        scale = tensors[key].abs().max() / 448
-        tensors[key] = (tensors[key] / scale).to(torch.float8_e4m3fn)
-        numbers[key] = tensors[key].float() * scale
-        stem = key.removesuffix("weight")
-        tensors[f"{stem}weight_scale"] = scale
-        marker = json.dumps({"format": "float8_e4m3fn"}).encode()
-        tensors[f"{stem}comfy_quant"] = torch.tensor(list(marker), dtype=torch.uint8)
-    save_file(tensors, path)
-    return numbers
 
 
 def test_scaled_float8_gets_a_fresh_scale(tmp_path, loras, host):

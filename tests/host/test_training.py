@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model
+from lyco_testing.tiny_wan import TEXT, scaled_wan
 from torch import nn
 
 NATIVE = [name for name in MODELS if name != "framepack"]
@@ -176,6 +177,32 @@ def test_narrow_base_weights_train_and_stay(dtype, precision, train, monkeypatch
     for key, tensor in model.model.state_dict().items():
         assert tensor.dtype == before[key].dtype
         assert torch.equal(tensor.view(torch.uint8), before[key].view(torch.uint8)), key
+
+
+def test_scaled_float8_trains(train, tmp_path):
+    """ComfyUI's quantized Linears: their own kernel forward, the weight as numbers backward."""
+    import comfy.sd
+    import comfy.supported_models
+
+    if not hasattr(comfy.supported_models, "ZImage"):
+        pytest.skip("this ComfyUI has no quantized weights of this kind")
+    scaled_wan(tmp_path / "wan.safetensors", "blocks.0.self_attn.")
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(tmp_path / "wan.safetensors"))
+        assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
+        some = [train.items.Item(latent("wan", i), [normal(i, 1, 8, TEXT), {}], f"{i}") for i in range(2)]
+        options = {"network_module": "lokr", "network_dim": 64, "max_train_steps": 40, "learning_rate": 1e-2}
+        tried: list[float] = []
+        done = train.run.train(
+            model,
+            train.run.Data(some, validation=some),
+            train.options.train_options(options | {"batch_size": 2, "validate_every_n_steps": 1}),
+            str(tmp_path),
+            lambda training, step, saved: tried.append(step.validation),
+        )
+    assert tried[-1] < 0.8 * tried[0]
+    assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
+    assert train.run.with_adapter(model, done.path).patches
 
 
 def sane(model, inner: str, outer: str):

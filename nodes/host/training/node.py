@@ -7,11 +7,13 @@ import itertools
 import os
 from collections.abc import Sequence
 
+import folder_paths
+
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.checkpoints import files_of
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.options import TrainOptions
-from ..files import output_path
+from ..files import is_listed, output_path, require_plain
 from .conditions import entries_of
 from .picture import loss_picture
 from .run import Data, Trained, train, with_adapter
@@ -55,11 +57,14 @@ def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
 
 
 def _with_free_name(options: TrainOptions) -> TrainOptions:
-    """Options whose files replace none of an earlier training: NAME, else NAME-2 and so on."""
+    """Options whose files replace and hide no others: NAME, else NAME-2 and so on."""
     first = options.save.output_name.removesuffix(".safetensors")
-    folder = os.path.dirname(output_path("loras", first)[1])
+    require_plain("loras", first)
+    folder = os.path.join(folder_paths.get_output_directory(), "loras")
+    os.makedirs(folder, exist_ok=True)
     names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
-    name = first if options.run.resume else next(name for name in names if not files_of(folder, name))
+    free = (name for name in names if not is_listed("loras", f"{name}.safetensors") and not files_of(folder, name))
+    name = first if options.run.resume else next(free)
     return dataclasses.replace(options, save=dataclasses.replace(options.save, output_name=name))
 
 

@@ -1,7 +1,10 @@
 """A tiny Wan that ComfyUI detects from its file, a Musubi LoKr for it, and the workflow that samples it."""
 
+import json
+from pathlib import Path
+
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from .comfy import Server
 from .comfy_models import BLOCKS
@@ -39,6 +42,22 @@ def wan_checkpoint() -> dict[str, torch.Tensor]:
     for name, shape in linear.items():
         tensors |= {f"{name}.weight": normal(*shape), f"{name}.bias": normal(shape[0])}
     return tensors
+
+
+def scaled_wan(path: Path, block: str) -> dict[str, torch.Tensor]:
+    """A Wan whose `block` is float8 under one scale, as ComfyUI 0.28 writes it; its weights as numbers."""
+    tensors = wan_checkpoint()
+    numbers = dict(tensors)
+    for key in [k for k in tensors if k.startswith(block) and tensors[k].dim() == 2]:
+        scale = tensors[key].abs().max() / 448
+        tensors[key] = (tensors[key] / scale).to(torch.float8_e4m3fn)
+        numbers[key] = tensors[key].float() * scale
+        stem = key.removesuffix("weight")
+        tensors[f"{stem}weight_scale"] = scale
+        marker = json.dumps({"format": "float8_e4m3fn"}).encode()
+        tensors[f"{stem}comfy_quant"] = torch.tensor(list(marker), dtype=torch.uint8)
+    save_file(tensors, path)
+    return numbers
 
 
 def wan_adapter() -> dict[str, torch.Tensor]:
