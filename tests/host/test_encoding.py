@@ -138,10 +138,10 @@ def test_conditioning_that_no_file_holds(encode, tmp_path):
 @pytest.fixture(scope="module")
 def video_vae(files, pack) -> str:
     """A VAE of videos with random weights: a frame, then four to each of its own."""
-    import comfy.taesd.taehv
+    taehv = pytest.importorskip("comfy.taesd.taehv", reason="this ComfyUI has no small VAE of videos: update it")
 
     torch.manual_seed(1)
-    small = comfy.taesd.taehv.TAEHV(latent_channels=16, latent_format=None).state_dict()
+    small = taehv.TAEHV(latent_channels=16, latent_format=None).state_dict()
     save_file({key: torch.randn(value.shape) / 30 for key, value in small.items()}, files / "video.safetensors")
     return str(files / "video.safetensors")
 
