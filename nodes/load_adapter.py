@@ -34,6 +34,19 @@ class LoadAdapter(io.ComfyNode):
                     "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."
                 ),
                 *host.selection_inputs(),
+                host.known(
+                    io.Combo.Input,
+                    "mode",
+                    options=list(host.MODES),
+                    default=host.MODES[0],
+                    optional=True,
+                    tooltip=(
+                        "Patch the weights: computed once. Apply while sampling: the weights stay as they are, which "
+                        "keeps quantized ones exact and costs a little in every step. Auto: while sampling where the "
+                        "weights are quantized."
+                    ),
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model with the adapter."),
@@ -48,9 +61,18 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, adapter, strength, on_partial_match="error", clip=None, include="", exclude="", block_strengths=""
+        cls,
+        model,
+        adapter,
+        strength,
+        on_partial_match="error",
+        clip=None,
+        include="",
+        exclude="",
+        block_strengths="",
+        mode=host.MODES[0],
     ):
         selection = host.selection(include, exclude, block_strengths)
         partial = on_partial_match == "warn"
-        loaded = host.load_onto(model, clip, adapter, strength, partial=partial, selection=selection)
+        loaded = host.load_onto(model, clip, adapter, strength, partial=partial, selection=selection, mode=mode)
         return io.NodeOutput(loaded.model, loaded.clip, loaded.report)

@@ -5,9 +5,11 @@ from .converting import conversion, convert
 from .files import adapter_names, fingerprint
 from .loading import inspect, load_onto
 from .merging import merge_onto
+from .runtime import MODES
 from .schema import known, selection, selection_inputs, strength_input
 
 __all__ = [
+    "MODES",
     "adapter_list",
     "adapter_names",
     "checkpoint_fingerprint",

@@ -15,6 +15,7 @@ from ...lyco_core.placement import Placed, Placement, place
 from ...lyco_core.selection import EVERYTHING, Selection, names_of, wanted, weight_path
 from .files import adapter_path, cached_adapter_set
 from .patch import LycoPatch
+from .runtime import add_injection, wants_runtime
 from .stock import StockMatch, match_by_names, put, weight_key
 
 log = logging.getLogger("lyco")
@@ -29,7 +30,16 @@ class Loaded:
     report: str
 
 
-def load_onto(model, clip, name: str, strength: float, *, partial: bool, selection: Selection = EVERYTHING) -> Loaded:
+def load_onto(
+    model,
+    clip,
+    name: str,
+    strength: float,
+    *,
+    partial: bool,
+    selection: Selection = EVERYTHING,
+    mode: str = "patch the weights",
+) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
     Args:
@@ -38,6 +48,7 @@ def load_onto(model, clip, name: str, strength: float, *, partial: bool, selecti
         name: of a file in models/loras.
         partial: apply what matches and warn about the rest, instead of refusing.
         selection: which modules, and how strongly beside `strength`.
+        mode: one of `runtime.MODES`; a text encoder's weights are always patched.
 
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
@@ -48,10 +59,16 @@ def load_onto(model, clip, name: str, strength: float, *, partial: bool, selecti
         if strength == 0:
             return Loaded(model, clip, f"{name}: strength 0, nothing is applied")
         patched, patched_clip = model.clone(), None if clip is None else clip.clone()
-        for multiplier, patches in groups.items():
+        report = [match.headline(strength), *match.lines()]
+        beside, inside = split_by_model(model, groups)
+        if wants_runtime(mode, model.model, beside):
+            report.append(f"{add_injection(patched, beside, strength)} modules add it while sampling")
+        else:
+            inside = groups
+        for multiplier, patches in inside.items():
             add_patches(patched, patched_clip, patches, strength * multiplier)
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
-    return Loaded(patched, patched_clip, "\n".join([match.headline(strength), *match.lines()]))
+    return Loaded(patched, patched_clip, "\n".join(report))
 
 
 def inspect(name: str, model=None) -> str:
@@ -148,6 +165,16 @@ def model_weights(model) -> ModelWeights:
     shapes = {key: tuple(tensor.shape) for key, tensor in model.model.state_dict().items()}
     shapes |= {key: tuple(p.shape) for key, p in model.model.named_parameters() if key in shapes}
     return describe_weights(shapes)
+
+
+def split_by_model(model, groups: dict[float, dict]) -> tuple[dict[float, dict], dict[float, dict]]:
+    """Patches of the diffusion model's weights, and the others, which are the text encoder's."""
+    keys = model.model.state_dict().keys()
+    parts: tuple[dict[float, dict], dict[float, dict]] = ({}, {})
+    for multiplier, patches in groups.items():
+        for target, patch in patches.items():
+            parts[weight_key(target) not in keys].setdefault(multiplier, {})[target] = patch
+    return parts
 
 
 def our_patches(placement: Placement) -> dict:

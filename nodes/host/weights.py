@@ -9,7 +9,7 @@ from torch import Tensor
 from ...lyco_core.errors import MergeError
 from ...lyco_core.merge.rounding import largest, round_to
 
-__all__ = ["read_weight", "require_mergeable", "write_weight"]
+__all__ = ["is_quantized", "read_weight", "require_mergeable", "write_weight"]
 
 SCALED_FLOAT8 = ("TensorCoreFP8Layout", "TensorCoreFP8E4M3Layout", "TensorCoreFP8E5M2Layout")
 """ComfyUI's layouts of quantized weights that are float8 under one scale."""
@@ -65,6 +65,12 @@ def write_weight(model, key: str, values: Tensor) -> None:
 def layout_of(weight: Tensor) -> str | None:
     """The name of a quantized tensor's layout (0.28), or None."""
     return getattr(weight, "_layout_cls", None)
+
+
+def is_quantized(model, key: str) -> bool:
+    """Whether a weight is stored under a scale or in blocks, so that a patch would be rounded as coarsely."""
+    weight = comfy.utils.get_attr(model, key)
+    return layout_of(weight) is not None or hasattr(weight, "tensor_type") or scale_of(model, key) is not None
 
 
 def scale_key(key: str) -> str:
