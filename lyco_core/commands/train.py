@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import FileError, LycoError
-from ..io.toml import read_toml
 from .common import Commands
 
 __all__ = ["add"]
@@ -32,6 +31,8 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from ..io.toml import read_toml
+
     settings, folder = read_toml(Path(options.config)), Path(options.config).absolute().parent
     if options.resume:
         settings["resume"] = os.path.abspath(options.resume)
