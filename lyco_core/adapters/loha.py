@@ -84,7 +84,10 @@ class LoHa(Adapter):
                 target.addcmul_(first[:height], second[:height], value=factor)
 
     def apply(self, x: Tensor) -> Tensor:
+        """By bands of ΔW; where the rank is low enough, as the LoRA of rank r² that it equals, which is cheaper."""
         w1_a, w1_b, w2_a, w2_b = self.factors(x.dtype, x.device)
+        if w1_b.shape[0] ** 2 * (w1_a.shape[0] + w1_b.shape[1]) < w1_a.shape[0] * w1_b.shape[1]:
+            return _by_pairs(x, w1_a, w1_b, w2_a, w2_b) * self.scale
         out = x.new_empty((*x.shape[:-1], w1_a.shape[0]))
         step = band_size(w1_b.shape[1])
         for start in range(0, w1_a.shape[0], step):
@@ -117,3 +120,16 @@ def _shape(a: Tensor, b: Tensor, mid: Tensor | None) -> tuple[int, ...]:
     if mid is None:
         return (a.shape[0], b.shape[1], *b.shape[2:])
     return (a.shape[1], b.shape[1], *mid.shape[2:])
+
+
+def _by_pairs(x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor) -> Tensor:
+    """`x @ ((w1_a @ w1_b) * (w2_a @ w2_b)).T` from products of pairs of ranks, some at a time."""
+    flat, rank = x.reshape(-1, x.shape[-1]), w1_b.shape[0]
+    out = x.new_zeros(flat.shape[0], w1_a.shape[0])
+    step = max(1, 256 // rank)
+    for start in range(0, rank, step):
+        some = slice(start, start + step)
+        down = (w1_b[some].unsqueeze(1) * w2_b).flatten(0, 1)
+        up = (w1_a[:, some].unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
+        out.addmm_(flat @ down.t(), up.t())
+    return out.view(*x.shape[:-1], -1)
