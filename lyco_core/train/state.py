@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import os
-import pickle
-import warnings
+import zipfile
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .loop import Training
 
 __all__ = ["load_state", "save_state"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 def save_state(path: str | os.PathLike[str], training: Training) -> None:
@@ -28,17 +28,13 @@ def save_state(path: str | os.PathLike[str], training: Training) -> None:
     Raises:
         FileError: it cannot be written; what was there is left.
     """
-    average = training.average
     state = {
         "version": _VERSION,
         "architecture": training.network.choice.architecture.id,
         "optimizer_type": training.options.optimizer.optimizer_type,
+        "optimizer_args": training.options.optimizer.optimizer_args,
         "order": _order(training),
-        "step": training.step,
-        "network": training.network.state_dict(),
-        "optimizer": training.optimizer.state_dict(),
-        "scaler": training.scaler.state_dict(),
-        "average": None if average is None else average.values,
+        **_moving(training),
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -54,14 +50,40 @@ def load_state(path: str | os.PathLike[str], training: Training) -> None:
             training is as it was.
     """
     with about_file(path):
-        state = _read(path)
-        _require_same(state, training)
-        training.network.load_state_dict(state["network"])
-        training.optimizer.load_state_dict(state["optimizer"])
-        training.scaler.load_state_dict(state["scaler"])
-        if training.average is not None:
-            training.average.load(state["average"])
-        training.step = state["step"]
+        state, before = _read(path), copy.deepcopy(_moving(training))
+        try:
+            _require_same(state, training)
+            _move(training, state)
+        except TrainError:
+            _move(training, before)
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            _move(training, before)
+            raise TrainError(
+                f"does not fit this training ({type(error).__name__}: {error}); resume with the options that it was "
+                "saved with"
+            ) from None
+
+
+def _moving(training: Training) -> dict[str, Any]:
+    """What a step changes."""
+    average = training.average
+    return {
+        "step": training.step,
+        "network": training.network.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "average": None if average is None else average.values,
+    }
+
+
+def _move(training: Training, state: dict[str, Any]) -> None:
+    training.network.load_state_dict(state["network"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    training.scaler.load_state_dict(state["scaler"])
+    if training.average is not None:
+        training.average.load(state["average"])
+    training.step = state["step"]
 
 
 def _order(training: Training) -> dict[str, Any]:
@@ -69,7 +91,7 @@ def _order(training: Training) -> dict[str, Any]:
     run = training.options.run
     return {
         "items": [(list(item.latent.shape), item.repeats) for item in training.items],
-        "batch_size": run.batch_size * training.world.processes,
+        "batch_size": [(item.batch_size or run.batch_size) * training.world.processes for item in training.items],
         "gradient_accumulation_steps": run.gradient_accumulation_steps,
         "seed": run.seed,
         "noise": dataclasses.asdict(training.options.noise),
@@ -78,12 +100,15 @@ def _order(training: Training) -> dict[str, Any]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that torch did not write; they are refused below
-            state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # torch reads damaged numbers as they are
+            if damaged := archive.testzip():
+                raise TrainError(f"is damaged at {damaged}; resume from an earlier state")
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainError("there is no such file to resume from") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except TrainError:
+        raise
+    except Exception as error:  # whatever zipfile and pickle stumble over in a file of any content
         raise TrainError(
             f"is no state of a training ({type(error).__name__}); expected NAME-…-state.pt that save_state wrote"
         ) from None
@@ -99,6 +124,13 @@ def _require_same(state: dict[str, Any], training: Training) -> None:
     kind = training.options.optimizer.optimizer_type
     if state["optimizer_type"] != kind:
         raise TrainError(f"has the state of {state['optimizer_type']}, optimizer_type is {kind}; set it back")
+    args = training.options.optimizer.optimizer_args
+    if state["optimizer_args"] != args:
+        raise TrainError(
+            f"has the state of optimizer_args {list(state['optimizer_args'])}, now {list(args)}; set it back"
+        )
+    if bool(state["scaler"]) != training.scaler.is_enabled():
+        raise TrainError("mixed_precision was " + ("fp16" if state["scaler"] else "not fp16") + " when it was saved")
     if (state["average"] is None) != (training.average is None):
         raise TrainError("ema_decay was " + ("set" if state["average"] else "0") + " when it was saved; set it back")
     now = _order(training)
