@@ -91,6 +91,7 @@ class Training:
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
+        self.scaler.scale(torch.zeros((), device=model.device))  # makes its scale: the first part may have no item
         self.average = Average(network, run.ema_decay) if run.ema_decay else None
         self.step = 0
         """How many steps are done."""
@@ -124,13 +125,15 @@ class Training:
 
     def _step(self) -> Step:
         self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)  # what a step that was stopped has left
         accumulated = self.options.run.gradient_accumulation_steps
         first = self.step * accumulated
         loss = sum(self._batch(number, accumulated) for number in range(first, first + accumulated))
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         loss = self._add_up(loss, parameters)
-        norm = self._move(parameters)
-        if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+        norm = self._move(parameters) if math.isfinite(loss) else math.nan
+        # float16's scale falls until the gradients fit; where they do not fit at 1, it is not to blame.
+        if not math.isfinite(loss) or (not math.isfinite(norm) and self.scaler.get_scale() <= 1):
             raise TrainError(
                 f"step {self.step + 1}: the loss is {loss:g} and the gradients' norm {norm:g}; training "
                 "diverged: lower learning_rate, add a warm-up, or set mixed_precision to bf16 or no"
@@ -170,7 +173,6 @@ class Training:
         if math.isfinite(norm) or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def _batch(self, number: int, accumulated: int) -> float:

@@ -87,7 +87,7 @@ class ToyModel:
     def velocity(self, x: torch.Tensor, t: torch.Tensor, conditions: Sequence[float]) -> torch.Tensor:
         self.seen += conditions
         tokens = x.flatten(2).transpose(1, 2)  # (n, tokens, WIDTH)
-        tokens = tokens + torch.tensor(conditions).view(-1, 1, 1) / 100 + t.view(-1, 1, 1)
+        tokens = tokens + torch.tensor(conditions, dtype=x.dtype).view(-1, 1, 1) / 100 + t.view(-1, 1, 1)
         for number in range(2):
             layer = self.model.get_submodule(f"diffusion_model.layers.{number}")
             q, k, v = layer.attention.qkv(tokens).chunk(3, dim=-1)
