@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ class Run:
     ) -> None:
         """`datasets`: what each was made of, under Musubi's names; `model`, `vae`: names of files, if known."""
         self._training, self._datasets, self._model, self._vae = training, datasets, model, vae
-        self._session, self._started = random.randrange(2**32), time.time()
+        self._session, self._started = secrets.randbelow(2**32), time.time()
 
     def metadata(self) -> dict[str, str]:
         """The entries as they are now; all values are texts, as Python prints them."""

@@ -72,9 +72,11 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
             f"pip install {kind.install}, or choose adamw"
         ) from None
     arguments = dict(kind.defaults) | _arguments(options.optimizer_args)
+    if "lr" in arguments:  # each group has its own, which would win
+        raise TrainError(f"optimizer_args has lr={arguments['lr']!r}, which is the option learning_rate")
     try:
         return cls(list(groups), **arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise TrainError(
             f"optimizer_args {list(options.optimizer_args)}: {options.optimizer_type} refuses them: {error}"
         ) from None

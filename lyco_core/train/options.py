@@ -82,6 +82,8 @@ class SaveOptions(Options):
         super().__post_init__()
         if not self.output_name:
             raise TrainError("output_name is empty, expected a name for the file")
+        if "/" in self.output_name or "\\" in self.output_name:
+            raise TrainError(f"output_name is {self.output_name!r}, expected a plain file name, without folders")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pickle
+import random
 import resource
 import signal
 from collections.abc import Sequence
@@ -98,8 +99,11 @@ def test_the_rest_of_the_program_draws_as_if_nothing_had_been():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
+    before = random.getstate()
     steps(made, 2)
+    Run(made, [])
     assert torch.equal(torch.rand(2), expected)
+    assert random.getstate() == before
 
 
 def test_the_loss_is_the_mean_over_the_batch_and_the_accumulated():
@@ -400,6 +404,11 @@ def test_a_full_disk_leaves_what_was_saved_before(tmp_path: Path):
         ({"optimizer_args": ["beta=3"]}, "optimizer_args .*: adamw refuses them: .*beta"),
         ({"optimizer_args": ["betas"]}, "optimizer_args: 'betas' is none, expected NAME=VALUE"),
         ({"optimizer_args": ["weight_decay=much"]}, "optimizer_args: 'weight_decay=much' is none"),
+        ({"optimizer_args": ["betas=0.9,"]}, "optimizer_args .*: adamw refuses them: tuple index out of range"),
+        ({"optimizer_args": ["fused=True", "foreach=True"]}, "adamw refuses them: .fused. and .foreach. cannot"),
+        ({"optimizer_args": ["lr=5.0"]}, r"optimizer_args has lr=5.0, which is the option learning_rate"),
+        ({"output_name": "../x"}, r"output_name is '../x', expected a plain file name, without folders"),
+        ({"output_name": "a\\x"}, "expected a plain file name"),
         ({"lr_warmup_steps": 2.5}, r"lr_warmup_steps is 2.5, expected a whole number of steps, or a part below 1"),
         ({"output_name": ""}, "output_name is empty"),
         ({"mixed_precision": "int8"}, "mixed_precision is 'int8', expected one of auto, no, bf16, fp16"),
