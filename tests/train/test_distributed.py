@@ -1,0 +1,48 @@
+"""Two processes with a batch of one each are one process with a batch of two."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "support" / "lyco_testing" / "distributed_training.py"
+
+pytestmark = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="this torch has no gloo"
+)
+
+
+def start(folder: Path, processes: int, batch_size: int, items: int) -> subprocess.Popen:
+    folder.mkdir()
+    by = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    places = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+    return subprocess.Popen(
+        [sys.executable, *by, str(SCRIPT), str(folder), str(batch_size), str(items)],
+        env=os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path):
+    """Of 3 items, so that in every other batch the second process has nothing."""
+    running = [start(tmp_path / "one", 1, 2, 3), start(tmp_path / "two", 2, 1, 3)]
+    for process in running:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    one, *two = (torch.load(tmp_path / name, weights_only=True) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    for found in two:
+        for told, expected in zip(found["told"], one["told"], strict=True):
+            assert told == pytest.approx(expected, rel=1e-4)
+        for key, tensor in one["parameters"].items():
+            assert float((found["parameters"][key] - tensor).norm()) <= 1e-4 * float(tensor.norm()), key
+            assert torch.equal(found["parameters"][key], two[0]["parameters"][key])
+    names = {path.name for path in (tmp_path / "two" / "output 0").iterdir()}
+    assert names == {f"x{n}{e}" for n in ("", "-step00000005") for e in (".safetensors", "-state.pt")}
+    assert not list((tmp_path / "two" / "output 1").iterdir())
