@@ -62,10 +62,11 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
     world = join()  # takes its GPU before ComfyUI looks for one
     try:
         start(comfyui, quiet=not world.writes)
+        data = _encoded(asked, world)
         with stopping() as signals:
-            _train(asked, _Console(world, signals), world)
-    except Stopped:
-        raise TrainError("stopped; resume from the state that was saved") from None
+            _train(asked, data, _Console(world, signals), world)
+    except (Stopped, KeyboardInterrupt):
+        raise TrainError("stopped; what was encoded or trained so far is saved") from None
     finally:
         leave(world)
 
@@ -87,7 +88,6 @@ def read(settings: Mapping[str, Any], folder: Path) -> Asked:
     encoders = encoders if isinstance(encoders, list) else [encoders]
     texts = tuple(_path(name, "text_encoder", folder) for name in encoders if name)
     rest |= {name: _path(rest[name], name, folder) for name in ("network_weights", "resume") if name in rest}
-    rest["enable_bucket"] = True  # datasets say which sizes there are
     return Asked(
         dit,
         vae,
@@ -159,16 +159,18 @@ class _Console:
         tried = "" if step.validation is None else f", validation {step.validation:.4f}"
         text = f"step {step.step} of {training.total_steps}, loss {step.loss:.4f}{tried}"
         if sys.stderr.isatty():
-            print(f"\r{text}  ", end="", file=sys.stderr, flush=True)
+            end = "\n" if step.step == training.total_steps else ""
+            print(f"\r{text}  ", end=end, file=sys.stderr, flush=True)
         elif tried or saved or step.step % 100 == 0 or step.step == training.total_steps:
             log.info("%s", text)
         for path in saved:
             log.info("saved %s", path)
 
 
-def _train(asked: Asked, tell: _Console, world: World) -> None:
+def _encoded(asked: Asked, world: World):
+    """The `Data` of a configuration. Stopped here, what is encoded stays in the cache."""
     from .host.training.encoding import Encoders, encode_datasets
-    from .host.training.run import Data, train
+    from .host.training.run import Data
 
     family = outline_checkpoint(asked.dit).architecture
     if family is None:
@@ -176,7 +178,12 @@ def _train(asked: Asked, tell: _Console, world: World) -> None:
     encoders = Encoders(family.id, asked.vae, asked.text_encoders, asked.clip_type)
     encoded = encode_datasets(asked.datasets, encoders, world)
     held_out = encode_datasets(asked.validation, encoders, world).items if asked.validation else []
-    data = Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
+    return Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
+
+
+def _train(asked: Asked, data, tell: _Console, world: World) -> None:
+    from .host.training.run import train
+
     names = {"model": os.path.basename(asked.dit), "vae": os.path.basename(asked.vae)}
     done = train(_load(asked.dit), data, asked.options, asked.output_dir, tell, world=world, **names)
     if world.writes:

@@ -45,6 +45,10 @@ class TrainAdapter(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **values):
+        return training.fingerprint(values)
+
+    @classmethod
     def execute(
         cls,
         model,

@@ -104,7 +104,7 @@ class LoHa(Adapter):
         """Rank r²: column (i, j) of up is w1_a[:, i] * w2_a[:, j], likewise the rows of down."""
         w1_a, w1_b, w2_a, w2_b = self.factors(torch.float32, self.w1_a.device)
         up = (w1_a.unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
-        down = (w1_b.unsqueeze(1) * w2_b.unsqueeze(0)).flatten(0, 1)
+        down = row_pairs(w1_b, w2_b)
         alpha = None if self.alpha is None else self.alpha * self.rank
         return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
 
@@ -122,6 +122,11 @@ def _shape(a: Tensor, b: Tensor, mid: Tensor | None) -> tuple[int, ...]:
     return (a.shape[1], b.shape[1], *mid.shape[2:])
 
 
+def row_pairs(one: Tensor, other: Tensor) -> Tensor:
+    """(c, n) and (r, n) -> (c·r, n): every row of one times every row of the other."""
+    return (one.unsqueeze(1) * other).flatten(0, 1)
+
+
 def _by_pairs(x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor) -> Tensor:
     """`x @ ((w1_a @ w1_b) * (w2_a @ w2_b)).T` from products of pairs of ranks, some at a time."""
     flat, rank = x.reshape(-1, x.shape[-1]), w1_b.shape[0]
@@ -129,7 +134,7 @@ def _by_pairs(x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor)
     step = max(1, 256 // rank)
     for start in range(0, rank, step):
         some = slice(start, start + step)
-        down = (w1_b[some].unsqueeze(1) * w2_b).flatten(0, 1)
+        down = row_pairs(w1_b[some], w2_b)
         up = (w1_a[:, some].unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
         out.addmm_(flat @ down.t(), up.t())
     return out.view(*x.shape[:-1], -1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..errors import TrainError
 from .items import Item
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "require_items", "require_one_shape"]
 
 
 class Batches:
@@ -56,8 +56,8 @@ def size_of(bucket: tuple[object, ...]) -> int:
     return size
 
 
-def require_items(items: Sequence[Item], *, buckets: bool) -> None:
-    """Raises `TrainError` for no items, shapes that no latent has, or several shapes without buckets."""
+def require_items(items: Sequence[Item]) -> None:
+    """Raises `TrainError` for no items, or shapes that no latent has."""
     if not items:
         raise TrainError("the dataset is empty: there is nothing to learn from; give at least one latent")
     for item in items:
@@ -65,8 +65,12 @@ def require_items(items: Sequence[Item], *, buckets: bool) -> None:
             raise TrainError(
                 f"{item.name}: the latent is {list(item.latent.shape)}, expected (C, H, W) or (C, F, H, W)"
             )
+
+
+def require_one_shape(items: Sequence[Item]) -> None:
+    """Raises `TrainError` for latents of several shapes."""
     shapes = {tuple(item.latent.shape) for item in items}
-    if len(shapes) > 1 and not buckets:
+    if len(shapes) > 1:
         told = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
         raise TrainError(
             f"the latents have {len(shapes)} different shapes ({told}); set enable_bucket to train each size in "

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from .loop import Training
 from .saving import ModelSpec
 
@@ -26,6 +28,10 @@ def model_spec(training: Training) -> ModelSpec:
         tags=save.metadata_tags or None,
         timestep_range=(int(noise.min_timestep), int(noise.max_timestep)) if limited else None,
     )
+
+
+_PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+"""What the model computes in -> Musubi's word for it."""
 
 
 class Run:
@@ -59,7 +65,7 @@ class Run:
             "lr_warmup_steps": schedule.lr_warmup_steps,
             "lr_scheduler": schedule.lr_scheduler,
             "network_dropout": options.network.network_dropout or None,
-            "mixed_precision": run.mixed_precision,
+            "mixed_precision": _PRECISIONS.get(training.model.dtype, "no"),
             "seed": run.seed,
             "training_comment": options.save.training_comment or None,
             "optimizer": _optimizer(training),

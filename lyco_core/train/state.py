@@ -94,6 +94,7 @@ def _order(training: Training) -> dict[str, Any]:
         "batch_size": [(item.batch_size or run.batch_size) * training.world.processes for item in training.items],
         "gradient_accumulation_steps": run.gradient_accumulation_steps,
         "seed": run.seed,
+        "network_alpha": training.options.network.alpha,  # the state's own would win, and the file tell another
         "noise": dataclasses.asdict(training.options.noise),
     }
 

@@ -190,7 +190,7 @@ def test_ctrl_c_saves_what_there_is(place: Path):
     with process.stderr:
         rest = process.stderr.read()
     assert process.wait(60) == 1
-    assert rest.splitlines()[-1] == "lyco: error: stopped; resume from the state that was saved"
+    assert rest.splitlines()[-1] == "lyco: error: stopped; what was encoded or trained so far is saved"
     assert "training stopped after step 1" in rest
     (adapter,) = (place / "stopped").glob("adapter-step*.safetensors")
     assert len(tensors(adapter)) == 80

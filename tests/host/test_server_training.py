@@ -19,7 +19,7 @@ def files(server: Server) -> Server:
     return server
 
 
-def training(count: int = 3, captions: int = 3, **inputs: object) -> dict:
+def training(count: int = 3, captions: int = 3, size: int = 8, **inputs: object) -> dict:
     settings = {
         "model": ["model", 0],
         "latents": ["items", 0],
@@ -43,7 +43,7 @@ def training(count: int = 3, captions: int = 3, **inputs: object) -> dict:
         },
         "items": {
             "class_type": "ProbeItems",
-            "inputs": {"width": TEXT, "count": count, "captions": captions, "size": 8},
+            "inputs": {"width": TEXT, "count": count, "captions": captions, "size": size},
         },
         "train": {"class_type": "LycoTrainAdapter", "inputs": settings | inputs},
         "name": {"class_type": "PreviewAny", "inputs": {"source": ["train", 0]}},
@@ -89,6 +89,11 @@ def test_the_file_is_musubis(files: Server):
         assert str(file.get_tensor("lora_unet_blocks_0_self_attn_q.lokr_w1").dtype) == "torch.float16"
 
 
+def test_sizes_train_in_batches_of_their_own(files: Server):
+    outputs = files.run(training(size=-8, output_name="sizes", enable_bucket=True))
+    assert "12 steps, 3 items" in outputs["train"]["text"][0]
+
+
 def test_a_second_training_replaces_nothing(files: Server):
     first = files.run(training(output_name="twice"))["name"]["text"][0]
     before = (files.base / "output" / "loras" / first).read_bytes()
@@ -103,6 +108,7 @@ def test_a_second_training_replaces_nothing(files: Server):
     ("items", "inputs", "message"),
     [
         ({"captions": 2}, {}, "there are 3 latents and 2 captions; give as many captions as latents"),
+        ({"size": -8}, {}, "the latents have 2 different shapes (16x1x8x8, 16x1x12x12); set enable_bucket"),
         ({}, {"exclude_patterns": "(blocks"}, r"exclude_patterns: '(blocks' is no regular expression"),
         ({}, {"exclude_patterns": ".*"}, "the patterns leave nothing of Wan 2.1/2.2 to train"),
         ({}, {"network_module": "loha", "loraplus_lr_ratio": 4.0}, "LoRA+ speeds up the up matrix of a LoRA"),

@@ -1,7 +1,6 @@
 """Training on ComfyUI's own models, in process: gradients, what is learned, and the model that is left as it was."""
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -265,19 +264,14 @@ def test_a_sampler_s_conditioning_is_refused(train, monkeypatch, tmp_path):
         train.run.train(model, data, train.options.train_options({}), str(tmp_path), lambda *_: None)
 
 
-@pytest.mark.parametrize("enable_bucket", [True, False])
-def test_sizes_need_buckets(enable_bucket, train, monkeypatch, tmp_path):
+def test_sizes_train_in_batches_of_their_own(train, monkeypatch, tmp_path):
     model = model_of("flux1", monkeypatch)
     some = [train.items.Item(latent("flux1", i, size), caption(i), f"{i}") for i, size in enumerate((8, 8, 12))]
-    settings = {"max_train_steps": 4, "batch_size": 2, "enable_bucket": enable_bucket, "network_module": "lokr"}
-    attempt: Callable[[], object] = lambda: train.run.train(  # noqa: E731
-        model, train.run.Data(some), train.options.train_options(settings), str(tmp_path), lambda *_: None
+    options = train.options.train_options({"max_train_steps": 4, "batch_size": 2, "network_module": "lokr"})
+    assert (
+        "4 steps, 3 items"
+        in train.run.train(model, train.run.Data(some), options, str(tmp_path), lambda *_: None).report
     )
-    if enable_bucket:
-        assert "4 steps, 3 items" in attempt().report
-    else:
-        with pytest.raises(train.errors.TrainError, match=r"have 2 different shapes .* set enable_bucket"):
-            attempt()
 
 
 def test_memory_that_runs_out_is_told_and_what_was_trained_is_saved(train, monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from lyco_testing.toy import WIDTH, ToyModel, described, z_image
 
 from lyco_core.errors import FileError, TrainError
 from lyco_core.load import load_adapter_set
-from lyco_core.train.batches import Batches, require_items
+from lyco_core.train.batches import Batches, require_items, require_one_shape
 from lyco_core.train.checkpoints import Checkpoints, require_free
 from lyco_core.train.distributed import World
 from lyco_core.train.items import Item
@@ -243,7 +243,8 @@ def test_every_item_comes_as_often_as_it_is_to_and_shapes_never_mix():
 )
 def test_items_that_cannot_be(items: list, message: str):
     with pytest.raises(TrainError, match=message):
-        require_items(items, buckets=False)
+        require_items(items)
+        require_one_shape(items)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
@@ -279,6 +280,7 @@ class Trap:
         ({"ema_decay": 0.0}, "ema_decay was set when it was saved"),
         ({"seed": 8, "batch_size": 1}, "batch_size, seed changed since it was saved"),
         ({"discrete_flow_shift": 2.0}, "noise changed since it was saved"),
+        ({"network_alpha": 2.0}, "network_alpha changed since it was saved"),
     ],
 )
 def test_another_training_s_state_is_refused(change: dict, message: str, tmp_path: Path):
@@ -361,6 +363,7 @@ def test_what_is_saved_is_the_average_with_its_story(tmp_path: Path):
     assert found.metadata["ss_steps"] == found.metadata["ss_max_train_steps"] == "8"
     assert found.metadata["ss_optimizer"] == "torch.optim.adamw.AdamW"
     assert found.metadata["ss_seed"] == "42"
+    assert found.metadata["ss_mixed_precision"] == "no"
 
 
 def test_interrupted(tmp_path: Path):

@@ -26,6 +26,7 @@ class Context(FunctionCtx):
     needs_input_grad: tuple[bool, ...]
     scale: float
     kept: tuple[int, ...]
+    by_ranks: bool
 
 
 class Trainable(nn.Module, ABC):

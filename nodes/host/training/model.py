@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import comfy.latent_formats
 import comfy.model_management
 import comfy.model_sampling
 import torch

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import folder_paths
 
 from ....lyco_core.errors import TrainError
+from ....lyco_core.train.batches import require_one_shape
 from ....lyco_core.train.checkpoints import files_of
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.options import TrainOptions
@@ -43,6 +44,8 @@ def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
     Raises:
         LycoError: see `run.train`.
     """
+    if not options.run.enable_bucket:
+        require_one_shape(data.items)
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
     done: Trained = train(model, data, options, os.path.dirname(path), Telling(node))
@@ -84,8 +87,7 @@ def data_of(
     if validation_latents or validation_positive:
         validation = items_of(validation_latents or (), validation_positive or (), "validation ")
     items = items_of(latents, positive, "")
-    described = [{"num_repeats": 1, "resolution": list(item.latent.shape[-2:][::-1])} for item in items[:1]]
-    return Data(items, next(entries_of(empty), None) if empty else None, validation, described)
+    return Data(items, next(entries_of(empty), None) if empty else None, validation)
 
 
 def items_of(latents: Sequence[dict], positive: Sequence[list], kind: str) -> list[Item]:

@@ -83,7 +83,7 @@ def train(
         LycoError: something is wrong with the options, the data or a file, before or while training.
         BaseException: whatever `tell` raises; what was trained so far is saved first.
     """
-    require_items([*data.items], buckets=options.run.enable_bucket)
+    require_items(data.items)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
     os.makedirs(folder, exist_ok=True)

@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.option import Choice, Number, Texts, Truth, Whole
 from ....lyco_core.train.options import TrainOptions, option_fields, train_options
-from ..files import adapter_names, adapter_path
+from ..files import adapter_names, adapter_path, stamp
 from ..schema import known, lines
 
 NONE = "none"
@@ -94,6 +94,12 @@ def options_of(values: dict[str, Any]) -> TrainOptions:
             value = "" if value == NONE else _path(name, value)
         settings[name] = value
     return train_options(settings)
+
+
+def fingerprint(values: dict[str, list]) -> list[tuple]:
+    """What changes when a file that the widgets name does."""
+    named = [(name, value) for name in FILES for value in values.get(name, ()) if value not in (NONE, None)]
+    return [stamp(_path(name, value)) for name, value in named]
 
 
 def _path(name: str, value: str) -> str:

@@ -35,7 +35,8 @@ async def comfy_entrypoint():
         @classmethod
         def execute(cls, width, count, captions, size):
             generator = torch.Generator().manual_seed(7)
-            latents = [{"samples": torch.randn((1, 16, 1, size, size), generator=generator)} for _ in range(count)]
+            sizes = [abs(size) + (4 if size < 0 and i == 0 else 0) for i in range(count)]  # below 0: the first differs
+            latents = [{"samples": torch.randn((1, 16, 1, s, s), generator=generator)} for s in sizes]
             texts = [[[torch.randn((1, 8, width), generator=generator), {}]] for _ in range(captions)]
             return io.NodeOutput(latents, texts)
 
