@@ -49,6 +49,11 @@ class AdapterSet:
         return dict(Counter(adapter.algorithm for adapter in self.adapters.values()))
 
     @property
+    def titles(self) -> dict[str, int]:
+        """The same for people: `LoKr with DoRA` -> how many."""
+        return dict(Counter(adapter.title for adapter in self.adapters.values()))
+
+    @property
     def ranks(self) -> list[int]:
         """The ranks that occur, ascending; a full-matrix LoKr has none."""
         return sorted({a.rank for a in self.adapters.values() if a.rank is not None})

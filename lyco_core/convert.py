@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import __version__
 from .adapter_set import AdapterSet
-from .adapters import ALGORITHMS, Adapter, LoKr, LoRA
+from .adapters import ALGORITHMS, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
 from .approximate import best_lora
 from .architectures import ARCHITECTURES, Architecture, identify
@@ -86,12 +86,12 @@ def convert_set(
         progress(len(modules), len(exact))
     form = FORMATS[options.to]
     # A file of LoRA alone is PEFT's own, and PEFT knows no alpha tensors.
-    peft = form.peft and all(isinstance(m.adapter, LoRA) for m in modules)
+    peft = form.peft and all(isinstance(_without_magnitude(m), LoRA) for m in modules)
     tensors: dict[str, Tensor] = {}
     for module in modules:
         prefix = form.prefix(module.module_path)
-        for field, tensor in _fields(found, module, options, alphas_in_metadata=peft).items():
-            tensors[f"{prefix}.{suffix_of(module.adapter.algorithm, field, peft=form.peft)}"] = tensor
+        for (algorithm, field), tensor in _fields(found, module, options, alphas_in_metadata=peft).items():
+            tensors[f"{prefix}.{suffix_of(algorithm, field, peft=form.peft)}"] = tensor
     metadata = _metadata(found, modules, options, name, peft=peft)
     return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
 
@@ -167,7 +167,13 @@ def _as_asked(module: Converted, options: Options) -> Converted:
     except AdapterError as error:
         raise AdapterError(f"{module.sources[0]}: {error}") from None
     if made is None:
-        raise PlacementError(f"{module.sources[0]}: a {exact.title} has no exact LoRA; give a --rank")
+        what = "its change depends on the weight" if exact.needs_base else "give a --rank"
+        raise PlacementError(f"{module.sources[0]}: a {exact.title} has no exact LoRA; {what}")
+    if isinstance(made, DoRA) and made.axis == 1 and FORMATS[options.to].peft:
+        raise PlacementError(
+            f"{module.sources[0]}: its DoRA magnitude is along the inputs, diffusers knows the outputs' only; "
+            "convert to another layout"
+        )
     made = made.to(dtype=options.dtype)
     if not options.approximate and options.dtype is None:
         return dataclasses.replace(module, adapter=made, how=how)
@@ -206,12 +212,19 @@ def _uniform(modules: list[Converted]) -> list[Converted]:
     return min(forms, key=lambda form: sum(t.nbytes for m in form for t in m.adapter.tensors.values()))
 
 
-def _fields(found: AdapterSet, module: Converted, options: Options, *, alphas_in_metadata: bool) -> dict[str, Tensor]:
-    """A module's tensors by field, its alpha among them unless it stands in the metadata."""
+def _without_magnitude(module: Converted) -> Adapter:
+    """The module's adapter; of a DoRA, what it sits on."""
+    return module.adapter.inner if isinstance(module.adapter, DoRA) else module.adapter
+
+
+def _fields(
+    found: AdapterSet, module: Converted, options: Options, *, alphas_in_metadata: bool
+) -> dict[tuple[str, str], Tensor]:
+    """A module's tensors by algorithm and field, its alpha among them unless it stands in the metadata."""
     adapter = module.adapter
-    fields = {name: tensor.contiguous() for name, tensor in adapter.tensors.items()}
+    fields = {name: tensor.contiguous() for name, tensor in adapter.stored.items()}
     alpha = None if alphas_in_metadata else _alpha(found, module, options)
-    return fields if alpha is None else fields | {ALPHA: alpha}
+    return fields if alpha is None else fields | {(adapter.algorithm, ALPHA): alpha}
 
 
 def _alpha(found: AdapterSet, module: Converted, options: Options) -> Tensor | None:
@@ -246,10 +259,10 @@ def _metadata(
     }
     kept["lyco_architecture"] = found.architecture or ""
     kept["lyco_conversion"] = json.dumps(record, sort_keys=True)
-    loras = {m.module_path: m.adapter for m in modules if isinstance(m.adapter, LoRA)}
+    loras = {m.module_path: a for m in modules if isinstance(a := _without_magnitude(m), LoRA)}
     if peft:
         kept["format"] = "pt"
         ranks = {path: adapter.rank for path, adapter in loras.items()}
         alphas = {path: float(a.rank) if a.alpha is None else a.alpha for path, a in loras.items()}
-        kept[ADAPTER_METADATA] = adapter_metadata(ranks, alphas)
+        kept[ADAPTER_METADATA] = adapter_metadata(ranks, alphas, use_dora=any(isinstance(m.adapter, DoRA) for m in modules))
     return kept

@@ -8,7 +8,6 @@ from collections import Counter
 from typing import Any
 
 from .adapter_set import AdapterSet
-from .adapters import ALGORITHMS
 from .architectures import ARCHITECTURES
 from .errors import PlacementError, about_file, one_line
 from .formats import FORMATS, split_key
@@ -115,6 +114,8 @@ def describe_match(placement: Placement) -> list[str]:
     total = len(placement.adapter_set.adapters)
     weights = len({p.key for p in placement.placed})
     lines = [f"{placement.modules} of {total} modules on {weights} weights"]
+    if by_name := {p.module_path for p in placement.placed if p.by_name}:
+        lines.append(f"{len(by_name)} of them by the model's own names: no table of ours has them")
     lines += [f"{name} {count}" for name, count in _by_block(placement).items()]
     if problem := placement.problem():
         lines.append(f"left out: {problem}")
@@ -153,7 +154,7 @@ def _by_block(placement: Placement) -> dict[str, int]:
 
 
 def _counts(found: AdapterSet) -> str:
-    return ", ".join(f"{count} {ALGORITHMS[name].title}" for name, count in found.algorithms.items())
+    return ", ".join(f"{count} {title}" for title, count in found.titles.items())
 
 
 def _numbers(values: list[int] | list[float]) -> str:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["LAYOUTS", "Layout"]
+__all__ = ["BIAS", "LAYOUTS", "Layout", "parameter_of"]
 
 Layout = Literal["musubi", "comfyui", "diffusers"]
 """Musubi Tuner's model code, ComfyUI's, Hugging Face diffusers'."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+BIAS = ".bias"
+"""Ends the path of a module's bias; the path of a module alone means its weight."""
+
+
+def parameter_of(path: str) -> tuple[str, str]:
+    """(module path, `.weight` or `.bias`) of what an adapter changes."""
+    return (path.removesuffix(BIAS), BIAS) if path.endswith(BIAS) else (path, ".weight")

@@ -13,7 +13,8 @@ from .adapter_set import AdapterSet
 from .architectures import ARCHITECTURES, identify
 from .errors import AdapterError, ArchitectureError, FormatError, about_file, shorten
 from .formats import FORMATS, parse, split_key
-from .formats.suffixes import ALPHA
+from .formats.peft import read_config
+from .formats.suffixes import NUMBERS
 from .io import SafetensorsFile
 from .layouts import Layout
 from .model_weights import describe_weights
@@ -61,10 +62,10 @@ def read_outline(path: str | os.PathLike[str]) -> AdapterSet:
     """As `outline_adapter_set`, before the architecture is told."""
     with about_file(path), SafetensorsFile(path) as file:
         tensors = {
-            key: file.tensor(key) if split_key(key)[1] == ALPHA and info.bytes <= 8 else file.outline(key)
+            key: file.tensor(key) if split_key(key)[1] in NUMBERS and info.bytes <= 8 else file.outline(key)
             for key, info in file.header.tensors.items()
         }
-        return parse(tensors, file.header.metadata)
+        return parse(tensors, file.header.metadata, read_config(path))
 
 
 def load_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
@@ -88,9 +89,9 @@ def read_adapter_set(
     with about_file(path), SafetensorsFile(path) as file:
         tensors = {key: file.tensor(key) for key in file.header.tensors}
         tensors = tensors if rename is None else rename(tensors)
-        adapter_set = parse(tensors, file.header.metadata)
+        adapter_set = parse(tensors, file.header.metadata, read_config(path))
         for key, tensor in tensors.items():
-            if key not in adapter_set.unrecognised and split_key(key)[1] != ALPHA:
+            if key not in adapter_set.unrecognised and split_key(key)[1] not in NUMBERS:
                 check_finite(key, tensor)
         return adapter_set
 

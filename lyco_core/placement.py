@@ -6,14 +6,17 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from .adapter_set import AdapterSet
-from .adapters import Adapter, fits
+from .adapters import ANY, Adapter, fits
 from .architectures import ARCHITECTURES, Target
 from .errors import PlacementError, shorten
-from .layouts import Layout
+from .layouts import Layout, parameter_of
 
 __all__ = ["KEY_PREFIXES", "Misfit", "Placed", "Placement", "place"]
 
 Shape = tuple[int, ...]
+
+_WHOLE = Target("", (0, 1, 1), (0, 1, 1))
+"""All rows of a module onto all rows of another."""
 
 KEY_PREFIXES: dict[Layout, str] = {"comfyui": "diffusion_model.", "musubi": "", "diffusers": ""}
 """What stands before a module path in the keys of a model's weights, where no model is given."""
@@ -32,6 +35,8 @@ class Placed:
     """start:stop in the weight; None for all of them."""
     source_rows: tuple[int, int] | None
     """start:stop in the adapter; None for all of them."""
+    by_name: bool = False
+    """Whether the model's own name for the module decided, as no table has it."""
 
     def part(self, adapter: Adapter) -> Adapter:
         """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
@@ -131,21 +136,35 @@ def place(
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
     known: dict[str, Shape] = {} if weights is None else dict(weights)
+    own_names = _own_names(known, prefix)
     placed: list[Placed] = []
     homeless: list[str] = []
     misfits: list[Misfit] = []
     for path, adapter in adapter_set.adapters.items():
-        targets = [(t, f"{prefix}{t.path}.weight") for t in _targets(adapter_set, path, layout)]
-        if not targets or (weights is not None and any(key not in weights for _, key in targets)):
+        module, parameter = parameter_of(path)
+        targets = [(t, f"{prefix}{t.path}{parameter}") for t in _targets(adapter_set, module, layout)]
+        by_name = not targets or (weights is not None and any(key not in weights for _, key in targets))
+        if by_name:
+            targets = [(_WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
+        if len(targets) != 1 and by_name:
             homeless.append(path)
             continue
-        found = [_put(path, adapter, target, key, known) for target, key in targets]
+        found = [_put(path, adapter, target, key, known, by_name=by_name) for target, key in targets]
         if bad := next((f for f in found if isinstance(f, Misfit)), None):
             misfits.append(bad)
         else:
             placed += (f for f in found if isinstance(f, Placed))
     where = f"the {layout} layout" if weights is None else "the model"
     return Placement(adapter_set, tuple(placed), tuple(homeless), tuple(misfits), where)
+
+
+def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:
+    """What a module, or its bias, is called in underscores -> the keys that may be meant."""
+    names: dict[str, list[str]] = {}
+    for key in weights:
+        if key.startswith(prefix):
+            names.setdefault(key.removeprefix(prefix).removesuffix(".weight").replace(".", "_"), []).append(key)
+    return names
 
 
 def _targets(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
@@ -158,9 +177,11 @@ def _targets(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]
     return architecture.locate(path, source, layout)
 
 
-def _put(path: str, adapter: Adapter, target: Target, key: str, known: dict[str, Shape]) -> Placed | Misfit:
+def _put(
+    path: str, adapter: Adapter, target: Target, key: str, known: dict[str, Shape], *, by_name: bool
+) -> Placed | Misfit:
     """Where the adapter's rows go; a weight that is not in `known` yet becomes as large as they say."""
-    height = adapter.shape[0]
+    height = adapter.shape[0] or _height_for(target, known.get(key))
     source = _band(target.source, height)
     band_height = height if source is None else source[1] - source[0]
     start, stop, total = target.rows
@@ -175,7 +196,15 @@ def _put(path: str, adapter: Adapter, target: Target, key: str, known: dict[str,
     expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
     if not fits((band_height, *adapter.shape[1:]), expected) or (rows is not None and shape[0] % total):
         return Misfit(path, key, expected, adapter.shape)
-    return Placed(path, key, shape, rows, source)
+    return Placed(path, key, shape, rows, source, by_name)
+
+
+def _height_for(target: Target, weight: Shape | None) -> int:
+    """How many rows an adapter has there that fits any number; 0 if the weight is not known."""
+    if weight is None:
+        return ANY
+    (first, last, of), (start, stop, total) = target.source, target.rows
+    return weight[0] * (stop - start) // total * of // (last - first)
 
 
 def _band(band: tuple[int, int, int], height: int) -> tuple[int, int] | None:

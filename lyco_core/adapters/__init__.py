@@ -1,11 +1,38 @@
 """The algebra: one algorithm a file, `base.py` holds the contract."""
 
-from .base import Adapter, fits
+from .base import ANY, Adapter, fits
+from .dora import DoRA
+from .full import Full
+from .glora import GLoRA
+from .ia3 import IA3
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
+from .oft import BOFT, OFT
+from .on_base import OnBase
+from .scaling import rescaled
 
-__all__ = ["ALGORITHMS", "Adapter", "LoHa", "LoKr", "LoRA", "fits"]
+__all__ = [
+    "ALGORITHMS",
+    "ANY",
+    "BOFT",
+    "IA3",
+    "LOW_RANK",
+    "OFT",
+    "Adapter",
+    "DoRA",
+    "Full",
+    "GLoRA",
+    "LoHa",
+    "LoKr",
+    "LoRA",
+    "OnBase",
+    "fits",
+    "rescaled",
+]
 
-ALGORITHMS: dict[str, type[Adapter]] = {cls.algorithm: cls for cls in (LoRA, LoHa, LoKr)}
-"""Every algorithm by its id."""
+LOW_RANK: dict[str, type[Adapter]] = {cls.algorithm: cls for cls in (LoRA, LoHa, LoKr)}
+"""By id, those that a low rank makes small: what is trained, and what DoRA sits on."""
+
+ALGORITHMS: dict[str, type[Adapter]] = LOW_RANK | {cls.algorithm: cls for cls in (GLoRA, OFT, BOFT, Full)}
+"""By id, every algorithm that is made from named tensors alone."""

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from .loha import LoHa
     from .lora import LoRA
 
-__all__ = ["BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "working"]
+__all__ = ["ANY", "BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "working"]
+
+ANY = 0
+"""Stands in a shape for a dimension that the adapter does not determine: IA3's inputs, say."""
 
 BAND_BYTES = 2**21
 """Bytes of float32 that one band of a weight may take: a core's L2 cache and a share of the next."""
@@ -43,6 +46,8 @@ class Adapter(ABC):
     title: ClassVar[str]
     """As the papers write it."""
     tensor_names: ClassVar[tuple[str, ...]]
+    needs_base: ClassVar[bool] = False
+    """Whether ΔW is computed from the weight itself: see `OnBase`."""
 
     alpha: float | None = dataclasses.field(default=None, kw_only=True)
     """The trainer's alpha, or None where the file has none (then the scale is 1)."""
@@ -58,7 +63,7 @@ class Adapter(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """(out, in) or (out, in, *kernel) of the weight that this changes."""
+        """(out, in) or (out, in, *kernel) of the weight that this changes; `ANY` where any number will do."""
 
     @property
     @abstractmethod
@@ -77,6 +82,11 @@ class Adapter(ABC):
         """The tensors that are there, by field name: what a format writes."""
         named = ((name, getattr(self, name)) for name in self.tensor_names)
         return {name: tensor for name, tensor in named if tensor is not None}
+
+    @property
+    def stored(self) -> dict[tuple[str, str], Tensor]:
+        """(algorithm id, field) -> tensor: all that a format writes but alpha."""
+        return {(self.algorithm, name): tensor for name, tensor in self.tensors.items()}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -186,6 +196,8 @@ def fits(adapter: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     The same rows and as many elements in each: kernels may be flattened into the columns. Or the
     same dimensions but for ones: (6, in) changes Wan's modulation of (1, 6, in).
     """
+    if ANY in adapter:
+        return len(weight) >= len(adapter) and all(a in (n, ANY) for a, n in zip(adapter, weight, strict=False))
     if math.prod(adapter) != math.prod(weight):
         return False
     return adapter[0] == weight[0] or [n for n in adapter if n != 1] == [n for n in weight if n != 1]

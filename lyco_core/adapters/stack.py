@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Adapter
+from .dora import DoRA
 from .factors import padded
 from .loha import LoHa
 from .lokr import LoKr
@@ -28,6 +29,8 @@ def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
     several kinds, become the smaller of the LoHa and the LoRA that they all have; None if they
     have none.
     """
+    if any(adapter.needs_base for _, adapter in parts):
+        return _stacked_dora(parts, height)
     if (lokr := stacked_lokr(parts, height)) is not None:
         return lokr
     if all(isinstance(adapter, LoRA) for _, adapter in parts):
@@ -40,6 +43,17 @@ def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
     if loha is not None and sum(t.nbytes for t in loha.tensors.values()) <= lora_bytes:
         return loha
     return stacked_lora(parts, height) or loha
+
+
+def _stacked_dora(parts: Sequence[Part], height: int) -> DoRA | None:
+    """Parts with a magnitude for each row, from the first row to the last."""
+    doras = [adapter for _, adapter in parts if isinstance(adapter, DoRA) and adapter.axis == 0]
+    if len(doras) < len(parts) or sum(dora.shape[0] for dora in doras) != height:
+        return None
+    inner = stacked([(start, dora.inner) for (start, _), dora in zip(parts, doras, strict=True)], height)
+    if inner is None:
+        return None
+    return DoRA.of(inner, torch.cat(_one_dtype([dora.magnitude for dora in doras])), on_output=True)
 
 
 def stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:

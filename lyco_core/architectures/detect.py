@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
 from ..adapter_set import AdapterSet
+from ..adapters import ANY
 from ..errors import ArchitectureError, shorten
 from ..formats import FORMATS
-from ..layouts import LAYOUTS, Layout
+from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .registry import ARCHITECTURES
 from .table import Architecture, template_of
 
@@ -127,11 +128,23 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture]) -> list
     readings: list[_Reading] = []
     for family in families:
         for layout in LAYOUTS:
-            resolved = ((name, family.resolve(name, layout, underscored=form.underscored)) for name in shapes)
+            resolved = ((name, _resolved(family, name, layout, form.underscored)) for name in shapes)
             paths = {name: path for name, path in resolved if path is not None}
-            fitting = sum(family.fits(path, layout, shapes[name]) for name, path in paths.items())
+            fitting = sum(_fits(family, path, layout, shapes[name]) for name, path in paths.items())
             readings.append(_Reading(family, layout, paths, fitting, len(shapes)))
     return readings
+
+
+def _resolved(family: Architecture, name: str, layout: Layout, underscored: bool) -> str | None:
+    """The path of the module, or of its bias."""
+    module, parameter = parameter_of(name)
+    path = family.resolve(module, layout, underscored=underscored)
+    return path + BIAS if path is not None and parameter == BIAS else path
+
+
+def _fits(family: Architecture, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
+    """Whether the family allows the shape; what an adapter leaves open, and biases, tell nothing."""
+    return path.endswith(BIAS) or ANY in shape or family.fits(path, layout, shape)
 
 
 def _best(readings: Iterable[_Reading]) -> list[_Reading]:
@@ -159,7 +172,8 @@ def _choose(best: list[_Reading], weights: Collection[str] | None, layout: Layou
 
 def _targets(reading: _Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
-    return {t.path for path in reading.paths.values() for t in locate(path, reading.layout, layout)}
+    modules = {parameter_of(path)[0] for path in reading.paths.values()}
+    return {t.path for path in modules for t in locate(path, reading.layout, layout)}
 
 
 def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:

@@ -1,26 +1,62 @@
-"""The alphas that diffusers keeps in a file's metadata: `lora_adapter_metadata`, PEFT's LoraConfig as JSON."""
+"""What PEFT and diffusers keep beside the tensors: a LoraConfig as JSON, in metadata or in adapter_config.json."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, cast
 
 from ..errors import FormatError
 
-__all__ = ["ADAPTER_METADATA", "adapter_metadata", "metadata_alpha"]
+__all__ = ["ADAPTER_METADATA", "CONFIG_FILE", "PeftConfig", "adapter_metadata", "config_in_metadata", "read_config"]
 
 ADAPTER_METADATA = "lora_adapter_metadata"
-_COMPONENT = "transformer."
+CONFIG_FILE = "adapter_config.json"
+_COMPONENTS = ("transformer.", "unet.")
+"""What diffusers puts before each of a component's settings."""
 
 
-def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> str:
+@dataclasses.dataclass(frozen=True)
+class PeftConfig:
+    """The ranks and alphas of a LoraConfig, LoHaConfig or LoKrConfig; patterns are by the end of a module's name."""
+
+    rank: float | None
+    alpha: float | None
+    rank_pattern: Mapping[str, float]
+    alpha_pattern: Mapping[str, float]
+    use_rslora: bool
+
+    def scale(self, module: str, rank: int | None) -> float | None:
+        """What PEFT multiplies a module's product with: alpha / r, for rsLoRA (arXiv:2312.03732) alpha / sqrt(r).
+
+        Args:
+            rank: of the module's tensors; None where they are full matrices, which PEFT scales all the same.
+        """
+        alpha = _of_module(self.alpha_pattern, module, self.alpha)
+        rank_asked = _of_module(self.rank_pattern, module, self.rank)
+        divisor = rank if rank is not None else rank_asked
+        if alpha is None or not divisor:
+            return None
+        return alpha / (math.sqrt(divisor) if self.use_rslora else divisor)
+
+
+def _of_module(pattern: Mapping[str, float], module: str, otherwise: float | None) -> float | None:
+    """The value for the longest end of the module's name; PEFT allows regular expressions, but writes names."""
+    plain = {text.removeprefix("^").removesuffix("$").replace("\\.", "."): value for text, value in pattern.items()}
+    ends = (module.split(".", n)[-1] for n in range(module.count(".") + 1))
+    return next((plain[end] for end in ends if end in plain), otherwise)
+
+
+def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float], *, use_dora: bool) -> str:
     """What `load_lora_weights` and `load_lora_adapter` of diffusers make their LoraConfig from.
 
     Args:
         ranks: module path -> rank.
         alphas: module path -> alpha.
+        use_dora: whether the modules have magnitudes.
     """
     config = {
         "r": next(iter(ranks.values())),
@@ -29,14 +65,14 @@ def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> s
         "alpha_pattern": dict(alphas),
         "target_modules": sorted(ranks),
         "lora_bias": False,
-        "use_dora": False,
+        "use_dora": use_dora,
         "use_rslora": False,
     }
-    return json.dumps({_COMPONENT + name: value for name, value in config.items()}, sort_keys=True)
+    return json.dumps({_COMPONENTS[0] + name: value for name, value in config.items()}, sort_keys=True)
 
 
-def metadata_alpha(metadata: Mapping[str, str], module: str, rank: int) -> float | None:
-    """The alpha of a LoRA module, for which alpha / rank is its scale; None if the metadata has none.
+def config_in_metadata(metadata: Mapping[str, str]) -> PeftConfig | None:
+    """The diffusion model's LoraConfig that diffusers saved in a file; None if there is none.
 
     Raises:
         FormatError: the metadata cannot be read.
@@ -46,14 +82,41 @@ def metadata_alpha(metadata: Mapping[str, str], module: str, rank: int) -> float
         return None
     try:
         config = cast(dict[str, Any], json.loads(text))
-        pattern = cast(dict[str, float], config.get(f"{_COMPONENT}alpha_pattern") or {})
-        suffixes = (module.split(".", n)[-1] for n in range(module.count(".") + 1))
-        alpha = next((pattern[s] for s in suffixes if s in pattern), config.get(f"{_COMPONENT}lora_alpha"))
-        if alpha is None:
-            return None
-        # rsLoRA (arXiv:2312.03732) scales by alpha / sqrt(rank).
-        return float(alpha) * (math.sqrt(rank) if config.get(f"{_COMPONENT}use_rslora") else 1.0)
+        component = next((c for c in _COMPONENTS if any(key.startswith(c) for key in config)), "")
+        return _config({k.removeprefix(component): v for k, v in config.items() if k.startswith(component)})
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise FormatError(
             f"its metadata {ADAPTER_METADATA} is not a LoraConfig in JSON, as diffusers writes it"
         ) from None
+
+
+def read_config(path: str | os.PathLike[str]) -> PeftConfig | None:
+    """The `adapter_config.json` beside an adapter file; None if there is none.
+
+    Raises:
+        FormatError: it is there and cannot be read.
+    """
+    beside = os.path.join(os.path.dirname(os.fspath(path)), CONFIG_FILE)
+    if not os.path.isfile(beside):
+        return None
+    try:
+        with open(beside, encoding="utf-8") as file:
+            return _config(cast(dict[str, Any], json.load(file)))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        raise FormatError(f"{CONFIG_FILE} beside it is not PEFT's configuration in JSON; remove or repair it") from None
+
+
+def _config(config: Mapping[str, Any]) -> PeftConfig:
+    alpha = config.get("lora_alpha", config.get("alpha"))
+    rank = config.get("r")
+    return PeftConfig(
+        None if rank is None else float(rank),
+        None if alpha is None else float(alpha),
+        _numbers(config.get("rank_pattern")),
+        _numbers(config.get("alpha_pattern")),
+        bool(config.get("use_rslora")),
+    )
+
+
+def _numbers(pattern: object) -> dict[str, float]:
+    return {key: float(value) for key, value in cast(dict[str, Any], pattern or {}).items()}

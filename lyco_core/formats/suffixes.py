@@ -2,75 +2,91 @@
 
 from __future__ import annotations
 
-__all__ = ["ALPHA", "OTHER_SUFFIXES", "TENSOR_SUFFIXES", "split_key", "suffix_of"]
+__all__ = [
+    "ALPHA",
+    "BIAS_SUFFIXES",
+    "NUMBERS",
+    "ON_INPUT",
+    "OTHER_SUFFIXES",
+    "TENSOR_SUFFIXES",
+    "split_key",
+    "suffix_of",
+]
 
 ALPHA = "alpha"
+ON_INPUT = "on_input"
+"""LyCORIS's IA3: 1 if the factors are along the inputs."""
+
+NUMBERS = frozenset({ALPHA, ON_INPUT})
+"""Suffixes of single numbers that are read even where only shapes are asked for."""
+
+_LORA = {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"}
+_LORA_PEFT = {"up": "lora_B.weight", "down": "lora_A.weight"}
+_LORA_OTHERS = {
+    "up": ("lora_B.default.weight", "lora_B", "lora.up.weight", "lora_linear_layer.up.weight", "_lora.up.weight"),
+    "down": (
+        "lora_A.default.weight",
+        "lora_A",
+        "lora.down.weight",
+        "lora_linear_layer.down.weight",
+        "_lora.down.weight",
+    ),
+}
 
 TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
-    "lora_up.weight": ("lora", "up"),
-    "lora_down.weight": ("lora", "down"),
-    "lora_mid.weight": ("lora", "mid"),
-    "lora_B.weight": ("lora", "up"),
-    "lora_A.weight": ("lora", "down"),
-    "hada_w1_a": ("loha", "w1_a"),
-    "hada_w1_b": ("loha", "w1_b"),
-    "hada_w2_a": ("loha", "w2_a"),
-    "hada_w2_b": ("loha", "w2_b"),
-    "hada_t1": ("loha", "t1"),
-    "hada_t2": ("loha", "t2"),
-    "lokr_w1": ("lokr", "w1"),
-    "lokr_w1_a": ("lokr", "w1_a"),
-    "lokr_w1_b": ("lokr", "w1_b"),
-    "lokr_w2": ("lokr", "w2"),
-    "lokr_w2_a": ("lokr", "w2_a"),
-    "lokr_w2_b": ("lokr", "w2_b"),
-    "lokr_t2": ("lokr", "t2"),
+    **{suffix: ("lora", field) for spelled in (_LORA, _LORA_PEFT) for field, suffix in spelled.items()},
+    **{suffix: ("lora", field) for field, suffixes in _LORA_OTHERS.items() for suffix in suffixes},
+    **{f"hada_{field}": ("loha", field) for field in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    **{f"lokr_{field}": ("lokr", field) for field in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    **{f"{field}.weight": ("glora", field) for field in ("a1", "a2", "b1", "b2", "bm")},
+    "oft_blocks": ("oft", "blocks"),
+    "rescale": ("oft", "rescale"),
+    "diff": ("full", "diff"),
+    "w_norm": ("full", "diff"),
+    "dora_scale": ("dora", "magnitude"),
+    "lora_magnitude_vector": ("dora", "magnitude"),
+    "lora_magnitude_vector.weight": ("dora", "magnitude"),
+    "lora_magnitude_vector.default.weight": ("dora", "magnitude"),
+    "magnitude": ("dora", "magnitude"),
+    "ia3_l": ("ia3", "factor"),
 }
 """Suffix -> (algorithm id, field of the adapter class)."""
 
+BIAS_SUFFIXES = frozenset({"diff_b", "b_norm", "lora_B.bias", "lora_B.default.bias"})
+"""Suffixes of what changes the module's bias; PEFT's lora_B.bias is scaled as its LoRA is."""
 
-_SPELLED = {
-    peft: {
-        name: suffix
-        for suffix, name in TENSOR_SUFFIXES.items()
-        if name[0] != "lora" or name[1] == "mid" or suffix.startswith(("lora_A", "lora_B")) == peft
-    }
-    for peft in (False, True)
+OTHER_SUFFIXES = frozenset({"set_weight", "reshape_weight", "oft_R", "oft_R.weight"})
+"""Suffixes of algorithms that are known but not read here: a module with one is not what it seems without."""
+
+_CHOSEN = {
+    **{("lora", field): suffix for field, suffix in _LORA.items()},
+    ("full", "diff"): "diff",
+    ("dora", "magnitude"): "dora_scale",
+    ("boft", "blocks"): "oft_blocks",
+    ("boft", "rescale"): "rescale",
+    ("ia3", "weight"): "weight",
+    ("ia3", ON_INPUT): ON_INPUT,
 }
+_WRITTEN = {name: suffix for suffix, name in TENSOR_SUFFIXES.items()} | _CHOSEN
+_WRITTEN_PEFT = _WRITTEN | {("lora", field): suffix for field, suffix in _LORA_PEFT.items()}
+_WRITTEN_PEFT[("dora", "magnitude")] = "lora_magnitude_vector"
+
+_KNOWN = frozenset({*TENSOR_SUFFIXES, *BIAS_SUFFIXES, *OTHER_SUFFIXES, *NUMBERS})
+_JOINED = tuple(suffix for suffix in TENSOR_SUFFIXES if suffix.startswith("_"))
 
 
 def suffix_of(algorithm: str, field: str, *, peft: bool) -> str:
-    """The suffix that writes an adapter's field; `peft`: lora_A and lora_B instead of down and up."""
-    return ALPHA if field == ALPHA else _SPELLED[peft][algorithm, field]
-
-
-OTHER_SUFFIXES = frozenset(
-    {
-        "dora_scale",
-        "lora_magnitude_vector.weight",
-        "lora_magnitude_vector",
-        "magnitude",
-        "lora_B.bias",
-        "diff",
-        "diff_b",
-        "set_weight",
-        "reshape_weight",
-        "w_norm",
-        "b_norm",
-        "oft_blocks",
-        "oft_diag",
-        "rescale",
-        "on_input",
-        *(f"{x}{n}.weight" for x in "ab" for n in (1, 2)),
-    }
-)
-"""Suffixes of algorithms that are known but not read here: a module with one is not what it seems without."""
+    """The suffix that writes an adapter's field; `peft`: as PEFT spells LoRA and DoRA."""
+    return ALPHA if field == ALPHA else (_WRITTEN_PEFT if peft else _WRITTEN)[algorithm, field]
 
 
 def split_key(key: str) -> tuple[str, str]:
     """(what the module is called, suffix): the longest suffix that the tables know, else the last part."""
-    prefix, _, last = key.rpartition(".")
-    before, _, two = prefix.rpartition(".")
-    if f"{two}.{last}" in TENSOR_SUFFIXES or f"{two}.{last}" in OTHER_SUFFIXES:
-        return before, f"{two}.{last}"
-    return prefix, last
+    for joined in _JOINED:  # old diffusers: to_q_lora.down.weight
+        if key.endswith(joined) and not key.endswith("." + joined):
+            return key.removesuffix(joined), joined
+    parts = key.split(".")
+    for size in (3, 2):
+        if (suffix := ".".join(parts[-size:])) in _KNOWN and len(parts) > size:
+            return ".".join(parts[:-size]), suffix
+    return key.rpartition(".")[0], parts[-1]

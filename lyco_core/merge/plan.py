@@ -84,7 +84,7 @@ class Plan:
                 adapter: Adapter = placed.part(addition.adapter_set.adapters[placed.module_path])
                 adapter = adapter.to(self.options.device, torch.promote_types(adapter.dtype, torch.float32))
                 start, stop = placed.rows or (0, rows)
-                yield Piece(adapter, start, stop, strength, placed.module_path)
+                yield Piece(adapter, start, stop, strength, placed.module_path, placed.shape[1:])
 
 
 def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: MergeOptions) -> Plan:

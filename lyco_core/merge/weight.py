@@ -31,14 +31,21 @@ class Piece:
     stop: int
     strength: float
     module_path: str
+    row_shape: tuple[int, ...]
+    """Of the weight: (in,) or (in, *kernel)."""
 
     @property
     def unsplit(self) -> bool:
-        """Whether the adapter sees other rows than the weight has: (6, in) on Wan's modulation, (1, 6, in)."""
-        return self.adapter.shape[0] != self.stop - self.start
+        """Whether the weight must be there whole: the adapter is computed from it, or sees other rows
+        than it has, (6, in) on Wan's modulation of (1, 6, in)."""
+        return self.adapter.needs_base or self.adapter.shape[0] != self.stop - self.start
 
     def add_to_(self, band: Tensor, first: int) -> None:
         """Add what falls into `band`, rows of the weight from `first` on."""
+        if self.adapter.needs_base:
+            rows = band[self.start : self.stop]
+            self.adapter.add_to_(rows.view(rows.shape[0], *self.row_shape), self.strength)
+            return
         if self.unsplit:
             self.adapter.add_to_(band.view(self.adapter.flat_shape), self.strength)
             return

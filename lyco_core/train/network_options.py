@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from ..adapters import ALGORITHMS
+from ..adapters import LOW_RANK
 from ..errors import TrainError
 from .option import Choice, Number, Options, Texts, Truth, Whole, option
 
@@ -24,7 +24,7 @@ class NetworkOptions(Options):
     Raises `TrainError` for one that is out of range.
     """
 
-    algorithm: str = option("loha", Choice(tuple(ALGORITHMS)), "What is trained.", rare=False)
+    algorithm: str = option("loha", Choice(tuple(LOW_RANK)), "What is trained.", rare=False)
     network_dim: int = option(4, Whole(1), "The rank.", rare=False)
     network_alpha: float = option(
         1.0,
@@ -82,7 +82,7 @@ class NetworkOptions(Options):
         if self.loraplus_lr_ratio and self.algorithm != "lora":
             raise TrainError(
                 f"loraplus_lr_ratio is {self.loraplus_lr_ratio:g}: LoRA+ speeds up the up matrix of a LoRA, and a "
-                f"{ALGORITHMS[self.algorithm].title} has none; leave it out, or train a LoRA"
+                f"{LOW_RANK[self.algorithm].title} has none; leave it out, or train a LoRA"
             )
 
     @property
@@ -108,8 +108,8 @@ def algorithm_of(network_module: object) -> str:
     """
     name = str(network_module).removeprefix("networks.")
     algorithm = "lora" if name.startswith("lora_") else name
-    if algorithm not in ALGORITHMS:
-        known = ", ".join(f"networks.{a}" for a in ALGORITHMS)
+    if algorithm not in LOW_RANK:
+        known = ", ".join(f"networks.{a}" for a in LOW_RANK)
         raise TrainError(f"network_module is {network_module!r}, expected one of {known}")
     return algorithm
 

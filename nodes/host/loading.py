@@ -6,7 +6,6 @@ import dataclasses
 import logging
 
 from ...lyco_core.adapter_set import AdapterSet
-from ...lyco_core.adapters import ALGORITHMS
 from ...lyco_core.architectures import ARCHITECTURES, identify
 from ...lyco_core.errors import PlacementError, about_file
 from ...lyco_core.inspect import describe_match, inspect_file
@@ -130,7 +129,7 @@ class Match:
         """The file, its family, its algorithms."""
         found = self.placement.adapter_set
         family = ARCHITECTURES.get(found.architecture or "")
-        kinds = ", ".join(f"{count} {ALGORITHMS[algorithm].title}" for algorithm, count in found.algorithms.items())
+        kinds = ", ".join(f"{count} {title}" for title, count in found.titles.items())
         return ", ".join(
             filter(None, [f"{self.name}: {family.title}" if family else self.name, kinds, f"strength {strength:g}"])
         )

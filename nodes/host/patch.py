@@ -17,8 +17,8 @@ __all__ = ["LycoPatch"]
 class Recipe:
     """An adapter less its tensors, which the patcher moves and rebuilds by itself."""
 
-    cls: type[Adapter]
-    alpha: float | None
+    outline: Adapter
+    """With tensors on the meta device."""
     names: tuple[str, ...]
 
 
@@ -39,13 +39,12 @@ class LycoPatch(WeightAdapterBase):
     def of(cls, adapter: Adapter, prefix: str) -> LycoPatch:
         """The patch for an adapter whose keys in its file begin with `prefix`."""
         tensors = adapter.tensors
-        return cls({prefix}, (Recipe(type(adapter), adapter.alpha, tuple(tensors)), *tensors.values()))
+        return cls({prefix}, (Recipe(adapter.to("meta"), tuple(tensors)), *tensors.values()))
 
     @property
     def adapter(self) -> Adapter:
         recipe, *tensors = self.weights
-        missing = dict.fromkeys(recipe.cls.tensor_names)
-        return recipe.cls(**missing | dict(zip(recipe.names, tensors, strict=True)), alpha=recipe.alpha)
+        return recipe.outline.with_tensors(dict(zip(recipe.names, tensors, strict=True)))
 
     def calculate_weight(
         self,
@@ -62,11 +61,18 @@ class LycoPatch(WeightAdapterBase):
         try:
             if leaves_unchanged(function, weight):
                 return self.adapter.add_to_(weight, strength)
-            delta = self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
+            delta = self._delta(weight)
             weight += function(delta * strength).to(weight.dtype)
             return weight
         except AdapterError as error:
             raise AdapterError(f"{key} ({', '.join(self.loaded_keys)}): {error}") from None
+
+    def _delta(self, weight: torch.Tensor) -> torch.Tensor:
+        """ΔW in float32, of the weight's shape."""
+        if not self.adapter.needs_base:
+            return self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
+        base = weight.to(torch.float32)
+        return self.adapter.add_to_(base.clone()) - base
 
 
 def leaves_unchanged(function, weight: torch.Tensor) -> bool:

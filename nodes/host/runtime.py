@@ -41,8 +41,7 @@ class Part:
 
     def moved(self, x: Tensor) -> Part:
         """Its factors on x's device, in x's dtype."""
-        tensors = {name: tensor.to(x.device, x.dtype) for name, tensor in self.adapter.tensors.items()}
-        return dataclasses.replace(self, adapter=dataclasses.replace(self.adapter, **tensors))
+        return dataclasses.replace(self, adapter=self.adapter.to(x.device, x.dtype))
 
 
 class Hook:
@@ -111,11 +110,16 @@ def add_injection(patched, groups: Mapping[float, Mapping], strength: float) -> 
 def _require_linear(model, key: str, patch: object) -> None:
     if not _is_linear(model, key):
         raise PlacementError(f"{key}: only linear modules take an adapter while sampling; patch the weights instead")
-    if not isinstance(patch, LycoPatch):
+    if not acts_beside(patch):
         raise PlacementError(
             f"{key}: what the file has for it is computed from the weight itself (DoRA, OFT and the like), which "
             "cannot be done while sampling; patch the weights instead"
         )
+
+
+def acts_beside(patch: object) -> bool:
+    """Whether what a patch adds is a function of the module's input alone."""
+    return isinstance(patch, LycoPatch) and not patch.adapter.needs_base
 
 
 def _is_linear(model, key: str) -> bool:
@@ -128,7 +132,7 @@ def wants_runtime(mode: str, model, groups: Mapping[float, Mapping]) -> bool:
     if mode != MODES[0]:
         return mode == MODES[2]
     found = [(_key(target), patch) for patches in groups.values() for target, patch in patches.items()]
-    possible = all(isinstance(patch, LycoPatch) and _is_linear(model, key) for key, patch in found)
+    possible = all(acts_beside(patch) and _is_linear(model, key) for key, patch in found)
     return possible and any(is_quantized(model, key) for key, _ in found)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
+from lyco_core.adapters import Adapter, Full, LoHa, LoKr, LoRA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,10 @@ def dense_loha(a: LoHa) -> Tensor:
 
     delta = half(a.w1_a, a.w1_b, a.t1) * half(a.w2_a, a.w2_b, a.t2)
     return delta * (1 if a.alpha is None else a.alpha / a.w1_b.shape[0])
+
+
+def dense_full(a: Full) -> Tensor:
+    return a.diff.double()
 
 
 def dense_lokr(a: LoKr) -> Tensor:
@@ -118,4 +122,6 @@ CASES = [
         (8, 135),
     ),
     Case("lokr-tucker", _tucker_lokr, dense_lokr, (10, 12, 3, 3)),
+    Case("full", lambda: Full(normal(12, 20)), dense_full, (12, 20)),
+    Case("full-conv3", lambda: Full(normal(8, 5, 3, 3)), dense_full, (8, 5, 3, 3)),
 ]

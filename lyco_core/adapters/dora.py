@@ -1,0 +1,114 @@
+"""DoRA, weight-decomposed adaptation (arXiv:2402.09353), on a LoRA, LoHa or LoKr:
+W' = magnitude * (W + ΔW) / ‖W + ΔW‖, norms and magnitude along one axis."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+from .base import Adapter
+from .on_base import OnBase, along
+
+__all__ = ["DoRA"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DoRA(OnBase):
+    """An adapter and the norms that the changed weight is to have.
+
+    axis 0: a magnitude for each of the rows, (out, 1, …): LyCORIS since 3.2, PEFT, ai-toolkit.
+    axis 1: for each input channel, (1, in, 1, …): LyCORIS before, and OneTrainer.
+    """
+
+    inner: Adapter
+    magnitude: Tensor
+    axis: int
+
+    def check(self) -> None:
+        size = self.shape[self.axis]
+        if self.magnitude.numel() != size:
+            raise AdapterError(
+                f"its DoRA magnitude has shape {list(self.magnitude.shape)}, expected {size} numbers for a weight of "
+                f"{list(self.shape)}; the file is damaged"
+            )
+
+    @classmethod
+    def of(cls, inner: Adapter, magnitude: Tensor, *, on_output: bool | None = None) -> DoRA:
+        """With the axis told by the magnitude's shape, unless `on_output` says it.
+
+        Raises:
+            AdapterError: the magnitude is neither one number a row nor one an input channel.
+        """
+        out, width = inner.shape[:2]
+        shape = tuple(magnitude.shape)
+        if on_output is None:
+            on_output = shape[0] == out and magnitude.numel() == out
+            if not on_output and not (magnitude.numel() == width and shape[:2] == (1, width)):
+                raise AdapterError(
+                    f"its DoRA magnitude has shape {list(shape)}, expected [{out}, 1] or [1, {width}] for a weight of "
+                    f"{list(inner.shape)}; the file is damaged"
+                )
+        axis = 0 if on_output else 1
+        plain = [1] * len(inner.shape)
+        plain[axis] = -1
+        return cls(inner, magnitude.reshape(plain), axis, alpha=inner.alpha)
+
+    @property
+    def algorithm(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """`lokr+dora`, say."""
+        return f"{self.inner.algorithm}+dora"
+
+    @property
+    def title(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """`LoKr with DoRA`, say."""
+        return f"{self.inner.title} with DoRA"
+
+    tensor_names: ClassVar[tuple[str, ...]] = ("magnitude",)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.inner.shape
+
+    @property
+    def rank(self) -> int | None:
+        return self.inner.rank
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {**self.inner.tensors, "magnitude": self.magnitude}
+
+    @property
+    def stored(self) -> dict[tuple[str, str], Tensor]:
+        return {**self.inner.stored, ("dora", "magnitude"): self.magnitude}
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> DoRA:
+        mine = dict(tensors)
+        magnitude = mine.pop("magnitude", self.magnitude)
+        return dataclasses.replace(self, inner=self.inner.with_tensors(mine), magnitude=magnitude)
+
+    def change(self, base: Tensor) -> Tensor:
+        """(g - 1) W + g ΔW with g = magnitude / ‖W + ΔW‖: no difference of two nearly equal weights."""
+        delta = self.inner.add_to_(torch.zeros_like(base))
+        others = tuple(d for d in range(base.dim()) if d != self.axis)
+        # eps as in LyCORIS: a row of zeros stays one.
+        norm = (base + delta).square().sum(dim=others).sqrt_() + torch.finfo(base.dtype).eps
+        gain = along(self.magnitude.to(base).flatten() / norm, self.axis, base)
+        return delta.mul_(gain).add_(base * (gain - 1))
+
+    def rows(self, start: int, stop: int) -> DoRA | None:
+        """None on the input axis, whose norms are sums over all rows."""
+        if (start, stop) == (0, self.shape[0]):
+            return self
+        piece = self.inner.rows(start, stop) or _rows_of_lora(self.inner, start, stop)
+        if self.axis == 1 or piece is None:
+            return None
+        return dataclasses.replace(self, inner=piece, magnitude=self.magnitude[start:stop])
+
+
+def _rows_of_lora(adapter: Adapter, start: int, stop: int) -> Adapter | None:
+    lora = adapter.to_lora()
+    return None if lora is None else lora.rows(start, stop)

@@ -1,0 +1,70 @@
+"""A difference saved as it is: of a weight, a norm's weight, or a bias (LyCORIS "full" and "norm", ComfyUI's diff)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+from .base import Adapter, band_size, working
+from .lora import LoRA
+
+if TYPE_CHECKING:
+    from .loha import LoHa
+
+__all__ = ["Full"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Full(Adapter):
+    """diff: of the weight's own shape, (n,) for a norm or a bias. No rule scales it, an alpha means nothing."""
+
+    algorithm: ClassVar[str] = "full"
+    title: ClassVar[str] = "difference"
+    tensor_names: ClassVar[tuple[str, ...]] = ("diff",)
+
+    diff: Tensor
+
+    def check(self) -> None:
+        if self.diff.dim() == 0 or self.diff.numel() == 0:
+            raise AdapterError(f"a difference of shape {list(self.diff.shape)}, expected at least one number a row")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.diff.shape)
+
+    @property
+    def rank(self) -> None:
+        return None
+
+    def _add_to_(self, flat: Tensor, factor: float) -> None:
+        diff = self.diff.reshape(flat.shape)
+        step = band_size(flat.shape[1])
+        for start in range(0, flat.shape[0], step):
+            with working(flat[start : start + step]) as band:
+                band.add_(diff[start : start + step].to(band), alpha=factor)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x @ self.diff.to(x).flatten(1).t()
+
+    def rows(self, start: int, stop: int) -> Full:
+        return dataclasses.replace(self, diff=self.diff[start:stop])
+
+    def to_lora(self) -> LoRA | None:
+        """The difference times the identity, of full rank; None for a norm or a bias."""
+        if self.diff.dim() < 2:
+            return None
+        flat = self.diff.to(torch.float32).flatten(1)
+        eye = torch.eye(min(flat.shape), dtype=flat.dtype, device=flat.device)
+        up, down = (flat, eye) if flat.shape[1] <= flat.shape[0] else (eye, flat)
+        return LoRA(up, down.reshape(-1, *self.shape[1:]))
+
+    @property
+    def lora_rank(self) -> int:
+        return min(self.flat_shape)
+
+    def to_loha(self) -> LoHa | None:
+        return None

@@ -1,0 +1,24 @@
+"""An adapter under another scale than its alpha's: what PEFT's configuration says, or a person."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from .base import Adapter
+from .lokr import LoKr
+
+__all__ = ["rescaled"]
+
+
+def rescaled(adapter: Adapter, scale: float) -> Adapter:
+    """The same factors under `scale`.
+
+    A LoKr whose factors are both full knows no scale: it goes into w1, in float32.
+    """
+    if adapter.rank is not None:
+        return dataclasses.replace(adapter, alpha=scale * adapter.rank)
+    if isinstance(adapter, LoKr) and adapter.w1 is not None:
+        return dataclasses.replace(adapter, w1=adapter.w1.to(torch.float32) * scale)
+    return adapter
