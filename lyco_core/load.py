@@ -116,7 +116,7 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
     if not adapter_set.adapters:
         keys = list(adapter_set.unrecognised_keys)
         what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
-        raise FormatError(f"holds no LoRA, LoHa or LoKr; found {what}; expected one of: {known}")
+        raise FormatError(f"holds no adapter; found {what}; expected one of: {known}")
     if adapter_set.format not in FORMATS:
         prefixes = shorten(list(adapter_set.prefixes.values()))
         raise FormatError(f"its modules are spelled in an unknown way ({prefixes}); expected one of: {known}")

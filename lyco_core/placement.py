@@ -99,7 +99,7 @@ class Placement:
             )
         if self.adapter_set.unrecognised_keys:
             keys = list(self.adapter_set.unrecognised_keys)
-            parts.append(f"{len(keys)} keys belong to no LoRA, LoHa or LoKr ({shorten(keys)})")
+            parts.append(f"{len(keys)} keys belong to no adapter that is known here ({shorten(keys)})")
         return "; ".join(parts)
 
     def without(self, paths: Collection[str]) -> Placement:

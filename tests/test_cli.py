@@ -105,17 +105,17 @@ BAD_ADAPTERS = {
     "two of one module": (part() | lokr("diffusion_model.blocks_0_ffn_0", 8, 8, random), "is there twice"),
     "zero alpha": (part(alpha=torch.tensor(0.0)), "lora_unet_blocks_0_self_attn_q: alpha is 0"),
     "unknown format": (
-        {"some.thing.lora_up.weight": torch.ones(4, 2), "some.thing.lora_down.weight": torch.ones(2, 4)},
-        "spelled in an unknown way (some.thing)",
+        {"something.lora_up.weight": torch.ones(4, 2), "something.lora_down.weight": torch.ones(2, 4)},
+        "spelled in an unknown way (something)",
     ),
-    "no adapter": ({"foo": torch.ones(2)}, "holds no LoRA, LoHa or LoKr; found keys like foo"),
-    "nothing": ({}, "holds no LoRA, LoHa or LoKr; found no tensors"),
+    "no adapter": ({"foo": torch.ones(2)}, "holds no adapter; found keys like foo"),
+    "nothing": ({}, "holds no adapter; found no tensors"),
     "unknown family": (lokr("lora_unet_nowhere_0", 8, 8, random), "of no known architecture (lora_unet_nowhere_0)"),
     "kandinsky": (
         lokr("lora_unet_visual_transformer_blocks_0_self_attention_to_query", 8, 8, random),
         "Kandinsky 5: not supported with LoHa/LoKr",
     ),
-    "stray key": (part() | {"lora_unet_blocks_0_ffn_0.dora_scale": torch.ones(128, 1)}, "keys belong to no LoRA"),
+    "stray key": (part() | {"lora_unet_blocks_0_ffn_0.set_weight": torch.ones(128, 1)}, "keys belong to no adapter"),
     "module of no family": (
         part() | lokr("lora_unet_blocks_0_nothing", 8, 8, random),
         "1 of 3 modules are not in the comfyui layout (lora_unet_blocks_0_nothing)",

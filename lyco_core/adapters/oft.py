@@ -53,7 +53,7 @@ class _Rotation(OnBase):
         skew = skew - skew.transpose(-1, -2)
         if self.alpha is not None and self.alpha > 0:
             limit, norm = self.alpha * self.shape[0], float(skew.square().sum().sqrt())
-            skew = skew * min(1.0, limit / (norm + 1e-8))
+            skew = skew * (limit / norm) if norm > limit else skew
         eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         return cast(Tensor, torch.linalg.solve(eye - skew, 2 * skew, left=False))
 

@@ -11,7 +11,7 @@ from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, res
 from ..errors import AdapterError
 from ..layouts import BIAS
 from .peft import PeftConfig
-from .suffixes import ALPHA, BIAS_SUFFIXES, ON_INPUT, TENSOR_SUFFIXES
+from .suffixes import ALPHA, BIAS_SUFFIXES, NUMBERS, ON_INPUT, TENSOR_SUFFIXES
 
 __all__ = ["build", "is_adapter"]
 
@@ -37,13 +37,13 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
     Raises:
         AdapterError: they do not make an adapter.
     """
+    for suffix, tensor in tensors.items():
+        if suffix not in NUMBERS and not tensor.is_floating_point():
+            raise AdapterError(
+                f"{prefix}.{suffix}: its dtype is {str(tensor.dtype).removeprefix('torch.')}, expected floating "
+                "point; a quantized adapter must be dequantized first"
+            )
     try:
-        for suffix, tensor in tensors.items():
-            if suffix not in (ALPHA, ON_INPUT) and not tensor.is_floating_point():
-                raise AdapterError(
-                    f"{suffix}: its dtype is {str(tensor.dtype).removeprefix('torch.')}, expected floating "
-                    "point; a quantized adapter must be dequantized first"
-                )
         alpha = _number(ALPHA, tensors.get(ALPHA))
         if tensors.keys() - {ALPHA} == _IA3:
             return {"": IA3(tensors["weight"], bool(_number(ON_INPUT, tensors[ON_INPUT])))}

@@ -7,7 +7,7 @@ import torch
 from lyco_testing.tables import dotted_file, loha, lokr, lora, musubi_file
 from lyco_testing.zoo import CASES, Case
 
-from lyco_core.adapters import LoKr
+from lyco_core.adapters import DoRA, LoKr
 from lyco_core.errors import AdapterError, FormatError
 from lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 
@@ -42,7 +42,8 @@ def test_formats_are_told_apart():
     assert parse(musubi_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "musubi"
     assert parse(dotted_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "comfyui"
     assert parse(lora("transformer.blocks.0", 8, 8), {}).format == "diffusers"
-    assert parse(lora("model.blocks.0", 8, 8), {}).format == "unknown"
+    assert parse(lora("blocks.0.ffn", 8, 8), {}).format == "bare"
+    assert parse(lora("model", 8, 8), {}).format == "unknown"
 
 
 def test_peft_names_of_lora():
@@ -62,7 +63,7 @@ def test_text_encoder_modules_keep_their_whole_name():
 
 def test_a_module_with_an_unknown_tensor_is_left_out_whole():
     tensors = lokr("lora_unet_a", 8, 8) | lokr("lora_unet_b", 8, 8)
-    tensors["lora_unet_a.dora_scale"] = torch.ones(8, 1)
+    tensors["lora_unet_a.set_weight"] = torch.ones(8, 1)
     found = parse(tensors, {})
     assert list(found.adapters) == ["b"]
     assert set(found.unrecognised_keys) == {k for k in tensors if k.startswith("lora_unet_a.")}
@@ -120,7 +121,9 @@ def test_one_module_under_two_names():
 
 def test_pefts_dora_is_no_plain_lora():
     tensors = lora("diffusion_model.a", 8, 8) | {"diffusion_model.a.lora_magnitude_vector.weight": torch.ones(8)}
-    assert parse(tensors, {}).adapters == {}
+    found = parse(tensors, {}).adapters["a"]
+    assert isinstance(found, DoRA)
+    assert found.axis == 0
 
 
 def test_alphas_in_diffusers_metadata():

@@ -63,7 +63,7 @@ def test_strengths_one_after_another_leave_nothing_behind(files: Server):
 
 REFUSALS = {
     "half.safetensors": "half.safetensors: 10 of 20 modules are not in the model (lora_unet_blocks_9_",
-    "nonsense.safetensors": "nonsense.safetensors: 1 keys belong to no LoRA, LoHa or LoKr (nonsense)",
+    "nonsense.safetensors": "nonsense.safetensors: 1 keys belong to no adapter that is known here (nonsense)",
     "flux.safetensors": "flux.safetensors: is an adapter for FLUX.1, the model is Wan 2.1/2.2",
     "narrow.safetensors": "blocks.0.ffn.0: the model's weight is [320, 128], the adapter's [160, 64]",
     "nan.safetensors": "nan.safetensors: lora_unet_blocks_0_",
