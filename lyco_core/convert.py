@@ -264,5 +264,7 @@ def _metadata(
         kept["format"] = "pt"
         ranks = {path: adapter.rank for path, adapter in loras.items()}
         alphas = {path: float(a.rank) if a.alpha is None else a.alpha for path, a in loras.items()}
-        kept[ADAPTER_METADATA] = adapter_metadata(ranks, alphas, use_dora=any(isinstance(m.adapter, DoRA) for m in modules))
+        kept[ADAPTER_METADATA] = adapter_metadata(
+            ranks, alphas, use_dora=any(isinstance(m.adapter, DoRA) for m in modules)
+        )
     return kept

@@ -100,7 +100,10 @@ def test_keys_of_no_adapter_count_as_left_out():
     tensors = musubi_file(targets("z_image")) | {"lora_unet_layers_0_attention_to_q.set_weight": torch.ones(1)}
     placement = placed(tensors, weights("z_image"))
     assert not placement.complete
-    assert "5 keys belong to no adapter that is known here (lora_unet_layers_0_attention_to_q.lokr_w1" in placement.problem()
+    assert (
+        "5 keys belong to no adapter that is known here (lora_unet_layers_0_attention_to_q.lokr_w1"
+        in placement.problem()
+    )
 
 
 def test_an_unknown_family_has_no_places():

@@ -29,11 +29,13 @@ class DoRA(OnBase):
     axis: int
 
     def check(self) -> None:
-        size = self.shape[self.axis]
-        if self.magnitude.numel() != size:
+        out, width = self.flat_shape
+        size, shape = self.magnitude.numel(), list(self.magnitude.shape)
+        # Flat factors of a convolution do not tell kernel positions from channels: the magnitude does.
+        if not size or (size != out if self.axis == 0 else width % size):
             raise AdapterError(
-                f"its DoRA magnitude has shape {list(self.magnitude.shape)}, expected {size} numbers for a weight of "
-                f"{list(self.shape)}; the file is damaged"
+                f"its DoRA magnitude has shape {shape}, expected {out} numbers for the rows, or one for each input, of "
+                f"a weight of {list(self.shape)}; the file is damaged"
             )
 
     @classmethod
@@ -43,15 +45,8 @@ class DoRA(OnBase):
         Raises:
             AdapterError: the magnitude is neither one number a row nor one an input channel.
         """
-        out, width = inner.shape[:2]
-        shape = tuple(magnitude.shape)
         if on_output is None:
-            on_output = shape[0] == out and magnitude.numel() == out
-            if not on_output and not (magnitude.numel() == width and shape[:2] == (1, width)):
-                raise AdapterError(
-                    f"its DoRA magnitude has shape {list(shape)}, expected [{out}, 1] or [1, {width}] for a weight of "
-                    f"{list(inner.shape)}; the file is damaged"
-                )
+            on_output = magnitude.dim() < 2 or magnitude.shape[0] == inner.shape[0] == magnitude.numel()
         axis = 0 if on_output else 1
         plain = [1] * len(inner.shape)
         plain[axis] = -1
@@ -90,14 +85,24 @@ class DoRA(OnBase):
         magnitude = mine.pop("magnitude", self.magnitude)
         return dataclasses.replace(self, inner=self.inner.with_tensors(mine), magnitude=magnitude)
 
+    def add_to_(self, weight: Tensor, strength: float = 1.0) -> Tensor:
+        """As any other's; refused too if the weight has other inputs than there are magnitudes."""
+        if self.axis == 1 and self.magnitude.numel() != weight.shape[1]:
+            raise AdapterError(
+                f"its DoRA magnitude is for {self.magnitude.numel()} inputs, this weight is {list(weight.shape)}"
+            )
+        return super().add_to_(weight, strength)
+
     def change(self, base: Tensor) -> Tensor:
         """(g - 1) W + g ΔW with g = magnitude / ‖W + ΔW‖: no difference of two nearly equal weights."""
         delta = self.inner.add_to_(torch.zeros_like(base))
-        others = tuple(d for d in range(base.dim()) if d != self.axis)
+        channels = self.magnitude.numel() if self.axis == 1 else 1
+        view = (base + delta).view(base.shape[0], channels, -1)
         # eps as in LyCORIS: a row of zeros stays one.
-        norm = (base + delta).square().sum(dim=others).sqrt_() + torch.finfo(base.dtype).eps
-        gain = along(self.magnitude.to(base).flatten() / norm, self.axis, base)
-        return delta.mul_(gain).add_(base * (gain - 1))
+        norm = view.square().sum(dim=(1 - self.axis, 2)).sqrt_() + torch.finfo(base.dtype).eps
+        gain = along(self.magnitude.to(base).flatten() / norm, self.axis, view)
+        old, new = base.view_as(view), delta.view_as(view)
+        return (new.mul_(gain) + old * (gain - 1)).view_as(base)
 
     def rows(self, start: int, stop: int) -> DoRA | None:
         """None on the input axis, whose norms are sums over all rows."""

@@ -84,8 +84,6 @@ def _low_rank_or_other(
     if len(fields) != 1:
         raise AdapterError(f"tensors of {' and '.join(sorted(fields)) or 'no algorithm'} in one module")
     algorithm, own = next(iter(fields.items()))
-    if algorithm == "ia3":
-        return _peft_ia3(own["factor"])
     if algorithm == "oft" and "blocks" in own and own["blocks"].dim() == BOFT.dimensions:
         algorithm = "boft"
     cls = ALGORITHMS[algorithm]
@@ -106,13 +104,6 @@ def _with_magnitude(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
             f"{' and '.join(found)} beside a {adapter.title}; a DoRA has one magnitude on a LoRA, LoHa or LoKr"
         )
     return DoRA.of(adapter, tensors[found[0]], on_output=None if found[0] == "dora_scale" else True)
-
-
-def _peft_ia3(factor: Tensor) -> IA3:
-    """PEFT keeps the factor itself, (out, 1), or (1, in) for its "feedforward" modules; LyCORIS what is beyond 1."""
-    if factor.dim() < 2:
-        raise AdapterError(f"ia3_l has shape {list(factor.shape)}, expected [out, 1] or [1, in]")
-    return IA3(factor.to(torch.float32).flatten() - 1, on_input=factor.shape[0] == 1)
 
 
 def _number(name: str, tensor: Tensor | None) -> float | None:

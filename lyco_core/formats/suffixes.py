@@ -48,14 +48,13 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     "lora_magnitude_vector.weight": ("dora", "magnitude"),
     "lora_magnitude_vector.default.weight": ("dora", "magnitude"),
     "magnitude": ("dora", "magnitude"),
-    "ia3_l": ("ia3", "factor"),
 }
 """Suffix -> (algorithm id, field of the adapter class)."""
 
 BIAS_SUFFIXES = frozenset({"diff_b", "b_norm", "lora_B.bias", "lora_B.default.bias"})
 """Suffixes of what changes the module's bias; PEFT's lora_B.bias is scaled as its LoRA is."""
 
-OTHER_SUFFIXES = frozenset({"set_weight", "reshape_weight", "oft_R", "oft_R.weight"})
+OTHER_SUFFIXES = frozenset({"set_weight", "reshape_weight", "oft_R", "oft_R.weight", "ia3_l"})
 """Suffixes of algorithms that are known but not read here: a module with one is not what it seems without."""
 
 _CHOSEN = {
