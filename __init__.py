@@ -16,12 +16,21 @@ async def comfy_entrypoint():
     from .nodes.convert_adapter import ConvertAdapter
     from .nodes.inspect_adapter import InspectAdapter
     from .nodes.load_adapter import LoadAdapter
+    from .nodes.load_adapters import LoadAdapters
     from .nodes.merge_adapter import MergeAdapter
     from .nodes.merge_checkpoint import MergeCheckpoint
     from .nodes.train_adapter import TrainAdapter
 
     class LycoExtension(ComfyExtension):
         async def get_node_list(self):
-            return [LoadAdapter, MergeAdapter, MergeCheckpoint, ConvertAdapter, TrainAdapter, InspectAdapter]
+            return [
+                LoadAdapter,
+                LoadAdapters,
+                MergeAdapter,
+                MergeCheckpoint,
+                ConvertAdapter,
+                TrainAdapter,
+                InspectAdapter,
+            ]
 
     return LycoExtension()

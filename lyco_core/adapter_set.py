@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .adapters import Adapter
+from .adapters import Adapter, rescaled
 from .layouts import Layout
 
 __all__ = ["AdapterSet"]
@@ -37,6 +37,15 @@ class AdapterSet:
     """Id of the model family, one of `architectures.ARCHITECTURES`; None where it is unknown."""
     layout: Layout | None = None
     """Whose module names the paths are."""
+
+    def with_scale(self, scale: float | None) -> AdapterSet:
+        """The same factors under `scale` instead of alpha / rank, for files whose rule is disputed; None: itself.
+
+        A LoKr of full matrices, which no alpha scales, is scaled too. What knows no scale stays.
+        """
+        if scale is None:
+            return self
+        return dataclasses.replace(self, adapters={path: rescaled(a, scale) for path, a in self.adapters.items()})
 
     @property
     def unrecognised_keys(self) -> tuple[str, ...]:

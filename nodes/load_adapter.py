@@ -22,28 +22,23 @@ class LoadAdapter(io.ComfyNode):
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
                 io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
                 host.strength_input(),
-                host.known(
-                    io.Combo.Input,
-                    "on_partial_match",
-                    options=["error", "warn"],
-                    default="error",
-                    tooltip="If the model lacks some of the file's modules: stop, or apply the rest and say so.",
-                    advanced=True,
-                ),
+                host.partial_input(),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."
                 ),
                 *host.selection_inputs(),
+                host.mode_input(),
                 host.known(
-                    io.Combo.Input,
-                    "mode",
-                    options=list(host.MODES),
-                    default=host.MODES[0],
+                    io.Float.Input,
+                    "scale",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.0001,
                     optional=True,
                     tooltip=(
-                        "Patch the weights: computed once. Apply while sampling: the weights stay as they are, which "
-                        "keeps quantized ones exact and costs a little in every step. Auto: while sampling where the "
-                        "weights are quantized."
+                        "0: as the file says (alpha / rank). Any other number is used instead, also for a LoKr of full "
+                        "matrices, which trainers do not scale: for files that were trained by another rule."
                     ),
                     advanced=True,
                 ),
@@ -71,8 +66,11 @@ class LoadAdapter(io.ComfyNode):
         exclude="",
         block_strengths="",
         mode=host.MODES[0],
+        scale=0.0,
     ):
         selection = host.selection(include, exclude, block_strengths)
         partial = on_partial_match == "warn"
-        loaded = host.load_onto(model, clip, adapter, strength, partial=partial, selection=selection, mode=mode)
+        loaded = host.load_onto(
+            model, clip, adapter, strength, partial=partial, selection=selection, mode=mode, scale=scale or None
+        )
         return io.NodeOutput(loaded.model, loaded.clip, loaded.report)

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from .base import Adapter
+from .dora import DoRA
 from .lokr import LoKr
 
 __all__ = ["rescaled"]
@@ -15,8 +16,11 @@ __all__ = ["rescaled"]
 def rescaled(adapter: Adapter, scale: float) -> Adapter:
     """The same factors under `scale`.
 
-    A LoKr whose factors are both full knows no scale: it goes into w1, in float32.
+    A LoKr whose factors are both full knows no scale: it goes into w1, in float32. What no low rank
+    makes small stays as it is.
     """
+    if isinstance(adapter, DoRA):
+        return dataclasses.replace(adapter, inner=rescaled(adapter.inner, scale))
     if adapter.rank is not None:
         return dataclasses.replace(adapter, alpha=scale * adapter.rank)
     if isinstance(adapter, LoKr) and adapter.w1 is not None:

@@ -4,12 +4,16 @@ from .checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names,
 from .converting import conversion, convert
 from .files import adapter_names, fingerprint
 from .loading import inspect, load_onto
+from .many import NONE, ROWS, Row, load_rows
 from .merging import merge_onto
 from .runtime import MODES
-from .schema import known, selection, selection_inputs, strength_input
+from .schema import known, mode_input, partial_input, selection, selection_inputs, strength_input
 
 __all__ = [
     "MODES",
+    "NONE",
+    "ROWS",
+    "Row",
     "adapter_list",
     "adapter_names",
     "checkpoint_fingerprint",
@@ -20,9 +24,12 @@ __all__ = [
     "inspect",
     "known",
     "load_onto",
+    "load_rows",
     "merge_files",
     "merge_onto",
     "merge_options",
+    "mode_input",
+    "partial_input",
     "selection",
     "selection_inputs",
     "strength_input",

@@ -38,6 +38,7 @@ def load_onto(
     partial: bool,
     selection: Selection = EVERYTHING,
     mode: str = "patch the weights",
+    scale: float | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
@@ -47,13 +48,14 @@ def load_onto(
         name: of a file in models/loras.
         partial: apply what matches and warn about the rest, instead of refusing.
         selection: which modules, and how strongly beside `strength`.
-        mode: one of `runtime.MODES`; a text encoder's weights are always patched.
+        mode: one of `runtime.MODES`; a text encoder's weights, norms and biases are always patched.
+        scale: instead of what the file's alphas say.
 
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
     with about_file(adapter_path(name)):
-        match = match_model(name, model, clip, selection)
+        match = match_model(name, model, clip, selection, scale)
         groups = match.require(partial=partial)
         if strength == 0:
             return Loaded(model, clip, f"{name}: strength 0, nothing is applied")
@@ -148,11 +150,15 @@ class Match:
         return lines
 
 
-def match_model(name: str, model, clip, selection: Selection = EVERYTHING) -> Match:
-    """Find the place of everything in a file; nothing is changed."""
+def match_model(name: str, model, clip, selection: Selection = EVERYTHING, scale: float | None = None) -> Match:
+    """Find the place of everything in a file; nothing is changed.
+
+    Args:
+        scale: instead of what the file's alphas say; see `AdapterSet.with_scale`.
+    """
     weights = model_weights(model)
     prefer = weights.architecture.id if weights.architecture else None
-    adapters = identify(cached_adapter_set(name), weights=weights.paths, prefer=prefer)
+    adapters = identify(cached_adapter_set(name).with_scale(scale), weights=weights.paths, prefer=prefer)
     placement = wanted(place(adapters, weights.shapes, prefix=weights.prefix), selection, weights.prefix)
     rest = match_by_names(placement, model, clip, weights.shapes)
     left_out = problem(placement, rest, weights, with_clip=clip is not None)
@@ -167,8 +173,8 @@ def model_weights(model) -> ModelWeights:
 
 
 def split_by_model(model, groups: dict[float, dict]) -> tuple[dict[float, dict], dict[float, dict]]:
-    """Patches of the diffusion model's weights, and the others, which are the text encoder's."""
-    keys = model.model.state_dict().keys()
+    """Patches of the diffusion model's weights, and the others: of biases, norms, and the text encoder."""
+    keys = {key for key, tensor in model.model.state_dict().items() if tensor.dim() > 1}
     parts: tuple[dict[float, dict], dict[float, dict]] = ({}, {})
     for multiplier, patches in groups.items():
         for target, patch in patches.items():

@@ -7,6 +7,7 @@ import inspect
 from comfy_api.latest import io
 
 from ...lyco_core.selection import Selection, parse_block_strength
+from .runtime import MODES
 
 
 def known(cls, *positional, **named):
@@ -27,6 +28,35 @@ def strength_input():
         max=100.0,
         step=0.01,
         tooltip="How much of the change is added. 1 is what was trained, 0 nothing, below 0 the opposite.",
+    )
+
+
+def partial_input():
+    """What happens if a model lacks some of a file's modules."""
+    return known(
+        io.Combo.Input,
+        "on_partial_match",
+        options=["error", "warn"],
+        default="error",
+        tooltip="If the model lacks some of the file's modules: stop, or apply the rest and say so.",
+        advanced=True,
+    )
+
+
+def mode_input():
+    """How an adapter is applied."""
+    return known(
+        io.Combo.Input,
+        "mode",
+        options=list(MODES),
+        default=MODES[0],
+        optional=True,
+        tooltip=(
+            "Patch the weights: computed once. Apply while sampling: the weights stay as they are, which "
+            "keeps quantized ones exact and costs a little in every step. Auto: while sampling where the "
+            "weights are quantized."
+        ),
+        advanced=True,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...lyco_core.adapters import Adapter, fits
 from ...lyco_core.errors import AdapterError
 from ...lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
+from ...lyco_core.layouts import BIAS
 from ...lyco_core.load import check_finite
 from ...lyco_core.placement import Placement
 from .patch import LycoPatch
@@ -40,8 +41,8 @@ class StockMatch:
 def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMatch:
     """Place what `placement` leaves over by the names that ComfyUI knows for this model and CLIP.
 
-    LoRA, LoHa and LoKr become our patches, checked and exact; everything else (DoRA, GLoRA, OFT,
-    differences) becomes ComfyUI's own.
+    What `lyco_core` knows becomes our patches, checked and exact; everything else (a weight that is
+    set, or made larger) becomes ComfyUI's own.
 
     Raises:
         AdapterError: a module's tensors are not what its algorithm needs, or not finite.
@@ -59,6 +60,8 @@ def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMa
     modules: set[str] = set()
     for path in left:
         target = names.get(found.prefixes[path])
+        if path.endswith(BIAS):
+            target = bias_of(target, shapes)
         if target is not None and fits(found.adapters[path].shape, shape_of(target, shapes)):
             modules.add(path)
             put(exact, target, LycoPatch.of(found.adapters[path], found.prefixes[path]), found.prefixes[path])
@@ -85,6 +88,14 @@ def put(patches: dict, target, patch, prefix: str) -> None:
 def weight_key(target) -> str:
     """The weight's key of a place in ComfyUI's key map: the key itself, or (key, rows, …)."""
     return target if isinstance(target, str) else target[0]
+
+
+def bias_of(target, shapes: Shapes):
+    """The bias beside a weight in ComfyUI's key map, or None if the module has none."""
+    if target is None:
+        return None
+    key = weight_key(target).removesuffix(".weight") + BIAS
+    return None if key not in shapes else key if isinstance(target, str) else (key, *target[1:])
 
 
 def shape_of(target, shapes: Shapes) -> tuple[int, ...]:

@@ -64,9 +64,10 @@ def test_the_same_weights_as_stock(name, loras, host):
 
 
 def test_the_report_says_what_went_through_comfyuis_names(loras, host):
-    save_file(files()["DoRA"][1], loras / "a.safetensors")
+    save_file(files()["norms"][1], loras / "a.safetensors")
     report = host.load_onto(tiny_model("wan"), None, "a.safetensors", 1.0, partial=False).report
-    assert "1 of 1 modules on 1 weights" in report
+    assert "2 of 2 modules on 2 weights" in report
+    assert "2 of them by the model's own names" in report
     assert "1 weights by ComfyUI's own adapters" in report
 
 
@@ -142,12 +143,13 @@ Q = "diffusion_model.blocks.0.self_attn.q"
 BROKEN = {
     "a DoRA with NaN": (files()["DoRA"][1] | {f"{Q}.lora_up.weight": torch.full((64, 2), float("nan"))}, "NaN"),
     "a difference with NaN": ({f"{Q}.diff": torch.full((64, 64), float("nan"))}, "NaN"),
-    "a difference of another shape": ({f"{Q}.diff": torch.ones(60, 64)}, r"changes a weight of \[60, 64\]"),
+    "a difference of another shape": ({f"{Q}.diff": torch.ones(60, 64)}, r"\[64, 64\], the adapter's \[60, 64\]"),
     "a DoRA of another shape": (
         lora(Q, 60, 64, random) | {f"{Q}.dora_scale": torch.ones(1, 64)},
-        r"changes a weight of \[60, 64\]",
+        r"\[64, 64\], the adapter's \[60, 64\]",
     ),
-    "half a DoRA": ({f"{Q}.lora_up.weight": torch.ones(64, 2), f"{Q}.dora_scale": torch.ones(1, 64)}, "cannot read"),
+    "half a DoRA": ({f"{Q}.lora_up.weight": torch.ones(64, 2), f"{Q}.dora_scale": torch.ones(1, 64)}, "down missing"),
+    "a set weight of another shape": ({f"{Q}.set_weight": torch.ones(60, 64)}, r"changes a weight of \[60, 64\]"),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lyco_core.adapters import BOFT, IA3, OFT, DoRA, GLoRA, LoHa, LoKr, LoRA, OnBase
+from lyco_core.adapters import BOFT, IA3, OFT, DoRA, GLoRA, OnBase
 
 from .zoo import CASES, normal
 

@@ -1,0 +1,81 @@
+"""*Load Adapters*: several adapters onto a model, a row each."""
+
+from comfy_api.latest import io
+
+from . import host
+
+
+class LoadAdapters(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return host.known(
+            io.Schema,
+            node_id="LycoLoadAdapters",
+            display_name="Load Adapters",
+            category="model/loaders/lyco",
+            description=(
+                "Loads several LoHa, LoKr, LoRA or other adapters onto a model, one a row, each as exactly as Load "
+                "LoHa/LoKr does. For more rows, put a second one behind it."
+            ),
+            search_aliases=["lora stack", "lora loader stack", "power lora loader", "multiple loras", "loha", "lokr"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
+                *(widget for number in range(1, host.ROWS + 1) for widget in _row(number)),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."
+                ),
+                host.partial_input(),
+                host.mode_input(),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with the adapters."),
+                io.Clip.Output(display_name="CLIP", tooltip="The text encoder with the adapters' parts for it."),
+                io.String.Output(display_name="report", tooltip="What matched of each, and what was left out."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        rows = _rows(inputs)
+        return [host.fingerprint(row.name) for row in rows if row.wanted]
+
+    @classmethod
+    def execute(cls, model, clip=None, on_partial_match="error", mode=host.MODES[0], **inputs):
+        partial = on_partial_match == "warn"
+        loaded = host.load_rows(model, clip, _rows(inputs), partial=partial, mode=mode)
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report)
+
+
+def _row(number: int) -> list:
+    first = number == 1
+    return [
+        io.Combo.Input(
+            f"adapter_{number}",
+            options=[host.NONE, *host.adapter_names()],
+            default=host.NONE,
+            optional=not first,
+            tooltip="A file in models/loras.",
+        ),
+        io.Float.Input(
+            f"strength_{number}",
+            default=1.0,
+            min=-100.0,
+            max=100.0,
+            step=0.01,
+            optional=not first,
+            tooltip="How much of its change is added.",
+        ),
+        io.Boolean.Input(f"on_{number}", default=True, optional=not first, tooltip="Off: as if the row were empty."),
+    ]
+
+
+def _rows(inputs: dict) -> list:
+    """The rows; what an API workflow leaves out is an empty row. A linked value is None until it is known."""
+    return [
+        host.Row(
+            inputs.get(f"adapter_{number}") or host.NONE,
+            inputs.get(f"strength_{number}", 1.0),
+            inputs.get(f"on_{number}", True) is not False,
+        )
+        for number in range(1, host.ROWS + 1)
+    ]

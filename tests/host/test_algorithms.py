@@ -1,0 +1,108 @@
+"""Every algorithm on a real ComfyUI model: in its weights, merged, and what must not act beside them."""
+
+import pytest
+import torch
+from lyco_testing.comfy_models import patched_weight, tiny_model
+from lyco_testing.tables import lokr, random
+from safetensors.torch import save_file
+
+Q = "diffusion_model.blocks.0.self_attn.q"
+KEY = f"{Q}.weight"
+
+
+def files() -> dict[str, dict[str, torch.Tensor]]:
+    torch.manual_seed(8)
+    plain = lokr(Q, 64, 64, random)
+    return {
+        "DoRA, output axis": plain | {f"{Q}.dora_scale": random(64, 1).abs() + 4},
+        "DoRA, input axis": plain | {f"{Q}.dora_scale": random(1, 64).abs() + 4},
+        "PEFT's DoRA": plain | {f"{Q}.lora_magnitude_vector.weight": random(64).abs() + 4},
+        "ai-toolkit's DoRA": plain | {f"{Q}.magnitude": random(64).abs() + 4},
+        "GLoRA": {
+            f"{Q}.{n}.weight": random(*((64, 3) if n[1] == "1" else (3, 64))) / 9 for n in ("a1", "a2", "b1", "b2")
+        },
+        "IA3": {f"{Q}.weight": random(64), f"{Q}.on_input": torch.tensor(0)},
+        "OFT": {f"{Q}.oft_blocks": random(16, 4, 4) / 5},
+        "BOFT": {f"{Q}.oft_blocks": random(4, 16, 4, 4) / 5, f"{Q}.rescale": random(64, 1) + 2},
+        "a difference": {f"{Q}.diff": random(64, 64)},
+    }
+
+
+def expected(tensors: dict[str, torch.Tensor], weight: torch.Tensor, strength: float) -> torch.Tensor:
+    from lyco_core.formats import parse
+
+    return parse(tensors, {}).adapters["blocks.0.self_attn.q"].add_to_(weight.clone(), strength)
+
+
+@pytest.mark.parametrize("name", files())
+@pytest.mark.parametrize("strength", [1.0, -0.6])
+def test_the_patched_weight_is_the_algorithms(name, strength, loras, host):
+    tensors = files()[name]
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model("wan")
+    loaded = host.load_onto(model, None, "a.safetensors", strength, partial=False)
+    before = model.model.state_dict()[KEY].clone()
+    assert list(loaded.model.patches) == [KEY]
+    assert torch.equal(patched_weight(loaded.model, KEY), expected(tensors, before, strength))
+    assert torch.equal(model.model.state_dict()[KEY], before)
+
+
+@pytest.mark.parametrize("name", files())
+def test_merged_is_as_patched(name, loras, host):
+    tensors = files()[name]
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model("wan")
+    before = model.model.state_dict()[KEY].clone()
+    merged = host.merge_onto(model, "a.safetensors", 0.7).model
+    assert torch.allclose(merged.model.state_dict()[KEY], expected(tensors, before, 0.7), rtol=1e-6, atol=1e-6)
+
+
+def test_a_dora_on_rows_of_a_fused_weight_leaves_the_other_rows(loras, host):
+    """q, k and v of Z-Image are three modules where they are trained, and one weight in ComfyUI."""
+    names = [f"diffusion_model.layers.0.attention.to_{x}" for x in "qkv"]
+    torch.manual_seed(2)
+    tensors = lokr(names[0], 64, 64, random) | {f"{names[0]}.dora_scale": random(64, 1).abs() + 3}
+    tensors |= lokr(names[2], 64, 64, random) | {f"{names[2]}.dora_scale": random(1, 64).abs() + 3}
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model("z_image")
+    loaded = host.load_onto(model, None, "a.safetensors", 1.0, partial=False)
+    key = "diffusion_model.layers.0.attention.qkv.weight"
+    from lyco_core.formats import parse
+
+    adapters = parse(tensors, {}).adapters
+    before = model.model.state_dict()[key].clone()
+    q, k, v = before.split(64)
+    q = adapters["layers.0.attention.to_q"].add_to_(q.clone())
+    v = adapters["layers.0.attention.to_v"].add_to_(v.clone())
+    assert torch.equal(patched_weight(loaded.model, key), torch.cat([q, k, v]))
+
+
+@pytest.mark.parametrize("name", [n for n in files() if n != "a difference"])
+def test_what_needs_the_weight_does_not_act_beside_it(name, loras, host):
+    save_file(files()[name], loras / "a.safetensors")
+    with pytest.raises(Exception, match=r"computed from the weight itself .* patch the weights instead"):
+        host.load_onto(tiny_model("wan"), None, "a.safetensors", 1.0, partial=False, mode="apply while sampling")
+
+
+def test_biases_and_norms_are_patched_where_weights_are_not(loras, host):
+    torch.manual_seed(3)
+    tensors = lokr(Q, 64, 64, random) | {f"{Q}.diff_b": random(64)}
+    tensors["diffusion_model.blocks.0.norm3.w_norm"] = random(64)
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model("wan")
+    loaded = host.load_onto(model, None, "a.safetensors", 0.5, partial=False, mode="apply while sampling")
+    assert set(loaded.model.patches) == {f"{Q}.bias", "diffusion_model.blocks.0.norm3.weight"}
+    assert loaded.model.injections
+    found = patched_weight(loaded.model, f"{Q}.bias")
+    assert torch.allclose(found, model.model.state_dict()[f"{Q}.bias"] + 0.5 * tensors[f"{Q}.diff_b"])
+
+
+def test_a_scale_instead_of_the_files(loras, host):
+    torch.manual_seed(6)
+    tensors = {f"{Q}.lokr_w1": random(8, 8), f"{Q}.lokr_w2": random(8, 8), f"{Q}.alpha": torch.tensor(9999999999.0)}
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model("wan")
+    before = model.model.state_dict()[KEY].clone()
+    loaded = host.load_onto(model, None, "a.safetensors", 1.0, partial=False, scale=0.25)
+    change = torch.kron(tensors[f"{Q}.lokr_w1"], tensors[f"{Q}.lokr_w2"])
+    assert torch.allclose(patched_weight(loaded.model, KEY) - before, change / 4, atol=1e-5)

@@ -1,0 +1,87 @@
+"""*Load Adapters*: rows of files onto one model, in process and over the API."""
+
+import pytest
+import torch
+from lyco_testing.comfy import Server, WorkflowError
+from lyco_testing.comfy_models import patched_weight, tiny_model
+from lyco_testing.tables import lokr, random
+from lyco_testing.tiny_wan import latents, wan_adapter, wan_checkpoint, workflow
+from safetensors.torch import save_file
+
+Q = "diffusion_model.blocks.0.self_attn.q"
+KEY = f"{Q}.weight"
+
+
+@pytest.fixture
+def three(loras):
+    torch.manual_seed(4)
+    save_file(lokr(Q, 64, 64, random), loras / "one.safetensors")
+    save_file({f"{Q}.diff": random(64, 64)}, loras / "two.safetensors")
+    save_file(lokr("lora_unet_double_blocks_0_img_attn_qkv", 192, 64, random), loras / "flux.safetensors")
+
+
+def test_rows_add_up_and_rows_that_are_off_do_not(three, host):
+    model = tiny_model("wan")
+    rows = [
+        host.Row("one.safetensors", 0.5, True),
+        host.Row("none", 1.0, True),
+        host.Row("two.safetensors", 9.0, False),
+        host.Row("two.safetensors", -0.25, True),
+    ]
+    loaded = host.load_rows(model, None, rows, partial=False, mode="auto")
+    before = model.model.state_dict()[KEY]
+    chained = host.load_onto(model, None, "one.safetensors", 0.5, partial=False).model
+    chained = host.load_onto(chained, None, "two.safetensors", -0.25, partial=False).model
+    assert torch.equal(patched_weight(loaded.model, KEY), patched_weight(chained, KEY))
+    assert not torch.equal(patched_weight(loaded.model, KEY), before)
+    assert loaded.report.count("strength") == 2
+
+
+def test_no_row_is_no_change(three, host):
+    model = tiny_model("wan")
+    loaded = host.load_rows(model, None, [host.Row("one.safetensors", 1.0, False)], partial=False, mode="auto")
+    assert loaded.model is model
+    assert "nothing is applied" in loaded.report
+
+
+def test_adapters_of_another_architecture_are_named_before_anything_is_applied(three, host):
+    model = tiny_model("wan")
+    rows = [host.Row("one.safetensors", 1.0, True), host.Row("flux.safetensors", 1.0, True)]
+    message = (
+        r"the model is Wan 2.1/2.2, but 1 of 2 adapters are for others: flux.safetensors is for FLUX.1; switch them"
+    )
+    with pytest.raises(Exception, match=message):
+        host.load_rows(model, None, rows, partial=True, mode="auto")
+    assert not model.patches
+
+
+@pytest.fixture(scope="module")
+def files(server: Server) -> Server:
+    save_file(wan_checkpoint(), server.base / "models" / "diffusion_models" / "rows_wan.safetensors")
+    save_file(wan_adapter(), server.base / "models" / "loras" / "rows_a.safetensors")
+    return server
+
+
+def rows_workflow(**rows: object) -> dict:
+    prompt = workflow("rows_wan.safetensors", "rows_a.safetensors")
+    load = next(key for key, node in prompt.items() if node["class_type"] == "LycoLoadAdapter")
+    inputs = {"adapter_1": "none", "strength_1": 1.0, "on_1": True, "on_partial_match": "error", "mode": "auto"}
+    prompt[load] = {
+        "class_type": "LycoLoadAdapters",
+        "inputs": inputs | {"model": prompt[load]["inputs"]["model"]} | rows,
+    }
+    return prompt
+
+
+def test_rows_over_the_api_are_what_chained_loaders_are(files: Server):
+    half = workflow("rows_wan.safetensors", "rows_a.safetensors", strength=0.75)
+    expected = latents(files, files.run(half))
+    rows = {"adapter_1": "rows_a.safetensors", "strength_1": 0.5, "adapter_4": "rows_a.safetensors", "strength_4": 0.25}
+    found = latents(files, files.run(rows_workflow(**rows)))
+    plain = latents(files, files.run(rows_workflow(adapter_3="rows_a.safetensors", on_3=False)))
+    assert (found - expected).norm() < 1e-5 * (expected - plain).norm()
+
+
+def test_a_file_that_is_not_there_is_said(files: Server):
+    with pytest.raises(WorkflowError, match=r"adapter_2|nowhere"):
+        files.run(rows_workflow(adapter_2="nowhere.safetensors"))
