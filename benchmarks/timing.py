@@ -36,3 +36,18 @@ def machine() -> str:
         models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         name = f"{models[0]}, {len(models)} cores" if models else name
     return f"{name}; torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def extra_memory(run: Callable[[], object]) -> float:
+    """MB of tensors that `run` holds at once at its height, told by torch's own allocator events."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run()
+    held = height = 0
+    for event in found.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            height = max(height, held)
+    return height / 1e6

@@ -86,14 +86,15 @@ class LoHa(Adapter):
     def apply(self, x: Tensor) -> Tensor:
         """By bands of ΔW; where the rank is low enough, as the LoRA of rank r² that it equals, which is cheaper."""
         w1_a, w1_b, w2_a, w2_b = self.factors(x.dtype, x.device)
+        w1_a = w1_a * self.scale
         if w1_b.shape[0] ** 2 * (w1_a.shape[0] + w1_b.shape[1]) < w1_a.shape[0] * w1_b.shape[1]:
-            return _by_pairs(x, w1_a, w1_b, w2_a, w2_b) * self.scale
+            return _by_pairs(x, w1_a, w1_b, w2_a, w2_b)
         out = x.new_empty((*x.shape[:-1], w1_a.shape[0]))
         step = band_size(w1_b.shape[1])
         for start in range(0, w1_a.shape[0], step):
             band = slice(start, start + step)
             out[..., band] = x @ ((w1_a[band] @ w1_b) * (w2_a[band] @ w2_b)).t()
-        return out * self.scale
+        return out
 
     def rows(self, start: int, stop: int) -> LoHa:
         if self.t1 is None:

@@ -127,13 +127,13 @@ class LoKr(Adapter):
 
     def apply(self, x: Tensor) -> Tensor:
         """Two small products; with a low-rank w2, w1 acts between its halves, in the rank space."""
-        w1 = self.factor1(x.dtype, x.device)
+        w1 = self.factor1(x.dtype, x.device) * self.scale
         a, b = self.factor2(x.dtype, x.device)
         hidden = x.reshape(*x.shape[:-1], w1.shape[1], -1)
         hidden = w1 @ (hidden @ (a if b is None else b).t())
         if b is not None:
             hidden = hidden @ a.t()
-        return hidden.flatten(-2) * self.scale
+        return hidden.flatten(-2)
 
     def rows(self, start: int, stop: int) -> LoKr | None:
         """Whole blocks of out_k rows, or rows within one block; None across block borders."""
