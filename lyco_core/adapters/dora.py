@@ -89,7 +89,8 @@ class DoRA(OnBase):
         """As any other's; refused too if the weight has other inputs than there are magnitudes."""
         if self.axis == 1 and self.magnitude.numel() != weight.shape[1]:
             raise AdapterError(
-                f"its DoRA magnitude is for {self.magnitude.numel()} inputs, this weight is {list(weight.shape)}"
+                f"the adapter changes a weight of {self.shape[0]} rows and {self.magnitude.numel()} inputs, "
+                f"this one is {list(weight.shape)}"
             )
         return super().add_to_(weight, strength)
 
