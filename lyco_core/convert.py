@@ -16,8 +16,8 @@ from . import __version__
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
-from .approximate import best_lora
 from .architectures import ARCHITECTURES, Architecture, identify
+from .compress.lora import best_lora
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
 from .errors import AdapterError, LycoError, PlacementError, about_file

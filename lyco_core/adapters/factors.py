@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["low_rank", "matrix", "multiplies", "padded", "require"]
+__all__ = ["factorization", "low_rank", "matrix", "multiplies", "padded", "require"]
 
 
 def require(named: dict[str, Tensor | None], title: str, form: str) -> None:
@@ -75,3 +77,16 @@ def padded(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The product a @ b, (out, r) and (r, in), with zeros up to `rank`."""
     more = rank - b.shape[0]
     return torch.nn.functional.pad(a, (0, more)), torch.nn.functional.pad(b, (0, 0, 0, more))
+
+
+def factorization(dimension: int, factor: int) -> tuple[int, int]:
+    """Two numbers whose product is `dimension`, the smaller one first (LyCORIS' dialect, which is Musubi's).
+
+    `factor`: above 0 one of the two, or, if it is no divisor, what the smaller one may not exceed;
+    below 0 for the two that are closest.
+    """
+    if factor > 0 and dimension % factor == 0:
+        return min(factor, dimension // factor), max(factor, dimension // factor)
+    most = math.isqrt(dimension) if factor < 0 else min(factor, math.isqrt(dimension))
+    small = next(n for n in range(most, 0, -1) if dimension % n == 0)
+    return small, dimension // small

@@ -3,9 +3,9 @@
 torch takes seconds to import, so commands import what they need when they run.
 """
 
-from . import convert, delta, demo, inspect, merge, train
+from . import convert, delta, demo, extract, inspect, merge, resize, train
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (inspect, delta, convert, merge, train, demo)
+COMMANDS = (inspect, delta, convert, merge, extract, resize, train, demo)
 """As `lyco --help` lists them."""

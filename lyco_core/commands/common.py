@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["Commands", "add_architecture", "counter", "size_text"]
+from ..errors import FileError, about_file
+
+if TYPE_CHECKING:
+    from ..compress.report import Report
+
+__all__ = ["Commands", "add_architecture", "add_smallness", "counter", "print_report", "size_text"]
 
 
 class Commands(Protocol):
@@ -23,6 +29,28 @@ def add_architecture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--architecture", metavar="ID", help="the model family, where names and shapes fit several (e.g. wan)"
     )
+
+
+def add_smallness(parser: argparse.ArgumentParser) -> None:
+    """The options of the commands that approximate."""
+    parser.add_argument("--rank", type=int, help="of at most this rank")
+    parser.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
+    parser.add_argument("--max-error", type=float, help="the least rank of this relative error")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
+    parser.add_argument("--report", metavar="JSON", help="write the error of every module into this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+
+
+def print_report(report: Report, path: str | None) -> None:
+    """Totals and the worst modules; all of them into `path`, if one is given."""
+    print("\n".join(report.lines()))
+    if path is not None:
+        with about_file(path):
+            try:
+                with open(path, "w", encoding="utf-8") as file:
+                    json.dump(report.as_json(), file, indent=2)
+            except OSError as error:
+                raise FileError(f"cannot be written: {error.strerror}") from None
 
 
 def counter(name: str, unit: str, size: int = 1) -> Callable[[int, int], None]:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 
 from ..adapters import Adapter, LoKr
+from ..adapters.factors import factorization
 from .network_options import NetworkOptions
-from .trainable.lokr import factorization
 
 __all__ = ["options_of"]
 

@@ -9,10 +9,10 @@ from lyco_testing.zoo import CASES, Case
 from torch import Tensor
 
 from lyco_core.adapters import LoKr
+from lyco_core.adapters.factors import factorization
 from lyco_core.errors import TrainError
 from lyco_core.train.network_options import NetworkOptions
 from lyco_core.train.trainable import TRAINABLES, Trainable, hadamard
-from lyco_core.train.trainable.lokr import factorization
 
 SHAPES = [(48, 64), (320, 128), (60, 90)]
 FORMS = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...adapters import Adapter, LoKr
+from ...adapters.factors import factorization
 from ..network_options import NetworkOptions
 from .base import Trainable, uniform
 from .kronecker import kron_linear
@@ -17,7 +17,7 @@ from .kronecker import kron_linear
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["TrainableLoKr", "factorization"]
+__all__ = ["TrainableLoKr"]
 
 
 class TrainableLoKr(Trainable):
@@ -63,16 +63,3 @@ class TrainableLoKr(Trainable):
         kept = self.kept_rows(x.device)
         y = kron_linear(x, self.w1, (self.w2,) if self.full else (self.w2_a, self.w2_b), self.scale)
         return y if kept is None else y * kept.to(y.dtype)
-
-
-def factorization(dimension: int, factor: int) -> tuple[int, int]:
-    """Two numbers whose product is `dimension`, the smaller one first (LyCORIS' dialect, which is Musubi's).
-
-    `factor`: above 0 one of the two, or, if it is no divisor, what the smaller one may not exceed;
-    below 0 for the two that are closest.
-    """
-    if factor > 0 and dimension % factor == 0:
-        return min(factor, dimension // factor), max(factor, dimension // factor)
-    most = math.isqrt(dimension) if factor < 0 else min(factor, math.isqrt(dimension))
-    small = next(n for n in range(most, 0, -1) if dimension % n == 0)
-    return small, dimension // small

@@ -5,7 +5,7 @@ import torch
 from lyco_testing.zoo import normal
 
 from lyco_core.adapters import LoHa, LoKr, LoRA
-from lyco_core.approximate import best_lora
+from lyco_core.compress.lora import best_lora
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -8,13 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .adapters import Adapter, LoKr, LoRA
-from .errors import AdapterError
+from ..adapters import Adapter, LoKr, LoRA
+from ..errors import AdapterError
+from .svd import Svd, rank_for, truncated
 
 __all__ = ["best_lora"]
-
-Svd = tuple[Tensor, Tensor, Tensor]
-"""U (out, k), S (k,) descending, V (in, k)."""
 
 
 def best_lora(adapter: Adapter, *, rank: int | None = None, max_error: float | None = None) -> LoRA:
@@ -33,9 +31,7 @@ def best_lora(adapter: Adapter, *, rank: int | None = None, max_error: float | N
         total = float(_norm(adapter)) ** 2
         if total == 0:
             raise AdapterError("ΔW is zero everywhere: there is nothing to approximate")
-        left = total - s.double().square().cumsum(0)
-        good = torch.nonzero(left <= max_error**2 * total)
-        keep = min(keep, int(good[0]) + 1 if len(good) else keep)
+        keep = min(keep, rank_for(s, total, max_error) or keep)
     root = s[:keep].sqrt()
     down = (v[:, :keep] * root).t().contiguous().reshape(keep, *adapter.shape[1:])
     return LoRA(u[:, :keep] * root, down, alpha=float(keep))
@@ -48,14 +44,12 @@ def _svd(adapter: Adapter, rank: int | None, max_error: float | None) -> Svd:
         up, down = adapter.factors(torch.float32, adapter.up.device)
         return _svd_of_product(up * adapter.scale, down)
     delta = adapter.delta_weight().flatten(1)
-    guess = rank if rank is not None else 16
+    total, guess = float(delta.double().square().sum()), rank if rank is not None else 16
     while True:
-        width = min(guess + 10, *delta.shape)
-        u, s, v = torch.svd_lowrank(delta, q=width, niter=4)
-        error = math.sqrt(max(0.0, 1 - float(s.double().square().sum() / delta.double().square().sum())))
-        if max_error is None or error <= max_error or width == min(delta.shape):
-            return u, s, v
-        guess = 2 * guess
+        found = truncated(delta, guess)
+        if max_error is None or rank is not None or guess >= min(delta.shape) or rank_for(found[1], total, max_error):
+            return found
+        guess *= 4
 
 
 def _svd_of_kron(adapter: LoKr, rank: int | None) -> Svd:

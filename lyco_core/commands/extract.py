@@ -1,0 +1,54 @@
+"""`lyco extract`: the adapter that turns one checkpoint into another."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import Commands, add_smallness, counter, print_report, size_text
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("extract", help="an adapter from two checkpoints (an approximation, measured)")
+    parser.add_argument("--base", metavar="CHECKPOINT", required=True, help="a file, a shard, an index, or a folder")
+    parser.add_argument("--tuned", metavar="CHECKPOINT", required=True, help="what the base was tuned into, likewise")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
+    parser.add_argument("--as", dest="form", choices=("lora", "lokr", "loha"), default="lora", help="[%(default)s]")
+    add_smallness(parser)
+    parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
+    parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
+    parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
+    parser.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    import os
+
+    import torch
+
+    from ..compress.extract import extract_file
+    from ..compress.options import Asked, ExtractOptions
+    from ..selection import Selection
+
+    given = (options.rank, options.energy, options.max_error)
+    asked = None if options.form == "lokr" and not any(given) else Asked.of(*given)
+    report = extract_file(
+        options.base,
+        options.tuned,
+        options.output,
+        ExtractOptions(
+            options.form,
+            asked,
+            options.factor,
+            Selection.of(options.include, options.exclude),
+            getattr(torch, options.dtype or "float32"),
+            options.device,
+        ),
+        overwrite=options.overwrite,
+        progress=counter(options.output, "weights"),
+    )
+    print(f"{options.output}: {size_text(os.path.getsize(options.output))}")
+    print_report(report, options.report)

@@ -1,0 +1,39 @@
+"""`lyco resize`: an adapter of less rank."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import Commands, add_smallness, counter, print_report, size_text
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("resize", help="an adapter of less rank (an approximation, measured)")
+    parser.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
+    add_smallness(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    import os
+
+    import torch
+
+    from ..compress.options import Asked
+    from ..compress.resize import resize_file
+
+    report = resize_file(
+        options.file,
+        options.output,
+        Asked.of(options.rank, options.energy, options.max_error),
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        overwrite=options.overwrite,
+        progress=counter(options.output, "modules"),
+    )
+    sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (options.file, options.output))
+    print(f"{options.output}: {sizes}")
+    print_report(report, options.report)

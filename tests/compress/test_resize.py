@@ -1,0 +1,132 @@
+"""Adapters of less rank: the best there is for each algorithm, and nothing else of the file changes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.tables import loha, lokr, lora, random
+from lyco_testing.zoo import CASES, Case, normal
+from safetensors.torch import load_file, save_file
+
+from lyco_core.adapters import DoRA, LoHa, LoKr, LoRA
+from lyco_core.compress.options import Asked
+from lyco_core.compress.resize import resize_file, resized
+from lyco_core.errors import LycoError
+from lyco_core.load import read_adapter_set
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.reshape(expected.shape) - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.name.startswith("full")], ids=lambda c: c.name)
+def test_every_form_keeps_its_kind_and_shape(case: Case):
+    adapter = case.make()
+    made = resized(adapter, Asked(rank=1))
+    if made is None:
+        assert adapter.rank in (None, 1)
+        return
+    assert type(made) is type(adapter)
+    assert made.rank == 1
+    assert made.delta_weight().numel() == adapter.delta_weight().numel()
+    assert relative(made.delta_weight(), adapter.delta_weight()) < 1
+
+
+def test_a_lora_is_the_best_of_its_rank():
+    adapter = LoRA(normal(30, 8), normal(8, 20), alpha=3.0)
+    values = torch.linalg.svdvals(adapter.delta_weight())
+    made = resized(adapter, Asked(rank=3))
+    assert relative(made.delta_weight(), adapter.delta_weight()) == pytest.approx(
+        float(values[3:].norm() / values.norm()), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        LoKr(w1=normal(3, 4), w2_a=normal(20, 6), w2_b=normal(6, 14), alpha=2.0),
+        LoKr(w1=normal(3, 4), w2=normal(20, 14), alpha=99.0),
+        LoKr(w1_a=normal(6, 2), w1_b=normal(2, 5), w2=normal(20, 14), alpha=3.0),
+        LoKr(w1=normal(2, 3), w2=normal(20, 4, 3, 3)),
+    ],
+    ids=["low", "full", "low w1", "conv"],
+)
+def test_a_lokrs_error_is_its_factors(adapter: LoKr):
+    a, b = adapter.factor2(torch.float32, torch.device("cpu"))
+    values = torch.linalg.svdvals(a if b is None else a @ b)
+    made = resized(adapter, Asked(rank=4))
+    assert isinstance(made, LoKr)
+    assert made.rank == 4
+    assert made.shape == adapter.shape
+    assert relative(made.delta_weight(), adapter.delta_weight()) == pytest.approx(
+        float(values[4:].norm() / values.norm()), rel=1e-4
+    )
+
+
+def test_by_error_the_least_rank():
+    for adapter in (LoRA(normal(30, 8), normal(8, 20)), LoKr(w1=normal(2, 2), w2=normal(20, 14))):
+        made = resized(adapter, Asked(max_error=0.4))
+        assert relative(made.delta_weight(), adapter.delta_weight()) <= 0.4
+        less = resized(adapter, Asked(rank=made.rank - 1))
+        assert relative(less.delta_weight(), adapter.delta_weight()) > 0.4
+
+
+def test_a_loha_by_rank_and_by_error():
+    a, b = normal(30, 1), normal(1, 20)
+    adapter = LoHa(torch.cat([a, 0.01 * normal(30, 3)], 1), torch.cat([b, normal(3, 20)]), normal(30, 4), normal(4, 20))
+    made = resized(adapter, Asked(rank=2))
+    assert made.rank == 2
+    near = resized(adapter, Asked(max_error=0.2))
+    if near is not None:
+        assert near.rank < 4
+        assert relative(near.delta_weight(), adapter.delta_weight()) <= 0.2
+
+
+def test_a_doras_magnitudes_stay():
+    adapter = DoRA.of(LoRA(normal(12, 4), normal(4, 9)), normal(12, 1).abs() + 1)
+    made = resized(adapter, Asked(rank=2))
+    assert isinstance(made, DoRA)
+    assert made.rank == 2
+    weight = made.add_to_(normal(12, 9))
+    assert torch.allclose(weight.norm(dim=1, keepdim=True), adapter.magnitude, rtol=1e-5)
+
+
+def test_a_file_keeps_everything_else(tmp_path: Path):
+    torch.manual_seed(2)
+    tensors = lora("lora_unet_blocks_0_ffn_0", 16, 8, random)
+    big = {"lora_up.weight": random(16, 6), "lora_down.weight": random(6, 8), "alpha": torch.tensor(3.0)}
+    tensors |= {f"lora_unet_blocks_0_ffn_2.{k}": v for k, v in big.items()} | {"lora_unet_x.set_weight": random(4)}
+    tensors |= lokr("lora_unet_blocks_1_ffn_0", 16, 8, random) | loha("lora_unet_blocks_1_ffn_2", 16, 8, random)
+    save_file(tensors, tmp_path / "a.safetensors", {"ss_network_dim": "6", "ss_network_alpha": "3", "title": "x"})
+    report = resize_file(tmp_path / "a.safetensors", tmp_path / "b.safetensors", Asked(rank=2))
+    made = load_file(tmp_path / "b.safetensors")
+    assert [m.name for m in report.modules] == ["blocks_0_ffn_2"]
+    assert made.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        assert torch.equal(made[key], tensor) == (not key.startswith("lora_unet_blocks_0_ffn_2")), key
+    before, after = (read_adapter_set(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+    assert after.metadata["title"] == "x"
+    assert after.metadata["ss_network_dim"] == "2"
+    found = relative(after.adapters["blocks_0_ffn_2"].delta_weight(), before.adapters["blocks_0_ffn_2"].delta_weight())
+    assert found == pytest.approx(report.modules[0].error, rel=1e-3)
+
+
+def test_nothing_to_make_smaller_is_refused(tmp_path: Path):
+    save_file(lokr("lora_unet_blocks_0_ffn_0", 16, 8, random), tmp_path / "a.safetensors")
+    with pytest.raises(LycoError, match="nothing in it can be made smaller as asked"):
+        resize_file(tmp_path / "a.safetensors", tmp_path / "b.safetensors", Asked(rank=8))
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((None, None, None), "say how small"),
+        ((0, None, None), "--rank is 0"),
+        ((None, 1.5, None), "--energy is 1.5"),
+        ((None, None, 2.0), "the error is 2"),
+    ],
+)
+def test_what_was_asked_must_make_sense(given, message):
+    with pytest.raises(LycoError, match=message):
+        Asked.of(*given)
