@@ -14,11 +14,13 @@ async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
 
     from .nodes.convert_adapter import ConvertAdapter
+    from .nodes.extract_adapter import ExtractAdapter
     from .nodes.inspect_adapter import InspectAdapter
     from .nodes.load_adapter import LoadAdapter
     from .nodes.load_adapters import LoadAdapters
     from .nodes.merge_adapter import MergeAdapter
     from .nodes.merge_checkpoint import MergeCheckpoint
+    from .nodes.resize_adapter import ResizeAdapter
     from .nodes.train_adapter import TrainAdapter
 
     class LycoExtension(ComfyExtension):
@@ -29,6 +31,8 @@ async def comfy_entrypoint():
                 MergeAdapter,
                 MergeCheckpoint,
                 ConvertAdapter,
+                ExtractAdapter,
+                ResizeAdapter,
                 TrainAdapter,
                 InspectAdapter,
             ]

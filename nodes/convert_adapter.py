@@ -49,19 +49,9 @@ class ConvertAdapter(io.ComfyNode):
                     tooltip="Storage dtype; the report says what error another one makes.",
                     advanced=True,
                 ),
-                host.known(
-                    io.Boolean.Input,
-                    "overwrite",
-                    default=False,
-                    tooltip="Replace a file of this name under output/loras.",
-                    advanced=True,
-                ),
+                host.overwrite_input(),
             ],
-            outputs=[
-                # A combo of an older node is a list of names to ComfyUI, which no type but this one fits.
-                io.AnyType.Output(display_name="adapter", tooltip="The new file's name, for the next node."),
-                io.String.Output(display_name="report", tooltip="How the modules came to be, sizes, and errors."),
-            ],
+            outputs=host.new_file_outputs("How the modules came to be, sizes, and errors."),
         )
 
     @classmethod

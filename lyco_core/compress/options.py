@@ -24,9 +24,9 @@ class Asked:
 
     def __post_init__(self) -> None:
         if self.rank is None and self.max_error is None:
-            raise LycoError("say how small: give a --rank, an --energy or a --max-error")
+            raise LycoError("say how small: give a rank, an energy or an error")
         if self.rank is not None and self.rank < 1:
-            raise LycoError(f"--rank is {self.rank}, expected at least 1")
+            raise LycoError(f"rank is {self.rank}, expected at least 1")
         if self.max_error is not None and not 0 < self.max_error < 1:
             raise LycoError(f"the error is {self.max_error:g}, expected a number between 0 and 1")
 
@@ -34,7 +34,7 @@ class Asked:
     def of(cls, rank: int | None, energy: float | None, max_error: float | None) -> Asked:
         """From a person's words; `energy` is the share of the squared norm that is kept."""
         if energy is not None and not 0 < energy < 1:
-            raise LycoError(f"--energy is {energy:g}, expected a number between 0 and 1")
+            raise LycoError(f"energy is {energy:g}, expected a number between 0 and 1")
         errors = [max_error] if energy is None else [math.sqrt(1 - energy), *([max_error] if max_error else [])]
         return cls(rank, min((e for e in errors if e is not None), default=None))
 
@@ -56,12 +56,12 @@ class ExtractOptions:
 
     def __post_init__(self) -> None:
         if self.algorithm not in LOW_RANK:
-            raise LycoError(f"--as is {self.algorithm!r}, expected {', '.join(LOW_RANK)}")
+            raise LycoError(f"the algorithm is {self.algorithm!r}, expected {', '.join(LOW_RANK)}")
         if self.asked is None and self.algorithm != "lokr":
-            raise LycoError("say how small: give a --rank, an --energy or a --max-error")
+            raise LycoError("say how small: give a rank, an energy or an error")
         if self.asked is not None and self.asked.max_error is not None and self.algorithm != "lora":
             raise LycoError(
-                f"--energy and --max-error choose the rank of a LoRA; a {LOW_RANK[self.algorithm].title} takes a --rank"
+                f"an energy or an error chooses the rank of a LoRA; for a {LOW_RANK[self.algorithm].title} give a rank"
             )
         if self.factor == 0 or self.factor < -1:
-            raise LycoError(f"--factor is {self.factor}, expected -1 or a number above 0")
+            raise LycoError(f"factor is {self.factor}, expected -1 or a number above 0")

@@ -1,13 +1,24 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
 from .checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names, merge_files, merge_options
+from .compressing import asked, extract, resize
 from .converting import conversion, convert
 from .files import adapter_names, fingerprint
 from .loading import inspect, load_onto
 from .many import NONE, ROWS, Row, load_rows
 from .merging import merge_onto
 from .runtime import MODES
-from .schema import known, mode_input, partial_input, selection, selection_inputs, strength_input
+from .schema import (
+    known,
+    mode_input,
+    new_file_outputs,
+    overwrite_input,
+    partial_input,
+    selection,
+    selection_inputs,
+    smallness_inputs,
+    strength_input,
+)
 
 __all__ = [
     "MODES",
@@ -16,10 +27,12 @@ __all__ = [
     "Row",
     "adapter_list",
     "adapter_names",
+    "asked",
     "checkpoint_fingerprint",
     "checkpoint_names",
     "conversion",
     "convert",
+    "extract",
     "fingerprint",
     "inspect",
     "known",
@@ -29,8 +42,12 @@ __all__ = [
     "merge_onto",
     "merge_options",
     "mode_input",
+    "new_file_outputs",
+    "overwrite_input",
     "partial_input",
+    "resize",
     "selection",
     "selection_inputs",
+    "smallness_inputs",
     "strength_input",
 ]

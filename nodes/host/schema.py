@@ -9,6 +9,9 @@ from comfy_api.latest import io
 from ...lyco_core.selection import Selection, parse_block_strength
 from .runtime import MODES
 
+BY = ("rank", "energy", "error")
+"""What decides how small an approximation is."""
+
 
 def known(cls, *positional, **named):
     """`cls(*positional, **named)` without the named arguments that this ComfyUI does not know yet.
@@ -58,6 +61,44 @@ def mode_input():
         ),
         advanced=True,
     )
+
+
+def smallness_inputs(*, zero_means: str = "") -> list:
+    """What decides how small an approximation is."""
+    return [
+        io.Combo.Input(
+            "by",
+            options=list(BY),
+            default=BY[0],
+            tooltip=(
+                "rank: of at most this rank. energy: the least rank that keeps this share of the change's squared "
+                "norm. error: the least rank of this relative error."
+            ),
+        ),
+        io.Int.Input("rank", default=16, min=0, max=65536, tooltip=f"For by = rank. {zero_means}".strip()),
+        io.Float.Input("share", default=0.99, min=0.0, max=1.0, step=0.0001, tooltip="For by = energy or error."),
+    ]
+
+
+def overwrite_input():
+    """Whether a file of the new one's name is replaced."""
+    return known(
+        io.Boolean.Input,
+        "overwrite",
+        default=False,
+        optional=True,
+        tooltip="Replace a file of this name under output/loras.",
+        advanced=True,
+    )
+
+
+def new_file_outputs(report: str) -> list:
+    """The name of a new adapter file, and what is told of it."""
+    return [
+        # A combo of an older node is a list of names to ComfyUI, which no type but this one fits.
+        io.AnyType.Output(display_name="adapter", tooltip="The new file's name, for the next node."),
+        io.String.Output(display_name="report", tooltip=report),
+    ]
 
 
 def selection_inputs() -> list:

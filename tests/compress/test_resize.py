@@ -122,8 +122,8 @@ def test_nothing_to_make_smaller_is_refused(tmp_path: Path):
     ("given", "message"),
     [
         ((None, None, None), "say how small"),
-        ((0, None, None), "--rank is 0"),
-        ((None, 1.5, None), "--energy is 1.5"),
+        ((0, None, None), "rank is 0"),
+        ((None, 1.5, None), "energy is 1.5"),
         ((None, None, 2.0), "the error is 2"),
     ],
 )

@@ -1,0 +1,76 @@
+"""*Extract Adapter* and *Resize Adapter* over the API: what they write loads, and does what the tuned model does."""
+
+import pytest
+from lyco_testing.comfy import Server, WorkflowError
+from lyco_testing.tiny_wan import deltas, latents, wan_adapter, wan_checkpoint, workflow
+from safetensors.torch import load_file, save_file
+
+MODELS = "models/diffusion_models"
+
+
+@pytest.fixture(scope="module")
+def files(server: Server) -> Server:
+    base, tensors = wan_checkpoint(), wan_adapter()
+    changes = deltas(tensors)
+    tuned = {k: (v.double() + changes[k]).float() if k in changes else v for k, v in base.items()}
+    save_file(base, server.base / MODELS / "small_base.safetensors")
+    save_file(tuned, server.base / MODELS / "small_tuned.safetensors")
+    save_file(tensors, server.base / "models" / "loras" / "small_lokr.safetensors")
+    return server
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {
+        "node": {"class_type": kind, "inputs": inputs},
+        "show": {"class_type": "PreviewAny", "inputs": {"source": ["node", 1]}},
+    }
+
+
+def extraction(**inputs: object) -> dict:
+    settings = {
+        "base": "diffusion_models/small_base.safetensors",
+        "tuned": "diffusion_models/small_tuned.safetensors",
+        "form": "lora",
+        "by": "rank",
+        "rank": 64,
+        "share": 0.99,
+        "filename": "",
+        "dtype": "float32",
+    }
+    return node("LycoExtractAdapter", **settings | inputs)
+
+
+@pytest.mark.parametrize("form", ["lora", "lokr"])
+def test_what_is_extracted_samples_as_the_tuned_model(files: Server, form: str):
+    rank = 64 if form == "lora" else 0
+    text = files.run(extraction(form=form, rank=rank, filename=f"got_{form}"))["show"]["text"][0]
+    assert "relative error" in text
+    plain = latents(files, files.run(workflow("small_base.safetensors")))
+    tuned = latents(files, files.run(workflow("small_tuned.safetensors")))
+    found = latents(files, files.run(workflow("small_base.safetensors", f"got_{form}.safetensors")))
+    error = (found - tuned).norm() / (tuned - plain).norm()
+    assert error < (1e-3 if form == "lora" else 0.9)
+
+
+def test_a_resized_file_loads(files: Server):
+    inputs = {"adapter": "small_lokr.safetensors", "by": "rank", "rank": 1, "share": 0.9, "filename": "less"}
+    text = files.run(node("LycoResizeAdapter", **inputs))["show"]["text"][0]
+    assert "20 lokr, rank 1" in text
+    made = load_file(files.base / "output" / "loras" / "less.safetensors")
+    assert {t.shape[1] for k, t in made.items() if k.endswith("lokr_w2_a")} == {1}
+    report = files.run(workflow("small_base.safetensors", "less.safetensors"))["show"]["text"][0]
+    assert "20 of 20 modules" in report
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (extraction(tuned="diffusion_models/small_base.safetensors"), "no selected weight differs"),
+        (extraction(by="energy", form="loha"), "for a LoHa give a rank"),
+        (extraction(rank=0), "rank is 0, expected at least 1"),
+        (extraction(filename="../x"), "expected a plain file name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(files: Server, prompt: dict, message: str):
+    with pytest.raises(WorkflowError, match=message):
+        files.run(prompt)
