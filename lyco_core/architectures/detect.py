@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ..adapter_set import AdapterSet
 from ..errors import ArchitectureError, shorten
@@ -28,19 +29,25 @@ class _Reading:
     total: int
     """How many modules there are."""
 
+    known_width: bool
+    """Whether one of them has the width of a model that there is."""
+
     @property
-    def depth(self) -> int:
-        """2 if the blocks are as many as the largest model has, 1 if fewer, 0 if more."""
-        deepest: dict[str, int] = {}
+    def likelihood(self) -> tuple[bool, bool, bool]:
+        """Whether it has no block too many; a known width; all blocks of the largest model. The first counts most."""
+        blocks: dict[str, set[int]] = {}
         for path in self.paths.values():
-            template, number = template_of(path)
-            if number:
-                above = template.split(".{n}", 1)[0]
-                deepest[above] = max(deepest.get(above, 0), int(number) + 1)
+            names = self.architecture.group_of(path, self.layout)[0].musubi
+            if names and "{n}" in names[0]:
+                blocks.setdefault(names[0].split(".{n}", 1)[0], set()).add(int(template_of(path)[1]))
         limits = self.architecture.depths
-        if any(count > limits.get(above, count) for above, count in deepest.items()):
-            return 0
-        return 2 if any(count == limits.get(above) for above, count in deepest.items()) else 1
+        possible = all(max(found) < limits.get(above, math.inf) for above, found in blocks.items())
+        return possible, self.known_width, any(len(found) == limits.get(above) for above, found in blocks.items())
+
+    def homes(self, weights: Collection[str]) -> int:
+        """How many of its modules lie wholly on `weights` of ComfyUI's model."""
+        located = (self.architecture.locate(path, self.layout, "comfyui") for path in self.paths.values())
+        return sum(bool(targets) and all(target.path in weights for target in targets) for targets in located)
 
 
 def identify(
@@ -73,7 +80,7 @@ def identify(
     if adapter_set.format not in FORMATS:
         return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
-    best = _best(_readings(adapter_set, families))
+    best = _best(_readings(adapter_set, families), weights)
     if not best and architecture is not None and adapter_set.adapters:
         names = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
@@ -81,9 +88,9 @@ def identify(
         return adapter_set
     hint = adapter_set.metadata.get("lyco_architecture")
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout)))
-    if FORMATS[adapter_set.format].underscored:  # Musubi's own names, if they are: no other layout is a rival
+    if adapter_set.format == "musubi":  # its own names, if they are: no other layout is a rival
         best = [r for r in best if r.layout == best[0].layout]
-    chosen = _choose(best, weights, layout, settled=hint == best[0].architecture.id)
+    chosen = _choose(best, layout, settled=hint == best[0].architecture.id)
     _refuse(chosen.architecture, adapter_set)
     return _renamed(adapter_set, chosen)
 
@@ -112,8 +119,8 @@ def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
     for family in ARCHITECTURES.values():
         for layout in LAYOUTS:
             known = {n: n for n in names if family.resolve(n, layout, underscored=False)}
-            readings.append(_Reading(family, layout, known, len(known), len(names)))
-    best = _best(readings)
+            readings.append(_Reading(family, layout, known, len(known), len(names), known_width=False))
+    best = _best(readings, None)
     return (best[0].architecture, best[0].layout) if best else None
 
 
@@ -129,24 +136,31 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture]) -> list
         for layout in LAYOUTS:
             resolved = ((name, family.resolve(name, layout, underscored=form.underscored)) for name in shapes)
             paths = {name: path for name, path in resolved if path is not None}
-            fitting = sum(family.fits(path, layout, shapes[name]) for name, path in paths.items())
-            readings.append(_Reading(family, layout, paths, fitting, len(shapes)))
+            fitting = {path: shapes[name] for name, path in paths.items() if family.fits(path, layout, shapes[name])}
+            known_width = any(family.width(path, layout, shape) in family.widths for path, shape in fitting.items())
+            readings.append(_Reading(family, layout, paths, len(fitting), len(shapes), known_width))
     return readings
 
 
-def _best(readings: Iterable[_Reading]) -> list[_Reading]:
-    """Those that explain most modules, half of them at least, and of those the ones whose depth fits best."""
-    readings = [r for r in readings if r.paths and 2 * r.fitting >= r.total]
-    most = max((r.fitting for r in readings), default=0)
-    readings = [r for r in readings if r.fitting == most]
-    depth = max((r.depth for r in readings), default=0)
-    return [r for r in readings if r.depth == depth]
+def _best(readings: Iterable[_Reading], weights: Collection[str] | None) -> list[_Reading]:
+    """Those that explain most modules, half of them at least.
 
-
-def _choose(best: list[_Reading], weights: Collection[str] | None, layout: Layout, *, settled: bool) -> _Reading:
-    """The first of the equally good readings, unless another would patch other weights."""
+    Of those, the ones that put most of them on `weights`, and of those the likeliest.
+    """
+    best = [r for r in readings if r.paths and 2 * r.fitting >= r.total]
+    best = _most(best, lambda r: r.fitting)
     if weights is not None:
-        best = [r for r in best if _targets(r, "comfyui") & set(weights)] or best
+        best = _most(best, lambda r: r.homes(weights))
+    return _most(best, lambda r: r.likelihood)
+
+
+def _most(readings: list[_Reading], quality: Callable[[_Reading], int | tuple[bool, ...]]) -> list[_Reading]:
+    qualities = [quality(r) for r in readings]
+    return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
+
+
+def _choose(best: list[_Reading], layout: Layout, *, settled: bool) -> _Reading:
+    """The first of the equally good readings, unless another would patch other weights."""
     first = _targets(best[0], layout)
     rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r, layout) != first]
     if rivals and not settled:
