@@ -7,7 +7,7 @@ __all__ = ["COSMOS_PREDICT2"]
 _ATTENTION = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "output_proj": "to_out.0"}
 _BLOCK = (
     *renamed({f"self_attn.{ours}": f"attn1.{theirs}" for ours, theirs in _ATTENTION.items()}, shape=(1, 1)),
-    *renamed({f"cross_attn.{name}_proj": f"attn2.to_{name}" for name in "kv"}),
+    *renamed({f"cross_attn.{name}_proj": f"attn2.to_{name}" for name in "kv"}, inputs=(1024,)),
     *renamed({"cross_attn.q_proj": "attn2.to_q", "cross_attn.output_proj": "attn2.to_out.0"}, shape=(1, 1)),
     *renamed({"mlp.layer1": "ff.net.0.proj"}, shape=(4, 1)),
     *renamed({"mlp.layer2": "ff.net.2"}, shape=(1, 4)),

@@ -30,6 +30,8 @@ class Group:
     """Relative numbers of rows of the parts."""
     shape: tuple[int, int] | None = None
     """(out, in) of the whole group in widths of the model, where the family fixes them."""
+    inputs: tuple[int, ...] = ()
+    """What `in` can be, where it is no width of the model but of what it is given, such as text."""
 
     def __post_init__(self) -> None:
         for layout in LAYOUTS:
@@ -111,8 +113,10 @@ class Architecture:
         return self._index[layout][_split(path, self._index[layout])[0]]
 
     def fits(self, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
-        """Whether a module of (out, in) is possible at `path`: the family fixes some ratios."""
+        """Whether a module of (out, in) is possible at `path`: the family fixes some ratios and sizes."""
         group, position = self.group_of(path, layout)
+        if group.inputs and shape[1] not in group.inputs:
+            return False
         if group.shape is None:
             return True
         names = group.names(layout) or ()
@@ -170,10 +174,11 @@ def group(
     *,
     heights: tuple[int, ...] = (1,),
     shape: tuple[int, int] | None = None,
+    inputs: tuple[int, ...] = (),
 ) -> Group:
     """A `Group` from names separated by spaces."""
     split = (None if names is None else tuple(names.split()) for names in (musubi, comfyui, diffusers))
-    return Group(*split, heights=heights, shape=shape)
+    return Group(*split, heights=heights, shape=shape, inputs=inputs)
 
 
 def same(*names: str, shape: tuple[int, int] | None = None) -> tuple[Group, ...]:
@@ -181,10 +186,15 @@ def same(*names: str, shape: tuple[int, int] | None = None) -> tuple[Group, ...]
     return tuple(group(name, name, name, shape=shape) for name in names)
 
 
-def renamed(names: Mapping[str, str | None], *, shape: tuple[int, int] | None = None) -> tuple[Group, ...]:
+def renamed(
+    names: Mapping[str, str | None], *, shape: tuple[int, int] | None = None, inputs: tuple[int, ...] = ()
+) -> tuple[Group, ...]:
     """One group for each name that Musubi and ComfyUI share -> diffusers'; several where it splits evenly."""
     parts = {ours: len(theirs.split()) if theirs else 1 for ours, theirs in names.items()}
-    return tuple(group(ours, ours, theirs, heights=(1,) * parts[ours], shape=shape) for ours, theirs in names.items())
+    return tuple(
+        group(ours, ours, theirs, heights=(1,) * parts[ours], shape=shape, inputs=inputs)
+        for ours, theirs in names.items()
+    )
 
 
 def inside(musubi: str, comfyui: str, diffusers: str, groups: tuple[Group, ...]) -> tuple[Group, ...]:

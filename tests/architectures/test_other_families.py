@@ -1,0 +1,136 @@
+"""Families that Musubi does not train: full-size lists of ComfyUI's weights, renamed to every layout and told again."""
+
+import itertools
+import math
+import re
+
+import pytest
+from lyco_testing.tables import OTHERS, dotted_file, musubi_file, weights
+
+from lyco_core.architectures import ARCHITECTURES, identify, recognise
+from lyco_core.architectures.table import Architecture
+from lyco_core.formats import parse
+from lyco_core.layouts import LAYOUTS, Layout
+from lyco_core.placement import place
+
+every_model = pytest.mark.parametrize("model", OTHERS)
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+EMBEDDINGS = {"lyric_embs", "llm_adapter.embed"}
+"""Tables that are looked up in: nobody trains them with low-rank factors."""
+
+PARTS = {
+    "all": r".*",
+    "blocks": r".*(blocks|layers|refiner)\..*",
+    "attention": r".*att[en].*",
+    "attention and MLP": r".*(att[en]|mlp|ff|feed_forward|linear1|linear2).*",
+}
+
+
+def shapes_of(model: str) -> dict[str, tuple[int, ...]]:
+    """Module path in ComfyUI's layout -> shape."""
+    found = {k.removeprefix("diffusion_model.").removesuffix(".weight"): s for k, s in weights(model).items()}
+    return {path: shape for path, shape in found.items() if path not in EMBEDDINGS}
+
+
+def family_of(model: str) -> Architecture:
+    return ARCHITECTURES[OTHERS[model]]
+
+
+def renamed(model: str, layout: Layout) -> dict[str, tuple[int, int]]:
+    """The same modules in a layout, (out, in) each; what ComfyUI fuses comes apart."""
+    made: dict[str, tuple[int, int]] = {}
+    for path, (height, *columns) in shapes_of(model).items():
+        for target in family_of(model).locate(path, "comfyui", layout):
+            start, stop, total = target.source
+            assert height % total == 0
+            assert target.rows == (0, target.rows[2], target.rows[2]), "no layout fuses what ComfyUI keeps apart"
+            assert target.path not in made
+            made[target.path] = height * (stop - start) // total, math.prod(columns)
+    return made
+
+
+@every_model
+def test_every_weight_of_comfyui_is_in_the_table(model: str):
+    family = family_of(model)
+    for path, (height, *columns) in shapes_of(model).items():
+        assert family.resolve(path, "comfyui", underscored=False) == path
+        assert family.resolve(path.replace(".", "_"), "comfyui", underscored=True) == path
+        # The text stream of Stable Diffusion 3 ends with fewer vectors than it has in between.
+        assert family.fits(path, "comfyui", (height, math.prod(columns)))
+
+
+@every_model
+@every_layout
+def test_there_and_back_is_the_identity(model: str, layout: Layout):
+    family = family_of(model)
+    covered: dict[str, list[tuple[int, int]]] = {}
+    for path, shape in renamed(model, layout).items():
+        assert family.resolve(path.replace(".", "_"), layout, underscored=True) == path
+        assert family.fits(path, layout, shape)
+        (target,) = family.locate(path, layout, "comfyui")
+        height = shapes_of(model)[target.path][0]
+        start, stop, total = target.rows
+        assert target.source == (0, stop - start, stop - start)
+        assert height * (stop - start) // total == shape[0]
+        covered.setdefault(target.path, []).append((height * start // total, height * stop // total))
+    for path, bands in covered.items():
+        edges = [0, *(stop for _, stop in sorted(bands))]
+        assert sorted(bands) == list(itertools.pairwise(edges)), f"{path}: rows overlap or are left out"
+        assert edges[-1] == shapes_of(model)[path][0]
+
+
+def test_what_has_no_name_in_diffusers():
+    """Where diffusers swaps halves of a modulation, and an adapter of Anima's own."""
+    without = {
+        model: {
+            re.sub(r"\.\d+\.", ".N.", p)
+            for p in shapes_of(model)
+            if not family_of(model).locate(p, "comfyui", "diffusers")
+        }
+        for model in OTHERS
+    }
+    assert {model: names for model, names in without.items() if names and model != "anima"} == {
+        "auraflow": {"modF.1"},
+        "hunyuan_dit": {"final_layer.adaLN_modulation.1"},
+        "sd35_large": {"final_layer.adaLN_modulation.1", "joint_blocks.N.context_block.adaLN_modulation.1"},
+        "sd35_medium": {"final_layer.adaLN_modulation.1", "joint_blocks.N.context_block.adaLN_modulation.1"},
+    }
+    assert all(name.startswith("llm_adapter.") for name in without["anima"])
+
+
+SPELLINGS = {
+    "underscored": musubi_file,
+    "diffusion_model.": dotted_file,
+    "transformer.": lambda modules, algorithm: {
+        key.replace("diffusion_model.", "transformer.", 1): tensor
+        for key, tensor in dotted_file(modules, algorithm).items()
+    },
+}
+
+
+@every_model
+@every_layout
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_file_is_told(model: str, layout: Layout, spelling: str, part: str):
+    modules = {p: s for p, s in renamed(model, layout).items() if re.fullmatch(PARTS[part], p)}
+    file = parse(SPELLINGS[spelling](modules, "lora"), {})
+    paths = {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in weights(model)}
+    loaded = identify(file, weights=paths, prefer=OTHERS[model])
+    assert loaded.architecture == OTHERS[model]
+    placement = place(loaded, weights(model))
+    assert placement.complete
+    assert placement.modules == len(modules)
+    alone = identify(file)
+    print("TOLD", model, layout, spelling, part, alone.architecture)
+    assert {(p.key, p.rows) for p in place(alone).placed} == {(p.key, p.rows) for p in place(loaded).placed}
+    assert identify(file, weights=paths).architecture == alone.architecture
+
+
+@every_model
+def test_models_are_recognised(model: str):
+    found = recognise(shapes_of(model))
+    assert found is not None
+    assert found[0].id == OTHERS[model]
+    assert found[0].locate(*next((p, found[1]) for p in shapes_of(model)), "comfyui")
