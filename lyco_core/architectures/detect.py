@@ -44,6 +44,12 @@ class _Reading:
         possible = all(max(found) < limits.get(above, math.inf) for above, found in blocks.items())
         return possible, self.known_width, any(len(found) == limits.get(above) for above, found in blocks.items())
 
+    @property
+    def musubis_own(self) -> bool:
+        """Whether these are names that Musubi writes: of blocks of a model that it trains."""
+        trained = self.architecture.target_blocks and self.layout == "musubi"
+        return bool(trained) and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
+
     def homes(self, weights: Collection[str]) -> int:
         """How many of its modules lie wholly on `weights` of ComfyUI's model."""
         located = (self.architecture.locate(path, self.layout, "comfyui") for path in self.paths.values())
@@ -88,8 +94,8 @@ def identify(
         return adapter_set
     hint = adapter_set.metadata.get("lyco_architecture")
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout)))
-    if adapter_set.format == "musubi":  # its own names, if they are: no other layout is a rival
-        best = [r for r in best if r.layout == best[0].layout]
+    if adapter_set.format == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
+        best = [r for r in best if r.musubis_own or r.architecture.id in (prefer, hint)]
     chosen = _choose(best, layout, settled=hint == best[0].architecture.id)
     _refuse(chosen.architecture, adapter_set)
     return _renamed(adapter_set, chosen)
@@ -164,7 +170,7 @@ def _choose(best: list[_Reading], layout: Layout, *, settled: bool) -> _Reading:
     first = _targets(best[0], layout)
     rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r, layout) != first]
     if rivals and not settled:
-        names = sorted({best[0].architecture.id, *(r.architecture.id for r in rivals)})
+        names = sorted({r.architecture.id for r in best})
         raise ArchitectureError(
             f"its modules are those of {' and of '.join(names)}; say which with --architecture, or load it onto a model"
         )
