@@ -1,6 +1,5 @@
 """Families that Musubi does not train: full-size lists of ComfyUI's weights, renamed to every layout and told again."""
 
-import functools
 import itertools
 import math
 import re
@@ -9,11 +8,11 @@ from collections.abc import Callable, Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lyco_testing.families import family_of, paths_of, renamed, shapes_of
 from lyco_testing.tables import OTHERS, dotted_file, musubi_file, weights
 from torch import Tensor
 
-from lyco_core.architectures import ARCHITECTURES, identify, recognise
-from lyco_core.architectures.table import Architecture
+from lyco_core.architectures import identify, recognise
 from lyco_core.errors import ArchitectureError
 from lyco_core.formats import parse
 from lyco_core.layouts import LAYOUTS, Layout
@@ -22,44 +21,11 @@ from lyco_core.placement import place
 every_model = pytest.mark.parametrize("model", OTHERS)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
-EMBEDDINGS = {"lyric_embs", "llm_adapter.embed"}
-"""Tables that are looked up in: nobody trains them with low-rank factors."""
-
 PARTS = {
     "all": r".*",
     "attention": r".*att[en].*",
     "attention and MLP": r".*(att[en]|mlp|ff|feed_forward|linear1|linear2).*",
 }
-
-
-@functools.cache
-def shapes_of(model: str) -> dict[str, tuple[int, ...]]:
-    """Module path in ComfyUI's layout -> shape."""
-    found = {k.removeprefix("diffusion_model.").removesuffix(".weight"): s for k, s in weights(model).items()}
-    return {path: shape for path, shape in found.items() if path not in EMBEDDINGS}
-
-
-@functools.cache
-def paths_of(model: str) -> set[str]:
-    return {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in weights(model)}
-
-
-def family_of(model: str) -> Architecture:
-    return ARCHITECTURES[OTHERS[model]]
-
-
-@functools.cache
-def renamed(model: str, layout: Layout) -> dict[str, tuple[int, int]]:
-    """The same modules in a layout, (out, in) each; what ComfyUI fuses comes apart."""
-    made: dict[str, tuple[int, int]] = {}
-    for path, (height, *columns) in shapes_of(model).items():
-        for target in family_of(model).locate(path, "comfyui", layout):
-            start, stop, total = target.source
-            assert height % total == 0
-            assert target.rows == (0, target.rows[2], target.rows[2]), "no layout fuses what ComfyUI keeps apart"
-            assert target.path not in made
-            made[target.path] = height * (stop - start) // total, math.prod(columns)
-    return made
 
 
 @every_model

@@ -1,0 +1,78 @@
+"""Our diffusers names are modules of diffusers' own classes, with the same shapes: full size, on the meta device."""
+
+import math
+import re
+
+import pytest
+import torch
+from lyco_testing.families import renamed
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
+
+SD35 = {"pos_embed_max_size": 192, "qk_norm": "rms_norm"}
+MODELS = {
+    "auraflow": ("AuraFlowTransformer2DModel", {}),
+    "chroma": ("ChromaTransformer2DModel", {}),
+    "anima": ("CosmosTransformer3DModel", {"num_attention_heads": 16, "num_layers": 28, "extra_pos_embed_type": None}),
+    "hidream": ("HiDreamImageTransformer2DModel", {
+        "patch_size": 2, "in_channels": 16, "num_layers": 16, "num_single_layers": 32, "attention_head_dim": 128,
+        "num_attention_heads": 20, "caption_channels": [4096, 4096], "text_emb_dim": 2048, "num_routed_experts": 4,
+        "axes_dims_rope": (64, 32, 32), "max_resolution": (128, 128), "llama_layers": [*range(32), *16 * [31]],
+    }),
+    "hunyuan_dit": ("HunyuanDiT2DModel", {
+        "hidden_size": 1408, "num_layers": 40, "mlp_ratio": 4.3637, "in_channels": 4, "patch_size": 2,
+        "sample_size": 128, "text_len": 77, "text_len_t5": 256, "use_style_cond_and_image_meta_size": False,
+        "activation_fn": "gelu-approximate",
+    }),
+    "krea2": ("Krea2Transformer2DModel", {}),
+    "ltx_video_2b": ("LTXVideoTransformer3DModel", {}),
+    "ltx_video_13b": ("LTXVideoTransformer3DModel", {
+        "attention_head_dim": 128, "num_layers": 48, "cross_attention_dim": 4096,
+    }),
+    "lumina2": ("Lumina2Transformer2DModel", {"cap_feat_dim": 2304}),
+    "pixart_alpha": ("PixArtTransformer2DModel", {
+        "sample_size": 128, "caption_channels": 4096, "use_additional_conditions": True,
+    }),
+    "sd15": ("UNet2DConditionModel", {"cross_attention_dim": 768}),
+    "sd35_large": ("SD3Transformer2DModel", SD35 | {
+        "num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432,
+    }),
+    "sd35_medium": ("SD3Transformer2DModel", SD35 | {
+        "num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536,
+        "dual_attention_layers": tuple(range(13)),
+    }),
+    "sdxl": ("UNet2DConditionModel", {
+        "block_out_channels": (320, 640, 1280), "cross_attention_dim": 2048, "use_linear_projection": True,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }),
+}  # fmt: skip
+
+SWAPPED = {
+    "auraflow": {"norm_out.linear"},
+    "hunyuan_dit": {"norm_out.linear"},
+    "sd35_large": {"norm_out.linear", "transformer_blocks.N.norm1_context.linear"},
+    "sd35_medium": {"norm_out.linear", "transformer_blocks.N.norm1_context.linear"},
+}
+"""Modulations whose halves diffusers has the other way round; of Stable Diffusion 3's text only the last."""
+
+
+@pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")  # diffusers' own, in its Chroma
+@pytest.mark.parametrize("model", MODELS)
+def test_names_and_shapes(model: str):
+    name, config = MODELS[model]
+    if not hasattr(diffusers, name):
+        pytest.skip(f"diffusers {diffusers.__version__} has no {name}")
+    with torch.device("meta"):
+        built = getattr(diffusers, name)(**config)
+    theirs = {
+        key.removesuffix(".weight"): (weight.shape[0], math.prod(weight.shape[1:]))
+        for key, weight in built.state_dict().items()
+        if key.endswith(".weight") and weight.ndim > 1
+    }
+    ours = renamed(model, "diffusers")
+    assert ours == {path: theirs.get(path) for path in ours}
+    assert {re.sub(r"\.\d+\.", ".N.", path) for path in theirs.keys() - ours.keys()} == SWAPPED.get(model, set())
