@@ -6,13 +6,14 @@ from .ace_step import ACE_STEP
 from .auraflow import AURAFLOW
 from .chroma import CHROMA
 from .cosmos_predict2 import COSMOS_PREDICT2
+from .ernie_image import ERNIE_IMAGE
 from .flux import FLUX1, FLUX2
 from .hidream import HIDREAM
 from .hunyuan_dit import HUNYUAN_DIT
 from .hunyuan_video import FRAMEPACK, HUNYUAN_VIDEO, HUNYUAN_VIDEO_1_5
 from .kandinsky5 import KANDINSKY5
 from .krea2 import KREA2
-from .ltx_video import LTX_VIDEO
+from .ltx_video import LTX_2, LTX_VIDEO
 from .lumina2 import LUMINA2
 from .omnigen2 import OMNIGEN2
 from .pixart import PIXART
@@ -43,6 +44,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         CHROMA,
         HIDREAM,
         LTX_VIDEO,
+        LTX_2,
         LUMINA2,
         KREA2,
         AURAFLOW,
@@ -51,5 +53,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         OMNIGEN2,
         ACE_STEP,
         COSMOS_PREDICT2,
+        ERNIE_IMAGE,
     )
 }

@@ -1,11 +1,11 @@
-"""Our diffusers names are modules of diffusers' own classes, with the same shapes: full size, on the meta device."""
+"""Our diffusers names are modules of diffusers' own classes, shapes too, and its converters agree on every row."""
 
 import math
 import re
 
 import pytest
 import torch
-from lyco_testing.families import renamed
+from lyco_testing.families import family_of, renamed, shapes_of
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
 
@@ -14,6 +14,10 @@ MODELS = {
     "auraflow": ("AuraFlowTransformer2DModel", {}),
     "chroma": ("ChromaTransformer2DModel", {}),
     "anima": ("CosmosTransformer3DModel", {"num_attention_heads": 16, "num_layers": 28, "extra_pos_embed_type": None}),
+    "ernie_image": ("ErnieImageTransformer2DModel", {
+        "hidden_size": 4096, "num_attention_heads": 32, "num_layers": 36, "ffn_hidden_size": 12288,
+        "text_in_dim": 3072,
+    }),
     "hidream": ("HiDreamImageTransformer2DModel", {
         "patch_size": 2, "in_channels": 16, "num_layers": 16, "num_single_layers": 32, "attention_head_dim": 128,
         "num_attention_heads": 20, "caption_channels": [4096, 4096], "text_emb_dim": 2048, "num_routed_experts": 4,
@@ -25,6 +29,7 @@ MODELS = {
         "activation_fn": "gelu-approximate",
     }),
     "krea2": ("Krea2Transformer2DModel", {}),
+    "ltx_2": ("LTX2VideoTransformer3DModel", {}),
     "ltx_video_2b": ("LTXVideoTransformer3DModel", {}),
     "ltx_video_13b": ("LTXVideoTransformer3DModel", {
         "attention_head_dim": 128, "num_layers": 48, "cross_attention_dim": 4096,
@@ -76,3 +81,36 @@ def test_names_and_shapes(model: str):
     ours = renamed(model, "diffusers")
     assert ours == {path: theirs.get(path) for path in ours}
     assert {re.sub(r"\.\d+\.", ".N.", path) for path in theirs.keys() - ours.keys()} == SWAPPED.get(model, set())
+
+
+CONVERTERS = {
+    "anima": "convert_cosmos_transformer_checkpoint_to_diffusers",
+    "hidream": "convert_hidream_transformer_to_diffusers",
+    "krea2": "convert_krea2_transformer_checkpoint_to_diffusers",
+    "ltx_2": "convert_ltx2_transformer_to_diffusers",
+    "ltx_video_13b": "convert_ltx_transformer_checkpoint_to_diffusers",
+    "lumina2": "convert_lumina2_to_diffusers",
+}
+"""Of those families whose diffusers names ComfyUI's key map has not, or has as ours."""
+
+
+@pytest.mark.parametrize("model", CONVERTERS)
+def test_diffusers_converts_the_same_rows(model: str):
+    """A checkpoint of one column, whose numbers tell every row of every weight from all others."""
+    convert = getattr(pytest.importorskip("diffusers.loaders.single_file_utils"), CONVERTERS[model], None)
+    if convert is None:
+        pytest.skip(f"diffusers {diffusers.__version__} has no {CONVERTERS[model]}")
+    family = family_of(model)
+    heights = {
+        path: shape[0] for path, shape in shapes_of(model).items() if family.locate(path, "comfyui", "diffusers")
+    }
+    numbers = torch.arange(sum(heights.values())).split(list(heights.values()))
+    weights = dict(zip(heights, (rows[:, None] for rows in numbers), strict=True))
+    prefix = "net." if model == "anima" else ""  # as NVIDIA's own checkpoints
+    converted = convert({f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()})
+    for path in renamed(model, "diffusers"):
+        (target,) = family.locate(path, "diffusers", "comfyui")
+        start, stop, total = (heights[target.path] * edge // target.rows[2] for edge in target.rows)
+        assert total == heights[target.path]
+        assert torch.equal(converted.pop(f"{path}.weight"), weights[target.path][start:stop]), path
+    assert not converted

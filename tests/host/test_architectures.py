@@ -53,6 +53,7 @@ MODELS = {
         "context_in_dim": 4096, "vec_in_dim": None, "depth": 19, "depth_single_blocks": 38,
     }),
     "cosmos_predict2": ("CosmosT2IPredict2", COSMOS | {"image_model": "cosmos_predict2"}),
+    "ernie_image": ("ErnieImage", {"image_model": "ernie"}),
     "hidream": ("HiDream", {
         "image_model": "hidream", "attention_head_dim": 128, "axes_dims_rope": [64, 32, 32],
         "caption_channels": [4096, 4096], "max_resolution": [128, 128], "in_channels": 16, "out_channels": 16,
@@ -63,6 +64,9 @@ MODELS = {
     "krea2": ("Krea2", {
         "image_model": "krea2", "features": 6144, "layers": 28, "heads": 48, "kvheads": 12, "channels": 16,
         "patch": 2, "txtlayers": 12, "txtdim": 2560,
+    }),
+    "ltx_2": ("LTXAV", {
+        "image_model": "ltxav", "num_layers": 48, "attention_head_dim": 128, "cross_attention_dim": 4096,
     }),
     "ltx_video_2b": ("LTXV", {
         "image_model": "ltxv", "num_layers": 28, "attention_head_dim": 64, "cross_attention_dim": 2048,
