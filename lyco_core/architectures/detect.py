@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+import functools
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ..adapter_set import AdapterSet
 from ..adapters import ANY
@@ -29,19 +31,36 @@ class _Reading:
     total: int
     """How many modules there are."""
 
+    known_width: bool
+    """Whether one of them has the width of a model that there is."""
+
+    @functools.cached_property
+    def modules(self) -> set[str]:
+        """The modules that the names mean; a name may be that of a module's bias."""
+        return {parameter_of(path)[0] for path in self.paths.values()}
+
     @property
-    def depth(self) -> int:
-        """2 if the blocks are as many as the largest model has, 1 if fewer, 0 if more."""
-        deepest: dict[str, int] = {}
-        for path in self.paths.values():
-            template, number = template_of(path)
-            if number:
-                above = template.split(".{n}", 1)[0]
-                deepest[above] = max(deepest.get(above, 0), int(number) + 1)
+    def likelihood(self) -> tuple[bool, bool, bool]:
+        """Whether it has no block too many; a known width; all blocks of the largest model. The first counts most."""
+        blocks: dict[str, set[int]] = {}
+        for path in self.modules:
+            names = self.architecture.group_of(path, self.layout)[0].musubi
+            if names and "{n}" in names[0]:
+                blocks.setdefault(names[0].split(".{n}", 1)[0], set()).add(int(template_of(path)[1]))
         limits = self.architecture.depths
-        if any(count > limits.get(above, count) for above, count in deepest.items()):
-            return 0
-        return 2 if any(count == limits.get(above) for above, count in deepest.items()) else 1
+        possible = all(max(found) < limits.get(above, math.inf) for above, found in blocks.items())
+        return possible, self.known_width, any(len(found) == limits.get(above) for above, found in blocks.items())
+
+    @property
+    def musubis_own(self) -> bool:
+        """Whether these are names that Musubi writes: of blocks of a model that it trains."""
+        trained = self.architecture.target_blocks and self.layout == "musubi"
+        return bool(trained) and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
+
+    def homes(self, weights: Collection[str]) -> int:
+        """How many of its modules lie wholly on `weights` of ComfyUI's model."""
+        located = (self.architecture.locate(path, self.layout, "comfyui") for path in self.modules)
+        return sum(bool(targets) and all(target.path in weights for target in targets) for targets in located)
 
 
 def identify(
@@ -74,7 +93,7 @@ def identify(
     if adapter_set.format not in FORMATS:
         return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
-    best = _best(_readings(adapter_set, families))
+    best = _best(_readings(adapter_set, families), weights)
     if not best and architecture is not None and adapter_set.adapters:
         names = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
@@ -82,9 +101,9 @@ def identify(
         return adapter_set
     hint = adapter_set.metadata.get("lyco_architecture")
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout)))
-    if FORMATS[adapter_set.format].underscored:  # Musubi's own names, if they are: no other layout is a rival
-        best = [r for r in best if r.layout == best[0].layout]
-    chosen = _choose(best, weights, layout, settled=hint == best[0].architecture.id)
+    if adapter_set.format == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
+        best = [r for r in best if r.musubis_own or r.architecture.id in (prefer, hint)]
+    chosen = _choose(best, layout, settled=hint == best[0].architecture.id)
     _refuse(chosen.architecture, adapter_set)
     return _renamed(adapter_set, chosen)
 
@@ -113,8 +132,8 @@ def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
     for family in ARCHITECTURES.values():
         for layout in LAYOUTS:
             known = {n: n for n in names if family.resolve(n, layout, underscored=False)}
-            readings.append(_Reading(family, layout, known, len(known), len(names)))
-    best = _best(readings)
+            readings.append(_Reading(family, layout, known, len(known), len(names), known_width=False))
+    best = _best(readings, None)
     return (best[0].architecture, best[0].layout) if best else None
 
 
@@ -130,8 +149,10 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture]) -> list
         for layout in LAYOUTS:
             resolved = ((name, _resolved(family, name, layout, form.underscored)) for name in shapes)
             paths = {name: path for name, path in resolved if path is not None}
-            fitting = sum(_fits(family, path, layout, shapes[name]) for name, path in paths.items())
-            readings.append(_Reading(family, layout, paths, fitting, len(shapes)))
+            fitting = {path: shapes[name] for name, path in paths.items() if _fits(family, path, layout, shapes[name])}
+            sized = {path: shape for path, shape in fitting.items() if not _tells_nothing(path, shape)}
+            known_width = any(family.width(path, layout, shape) in family.widths for path, shape in sized.items())
+            readings.append(_Reading(family, layout, paths, len(fitting), len(shapes), known_width))
     return readings
 
 
@@ -143,27 +164,37 @@ def _resolved(family: Architecture, name: str, layout: Layout, underscored: bool
 
 
 def _fits(family: Architecture, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
-    """Whether the family allows the shape; what an adapter leaves open, and biases, tell nothing."""
-    return path.endswith(BIAS) or ANY in shape or family.fits(path, layout, shape)
+    return _tells_nothing(path, shape) or family.fits(path, layout, shape)
 
 
-def _best(readings: Iterable[_Reading]) -> list[_Reading]:
-    """Those that explain most modules, half of them at least, and of those the ones whose depth fits best."""
-    readings = [r for r in readings if r.paths and 2 * r.fitting >= r.total]
-    most = max((r.fitting for r in readings), default=0)
-    readings = [r for r in readings if r.fitting == most]
-    depth = max((r.depth for r in readings), default=0)
-    return [r for r in readings if r.depth == depth]
+def _tells_nothing(path: str, shape: tuple[int, int]) -> bool:
+    """Whether the shape is a bias's, or one that an adapter leaves open."""
+    return path.endswith(BIAS) or ANY in shape
 
 
-def _choose(best: list[_Reading], weights: Collection[str] | None, layout: Layout, *, settled: bool) -> _Reading:
-    """The first of the equally good readings, unless another would patch other weights."""
+def _best(readings: Iterable[_Reading], weights: Collection[str] | None) -> list[_Reading]:
+    """Those that explain most modules, half of them at least.
+
+    Of those, the ones that put most of them on `weights`, and of those the likeliest.
+    """
+    best = [r for r in readings if r.paths and 2 * r.fitting >= r.total]
+    best = _most(best, lambda r: r.fitting)
     if weights is not None:
-        best = [r for r in best if _targets(r, "comfyui") & set(weights)] or best
+        best = _most(best, lambda r: r.homes(weights))
+    return _most(best, lambda r: r.likelihood)
+
+
+def _most(readings: list[_Reading], quality: Callable[[_Reading], int | tuple[bool, ...]]) -> list[_Reading]:
+    qualities = [quality(r) for r in readings]
+    return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
+
+
+def _choose(best: list[_Reading], layout: Layout, *, settled: bool) -> _Reading:
+    """The first of the equally good readings, unless another would patch other weights."""
     first = _targets(best[0], layout)
     rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r, layout) != first]
     if rivals and not settled:
-        names = sorted({best[0].architecture.id, *(r.architecture.id for r in rivals)})
+        names = sorted({r.architecture.id for r in best})
         raise ArchitectureError(
             f"its modules are those of {' and of '.join(names)}; say which with --architecture, or load it onto a model"
         )
@@ -172,8 +203,7 @@ def _choose(best: list[_Reading], weights: Collection[str] | None, layout: Layou
 
 def _targets(reading: _Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
-    modules = {parameter_of(path)[0] for path in reading.paths.values()}
-    return {t.path for path in modules for t in locate(path, reading.layout, layout)}
+    return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
 
 
 def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:

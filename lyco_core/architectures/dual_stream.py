@@ -65,13 +65,13 @@ def double_stream(
     return tuple(groups)
 
 
-def single_stream(modulation: str) -> tuple[Group, ...]:
+def single_stream(modulation: str | None) -> tuple[Group, ...]:
     """A single block's groups for an MLP four times as wide as the model.
 
     Args:
-        modulation: Musubi's name of the modulation's linear layer.
+        modulation: Musubi's name of the modulation's linear layer; None: the block has none of its own.
     """
-    return (
+    groups = (
         group(
             "linear1",
             "linear1",
@@ -80,5 +80,5 @@ def single_stream(modulation: str) -> tuple[Group, ...]:
             shape=(7, 1),
         ),
         group("linear2", "linear2", "proj_out", shape=(1, 5)),
-        group(modulation, "modulation.lin", "norm.linear", shape=(3, 1)),
     )
+    return groups if modulation is None else (*groups, group(modulation, "modulation.lin", "norm.linear", shape=(3, 1)))

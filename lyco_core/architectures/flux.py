@@ -3,47 +3,41 @@
 from __future__ import annotations
 
 from .dual_stream import double_stream, single_stream
-from .table import Architecture, Group, group, inside
+from .table import Architecture, Group, group, inside, renamed
+
+__all__ = ["ENDS", "FLUX1", "FLUX2", "blocks"]
 
 _TARGET_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
 _DEFAULT_EXCLUDES = (r".*(img_mod\.lin|txt_mod\.lin|modulation\.lin).*", r".*(norm).*")
 
 
-def _blocks(double: tuple[Group, ...], single: tuple[Group, ...]) -> tuple[Group, ...]:
+def blocks(double: tuple[Group, ...], single: tuple[Group, ...]) -> tuple[Group, ...]:
+    """A double and a single block's groups, in their blocks."""
     return (
         *inside("double_blocks.{n}", "double_blocks.{n}", "transformer_blocks.{n}", double),
         *inside("single_blocks.{n}", "single_blocks.{n}", "single_transformer_blocks.{n}", single),
     )
 
 
-def _renamed(diffusers: dict[str, str]) -> tuple[Group, ...]:
-    """Groups whose name differs in diffusers only."""
-    return tuple(group(name, name, theirs) for name, theirs in diffusers.items())
-
+ENDS = renamed({"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"})
 
 # diffusers keeps the final modulation's scale above its shift, the others the shift above the
 # scale: no renaming turns one into the other, so it has no name there.
 _SHARED = (
-    *_renamed(
-        {
-            "img_in": "x_embedder",
-            "txt_in": "context_embedder",
-            "final_layer.linear": "proj_out",
-        }
-    ),
-    group("final_layer.adaLN_modulation.1", "final_layer.adaLN_modulation.1", None, shape=(2, 1)),
+    *ENDS,
+    *renamed({"final_layer.adaLN_modulation.1": None}, shape=(2, 1)),
 )
 
 FLUX1 = Architecture(
     id="flux1",
     title="FLUX.1",
     groups=(
-        *_blocks(
+        *blocks(
             double_stream({}, ff=("net.0.proj", "net.2"), mlp=(4, 4)),
             single_stream("modulation.lin"),
         ),
         *_SHARED,
-        *_renamed(
+        *renamed(
             {
                 "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
                 "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
@@ -55,6 +49,7 @@ FLUX1 = Architecture(
         ),
     ),
     depths={"double_blocks": 19, "single_blocks": 38},
+    widths=(3072,),
     target_blocks=_TARGET_BLOCKS,
     default_excludes=_DEFAULT_EXCLUDES,
 )
@@ -71,9 +66,9 @@ FLUX2 = Architecture(
     id="flux2",
     title="FLUX.2",
     groups=(
-        *_blocks(_FLUX2_DOUBLE, _FLUX2_SINGLE),
+        *blocks(_FLUX2_DOUBLE, _FLUX2_SINGLE),
         *_SHARED,
-        *_renamed(
+        *renamed(
             {
                 "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
                 "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
@@ -86,6 +81,7 @@ FLUX2 = Architecture(
         ),
     ),
     depths={"double_blocks": 8, "single_blocks": 48},
+    widths=(3072, 4096, 6144),
     target_blocks=_TARGET_BLOCKS,
     default_excludes=_DEFAULT_EXCLUDES,
 )

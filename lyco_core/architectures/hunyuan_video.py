@@ -85,6 +85,7 @@ HUNYUAN_VIDEO = Architecture(
         group("guidance_in.mlp.2", "guidance_in.out_layer", "time_text_embed.guidance_embedder.linear_2"),
     ),
     depths={"double_blocks": 20, "single_blocks": 40},
+    widths=(3072,),
     target_blocks=("MMDoubleStreamBlock", "MMSingleStreamBlock"),
     default_excludes=(r".*(img_mod|txt_mod|modulation).*",),
 )
@@ -104,6 +105,7 @@ HUNYUAN_VIDEO_1_5 = Architecture(
         group("vision_in.proj.3", "vision_in.proj.3", "image_embedder.linear_2"),
     ),
     depths={"double_blocks": 54},
+    widths=(2048,),
     target_blocks=("MMDoubleStreamBlock",),
     default_excludes=(r".*(_in).*",),
 )
@@ -132,6 +134,7 @@ FRAMEPACK = Architecture(
         ),
     ),
     depths={"transformer_blocks": 20, "single_transformer_blocks": 40},
+    widths=(3072,),
     target_blocks=("HunyuanVideoTransformerBlock", "HunyuanVideoSingleTransformerBlock"),
     default_excludes=(r".*(norm).*",),
 )

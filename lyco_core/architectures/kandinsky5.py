@@ -1,6 +1,6 @@
 """Kandinsky 5: known by name only, because Musubi Tuner trains LoRA for it but no LoHa or LoKr."""
 
-from .table import Architecture, inside, same
+from .table import Architecture, inside_all, same
 
 _ATTENTION = ("to_query", "to_key", "to_value", "out_layer")
 _FEED_FORWARD = ("feed_forward.in_layer", "feed_forward.out_layer")
@@ -13,7 +13,7 @@ KANDINSKY5 = Architecture(
     groups=tuple(
         g
         for name, block in (("text_transformer_blocks.{n}", _TEXT), ("visual_transformer_blocks.{n}", _VISUAL))
-        for g in inside(name, name, name, block)
+        for g in inside_all(name, block)
     ),
     depths={"text_transformer_blocks": 4, "visual_transformer_blocks": 60},
     refused="not supported with LoHa/LoKr; Musubi Tuner trains it with LoRA only",

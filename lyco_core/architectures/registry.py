@@ -1,12 +1,26 @@
-"""Every model family that is known here, most particular names first."""
+"""Every model family that is known here. Of two that fit a file equally well, the first gives it its name."""
 
 from __future__ import annotations
 
+from .ace_step import ACE_STEP
+from .auraflow import AURAFLOW
+from .chroma import CHROMA
+from .cosmos_predict2 import COSMOS_PREDICT2
+from .ernie_image import ERNIE_IMAGE
 from .flux import FLUX1, FLUX2
+from .hidream import HIDREAM
+from .hunyuan_dit import HUNYUAN_DIT
 from .hunyuan_video import FRAMEPACK, HUNYUAN_VIDEO, HUNYUAN_VIDEO_1_5
 from .kandinsky5 import KANDINSKY5
+from .krea2 import KREA2
+from .ltx_video import LTX_2, LTX_VIDEO
+from .lumina2 import LUMINA2
+from .omnigen2 import OMNIGEN2
+from .pixart import PIXART
 from .qwen_image import QWEN_IMAGE
+from .sd3 import SD3
 from .table import Architecture
+from .unet import SD15, SDXL
 from .wan import WAN
 from .z_image import Z_IMAGE
 
@@ -24,5 +38,21 @@ ARCHITECTURES: dict[str, Architecture] = {
         QWEN_IMAGE,
         Z_IMAGE,
         KANDINSKY5,
+        SDXL,
+        SD15,
+        SD3,
+        CHROMA,
+        HIDREAM,
+        LTX_VIDEO,
+        LTX_2,
+        LUMINA2,
+        KREA2,
+        AURAFLOW,
+        PIXART,
+        HUNYUAN_DIT,
+        OMNIGEN2,
+        ACE_STEP,
+        COSMOS_PREDICT2,
+        ERNIE_IMAGE,
     )
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from ..layouts import LAYOUTS, Layout
 
-__all__ = ["Architecture", "Group", "Target", "group", "inside", "same", "template_of"]
+__all__ = ["Architecture", "Group", "Target", "group", "inside", "inside_all", "renamed", "same", "template_of"]
 
-_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner)[._])(0|[1-9][0-9]*)([._].+)")
+_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner|encoders)[._])(0|[1-9][0-9]*)([._].+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Group:
     """Rows that some layout keeps in one weight, and what each layout calls them.
 
     In each layout either one module holds all the rows, or each part has a module of its own.
-    None: the layout has no such module. `{n}` in a name is the block's number.
+    None: the layout has no such module. `{n}` in a name is the block's number; a name without it is
+    taken as it stands, numbers and all.
     """
 
     musubi: tuple[str, ...] | None
@@ -29,6 +30,8 @@ class Group:
     """Relative numbers of rows of the parts."""
     shape: tuple[int, int] | None = None
     """(out, in) of the whole group in widths of the model, where the family fixes them."""
+    inputs: tuple[int, ...] = ()
+    """What `in` can be, where it is no width of the model but of what it is given, such as text."""
 
     def __post_init__(self) -> None:
         for layout in LAYOUTS:
@@ -54,13 +57,15 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A model family as data. Nothing in it depends on a model's size."""
+    """A model family as data. Only what breaks ties, depths and widths, knows of models' sizes."""
 
     id: str
     title: str
     groups: tuple[Group, ...]
     depths: Mapping[str, int]
     """Start of a block's name in Musubi's layout -> how many the largest model has."""
+    widths: tuple[int, ...] = ()
+    """Of the models that there are; a `Group.shape` counts in them."""
     target_blocks: tuple[str, ...] = ()
     """Classes whose Linear modules Musubi Tuner trains."""
     default_excludes: tuple[str, ...] = ()
@@ -94,26 +99,35 @@ class Architecture:
 
     def resolve(self, name: str, layout: Layout, *, underscored: bool) -> str | None:
         """The dotted module path that `name` means in `layout`, or None if there is none."""
-        template, number = template_of(name)
         if underscored:
-            dotted = self._underscored[layout].get(template)
+            known = self._underscored[layout]
+            template, number = _split(name, known)
+            dotted = known.get(template)
         else:
+            template, number = _split(name, self._index[layout])
             dotted = template if template in self._index[layout] else None
         return None if dotted is None else dotted.replace("{n}", number)
 
     def group_of(self, path: str, layout: Layout) -> tuple[Group, int]:
         """The group of a module path, and the position of the module in it. Raises KeyError."""
-        return self._index[layout][template_of(path)[0]]
+        return self._index[layout][_split(path, self._index[layout])[0]]
 
     def fits(self, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
-        """Whether a module of (out, in) is possible at `path`: the family fixes some ratios."""
+        """Whether a module of (out, in) is possible at `path`: the family fixes some ratios and sizes."""
         group, position = self.group_of(path, layout)
+        if group.inputs and shape[1] not in group.inputs:
+            return False
         if group.shape is None:
             return True
         names = group.names(layout) or ()
         out, total = shape[0], sum(group.heights)
         part = total if len(names) == 1 else group.heights[position]
         return out * total * group.shape[1] == shape[1] * group.shape[0] * part
+
+    def width(self, path: str, layout: Layout, shape: tuple[int, int]) -> float | None:
+        """Of the model that a module of (out, in) at `path` is in; None where the family fixes no ratio."""
+        group = self.group_of(path, layout)[0]
+        return None if group.shape is None else shape[1] / group.shape[1]
 
     def locate(self, path: str, source: Layout, target: Layout) -> list[Target]:
         """Where the rows of `path` lie in `target`, top to bottom; empty if it has no such module."""
@@ -148,6 +162,11 @@ def template_of(name: str) -> tuple[str, str]:
     return (f"{match[1]}{{n}}{match[3]}", match[2]) if match else (name, "")
 
 
+def _split(name: str, known: Container[str]) -> tuple[str, str]:
+    """As `template_of`, but a name that is known as it stands is its own template."""
+    return (name, "") if name in known else template_of(name)
+
+
 def group(
     musubi: str | None,
     comfyui: str | None,
@@ -155,15 +174,27 @@ def group(
     *,
     heights: tuple[int, ...] = (1,),
     shape: tuple[int, int] | None = None,
+    inputs: tuple[int, ...] = (),
 ) -> Group:
     """A `Group` from names separated by spaces."""
     split = (None if names is None else tuple(names.split()) for names in (musubi, comfyui, diffusers))
-    return Group(*split, heights=heights, shape=shape)
+    return Group(*split, heights=heights, shape=shape, inputs=inputs)
 
 
-def same(*names: str) -> tuple[Group, ...]:
+def same(*names: str, shape: tuple[int, int] | None = None) -> tuple[Group, ...]:
     """One group for each of `names`, which every layout calls alike."""
-    return tuple(group(name, name, name) for name in names)
+    return tuple(group(name, name, name, shape=shape) for name in names)
+
+
+def renamed(
+    names: Mapping[str, str | None], *, shape: tuple[int, int] | None = None, inputs: tuple[int, ...] = ()
+) -> tuple[Group, ...]:
+    """One group for each name that Musubi and ComfyUI share -> diffusers'; several where it splits evenly."""
+    parts = {ours: len(theirs.split()) if theirs else 1 for ours, theirs in names.items()}
+    return tuple(
+        group(ours, ours, theirs, heights=(1,) * parts[ours], shape=shape, inputs=inputs)
+        for ours, theirs in names.items()
+    )
 
 
 def inside(musubi: str, comfyui: str, diffusers: str, groups: tuple[Group, ...]) -> tuple[Group, ...]:
@@ -179,3 +210,8 @@ def inside(musubi: str, comfyui: str, diffusers: str, groups: tuple[Group, ...])
         return dataclasses.replace(g, **renamed)
 
     return tuple(put(g) for g in groups)
+
+
+def inside_all(name: str, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """`groups` below a module that every layout calls `name`."""
+    return inside(name, name, name, groups)

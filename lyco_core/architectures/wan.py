@@ -1,6 +1,6 @@
 """Wan 2.1 and 2.2 (text to video, image to video). The two share every name; 2.2 has two models."""
 
-from .table import Architecture, group, inside, same
+from .table import Architecture, group, inside_all, same
 
 _BLOCK = (
     *(
@@ -20,7 +20,7 @@ WAN = Architecture(
     id="wan",
     title="Wan 2.1/2.2",
     groups=(
-        *inside("blocks.{n}", "blocks.{n}", "blocks.{n}", _BLOCK),
+        *inside_all("blocks.{n}", _BLOCK),
         *same("patch_embedding"),
         group("text_embedding.0", "text_embedding.0", f"{_EMBEDDER}.text_embedder.linear_1"),
         group("text_embedding.2", "text_embedding.2", f"{_EMBEDDER}.text_embedder.linear_2"),
@@ -32,6 +32,7 @@ WAN = Architecture(
         group("head.head", "head.head", "proj_out"),
     ),
     depths={"blocks": 40},
+    widths=(1536, 3072, 5120),
     target_blocks=("WanAttentionBlock",),
     default_excludes=(r".*(patch_embedding|text_embedding|time_embedding|time_projection|norm|head).*",),
 )

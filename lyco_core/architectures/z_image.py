@@ -1,6 +1,6 @@
 """Z-Image (Turbo, Base). Musubi has diffusers' names; ComfyUI, as Lumina 2, fuses q, k and v."""
 
-from .table import Architecture, group, inside, same
+from .table import Architecture, group, inside_all, same
 
 _BLOCK = (
     group(
@@ -19,9 +19,9 @@ Z_IMAGE = Architecture(
     id="z_image",
     title="Z-Image",
     groups=(
-        *inside("layers.{n}", "layers.{n}", "layers.{n}", _BLOCK + _MODULATION),
-        *inside("noise_refiner.{n}", "noise_refiner.{n}", "noise_refiner.{n}", _BLOCK + _MODULATION),
-        *inside("context_refiner.{n}", "context_refiner.{n}", "context_refiner.{n}", _BLOCK),
+        *inside_all("layers.{n}", _BLOCK + _MODULATION),
+        *inside_all("noise_refiner.{n}", _BLOCK + _MODULATION),
+        *inside_all("context_refiner.{n}", _BLOCK),
         *same("t_embedder.mlp.0", "t_embedder.mlp.2", "cap_embedder.1"),
         group("all_x_embedder.2-1", "x_embedder", "all_x_embedder.2-1"),
         group("all_final_layer.2-1.linear", "final_layer.linear", "all_final_layer.2-1.linear"),
@@ -33,6 +33,7 @@ Z_IMAGE = Architecture(
     ),
     comfyui_takes="diffusers",
     depths={"layers": 30, "noise_refiner": 2, "context_refiner": 2},
+    widths=(3840,),
     target_blocks=("ZImageTransformerBlock",),
     default_excludes=(r".*(_modulation|_refiner).*",),
 )

@@ -92,8 +92,12 @@ def choose_targets(
 def _require_trainable(family: Architecture | None) -> None:
     if family is None:
         raise TrainError("the model's architecture is unknown, so what of it to train is too; Musubi trains none such")
-    if not family.target_blocks:
+    if family.refused:
         raise TrainError(f"{family.title}: {family.refused}; what it trains of it is not known here, train it there")
+    if not family.target_blocks:
+        raise TrainError(
+            f"{family.title}: its adapters are used here but not trained; train it elsewhere, load it here"
+        )
 
 
 def _blocks(family: Architecture, weights: ModelWeights, block: str) -> Iterator[list[Target]]:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import logging
+import re
 
 import pytest
-from lyco_testing.tables import ARCHITECTURE_OF, MODELS, targets, weights
+from lyco_testing.tables import ARCHITECTURE_OF, MODELS, OTHERS, targets, weights
 from lyco_testing.toy import WIDTH, described, flux1, z_image
 
 from lyco_core.architectures import ARCHITECTURES
@@ -108,6 +109,13 @@ def test_kandinsky_is_refused():
     shapes = {f"visual_transformer_blocks.{n}.self_attention.to_query.weight": (64, 64) for n in range(2)}
     with pytest.raises(TrainError, match="Kandinsky 5: not supported with LoHa/LoKr"):
         choose(shapes)
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_a_family_that_musubi_does_not_train_is_refused(model: str):
+    title = ARCHITECTURES[OTHERS[model]].title
+    with pytest.raises(TrainError, match=f"^{re.escape(title)}: its adapters are used here but not trained; train it"):
+        choose({key.removeprefix("diffusion_model."): shape for key, shape in weights(model).items()})
 
 
 def test_an_unknown_architecture_is_refused():

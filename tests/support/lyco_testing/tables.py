@@ -27,6 +27,29 @@ ARCHITECTURE_OF = {
     "z_image": "z_image",
 }
 MODELS = list(ARCHITECTURE_OF)
+"""Those that Musubi trains, whose file names are Musubi's."""
+
+OTHERS = {
+    "ace_step": "ace_step",
+    "anima": "cosmos_predict2",
+    "auraflow": "auraflow",
+    "chroma": "chroma",
+    "ernie_image": "ernie_image",
+    "hidream": "hidream",
+    "hunyuan_dit": "hunyuan_dit",
+    "krea2": "krea2",
+    "ltx_2": "ltx_2",
+    "ltx_video_2b": "ltx_video",
+    "ltx_video_13b": "ltx_video",
+    "lumina2": "lumina2",
+    "omnigen2": "omnigen2",
+    "pixart_alpha": "pixart",
+    "sd15": "sd15",
+    "sd35_large": "sd3",
+    "sd35_medium": "sd3",
+    "sdxl": "sdxl",
+}
+"""Models of which only ComfyUI's weights are recorded -> architecture."""
 
 
 def targets(model: str) -> dict[str, tuple[int, int]]:

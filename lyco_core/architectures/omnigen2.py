@@ -1,0 +1,37 @@
+"""OmniGen2: one set of names in every layout, its blocks' the same as Lumina-Image 2.0's in diffusers."""
+
+from .table import Architecture, inside_all, same
+
+__all__ = ["OMNIGEN2"]
+
+_BLOCK = (
+    *same("attn.to_q", "attn.to_out.0", shape=(1, 1)),
+    *same("attn.to_k", "attn.to_v", shape=(1, 3)),
+    *same("feed_forward.linear_1", "feed_forward.linear_3", shape=(256, 63)),
+    *same("feed_forward.linear_2", shape=(63, 256)),
+)
+_MODULATION = same("norm1.linear")
+
+OMNIGEN2 = Architecture(
+    id="omnigen2",
+    title="OmniGen2",
+    groups=(
+        *(
+            g
+            for name in ("layers.{n}", "noise_refiner.{n}", "ref_image_refiner.{n}")
+            for g in inside_all(name, _BLOCK + _MODULATION)
+        ),
+        *inside_all("context_refiner.{n}", _BLOCK),
+        *same(
+            "x_embedder",
+            "ref_image_patch_embedder",
+            "time_caption_embed.timestep_embedder.linear_1",
+            "time_caption_embed.timestep_embedder.linear_2",
+            "time_caption_embed.caption_embedder.1",
+            "norm_out.linear_1",
+            "norm_out.linear_2",
+        ),
+    ),
+    depths={"layers": 32, "noise_refiner": 2, "ref_image_refiner": 2, "context_refiner": 2},
+    widths=(840, 2520),  # the first is the keys'
+)

@@ -1,0 +1,116 @@
+"""Our diffusers names are modules of diffusers' own classes, shapes too, and its converters agree on every row."""
+
+import math
+import re
+
+import pytest
+import torch
+from lyco_testing.families import family_of, renamed, shapes_of
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
+
+SD35 = {"pos_embed_max_size": 192, "qk_norm": "rms_norm"}
+MODELS = {
+    "auraflow": ("AuraFlowTransformer2DModel", {}),
+    "chroma": ("ChromaTransformer2DModel", {}),
+    "anima": ("CosmosTransformer3DModel", {"num_attention_heads": 16, "num_layers": 28, "extra_pos_embed_type": None}),
+    "ernie_image": ("ErnieImageTransformer2DModel", {
+        "hidden_size": 4096, "num_attention_heads": 32, "num_layers": 36, "ffn_hidden_size": 12288,
+        "text_in_dim": 3072,
+    }),
+    "hidream": ("HiDreamImageTransformer2DModel", {
+        "patch_size": 2, "in_channels": 16, "num_layers": 16, "num_single_layers": 32, "attention_head_dim": 128,
+        "num_attention_heads": 20, "caption_channels": [4096, 4096], "text_emb_dim": 2048, "num_routed_experts": 4,
+        "axes_dims_rope": (64, 32, 32), "max_resolution": (128, 128), "llama_layers": [*range(32), *16 * [31]],
+    }),
+    "hunyuan_dit": ("HunyuanDiT2DModel", {
+        "hidden_size": 1408, "num_layers": 40, "mlp_ratio": 4.3637, "in_channels": 4, "patch_size": 2,
+        "sample_size": 128, "text_len": 77, "text_len_t5": 256, "use_style_cond_and_image_meta_size": False,
+        "activation_fn": "gelu-approximate",
+    }),
+    "krea2": ("Krea2Transformer2DModel", {}),
+    "ltx_2": ("LTX2VideoTransformer3DModel", {}),
+    "ltx_video_2b": ("LTXVideoTransformer3DModel", {}),
+    "ltx_video_13b": ("LTXVideoTransformer3DModel", {
+        "attention_head_dim": 128, "num_layers": 48, "cross_attention_dim": 4096,
+    }),
+    "lumina2": ("Lumina2Transformer2DModel", {"cap_feat_dim": 2304}),
+    "pixart_alpha": ("PixArtTransformer2DModel", {
+        "sample_size": 128, "caption_channels": 4096, "use_additional_conditions": True,
+    }),
+    "sd15": ("UNet2DConditionModel", {"cross_attention_dim": 768}),
+    "sd35_large": ("SD3Transformer2DModel", SD35 | {
+        "num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432,
+    }),
+    "sd35_medium": ("SD3Transformer2DModel", SD35 | {
+        "num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536,
+        "dual_attention_layers": tuple(range(13)),
+    }),
+    "sdxl": ("UNet2DConditionModel", {
+        "block_out_channels": (320, 640, 1280), "cross_attention_dim": 2048, "use_linear_projection": True,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }),
+}  # fmt: skip
+
+SWAPPED = {
+    "auraflow": {"norm_out.linear"},
+    "hunyuan_dit": {"norm_out.linear"},
+    "sd35_large": {"norm_out.linear", "transformer_blocks.N.norm1_context.linear"},
+    "sd35_medium": {"norm_out.linear", "transformer_blocks.N.norm1_context.linear"},
+}
+"""Modulations whose halves diffusers has the other way round; of Stable Diffusion 3's text only the last."""
+
+
+@pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")  # diffusers' own, in its Chroma
+@pytest.mark.parametrize("model", MODELS)
+def test_names_and_shapes(model: str):
+    name, config = MODELS[model]
+    if not hasattr(diffusers, name):
+        pytest.skip(f"diffusers {diffusers.__version__} has no {name}")
+    with torch.device("meta"):
+        built = getattr(diffusers, name)(**config)
+    theirs = {
+        key.removesuffix(".weight"): (weight.shape[0], math.prod(weight.shape[1:]))
+        for key, weight in built.state_dict().items()
+        if key.endswith(".weight") and weight.ndim > 1
+    }
+    ours = renamed(model, "diffusers")
+    assert ours == {path: theirs.get(path) for path in ours}
+    assert {re.sub(r"\.\d+\.", ".N.", path) for path in theirs.keys() - ours.keys()} == SWAPPED.get(model, set())
+
+
+CONVERTERS = {
+    "anima": "convert_cosmos_transformer_checkpoint_to_diffusers",
+    "hidream": "convert_hidream_transformer_to_diffusers",
+    "krea2": "convert_krea2_transformer_checkpoint_to_diffusers",
+    "ltx_2": "convert_ltx2_transformer_to_diffusers",
+    "ltx_video_13b": "convert_ltx_transformer_checkpoint_to_diffusers",
+    "lumina2": "convert_lumina2_to_diffusers",
+}
+"""Of those families whose diffusers names ComfyUI's key map has not, or has as ours."""
+
+
+@pytest.mark.parametrize("model", CONVERTERS)
+def test_diffusers_converts_the_same_rows(model: str):
+    """A checkpoint of one column, whose numbers tell every row of every weight from all others."""
+    convert = getattr(pytest.importorskip("diffusers.loaders.single_file_utils"), CONVERTERS[model], None)
+    if convert is None:
+        pytest.skip(f"diffusers {diffusers.__version__} has no {CONVERTERS[model]}")
+    family = family_of(model)
+    heights = {
+        path: shape[0] for path, shape in shapes_of(model).items() if family.locate(path, "comfyui", "diffusers")
+    }
+    numbers = torch.arange(sum(heights.values())).split(list(heights.values()))
+    weights = dict(zip(heights, (rows[:, None] for rows in numbers), strict=True))
+    prefix = "net." if model == "anima" else ""  # as NVIDIA's own checkpoints
+    converted = convert({f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()})
+    for path in renamed(model, "diffusers"):
+        (target,) = family.locate(path, "diffusers", "comfyui")
+        start, stop, total = (heights[target.path] * edge // target.rows[2] for edge in target.rows)
+        assert total == heights[target.path]
+        assert torch.equal(converted.pop(f"{path}.weight"), weights[target.path][start:stop]), path
+    assert not converted

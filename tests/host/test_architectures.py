@@ -1,0 +1,197 @@
+"""Our tables against ComfyUI's own: its models, full size on the meta device, and its key map for LoRA."""
+
+import re
+
+import pytest
+from lyco_testing.families import EMBEDDINGS
+from lyco_testing.tables import OTHERS, weights
+
+from lyco_core.architectures import ARCHITECTURES, Architecture
+from lyco_core.layouts import LAYOUTS
+
+UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "use_spatial_transformer": True, "legacy": False,
+    "adm_in_channels": None, "model_channels": 320, "use_temporal_attention": False, "use_temporal_resblock": False,
+}  # fmt: skip
+SD = UNET | {
+    "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1, "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+}  # fmt: skip
+LUMINA = {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "qk_norm": True, "axes_lens": [300, 512, 512]}
+PIXART = {"num_heads": 16, "patch_size": 2, "hidden_size": 1152, "in_channels": 4, "depth": 28, "input_size": 128}
+COSMOS = {
+    "max_img_h": 240, "max_img_w": 240, "max_frames": 128, "in_channels": 16, "out_channels": 16, "patch_spatial": 2,
+    "patch_temporal": 1, "model_channels": 2048, "concat_padding_mask": True, "crossattn_emb_channels": 1024,
+    "pos_emb_cls": "rope3d", "use_adaln_lora": True, "adaln_lora_dim": 256, "num_blocks": 28, "num_heads": 16,
+}  # fmt: skip
+
+
+def mmdit(depth: int, **others) -> dict:
+    return others | {
+        "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": depth, "input_size": None, "qk_norm": "rms",
+        "adm_in_channels": 2048, "pos_embed_scaling_factor": None, "num_patches": 36864, "pos_embed_max_size": 192,
+        "context_embedder_config": {
+            "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 64 * depth},
+        },
+    }  # fmt: skip
+
+
+MODELS = {
+    "ace_step": ("ACEStep", {
+        "audio_model": "ace", "attention_head_dim": 128, "in_channels": 8, "inner_dim": 2560, "max_height": 16,
+        "max_position": 32768, "max_width": 32768, "mlp_ratio": 2.5, "num_attention_heads": 20, "num_layers": 24,
+        "out_channels": 8, "patch_size": [16, 1], "rope_theta": 1e6, "speaker_embedding_dim": 512,
+        "text_embedding_dim": 768, "ssl_encoder_depths": [8, 8], "ssl_latent_dims": [1024, 768],
+        "ssl_names": ["mert", "m-hubert"], "lyric_encoder_vocab_size": 6693, "lyric_hidden_size": 1024,
+    }),
+    "anima": ("Anima", COSMOS | {"image_model": "anima"}),
+    "auraflow": ("AuraFlow", {"max_seq": 9216, "cond_seq_dim": 2048, "n_double_layers": 4, "n_layers": 36}),
+    "chroma": ("Chroma", {
+        "image_model": "chroma", "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": 3072,
+        "hidden_dim": 5120, "n_layers": 5, "axes_dim": [16, 56, 56], "num_heads": 24, "mlp_ratio": 4.0,
+        "theta": 10000, "qkv_bias": True, "txt_ids_dims": [], "patch_size": 2, "hidden_size": 3072,
+        "context_in_dim": 4096, "vec_in_dim": None, "depth": 19, "depth_single_blocks": 38,
+    }),
+    "cosmos_predict2": ("CosmosT2IPredict2", COSMOS | {"image_model": "cosmos_predict2"}),
+    "ernie_image": ("ErnieImage", {"image_model": "ernie"}),
+    "hidream": ("HiDream", {
+        "image_model": "hidream", "attention_head_dim": 128, "axes_dims_rope": [64, 32, 32],
+        "caption_channels": [4096, 4096], "max_resolution": [128, 128], "in_channels": 16, "out_channels": 16,
+        "llama_layers": [*range(32), *16 * [31]], "num_attention_heads": 20, "num_routed_experts": 4,
+        "num_activated_experts": 2, "num_layers": 16, "num_single_layers": 32, "patch_size": 2, "text_emb_dim": 2048,
+    }),
+    "hunyuan_dit": ("HunyuanDiT", {"image_model": "hydit", "depth": 40, "hidden_size": 1408, "mlp_ratio": 4.3637}),
+    "krea2": ("Krea2", {
+        "image_model": "krea2", "features": 6144, "layers": 28, "heads": 48, "kvheads": 12, "channels": 16,
+        "patch": 2, "txtlayers": 12, "txtdim": 2560,
+    }),
+    "ltx_2": ("LTXAV", {
+        "image_model": "ltxav", "num_layers": 48, "attention_head_dim": 128, "cross_attention_dim": 4096,
+    }),
+    "ltx_video_2b": ("LTXV", {
+        "image_model": "ltxv", "num_layers": 28, "attention_head_dim": 64, "cross_attention_dim": 2048,
+    }),
+    "ltx_video_13b": ("LTXV", {
+        "image_model": "ltxv", "num_layers": 48, "attention_head_dim": 128, "cross_attention_dim": 4096,
+    }),
+    "lumina2": ("Lumina2", LUMINA | {
+        "dim": 2304, "cap_feat_dim": 2304, "n_layers": 26, "n_heads": 24, "n_kv_heads": 8, "axes_dims": [32, 32, 32],
+        "ffn_dim_multiplier": 4.0,
+    }),
+    "omnigen2": ("Omnigen2", {
+        "image_model": "omnigen2", "axes_dim_rope": [40, 40, 40], "axes_lens": [1024, 1664, 1664], "patch_size": 2,
+        "ffn_dim_multiplier": None, "hidden_size": 2520, "in_channels": 16, "multiple_of": 256, "norm_eps": 1e-5,
+        "num_attention_heads": 21, "num_kv_heads": 7, "num_layers": 32, "num_refiner_layers": 2,
+        "out_channels": None, "text_feat_dim": 2048, "timestep_scale": 1000.0,
+    }),
+    "pixart_alpha": ("PixArtAlpha", PIXART | {"image_model": "pixart_alpha", "micro_condition": True}),
+    "pixart_sigma": ("PixArtSigma", PIXART | {"image_model": "pixart_sigma", "micro_condition": False}),
+    "sd15": ("SD15", SD | {"use_linear_in_transformer": False, "context_dim": 768, "num_heads": 8}),
+    "sd21": ("SD20", SD | {"use_linear_in_transformer": True, "context_dim": 1024, "num_head_channels": 64}),
+    "sd35_large": ("SD3", mmdit(38)),
+    "sd35_medium": ("SD3", mmdit(24, x_block_self_attn_layers=[*range(13)])),
+    "sdxl": ("SDXL", UNET | {
+        "num_classes": "sequential", "adm_in_channels": 2816, "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4],
+        "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 10, "num_head_channels": 64,
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "use_linear_in_transformer": True,
+        "context_dim": 2048,
+    }),
+}  # fmt: skip
+"""Model -> class of comfy.supported_models, and the config that its detection would give."""
+
+FAMILIES = OTHERS | {"cosmos_predict2": "cosmos_predict2", "pixart_sigma": "pixart", "sd21": "sd15"}
+
+UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_")
+DOTTED = ("diffusion_model.", "transformer.", "unet.base_model.model.", "base_model.model.", "unet.", "")
+
+OURS_HAS_NOT = {
+    # The first LoRA of diffusers named the layers of its attention processors.
+    "sd15": r".*\.processor\.to_\w+",
+    # ComfyUI takes a second name of diffusers for the vector's embedding.
+    "sdxl": r".*\.processor\.to_\w+|.*class_embedding[._]linear_[12]",
+    # The last block's is turned round in diffusers, and which is the last no name tells.
+    "sd3": r".*(norm1_context|norm_out)[._]linear",
+    "auraflow": r".*norm_out\.linear",
+    # FLUX.2's names, and ComfyUI's for a part of a weight.
+    "chroma": r".*(to_qkv_mlp_proj|[._]attn[._]to_out|linear_in|linear_out|linear1_qkv)",
+    # Z-Image's names, on rows that are not Lumina's: its keys and values are narrower.
+    "lumina2": r".*attention[._]to_(q|k|v|out_0|out\.0)|.*all_(x_embedder|final_layer).*",
+    # A spelling beside diffusers' own to_out.0.
+    "krea2": r".*attn[._]to_out",
+}
+"""What ComfyUI's map has beyond the names in our layouts."""
+
+
+@pytest.fixture
+def meta_model(pack, request):
+    import comfy.ops
+    import comfy.supported_models
+    import torch
+
+    name, config = MODELS[request.param]
+    if not hasattr(comfy.supported_models, name):
+        pytest.skip(f"this ComfyUI has no {name}")
+    family = getattr(comfy.supported_models, name)(dict(config))
+    family.set_inference_dtype(torch.float32, None)
+    family.custom_operations = comfy.ops.manual_cast
+    return request.param, family.get_model({}, device="meta")
+
+
+every_model = pytest.mark.parametrize("meta_model", MODELS, indirect=True)
+
+
+def matrices(model) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of the diffusion model's weights with two dimensions or more."""
+    shapes = {key: tuple(weight.shape) for key, weight in model.state_dict().items()}
+    return {
+        key: shape
+        for key, shape in shapes.items()
+        if key.startswith("diffusion_model.") and key.endswith(".weight") and len(shape) > 1
+    }
+
+
+def places(family: Architecture, name: str, shapes: dict[str, tuple[int, ...]], *, underscored: bool):
+    """Every (key, rows) that our layouts give a name: rows (start, count), None for all."""
+    for layout in LAYOUTS:
+        path = family.resolve(name, layout, underscored=underscored)
+        for target in family.locate(path, layout, "comfyui") if path else ():
+            key = f"diffusion_model.{target.path}.weight"
+            start, stop, total = target.rows
+            part = shapes[key][0] // total if key in shapes else 0
+            yield key, None if stop - start == total else (start * part, (stop - start) * part)
+
+
+@every_model
+def test_every_weight_is_in_the_table(meta_model):
+    name, model = meta_model
+    family = ARCHITECTURES[FAMILIES[name]]
+    shapes = matrices(model)
+    paths = {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in shapes}
+    assert {p for p in paths if family.resolve(p, "comfyui", underscored=False) is None} <= EMBEDDINGS
+    if name in OTHERS:
+        assert weights(name) == shapes, "tests/golden/architectures.json has another model"
+
+
+@every_model
+def test_comfyuis_key_map_says_the_same(meta_model):
+    import comfy.lora
+
+    name, model = meta_model
+    family = ARCHITECTURES[FAMILIES[name]]
+    shapes = matrices(model)
+    known, unknown = 0, set()
+    for spelled, place in comfy.lora.model_lora_keys_unet(model, {}).items():
+        key, rows, *turned = (place, None) if isinstance(place, str) else (*place, None)[:3]
+        if key not in shapes or key.removeprefix("diffusion_model.").removesuffix(".weight") in EMBEDDINGS:
+            continue
+        prefix = next(p for p in UNDERSCORED + DOTTED if spelled.startswith(p))
+        found = set(places(family, spelled[len(prefix) :], shapes, underscored=prefix in UNDERSCORED))
+        if found:
+            assert not any(turned), f"{spelled}: ComfyUI changes the order of its rows"
+            assert found == {(key, rows and (rows[1], rows[2]))}, spelled
+            known += 1
+        else:
+            unknown.add(spelled)
+    assert known > len(shapes)
+    allowed = OURS_HAS_NOT.get(family.id, "(?!)")
+    assert {spelled for spelled in unknown if not re.fullmatch(allowed, spelled)} == set()
