@@ -83,7 +83,8 @@ def split_key(key: str) -> tuple[str, str]:
     """(what the module is called, suffix): the longest suffix that the tables know, else the last part."""
     for joined in _JOINED:  # old diffusers: to_q_lora.down.weight
         if key.endswith(joined) and not key.endswith("." + joined):
-            return key.removesuffix(joined), joined
+            module = key.removesuffix(joined).replace(".processor.", ".")
+            return module + ".0" * module.endswith(".to_out"), joined
     parts = key.split(".")
     for size in (3, 2):
         if (suffix := ".".join(parts[-size:])) in _KNOWN and len(parts) > size:

@@ -1,0 +1,166 @@
+"""Who writes what: the table behind docs/formats.md, each of whose cells tests/test_matrix.py loads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lyco_core.architectures import ARCHITECTURES
+from lyco_core.layouts import Layout
+
+from .tables import loha, lokr, outline
+
+__all__ = ["ALGORITHMS", "TRAINERS", "Trainer", "file_of", "table"]
+
+Tensors = dict[str, Tensor]
+
+
+def _pair(up: str, down: str, alpha: bool = True) -> Callable[[str, int, int], Tensors]:
+    def write(prefix: str, rows: int, columns: int) -> Tensors:
+        made = {f"{prefix}{up}": outline(rows, 2), f"{prefix}{down}": outline(2, columns)}
+        return made | ({f"{prefix}.alpha": torch.tensor(1.0)} if alpha else {})
+
+    return write
+
+
+def _with(suffix: str, *shape: int) -> Callable[[str, int, int], Tensors]:
+    """One tensor beside others; -1 in its shape stands for the rows, -2 for the columns."""
+    return lambda prefix, rows, columns: {
+        f"{prefix}.{suffix}": outline(*({-1: rows, -2: columns}.get(n, n) for n in shape))
+    }
+
+
+def _all(*writers: Callable[[str, int, int], Tensors]) -> Callable[[str, int, int], Tensors]:
+    return lambda *args: {key: tensor for write in writers for key, tensor in write(*args).items()}
+
+
+def _glora(prefix: str, rows: int, columns: int) -> Tensors:
+    shapes = {"a1": (columns, 2), "a2": (2, columns), "b1": (rows, 2), "b2": (2, columns)}
+    return {f"{prefix}.{name}.weight": outline(*shape) for name, shape in shapes.items()}
+
+
+def _ia3(prefix: str, rows: int, _: int) -> Tensors:
+    return {f"{prefix}.weight": outline(rows), f"{prefix}.on_input": torch.tensor(0)}
+
+
+def _without_alpha(write: Callable[..., Tensors]) -> Callable[[str, int, int], Tensors]:
+    return lambda *args: {k: t for k, t in write(*args).items() if not k.endswith(".alpha")}
+
+
+_KOHYA, _PEFT = _pair(".lora_up.weight", ".lora_down.weight"), _pair(".lora_B.weight", ".lora_A.weight", alpha=False)
+
+ALGORITHMS: dict[str, Callable[[str, int, int], Tensors]] = {
+    "LoRA": _KOHYA,
+    "LoRA (A, B)": _PEFT,
+    "LoRA (A.default)": _pair(".lora_B.default.weight", ".lora_A.default.weight", alpha=False),
+    "LoRA (_lora.down)": _pair("_lora.up.weight", "_lora.down.weight", alpha=False),
+    "LoHa": loha,
+    "LoKr": lokr,
+    "LoHa without alpha": _without_alpha(loha),
+    "LoKr without alpha": _without_alpha(lokr),
+    "DoRA, outputs": _all(_KOHYA, _with("dora_scale", -1, 1)),
+    "DoRA, inputs": _all(_KOHYA, _with("dora_scale", 1, -2)),
+    "LoHa DoRA": _all(loha, _with("dora_scale", -1, 1)),
+    "LoKr DoRA": _all(lokr, _with("dora_scale", -1, 1)),
+    "DoRA (PEFT)": _all(_PEFT, _with("lora_magnitude_vector.weight", -1)),
+    "DoRA (diffusers)": _all(_PEFT, _with("lora_magnitude_vector", -1)),
+    "DoRA (magnitude)": _all(_PEFT, _with("magnitude", -1)),
+    "GLoRA": _glora,
+    "IA3": _ia3,
+    "OFT": lambda prefix, rows, _: {f"{prefix}.oft_blocks": outline(rows // 4, 4, 4)},
+    "BOFT": lambda prefix, rows, _: {f"{prefix}.oft_blocks": outline(1, rows // 4, 4, 4)},
+    "full": _all(_with("diff", -1, -2), _with("diff_b", -1)),
+}
+"""What a file calls one module's tensors: (beginning of the keys, rows, columns) -> tensors."""
+
+_LYCORIS = ("LoRA", "LoHa", "LoKr", "DoRA, outputs", "LoHa DoRA", "LoKr DoRA", "GLoRA", "IA3", "OFT", "BOFT", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """One writer of files."""
+
+    title: str
+    prefix: str
+    layout: Layout
+    underscored: bool
+    algorithms: tuple[str, ...]
+    architectures: tuple[str, ...]
+    others: str
+    """Why there is nothing for the other architectures."""
+
+
+_MUSUBI = ("hunyuan_video", "hunyuan_video_1_5", "wan", "framepack", "flux1", "flux2", "qwen_image", "z_image")
+_DIFFUSERS = tuple(a for a in ARCHITECTURES if a not in ("kandinsky5", "hunyuan_video_1_5", "framepack", "ace_step"))
+_UNETS = ("sd15", "sdxl")
+_TRANSFORMERS = tuple(a for a in _DIFFUSERS if a not in _UNETS)
+
+TRAINERS = (
+    Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "does not train LoHa or LoKr for it"),
+    Trainer(
+        "kohya sd-scripts, LyCORIS in it", "lora_unet_", "musubi", True, (*_LYCORIS, "DoRA, inputs"),
+        (*_UNETS, "sd3", "flux1", "chroma", "lumina2"), "does not train it",
+    ),
+    Trainer(
+        "LyCORIS, SimpleTuner", "lycoris_", "diffusers", True, _LYCORIS,
+        (*_UNETS, "sd3", "flux1", "flux2", "chroma", "hidream", "auraflow", "pixart", "ltx_video", "qwen_image", "z_image", "wan", "lumina2"),
+        "no trainer is known that does",
+    ),
+    Trainer(
+        "ai-toolkit", "diffusion_model.", "comfyui", False, ("LoRA (A, B)", "LoKr", "DoRA (magnitude)"),
+        ("flux1", "flux2", "chroma", "hidream", "lumina2", "omnigen2", "qwen_image", "wan", "z_image"), "does not train it, or under kohya's names",
+    ),
+    Trainer(
+        "OneTrainer", "lora_transformer_", "diffusers", True, ("LoRA", "LoHa", "DoRA, inputs", "DoRA, outputs"),
+        ("flux1", "sd3", "chroma", "hidream", "pixart", "qwen_image", "z_image", "hunyuan_video"), "does not train it, or under kohya's names",
+    ),
+    Trainer(
+        "diffusion-pipe", "diffusion_model.", "comfyui", False, ("LoRA (A, B)",),
+        ("flux1", "flux2", "wan", "ltx_video", "chroma", "hidream", "lumina2", "cosmos_predict2", "qwen_image", "z_image", "omnigen2", "auraflow"),
+        "does not train it, or under other names here",
+    ),
+    Trainer("diffusion-pipe (HunyuanVideo)", "transformer.", "musubi", False, ("LoRA (A, B)",), ("hunyuan_video",), "has the names above"),
+    Trainer("DiffSynth", "", "diffusers", False, ("LoRA (A.default)",), ("wan", "flux1", "flux2", "qwen_image", "z_image"), "does not train it"),
+    Trainer(
+        "PEFT", "base_model.model.", "diffusers", False, ("LoRA (A, B)", "DoRA (PEFT)", "LoHa without alpha", "LoKr without alpha"),
+        _DIFFUSERS, "diffusers has no such model, or no table of ours its names",
+    ),
+    Trainer("diffusers, transformers", "transformer.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)"), _TRANSFORMERS, "as PEFT's, or below"),
+    Trainer("diffusers, UNets", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _UNETS, "above"),
+    Trainer(
+        "ComfyUI (TrainLoraNode, extraction)", "diffusion_model.", "comfyui", False, ("LoRA", "LoHa", "LoKr", "OFT", "full"),
+        tuple(a for a in ARCHITECTURES if a not in ("framepack", "kandinsky5")), "ComfyUI has no such model, or LoRA only",
+    ),
+)  # fmt: skip
+
+
+def file_of(trainer: Trainer, algorithm: str, modules: dict[str, tuple[int, int]]) -> Tensors:
+    """A file for modules, path in the trainer's layout -> (rows, columns)."""
+    made: Tensors = {}
+    for path, (rows, columns) in modules.items():
+        name = path.replace(".", "_") if trainer.underscored else path
+        made |= ALGORITHMS[algorithm](trainer.prefix + name, rows, columns)
+    return made
+
+
+def table() -> list[str]:
+    """The table of docs/formats.md: a line an architecture, a column a trainer, in each cell its algorithms."""
+    numbers = {trainer.title: n for n, trainer in enumerate(TRAINERS, 1)}
+    lines = ["| | writes | modules are called | algorithms | for other architectures |", "|---|---|---|---|---|"]
+    for trainer in TRAINERS:
+        example = {True: "names with underscores", False: "names with dots"}[trainer.underscored]
+        names = {"musubi": "its own or kohya's", "comfyui": "ComfyUI's", "diffusers": "diffusers'"}[trainer.layout]
+        algorithms = ", ".join(trainer.algorithms)
+        prefix = f"`{trainer.prefix}`" if trainer.prefix else "nothing"
+        lines.append(
+            f"| {numbers[trainer.title]} | {trainer.title} | {prefix}, then {names} {example} | {algorithms} | "
+            f"{trainer.others} |"
+        )
+    lines += ["", f"| | {' | '.join(map(str, numbers.values()))} |", "|---" * (len(TRAINERS) + 1) + "|"]
+    for id, architecture in ARCHITECTURES.items():
+        cells = ["all" if id in trainer.architectures else "–" for trainer in TRAINERS]
+        lines.append(f"| {architecture.title} | {' | '.join(cells)} |")
+    return lines

@@ -1,0 +1,87 @@
+"""Every cell of docs/formats.md: a file as the trainer writes it, for the architecture, by the algorithm, finds its place."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing import tables
+from lyco_testing.trainers import TRAINERS, Trainer, file_of, table
+
+from lyco_core.adapters import ALGORITHMS
+from lyco_core.architectures import ARCHITECTURES, identify
+from lyco_core.formats import parse
+from lyco_core.placement import place
+
+PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
+FULL_SIZE = {architecture: model for model, architecture in tables.ARCHITECTURE_OF.items()}
+CELLS = [(t, a, n) for t in TRAINERS for a in t.architectures for n in t.algorithms]
+
+
+def modules_of(architecture: str, trainer: Trainer) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, ...]]]:
+    """Linear modules of the first two blocks in the trainer's layout, and all of the model's weights."""
+    weights = tables.weights(FULL_SIZE[architecture])
+    family = ARCHITECTURES[architecture]
+    found: dict[str, tuple[int, int]] = {}
+    for key, shape in weights.items():
+        path = key.removeprefix("diffusion_model.").removesuffix(".weight")
+        numbers = [int(n) for n in re.findall(r"\.(\d+)\.", f".{path}.")]
+        if (
+            len(shape) != 2
+            or not numbers
+            or numbers[0] > 1
+            or family.resolve(path, "comfyui", underscored=False) is None
+        ):
+            continue
+        for target in family.locate(path, "comfyui", trainer.layout):
+            start, stop, of = target.source
+            found[target.path] = (shape[0] * (stop - start) // of, shape[1])
+    return found, weights
+
+
+@pytest.mark.parametrize(("trainer", "architecture", "algorithm"), CELLS, ids=lambda c: getattr(c, "title", c))
+def test_a_file_finds_its_place(trainer: Trainer, architecture: str, algorithm: str):
+    modules, weights = modules_of(architecture, trainer)
+    assert len(modules) >= 6
+    biases = {key.removesuffix("weight") + "bias": shape[:1] for key, shape in weights.items()}
+    paths = {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in weights}
+    tensors = file_of(trainer, algorithm, modules)
+    found = identify(parse(tensors, {}), weights=paths, prefer=architecture)
+    assert not found.unrecognised_keys
+    assert found.architecture == architecture
+    placement = place(found, weights | biases, prefix="diffusion_model.").require_complete()
+    assert placement.modules == len(found.adapters)
+    assert not any(piece.by_name for piece in placement.placed)
+    heights = {key: 0 for key in weights}
+    for piece in placement.placed:
+        if piece.key in weights:
+            start, stop = piece.rows or (0, weights[piece.key][0])
+            heights[piece.key] += stop - start
+    touched = {key: height for key, height in heights.items() if height}
+    assert all(height <= weights[key][0] for key, height in touched.items())
+
+
+def test_every_algorithm_and_every_architecture_has_a_cell():
+    known = {
+        type(a).algorithm
+        for t, _, n in CELLS
+        for a in parse(file_of(t, n, {"a.b": (8, 8)}), {}).adapters.values()
+        if isinstance(type(a).algorithm, str)
+    }
+    assert ALGORITHMS.keys() | {"ia3"} <= known
+    assert {a for _, a, _ in CELLS} >= ARCHITECTURES.keys() - {"kandinsky5"}
+
+
+def test_the_page_has_this_table():
+    text = PAGE.read_text(encoding="utf-8")
+    between = text.split("<!-- table: begin -->\n")[1].split("\n<!-- table: end -->")[0]
+    assert between == "\n".join(table()), "docs/formats.md is not what lyco_testing.trainers.table() prints"
+
+
+def test_magnitudes_and_scales_are_read_where_they_stand():
+    """One number of each convention, so that a cell above cannot pass by ignoring a tensor."""
+    x = {"diffusion_model.a.b.lora_B.weight": torch.ones(4, 2), "diffusion_model.a.b.lora_A.weight": torch.ones(2, 4)}
+    for suffix in ("dora_scale", "magnitude", "lora_magnitude_vector", "lora_magnitude_vector.weight"):
+        shape = (4, 1) if suffix == "dora_scale" else (4,)
+        adapter = parse(x | {f"diffusion_model.a.b.{suffix}": torch.full(shape, 3.0)}, {}).adapters["a.b"]
+        assert torch.allclose(adapter.add_to_(torch.eye(4)).norm(dim=1), torch.full((4,), 3.0))
