@@ -1,8 +1,8 @@
-"""ACE-Step 1.0: one set of names in every layout."""
+"""ACE-Step 1.0, whose names are the same in every layout, and 1.5, another model."""
 
-from .table import Architecture, inside_all, same
+from .table import Architecture, group, inside, inside_all, same
 
-__all__ = ["ACE_STEP"]
+__all__ = ["ACE_STEP", "ACE_STEP_1_5"]
 
 _BLOCK = (
     *same(
@@ -44,4 +44,29 @@ ACE_STEP = Architecture(
     ),
     depths={"transformer_blocks": 24, "lyric_encoder.encoders": 6},
     widths=(2560,),
+)
+
+_BLOCK_1_5 = (
+    *(
+        group(f"{attention}.{ours}", f"{attention}.{ours}", f"{attention}.{theirs}")
+        for attention in ("self_attn", "cross_attn")
+        for ours, theirs in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("o_proj", "to_out.0"))
+    ),
+    *same("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+)
+_TIME = tuple(
+    f"{name}.{layer}" for name in ("time_embed", "time_embed_r") for layer in ("linear_1", "linear_2", "time_proj")
+)
+
+# The names that trainers write, its own code's, are below ComfyUI's `decoder`; what is beside it is not trained.
+ACE_STEP_1_5 = Architecture(
+    id="ace_step_1_5",
+    title="ACE-Step 1.5",
+    groups=(
+        *inside("layers.{n}", "decoder.layers.{n}", "layers.{n}", _BLOCK_1_5),
+        *(group(name, f"decoder.{name}", name) for name in (*_TIME, "condition_embedder")),
+        group("proj_in.1", "decoder.proj_in.1", "proj_in_conv"),
+        group("proj_out.1", "decoder.proj_out.1", "proj_out_conv"),
+    ),
+    depths={"layers": 32},
 )

@@ -1,9 +1,12 @@
 """AuraFlow and Pony 7. Of the two streams of a double layer the second is the image's."""
 
+from fractions import Fraction
+
 from .table import Architecture, Group, inside, renamed
 
 __all__ = ["AURAFLOW"]
 
+_MLP = Fraction(8, 3)
 _IMAGE = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 _TEXT = {"q": "add_q_proj", "k": "add_k_proj", "v": "add_v_proj", "o": "to_add_out"}
 
@@ -12,8 +15,8 @@ def _stream(weights: str, attention: dict[str, str], mlp: str, ff: str, mod: str
     """The groups of one stream: ComfyUI's names, each before diffusers'."""
     return (
         *renamed({f"attn.{weights}{ours}": f"attn.{theirs}" for ours, theirs in attention.items()}, shape=(1, 1)),
-        *renamed({f"{mlp}.c_fc1": f"{ff}.linear_1", f"{mlp}.c_fc2": f"{ff}.linear_2"}, shape=(8, 3)),
-        *renamed({f"{mlp}.c_proj": f"{ff}.out_projection"}, shape=(3, 8)),
+        *renamed({f"{mlp}.c_fc1": f"{ff}.linear_1", f"{mlp}.c_fc2": f"{ff}.linear_2"}, shape=(_MLP, 1)),
+        *renamed({f"{mlp}.c_proj": f"{ff}.out_projection"}, shape=(1, _MLP)),
         *renamed({f"{mod}.1": f"{norm}.linear"}, shape=(6, 1)),
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ..adapter_set import AdapterSet
 from ..adapters import ANY
@@ -26,30 +27,35 @@ class _Reading:
     layout: Layout
     paths: Mapping[str, str]
     """Name as spelled -> dotted path, for the names that the family has."""
-    fitting: int
-    """How many of them have a shape that the family allows."""
+    fitting: Mapping[str, tuple[int, int]]
+    """Path -> (out, in) of those of them whose shape the family allows."""
     total: int
     """How many modules there are."""
 
-    known_width: bool
-    """Whether one of them has the width of a model that there is."""
+    @functools.cached_property
+    def known_width(self) -> bool | None:
+        """Whether one of them has the width of a model that there is; None where no shape tells a width."""
+        sized = ((path, shape) for path, shape in self.fitting.items() if not _tells_nothing(path, shape))
+        found = {self.architecture.width(path, self.layout, shape) for path, shape in sized} - {None}
+        return bool(found & set(self.architecture.widths)) if found else None
 
     @functools.cached_property
     def modules(self) -> set[str]:
         """The modules that the names mean; a name may be that of a module's bias."""
         return {parameter_of(path)[0] for path in self.paths.values()}
 
-    @property
-    def likelihood(self) -> tuple[bool, bool, bool]:
-        """Whether it has no block too many; a known width; all blocks of the largest model. The first counts most."""
+    @functools.cached_property
+    def depth(self) -> int:
+        """2 if the blocks are all that the largest model has, 1 if it could have them, 0 if one is too many."""
         blocks: dict[str, set[int]] = {}
         for path in self.modules:
             names = self.architecture.group_of(path, self.layout)[0].musubi
             if names and "{n}" in names[0]:
                 blocks.setdefault(names[0].split(".{n}", 1)[0], set()).add(int(template_of(path)[1]))
         limits = self.architecture.depths
-        possible = all(max(found) < limits.get(above, math.inf) for above, found in blocks.items())
-        return possible, self.known_width, any(len(found) == limits.get(above) for above, found in blocks.items())
+        if any(max(found) >= limits.get(above, math.inf) for above, found in blocks.items()):
+            return 0
+        return 2 if any(len(found) == limits.get(above) for above, found in blocks.items()) else 1
 
     @property
     def musubis_own(self) -> bool:
@@ -129,11 +135,11 @@ def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
     """The family and layout whose module names at least half of a model's `paths` are, or None."""
     names = list(paths)
     readings: list[_Reading] = []
-    for family in ARCHITECTURES.values():
-        for layout in LAYOUTS:
-            known = {n: n for n in names if family.resolve(n, layout, underscored=False)}
-            readings.append(_Reading(family, layout, known, len(known), len(names), known_width=False))
-    best = _best(readings, None)
+    for family, layout in _candidates(names, ARCHITECTURES.values(), underscored=False):
+        known = {n: n for n in names if family.resolve(n, layout, underscored=False)}
+        readings.append(_Reading(family, layout, known, {}, len(names)))
+    best = _most(readings, lambda r: len(r.paths))
+    best = _most(best, lambda r: r.depth)
     return (best[0].architecture, best[0].layout) if best else None
 
 
@@ -145,15 +151,26 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture]) -> list
         if not adapter_set.prefixes[name].startswith(form.other_prefixes)
     }
     readings: list[_Reading] = []
+    for family, layout in _candidates(shapes, families, underscored=form.underscored):
+        resolved = ((name, _resolved(family, name, layout, form.underscored)) for name in shapes)
+        paths = {name: path for name, path in resolved if path is not None}
+        fitting = {path: shapes[name] for name, path in paths.items() if _fits(family, path, layout, shapes[name])}
+        readings.append(_Reading(family, layout, paths, fitting, len(shapes)))
+    return readings
+
+
+def _candidates(
+    names: Collection[str], families: Iterable[Architecture], *, underscored: bool
+) -> Iterator[tuple[Architecture, Layout]]:
+    """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
+    plain = {parameter_of(name)[0] for name in names}
+    numbered = Counter(template for template, number in map(template_of, plain) if number)
     for family in families:
         for layout in LAYOUTS:
-            resolved = ((name, _resolved(family, name, layout, form.underscored)) for name in shapes)
-            paths = {name: path for name, path in resolved if path is not None}
-            fitting = {path: shapes[name] for name, path in paths.items() if _fits(family, path, layout, shapes[name])}
-            sized = {path: shape for path, shape in fitting.items() if not _tells_nothing(path, shape)}
-            known_width = any(family.width(path, layout, shape) in family.widths for path, shape in sized.items())
-            readings.append(_Reading(family, layout, paths, len(fitting), len(shapes), known_width))
-    return readings
+            known = family.spellings(layout, underscored=underscored)
+            count = len(known.keys() & plain) + sum(numbered[template] for template in numbered.keys() & known.keys())
+            if count and 2 * count >= len(plain):
+                yield family, layout
 
 
 def _resolved(family: Architecture, name: str, layout: Layout, underscored: bool) -> str | None:
@@ -175,16 +192,19 @@ def _tells_nothing(path: str, shape: tuple[int, int]) -> bool:
 def _best(readings: Iterable[_Reading], weights: Collection[str] | None) -> list[_Reading]:
     """Those that explain most modules, half of them at least.
 
-    Of those, the ones that put most of them on `weights`, and of those the likeliest.
+    Of those, the ones that put most of them on `weights`; then those of a model that there is, if any.
     """
-    best = [r for r in readings if r.paths and 2 * r.fitting >= r.total]
-    best = _most(best, lambda r: r.fitting)
+    best = [r for r in readings if r.paths and 2 * len(r.fitting) >= r.total]
+    best = _most(best, lambda r: len(r.fitting))
     if weights is not None:
         best = _most(best, lambda r: r.homes(weights))
-    return _most(best, lambda r: r.likelihood)
+    best = _most(best, lambda r: min(r.depth, 1))
+    if any(r.known_width for r in best):
+        best = [r for r in best if r.known_width is not False]
+    return _most(best, lambda r: r.depth)
 
 
-def _most(readings: list[_Reading], quality: Callable[[_Reading], int | tuple[bool, ...]]) -> list[_Reading]:
+def _most(readings: list[_Reading], quality: Callable[[_Reading], int]) -> list[_Reading]:
     qualities = [quality(r) for r in readings]
     return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
 

@@ -1,21 +1,24 @@
 """Krea 2. Musubi and ComfyUI share every name; diffusers has its own."""
 
-from .table import Architecture, inside, renamed
+from fractions import Fraction
+
+from .table import Architecture, Group, Shape, inside, renamed
 
 __all__ = ["KREA2"]
 
-_BLOCK = renamed(
-    {
-        "attn.wq": "attn.to_q",
-        "attn.wk": "attn.to_k",
-        "attn.wv": "attn.to_v",
-        "attn.gate": "attn.to_gate",
-        "attn.wo": "attn.to_out.0",
-        "mlp.gate": "ff.gate",
-        "mlp.up": "ff.up",
-        "mlp.down": "ff.down",
-    }
-)
+
+def _block(wide: Shape | None, keys: Shape | None, up: Shape | None, down: Shape | None) -> tuple[Group, ...]:
+    """A block's groups; the shapes are those of what has the model's width, keys and values, and the MLP's layers."""
+    return (
+        *renamed({"attn.wq": "attn.to_q", "attn.gate": "attn.to_gate", "attn.wo": "attn.to_out.0"}, shape=wide),
+        *renamed({"attn.wk": "attn.to_k", "attn.wv": "attn.to_v"}, shape=keys),
+        *renamed({"mlp.gate": "ff.gate", "mlp.up": "ff.up"}, shape=up),
+        *renamed({"mlp.down": "ff.down"}, shape=down),
+    )
+
+
+_BLOCK = _block((1, 1), (Fraction(1, 4), 1), (Fraction(8, 3), 1), (1, Fraction(8, 3)))
+_TEXT = _block(None, None, None, None)  # as wide as the text's embedding
 
 KREA2 = Architecture(
     id="krea2",
@@ -25,7 +28,7 @@ KREA2 = Architecture(
         *(
             g
             for name in ("layerwise_blocks.{n}", "refiner_blocks.{n}")
-            for g in inside(f"txtfusion.{name}", f"txtfusion.{name}", f"text_fusion.{name}", _BLOCK)
+            for g in inside(f"txtfusion.{name}", f"txtfusion.{name}", f"text_fusion.{name}", _TEXT)
         ),
         *renamed(
             {

@@ -1,5 +1,7 @@
 """Lumina-Image 2.0, Z-Image's ancestor: a third as many heads for keys and for values as for queries."""
 
+from fractions import Fraction
+
 from .table import Architecture, group, inside_all, renamed, same
 
 __all__ = ["LUMINA2"]
@@ -10,7 +12,7 @@ _BLOCK = (
         "attention.qkv",
         "attn.to_q attn.to_k attn.to_v",
         heights=(3, 1, 1),
-        shape=(5, 3),
+        shape=(Fraction(5, 3), 1),
     ),
     *renamed({"attention.out": "attn.to_out.0"}, shape=(1, 1)),
     *renamed({"feed_forward.w1": "feed_forward.linear_1", "feed_forward.w3": "feed_forward.linear_3"}, shape=(4, 1)),
@@ -37,5 +39,5 @@ LUMINA2 = Architecture(
         ),
     ),
     depths={"layers": 26, "noise_refiner": 2, "context_refiner": 2},
-    widths=(768, 2304),  # the first is the keys'
+    widths=(2304,),
 )

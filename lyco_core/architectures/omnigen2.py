@@ -1,14 +1,17 @@
 """OmniGen2: one set of names in every layout, its blocks' the same as Lumina-Image 2.0's in diffusers."""
 
+from fractions import Fraction
+
 from .table import Architecture, inside_all, same
 
 __all__ = ["OMNIGEN2"]
 
+_MLP = Fraction(256, 63)
 _BLOCK = (
     *same("attn.to_q", "attn.to_out.0", shape=(1, 1)),
-    *same("attn.to_k", "attn.to_v", shape=(1, 3)),
-    *same("feed_forward.linear_1", "feed_forward.linear_3", shape=(256, 63)),
-    *same("feed_forward.linear_2", shape=(63, 256)),
+    *same("attn.to_k", "attn.to_v", shape=(Fraction(1, 3), 1)),
+    *same("feed_forward.linear_1", "feed_forward.linear_3", shape=(_MLP, 1)),
+    *same("feed_forward.linear_2", shape=(1, _MLP)),
 )
 _MODULATION = same("norm1.linear")
 
@@ -33,5 +36,5 @@ OMNIGEN2 = Architecture(
         ),
     ),
     depths={"layers": 32, "noise_refiner": 2, "ref_image_refiner": 2, "context_refiner": 2},
-    widths=(840, 2520),  # the first is the keys'
+    widths=(2520,),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .ace_step import ACE_STEP
+from .ace_step import ACE_STEP, ACE_STEP_1_5
 from .auraflow import AURAFLOW
 from .chroma import CHROMA
 from .cosmos_predict2 import COSMOS_PREDICT2
@@ -52,6 +52,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         HUNYUAN_DIT,
         OMNIGEN2,
         ACE_STEP,
+        ACE_STEP_1_5,
         COSMOS_PREDICT2,
         ERNIE_IMAGE,
     )

@@ -6,10 +6,25 @@ import dataclasses
 import functools
 import re
 from collections.abc import Container, Mapping
+from fractions import Fraction
 
 from ..layouts import LAYOUTS, Layout
 
-__all__ = ["Architecture", "Group", "Target", "group", "inside", "inside_all", "renamed", "same", "template_of"]
+__all__ = [
+    "Architecture",
+    "Group",
+    "Shape",
+    "Target",
+    "group",
+    "inside",
+    "inside_all",
+    "renamed",
+    "same",
+    "template_of",
+]
+
+Shape = tuple[int | Fraction, int | Fraction]
+"""(out, in), in widths of the model."""
 
 _NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner|encoders)[._])(0|[1-9][0-9]*)([._].+)")
 
@@ -28,8 +43,8 @@ class Group:
     diffusers: tuple[str, ...] | None
     heights: tuple[int, ...] = (1,)
     """Relative numbers of rows of the parts."""
-    shape: tuple[int, int] | None = None
-    """(out, in) of the whole group in widths of the model, where the family fixes them."""
+    shape: Shape | None = None
+    """Of the whole group, where the family fixes it."""
     inputs: tuple[int, ...] = ()
     """What `in` can be, where it is no width of the model but of what it is given, such as text."""
 
@@ -65,7 +80,7 @@ class Architecture:
     depths: Mapping[str, int]
     """Start of a block's name in Musubi's layout -> how many the largest model has."""
     widths: tuple[int, ...] = ()
-    """Of the models that there are; a `Group.shape` counts in them."""
+    """Of the models that there are."""
     target_blocks: tuple[str, ...] = ()
     """Classes whose Linear modules Musubi Tuner trains."""
     default_excludes: tuple[str, ...] = ()
@@ -93,20 +108,22 @@ class Architecture:
         """Layout -> template with every dot as an underscore -> template."""
         return {layout: {t.replace(".", "_"): t for t in self._index[layout]} for layout in LAYOUTS}
 
+    @functools.cached_property
+    def _dotted(self) -> dict[Layout, dict[str, str]]:
+        return {layout: {t: t for t in self._index[layout]} for layout in LAYOUTS}
+
     def templates(self, layout: Layout) -> list[str]:
         """Every module name of `layout`, with `{n}` for a block's number."""
         return list(self._index[layout])
 
     def resolve(self, name: str, layout: Layout, *, underscored: bool) -> str | None:
         """The dotted module path that `name` means in `layout`, or None if there is none."""
-        if underscored:
-            known = self._underscored[layout]
-            template, number = _split(name, known)
-            dotted = known.get(template)
-        else:
-            template, number = _split(name, self._index[layout])
-            dotted = template if template in self._index[layout] else None
-        return None if dotted is None else dotted.replace("{n}", number)
+        template, number = _split(name, known := self.spellings(layout, underscored=underscored))
+        return known[template].replace("{n}", number) if template in known else None
+
+    def spellings(self, layout: Layout, *, underscored: bool) -> Mapping[str, str]:
+        """Every module name of `layout`, with `{n}` for a block's number, as it is spelled -> with its dots."""
+        return self._underscored[layout] if underscored else self._dotted[layout]
 
     def group_of(self, path: str, layout: Layout) -> tuple[Group, int]:
         """The group of a module path, and the position of the module in it. Raises KeyError."""
@@ -124,10 +141,10 @@ class Architecture:
         part = total if len(names) == 1 else group.heights[position]
         return out * total * group.shape[1] == shape[1] * group.shape[0] * part
 
-    def width(self, path: str, layout: Layout, shape: tuple[int, int]) -> float | None:
-        """Of the model that a module of (out, in) at `path` is in; None where the family fixes no ratio."""
+    def width(self, path: str, layout: Layout, shape: tuple[int, int]) -> int | Fraction | None:
+        """Of the model that a module of (out, in) at `path` is in; None where the family fixes no shape."""
         group = self.group_of(path, layout)[0]
-        return None if group.shape is None else shape[1] / group.shape[1]
+        return None if group.shape is None else Fraction(shape[1]) / group.shape[1]
 
     def locate(self, path: str, source: Layout, target: Layout) -> list[Target]:
         """Where the rows of `path` lie in `target`, top to bottom; empty if it has no such module."""
@@ -173,7 +190,7 @@ def group(
     diffusers: str | None,
     *,
     heights: tuple[int, ...] = (1,),
-    shape: tuple[int, int] | None = None,
+    shape: Shape | None = None,
     inputs: tuple[int, ...] = (),
 ) -> Group:
     """A `Group` from names separated by spaces."""
@@ -181,13 +198,13 @@ def group(
     return Group(*split, heights=heights, shape=shape, inputs=inputs)
 
 
-def same(*names: str, shape: tuple[int, int] | None = None) -> tuple[Group, ...]:
+def same(*names: str, shape: Shape | None = None) -> tuple[Group, ...]:
     """One group for each of `names`, which every layout calls alike."""
     return tuple(group(name, name, name, shape=shape) for name in names)
 
 
 def renamed(
-    names: Mapping[str, str | None], *, shape: tuple[int, int] | None = None, inputs: tuple[int, ...] = ()
+    names: Mapping[str, str | None], *, shape: Shape | None = None, inputs: tuple[int, ...] = ()
 ) -> tuple[Group, ...]:
     """One group for each name that Musubi and ComfyUI share -> diffusers'; several where it splits evenly."""
     parts = {ours: len(theirs.split()) if theirs else 1 for ours, theirs in names.items()}

@@ -11,6 +11,7 @@ diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed:
 
 SD35 = {"pos_embed_max_size": 192, "qk_norm": "rms_norm"}
 MODELS = {
+    "ace_step_1_5": ("AceStepTransformer1DModel", {}),
     "auraflow": ("AuraFlowTransformer2DModel", {}),
     "chroma": ("ChromaTransformer2DModel", {}),
     "anima": ("CosmosTransformer3DModel", {"num_attention_heads": 16, "num_layers": 28, "extra_pos_embed_type": None}),

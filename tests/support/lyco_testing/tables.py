@@ -31,6 +31,7 @@ MODELS = list(ARCHITECTURE_OF)
 
 OTHERS = {
     "ace_step": "ace_step",
+    "ace_step_1_5": "ace_step_1_5",
     "anima": "cosmos_predict2",
     "auraflow": "auraflow",
     "chroma": "chroma",

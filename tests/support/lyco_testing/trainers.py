@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table
 """Who writes what: the table behind docs/formats.md, each of whose cells tests/test_matrix.py loads."""
 
 from __future__ import annotations
