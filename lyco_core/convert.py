@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
-from . import __version__
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
@@ -20,12 +16,12 @@ from .architectures import ARCHITECTURES, Architecture, identify
 from .compress.lora import best_lora
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
+from .emit import fields_of, metadata_of, prefix_of, without_magnitude
 from .errors import AdapterError, LycoError, PlacementError, about_file
 from .formats import FORMATS
-from .formats.peft import ADAPTER_METADATA, adapter_metadata
-from .formats.suffixes import ALPHA, suffix_of
+from .formats.suffixes import BIAS_SUFFIX, suffix_of
 from .io import TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
-from .layouts import LAYOUTS
+from .layouts import BIAS, LAYOUTS, parameter_of
 from .load import read_adapter_set, require_known
 from .placement import Placed, Placement, place
 
@@ -86,13 +82,15 @@ def convert_set(
         progress(len(modules), len(exact))
     form = FORMATS[options.to]
     # A file of LoRA alone is PEFT's own, and PEFT knows no alpha tensors.
-    peft = form.peft and all(isinstance(_without_magnitude(m), LoRA) for m in modules)
+    peft = form.peft and all(isinstance(without_magnitude(m), LoRA) for m in modules)
     tensors: dict[str, Tensor] = {}
     for module in modules:
-        prefix = form.prefix(module.module_path)
-        for (algorithm, field), tensor in _fields(found, module, options, alphas_in_metadata=peft).items():
-            tensors[f"{prefix}.{suffix_of(algorithm, field, peft=form.peft)}"] = tensor
-    metadata = _metadata(found, modules, options, name, peft=peft)
+        path, parameter = parameter_of(module.module_path)
+        prefix = prefix_of(found, options, path)
+        for (algorithm, field), tensor in fields_of(found, module, options, alphas_in_metadata=peft).items():
+            suffix = BIAS_SUFFIX if parameter == BIAS else suffix_of(algorithm, field, peft=form.peft)
+            tensors[f"{prefix}.{suffix}"] = tensor
+    metadata = metadata_of(found, modules, options, name, peft=peft)
     return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
 
 
@@ -210,61 +208,3 @@ def _uniform(modules: list[Converted]) -> list[Converted]:
             "its modules are of several algorithms, and Musubi reads one a file; convert with --as lora"
         )
     return min(forms, key=lambda form: sum(t.nbytes for m in form for t in m.adapter.tensors.values()))
-
-
-def _without_magnitude(module: Converted) -> Adapter:
-    """The module's adapter; of a DoRA, what it sits on."""
-    return module.adapter.inner if isinstance(module.adapter, DoRA) else module.adapter
-
-
-def _fields(
-    found: AdapterSet, module: Converted, options: Options, *, alphas_in_metadata: bool
-) -> dict[tuple[str, str], Tensor]:
-    """A module's tensors by algorithm and field, its alpha among them unless it stands in the metadata."""
-    adapter = module.adapter
-    fields = {name: tensor.contiguous() for name, tensor in adapter.stored.items()}
-    alpha = None if alphas_in_metadata else _alpha(found, module, options)
-    return fields if alpha is None else fields | {(adapter.algorithm, ALPHA): alpha}
-
-
-def _alpha(found: AdapterSet, module: Converted, options: Options) -> Tensor | None:
-    """The alpha to write: the file's own tensor where it still holds, else in the smallest exact dtype."""
-    path, alpha = module.sources[0], module.adapter.alpha
-    kept = found.alpha_tensors.get(path)
-    if kept is not None and options.dtype is None and _same_number(alpha, found.adapters[path].alpha):
-        return kept
-    if alpha is None and options.to == "musubi":
-        alpha = float(module.adapter.rank or max(module.adapter.tensors["w2"].shape))
-    if alpha is None:
-        return None
-    exact = torch.tensor(alpha, dtype=module.adapter.dtype)
-    return exact if _same_number(float(exact), alpha) else torch.tensor(alpha)
-
-
-def _same_number(a: float | None, b: float | None) -> bool:
-    return a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
-
-
-def _metadata(
-    found: AdapterSet, modules: list[Converted], options: Options, name: str, *, peft: bool
-) -> dict[str, str]:
-    """The file's own, what was done, and PEFT's config where the file is PEFT's."""
-    kept = {k: v for k, v in found.metadata.items() if k not in (ADAPTER_METADATA, "lyco_conversion")}
-    record = {
-        "version": __version__,
-        "source": name,
-        "from": {"format": found.format, "layout": found.layout},
-        "to": options.to,
-        "modules": dict(Counter(m.how for m in modules)),
-    }
-    kept["lyco_architecture"] = found.architecture or ""
-    kept["lyco_conversion"] = json.dumps(record, sort_keys=True)
-    loras = {m.module_path: a for m in modules if isinstance(a := _without_magnitude(m), LoRA)}
-    if peft:
-        kept["format"] = "pt"
-        ranks = {path: adapter.rank for path, adapter in loras.items()}
-        alphas = {path: float(a.rank) if a.alpha is None else a.alpha for path, a in loras.items()}
-        kept[ADAPTER_METADATA] = adapter_metadata(
-            ranks, alphas, use_dora=any(isinstance(m.adapter, DoRA) for m in modules)
-        )
-    return kept

@@ -88,6 +88,8 @@ class Architecture:
     comfyui_takes: Layout = "comfyui"
     """Whose names stock ComfyUI's key map takes below `diffusion_model.` without losing rows: where it
     addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
+    diffusers_prefix: str = "transformer."
+    """What stands before diffusers' names in its files."""
     refused: str | None = None
     """Why adapters of this family cannot be used, if so."""
 

@@ -109,6 +109,7 @@ def _groups(unet: _UNet, *, text: tuple[int, ...], kohya_has_ldm_names: bool) ->
 SD15 = Architecture(
     id="sd15",
     title="Stable Diffusion 1.x/2.x",
+    diffusers_prefix="unet.",
     groups=_groups(
         _UNet((_Level(320, 1), _Level(640, 1), _Level(1280, 1), _Level(1280, 0)), label="class_embedding"),
         text=(768, 1024),
@@ -120,6 +121,7 @@ SD15 = Architecture(
 SDXL = Architecture(
     id="sdxl",
     title="SDXL",
+    diffusers_prefix="unet.",
     groups=_groups(
         _UNet((_Level(320, 0), _Level(640, 2), _Level(1280, 10)), label="add_embedding"),
         text=(2048,),

@@ -130,6 +130,8 @@ def _values(checkpoint: Checkpoint, key: str, device: str) -> Tensor:
 
 def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tuple[dict[str, Tensor], Report]:
     form = FORMATS["diffusers" if pairs.base.layout == "diffusers" else "comfyui"]  # dotted: nothing to guess
+    family = pairs.base.architecture
+    start = family.diffusers_prefix if family is not None and form.peft else form.module_prefixes[0]
     names = {name: (weight_path(name, ""),) for name in pairs.keys}
     chosen = options.selection.choose(names)
     tensors: dict[str, Tensor] = {}
@@ -141,7 +143,7 @@ def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tu
         if not delta.any():
             unchanged += 1
             continue
-        prefix, bias = form.prefix(name.rpartition(".")[0]), name.endswith(".bias")
+        prefix, bias = start + name.rpartition(".")[0], name.endswith(".bias")
         if delta.dim() < 2:
             exact += 1
             tensors[f"{prefix}.{'diff_b' if bias else 'diff'}"] = delta.to("cpu", options.dtype)

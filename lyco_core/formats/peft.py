@@ -50,13 +50,14 @@ def _of_module(pattern: Mapping[str, float], module: str, otherwise: float | Non
     return next((plain[end] for end in ends if end in plain), otherwise)
 
 
-def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float], *, use_dora: bool) -> str:
+def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float], *, use_dora: bool, component: str) -> str:
     """What `load_lora_weights` and `load_lora_adapter` of diffusers make their LoraConfig from.
 
     Args:
         ranks: module path -> rank.
         alphas: module path -> alpha.
         use_dora: whether the modules have magnitudes.
+        component: `transformer.` or `unet.`.
     """
     config = {
         "r": next(iter(ranks.values())),
@@ -68,7 +69,7 @@ def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float], *, u
         "use_dora": use_dora,
         "use_rslora": False,
     }
-    return json.dumps({_COMPONENTS[0] + name: value for name, value in config.items()}, sort_keys=True)
+    return json.dumps({component + name: value for name, value in config.items()}, sort_keys=True)
 
 
 def config_in_metadata(metadata: Mapping[str, str]) -> PeftConfig | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "ALPHA",
+    "BIAS_SUFFIX",
     "BIAS_SUFFIXES",
     "NUMBERS",
     "ON_INPUT",
@@ -51,7 +52,10 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
 }
 """Suffix -> (algorithm id, field of the adapter class)."""
 
-BIAS_SUFFIXES = frozenset({"diff_b", "b_norm", "lora_B.bias", "lora_B.default.bias"})
+BIAS_SUFFIX = "diff_b"
+"""Writes a difference of the module's bias."""
+
+BIAS_SUFFIXES = frozenset({BIAS_SUFFIX, "b_norm", "lora_B.bias", "lora_B.default.bias"})
 """Suffixes of what changes the module's bias; PEFT's lora_B.bias is scaled as its LoRA is."""
 
 OTHER_SUFFIXES = frozenset({"set_weight", "reshape_weight", "oft_R", "oft_R.weight", "ia3_l"})

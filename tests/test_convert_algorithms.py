@@ -1,0 +1,100 @@
+"""Conversions of what is computed from the weight, and of differences: the changed weight stays what it was."""
+
+import pytest
+import torch
+from lyco_testing.tables import lokr, lora, random
+from lyco_testing.zoo import normal
+
+from lyco_core.adapters import DoRA
+from lyco_core.architectures import identify
+from lyco_core.conversion import Options
+from lyco_core.convert import convert_set
+from lyco_core.errors import PlacementError
+from lyco_core.formats import parse
+
+Q = "diffusion_model.blocks.0.self_attn.q"
+
+
+def files() -> dict[str, dict[str, torch.Tensor]]:
+    torch.manual_seed(8)
+    plain = lokr(Q, 64, 64, random)
+    return {
+        "DoRA": plain | {f"{Q}.dora_scale": random(64, 1).abs() + 4},
+        "DoRA of a LoRA": lora(Q, 64, 64, random) | {f"{Q}.dora_scale": random(64, 1).abs() + 4},
+        "GLoRA": {f"{Q}.{n}.weight": random(*((64, 3) if n[1] == "1" else (3, 64))) for n in ("a1", "a2", "b1", "b2")},
+        "IA3": {f"{Q}.weight": random(64), f"{Q}.on_input": torch.tensor(1)},
+        "OFT": {f"{Q}.oft_blocks": random(16, 4, 4) / 5, f"{Q}.rescale": random(64, 1) + 2},
+        "BOFT": {f"{Q}.oft_blocks": random(4, 16, 4, 4) / 5},
+        "a difference with a bias": {f"{Q}.diff": random(64, 64), f"{Q}.diff_b": random(64)},
+    }
+
+
+def converted(tensors: dict[str, torch.Tensor], to: str, metadata: dict[str, str] | None = None, **options):
+    found = identify(parse(tensors, metadata or {}), layout=to, **options)
+    return convert_set(found, Options(to))
+
+
+@pytest.mark.parametrize("name", files())
+@pytest.mark.parametrize("to", ["musubi", "diffusers", "comfyui"])
+def test_there_and_back(name, to):
+    tensors = files()[name]
+    there = converted(tensors, to, architecture="wan")
+    back = converted(there.tensors, "comfyui", there.metadata, architecture="wan")
+    before, after = parse(tensors, {}).adapters, parse(back.tensors, back.metadata).adapters
+    assert before.keys() == after.keys()
+    for path, adapter in before.items():
+        weight = normal(64, 64) if not path.endswith(".bias") else normal(64)
+        expected, found = adapter.add_to_(weight.clone()), after[path].add_to_(weight.clone())
+        assert float((found - expected).norm() / expected.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("inner", ["lokr", "lora"])
+def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner):
+    """Z-Image's qkv is one weight for ComfyUI and three for diffusers."""
+    torch.manual_seed(3)
+    prefix = "diffusion_model.layers.0.attention.qkv"
+    tensors = {"lokr": lokr, "lora": lora}[inner](prefix, 192, 64, random)
+    tensors[f"{prefix}.dora_scale"] = random(192, 1).abs() + 3
+    there = converted(tensors, "diffusers", architecture="z_image")
+    cut = parse(there.tensors, there.metadata).adapters
+    assert {path.rpartition(".")[2] for path in cut} == {"to_q", "to_k", "to_v"}
+    weight = normal(192, 64)
+    expected = next(iter(parse(tensors, {}).adapters.values())).add_to_(weight.clone())
+    found = torch.cat(
+        [
+            cut[f"layers.0.attention.to_{x}"].add_to_(part.clone())
+            for x, part in zip("qkv", weight.split(64), strict=True)
+        ]
+    )
+    assert float((found - expected).norm() / expected.norm()) < 1e-6
+    assert all(isinstance(adapter, DoRA) for adapter in cut.values())
+    again = identify(parse(there.tensors, there.metadata), architecture="z_image", layout="musubi")
+    assert again.architecture == "z_image"
+
+
+def test_a_magnitude_by_inputs_is_not_cut():
+    prefix = "diffusion_model.layers.0.attention.qkv"
+    tensors = lokr(prefix, 192, 64, random) | {f"{prefix}.dora_scale": random(1, 64)}
+    with pytest.raises(PlacementError, match="LoKr with DoRA cannot be cut"):
+        converted(tensors, "diffusers", architecture="z_image")
+
+
+def test_a_magnitude_by_inputs_is_none_of_diffusers():
+    tensors = lora(Q, 64, 64, random) | {f"{Q}.dora_scale": random(1, 64)}
+    with pytest.raises(PlacementError, match="diffusers knows the outputs' only"):
+        converted(tensors, "diffusers", architecture="wan")
+
+
+def test_no_lora_of_what_needs_the_weight():
+    found = identify(parse(files()["OFT"], {}), architecture="wan", layout="comfyui")
+    with pytest.raises(PlacementError, match="OFT has no exact LoRA; its change depends on the weight"):
+        convert_set(found, Options("comfyui", as_lora=True))
+
+
+def test_a_unet_is_called_so():
+    name = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    found = identify(parse(lora(f"lora_unet_{name}", 320, 320, random), {}), architecture="sd15", layout="diffusers")
+    made = convert_set(found, Options("diffusers"))
+    path = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    assert set(made.tensors) == {f"{path}.lora_A.weight", f"{path}.lora_B.weight"}
+    assert '"unet.r": 2' in made.metadata["lora_adapter_metadata"]
