@@ -8,7 +8,7 @@ import torch
 from lyco_testing.zoo import CASES, Case
 from torch import Tensor
 
-from lyco_core.adapters import LoKr
+from lyco_core.adapters import Full, LoKr
 from lyco_core.adapters.factors import factorization
 from lyco_core.errors import TrainError
 from lyco_core.train.network_options import NetworkOptions
@@ -214,7 +214,16 @@ def test_any_linear_adapter_goes_on(case: Case):
     assert not isinstance(adapter, LoKr) or {"w1_a", "w1_b"}.isdisjoint(dict(made.named_parameters()))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if len(c.shape) == 4], ids=lambda case: case.name)
+def test_what_cannot_be_trained_is_not_gone_on_from():
+    with pytest.raises(
+        TrainError, match="is a difference, and a LoRA is to be trained; that cannot be trained on here"
+    ):
+        TRAINABLES["lora"].continued(Full(torch.ones(4, 4)), NetworkOptions("lora"))
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if len(c.shape) == 4 and not c.name.startswith("full")], ids=lambda case: case.name
+)
 def test_convolutions_do_not(case: Case):
     adapter = case.make()
     with pytest.raises(TrainError, match="only linear modules are trained"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from ...adapters import Adapter
+from ...adapters import LOW_RANK, Adapter
 from ...errors import TrainError
 from ..network_options import NetworkOptions
 
@@ -65,10 +65,11 @@ class Trainable(nn.Module, ABC):
         Raises `TrainError` if it is of another algorithm or no linear module's.
         """
         if not isinstance(adapter, cls.adapter_class):
-            raise TrainError(
-                f"is a {adapter.title}, and a {cls.adapter_class.title} is to be trained; "
-                f"set network_module to networks.{adapter.algorithm}"
+            trained = adapter.algorithm in LOW_RANK
+            hint = (
+                f"set network_module to networks.{adapter.algorithm}" if trained else "that cannot be trained on here"
             )
+            raise TrainError(f"is a {adapter.title}, and a {cls.adapter_class.title} is to be trained; {hint}")
         if len(adapter.shape) != 2 or any(tensor.dim() != 2 for tensor in adapter.tensors.values()):
             raise TrainError(f"changes a convolution of {list(adapter.shape)}; only linear modules are trained")
         return cls(cls.normalised(adapter), options)
