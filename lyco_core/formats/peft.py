@@ -15,6 +15,9 @@ __all__ = ["ADAPTER_METADATA", "CONFIG_FILE", "PeftConfig", "adapter_metadata", 
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
+_MOST_BYTES = 2**23
+"""A larger configuration is none."""
+
 _COMPONENTS = ("transformer.", "unet.")
 """What diffusers puts before each of a component's settings."""
 
@@ -101,6 +104,8 @@ def read_config(path: str | os.PathLike[str]) -> PeftConfig | None:
     if not os.path.isfile(beside):
         return None
     try:
+        if os.path.getsize(beside) > _MOST_BYTES:
+            raise ValueError
         with open(beside, encoding="utf-8") as file:
             return _config(cast(dict[str, Any], json.load(file)))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):

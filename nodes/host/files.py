@@ -13,6 +13,7 @@ import torch
 
 from ...lyco_core.adapter_set import AdapterSet
 from ...lyco_core.errors import FileError, FormatError
+from ...lyco_core.formats.peft import CONFIG_FILE
 from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
 
 CACHED_FILES = 2
@@ -37,10 +38,12 @@ def adapter_path(name: str) -> str:
 
 
 def fingerprint(name: str | None) -> tuple | None:
-    """What changes when the file does. A linked name is not known yet: None."""
+    """What changes when the file does, or PEFT's configuration beside it. A linked name is not known yet: None."""
     if name is None:
         return None
-    return stamp(adapter_path(name))
+    path = adapter_path(name)
+    beside = os.path.join(os.path.dirname(path), CONFIG_FILE)
+    return stamp(path) + (stamp(beside) if os.path.isfile(beside) else ())
 
 
 def stamp(path: str) -> tuple:
