@@ -24,7 +24,7 @@ class LoadAdapters(io.ComfyNode):
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."
                 ),
-                host.partial_input(),
+                host.partial_input(optional=True),
                 host.mode_input(),
             ],
             outputs=[

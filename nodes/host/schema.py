@@ -34,13 +34,14 @@ def strength_input():
     )
 
 
-def partial_input():
-    """What happens if a model lacks some of a file's modules."""
+def partial_input(*, optional: bool = False):
+    """What happens if a model lacks some of a file's modules. ComfyUI lists optional inputs last."""
     return known(
         io.Combo.Input,
         "on_partial_match",
         options=["error", "warn"],
         default="error",
+        optional=optional,
         tooltip="If the model lacks some of the file's modules: stop, or apply the rest and say so.",
         advanced=True,
     )

@@ -65,7 +65,7 @@ def files(server: Server) -> Server:
 def rows_workflow(**rows: object) -> dict:
     prompt = workflow("rows_wan.safetensors", "rows_a.safetensors")
     load = next(key for key, node in prompt.items() if node["class_type"] == "LycoLoadAdapter")
-    inputs = {"adapter_1": "none", "strength_1": 1.0, "on_1": True, "on_partial_match": "error", "mode": "auto"}
+    inputs = {"adapter_1": "none", "strength_1": 1.0, "on_1": True}
     prompt[load] = {
         "class_type": "LycoLoadAdapters",
         "inputs": inputs | {"model": prompt[load]["inputs"]["model"]} | rows,
