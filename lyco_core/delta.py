@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .adapters import OnBase
 from .errors import AdapterError, about_file
 from .io import TensorSpec, write_safetensors
 from .layouts import Layout
@@ -27,6 +28,8 @@ def delta_weights(placement: Placement) -> Iterator[tuple[str, Tensor]]:
         delta = _zeros(key, pieces[0].shape)
         for piece in pieces:
             adapter = piece.part(placement.adapter_set.adapters[piece.module_path])
+            if isinstance(adapter, OnBase):
+                adapter.refuse("delta weight")
             adapter.add_to_(delta if piece.rows is None else delta[slice(*piece.rows)])
         check_finite(key, delta)
         yield key, delta

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from .adapter_set import AdapterSet
-from .adapters import ANY, Adapter, fits
+from .adapters import ANY, Adapter, fits, shape_text
 from .architectures import ARCHITECTURES, Target
 from .errors import PlacementError, shorten
 from .layouts import Layout, parameter_of
@@ -95,7 +95,7 @@ class Placement:
             first = self.misfits[0]
             parts.append(
                 f"{len(self.misfits)} of {total} modules have another shape ({first.module_path}: the model's "
-                f"weight is {list(first.expected)}, the adapter's {list(first.found)})"
+                f"weight is {list(first.expected)}, the adapter's {shape_text(first.found)})"
             )
         if self.adapter_set.unrecognised_keys:
             keys = list(self.adapter_set.unrecognised_keys)
@@ -194,7 +194,8 @@ def _put(
     shape = known.setdefault(key, (full_height, *adapter.shape[1:]))
     rows = _band(target.rows, shape[0])
     expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
-    if not fits((band_height, *adapter.shape[1:]), expected) or (rows is not None and shape[0] % total):
+    part = adapter.shape if adapter.shape[0] == ANY else (band_height, *adapter.shape[1:])
+    if not fits(part, expected) or (rows is not None and shape[0] % total):
         return Misfit(path, key, expected, adapter.shape)
     return Placed(path, key, shape, rows, source, by_name)
 

@@ -1,6 +1,6 @@
 """The algebra: one algorithm a file, `base.py` holds the contract."""
 
-from .base import ANY, Adapter, fits
+from .base import ANY, Adapter, fits, shape_text
 from .dora import DoRA
 from .full import Full
 from .glora import GLoRA
@@ -29,6 +29,7 @@ __all__ = [
     "OnBase",
     "fits",
     "rescaled",
+    "shape_text",
 ]
 
 LOW_RANK: dict[str, type[Adapter]] = {cls.algorithm: cls for cls in (LoRA, LoHa, LoKr)}

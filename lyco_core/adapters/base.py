@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .loha import LoHa
     from .lora import LoRA
 
-__all__ = ["ANY", "BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "working"]
+__all__ = ["ANY", "BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "shape_text", "working"]
 
 ANY = 0
 """Stands in a shape for a dimension that the adapter does not determine: IA3's inputs, say."""
@@ -201,6 +201,11 @@ def fits(adapter: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     if math.prod(adapter) != math.prod(weight):
         return False
     return adapter[0] == weight[0] or [n for n in adapter if n != 1] == [n for n in weight if n != 1]
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape with `any` where the adapter leaves it open."""
+    return "[" + ", ".join(str(n) if n else "any" for n in shape) + "]"
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
-from .base import ANY, Adapter, compute_dtype, fits
+from .base import ANY, Adapter, compute_dtype, fits, shape_text
 
 if TYPE_CHECKING:
     from .loha import LoHa
@@ -56,20 +56,21 @@ class OnBase(Adapter):
         """
         piece = self.rows(start, start + band.shape[0])
         if piece is None:
-            self._refuse("rows of it")
+            self.refuse("band of rows")
         return piece.add_to_(band, strength)
 
     def delta_weight(self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
         """Raises `AdapterError`: there is none without the weight."""
         del dtype, device
-        self._refuse("a delta weight")
+        self.refuse("delta weight")
 
     def apply(self, x: Tensor) -> Tensor:
         """Raises `AdapterError`: the output depends on the weight too."""
         del x
-        self._refuse("an output")
+        self.refuse("output")
 
-    def _refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str) -> NoReturn:
+        """Raise `AdapterError`: `what` is asked for, which there is not without the weight."""
         raise AdapterError(
             f"a {self.title} changes a weight by that weight's own numbers, so there is no {what} without it; "
             "load it onto the model, or merge it"
@@ -94,8 +95,3 @@ def along(vector: Tensor, axis: int, base: Tensor) -> Tensor:
     shape = [1] * base.dim()
     shape[axis] = -1
     return vector.to(base).reshape(shape)
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape with `any` where the adapter leaves it open."""
-    return "[" + ", ".join(str(n) if n else "any" for n in shape) + "]"

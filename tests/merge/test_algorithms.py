@@ -1,0 +1,85 @@
+"""File to file with what is computed from the weight: whole weights, whatever the size of a band."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.tables import lokr, random
+from safetensors.torch import load_file, save_file
+
+from lyco_core.errors import LycoError
+from lyco_core.formats import parse
+from lyco_core.merge import Source, merge_checkpoint
+from lyco_core.merge import weight as weights
+
+Q, CONV = "diffusion_model.blocks.0.self_attn.q", "diffusion_model.patch_embedding"
+
+
+def files() -> dict[str, dict[str, torch.Tensor]]:
+    torch.manual_seed(8)
+    plain = lokr(Q, 64, 64, random)
+    conv = {f"{CONV}.lora_up.weight": random(64, 2, 1, 1, 1), f"{CONV}.lora_down.weight": random(2, 16, 1, 2, 2)}
+    return {
+        "DoRA, outputs": plain | {f"{Q}.dora_scale": random(64, 1).abs() + 4},
+        "DoRA, inputs": plain | {f"{Q}.dora_scale": random(1, 64).abs() + 4},
+        "DoRA of a convolution, inputs": conv | {f"{CONV}.dora_scale": random(1, 16, 1, 1, 1).abs() + 4},
+        "GLoRA": {f"{Q}.{n}.weight": random(*((64, 3) if n[1] == "1" else (3, 64))) for n in ("a1", "a2", "b1", "b2")},
+        "IA3 of a convolution, inputs": {f"{CONV}.weight": random(1, 16, 1, 1, 1), f"{CONV}.on_input": torch.tensor(1)},
+        "BOFT": {f"{Q}.oft_blocks": random(4, 16, 4, 4) / 5},
+        "a difference with a bias": {f"{Q}.diff": random(64, 64), f"{Q}.diff_b": random(64)},
+    }
+
+
+def base() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    linear = {f"blocks.0.{a}.{x}": (64, 64) for a in ("self_attn", "cross_attn") for x in "qkvo"}
+    shapes = linear | {"blocks.0.ffn.0": (160, 64), "blocks.0.ffn.2": (64, 160), "patch_embedding": (64, 16, 1, 2, 2)}
+    tensors = {f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+    return tensors | {f"{name}.bias": torch.randn(shape[0]) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", files())
+@pytest.mark.parametrize("band_bytes", [256, 2**23])
+def test_merged_is_the_algorithms_weight(name, band_bytes, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(weights, "BAND_BYTES", band_bytes)
+    tensors, before = files()[name], base()
+    save_file(before, tmp_path / "base.safetensors")
+    save_file(tensors, tmp_path / "a.safetensors")
+    merge_checkpoint(
+        tmp_path / "base.safetensors", [Source(tmp_path / "a.safetensors", 0.7)], tmp_path / "out.safetensors"
+    )
+    merged = load_file(tmp_path / "out.safetensors")
+    changed = 0
+    for path, adapter in parse(tensors, {}).adapters.items():
+        key = path if path.endswith(".bias") else f"{path}.weight"
+        expected = adapter.add_to_(before[key].clone(), 0.7)
+        assert float((merged[key] - expected).norm() / expected.norm()) < 1e-6
+        assert not torch.equal(merged[key], before[key])
+        changed += 1
+    assert sum(not torch.equal(merged[key], before[key]) for key in before) == changed
+
+
+def test_two_act_one_after_the_other(tmp_path: Path):
+    """As the patches of two loaders do."""
+    both = [files()["DoRA, outputs"], files()["BOFT"]]
+    save_file(base(), tmp_path / "base.safetensors")
+    for n, tensors in enumerate(both):
+        save_file(tensors, tmp_path / f"{n}.safetensors")
+    sources = [Source(tmp_path / f"{n}.safetensors") for n in range(2)]
+    merge_checkpoint(tmp_path / "base.safetensors", sources, tmp_path / "out.safetensors")
+    expected = base()["blocks.0.self_attn.q.weight"]
+    for tensors in both:
+        next(iter(parse(tensors, {}).adapters.values())).add_to_(expected)
+    found = load_file(tmp_path / "out.safetensors")["blocks.0.self_attn.q.weight"]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_there_is_no_delta_of_it(tmp_path: Path):
+    from lyco_core.delta import write_delta
+
+    save_file(files()["DoRA, outputs"], tmp_path / "a.safetensors")
+    with pytest.raises(
+        LycoError, match=r"a\.safetensors: .*LoKr with DoRA changes a weight by that weight's own numbers"
+    ):
+        write_delta(tmp_path / "a.safetensors", tmp_path / "d.safetensors", architecture="wan")
+    assert not (tmp_path / "d.safetensors").exists()
