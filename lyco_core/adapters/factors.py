@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["factorization", "low_rank", "matrix", "multiplies", "padded", "require"]
+__all__ = ["as_product", "factorization", "low_rank", "matrix", "multiplies", "padded", "require"]
 
 
 def require(named: dict[str, Tensor | None], title: str, form: str) -> None:
@@ -77,6 +77,12 @@ def padded(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The product a @ b, (out, r) and (r, in), with zeros up to `rank`."""
     more = rank - b.shape[0]
     return torch.nn.functional.pad(a, (0, more)), torch.nn.functional.pad(b, (0, 0, 0, more))
+
+
+def as_product(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(out, in) as a product of two matrices of the least rank that any has: itself and the identity."""
+    eye = torch.eye(min(matrix.shape), dtype=matrix.dtype, device=matrix.device)
+    return (matrix, eye) if matrix.shape[1] <= matrix.shape[0] else (eye, matrix)
 
 
 def factorization(dimension: int, factor: int) -> tuple[int, int]:

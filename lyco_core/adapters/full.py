@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from .base import Adapter, band_size, working
+from .factors import as_product
 from .lora import LoRA
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class Full(Adapter):
         """The difference times the identity, of full rank; None for a norm or a bias."""
         if self.diff.dim() < 2:
             return None
-        flat = self.diff.to(torch.float32).flatten(1)
-        eye = torch.eye(min(flat.shape), dtype=flat.dtype, device=flat.device)
-        up, down = (flat, eye) if flat.shape[1] <= flat.shape[0] else (eye, flat)
+        up, down = as_product(self.diff.to(torch.float32).flatten(1))
         return LoRA(up, down.reshape(-1, *self.shape[1:]))
 
     @property

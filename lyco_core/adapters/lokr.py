@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import AdapterError
 from ..scratch import scratch
 from .base import Adapter, band_size, compute_dtype, working
-from .factors import low_rank, matrix, multiplies, padded, require
+from .factors import as_product, low_rank, matrix, multiplies, padded, require
 from .loha import LoHa
 from .lora import LoRA
 
@@ -206,17 +206,14 @@ def _halves(full: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Te
     if full is None:
         assert a is not None and b is not None
         return a, b.flatten(1)
-    flat = full.flatten(1)
-    eye = torch.eye(min(flat.shape), dtype=flat.dtype, device=flat.device)
-    return (flat, eye) if flat.shape[1] <= flat.shape[0] else (eye, flat)
+    return as_product(full.flatten(1))
 
 
 def _lora_of(lokr: LoKr) -> tuple[Tensor, Tensor]:
     """(out, R) and (R, in·kernel) of the smallest rank R among the exact forms."""
     a, b = lokr.factor2(torch.float32, next(iter(lokr.tensors.values())).device)
     if b is None:
-        eye = torch.eye(min(a.shape), dtype=a.dtype, device=a.device)
-        a, b = (a, eye) if a.shape[1] <= a.shape[0] else (eye, a)
+        a, b = as_product(a)
     if lokr.w1_a is not None and lokr.w1_b is not None:
         u, v = lokr.w1_a.to(a), lokr.w1_b.to(a)
         if u.shape[1] <= min(u.shape[0], v.shape[1]):

@@ -20,7 +20,8 @@ def rescaled(adapter: Adapter, scale: float) -> Adapter:
     makes small stays as it is.
     """
     if isinstance(adapter, DoRA):
-        return dataclasses.replace(adapter, inner=rescaled(adapter.inner, scale))
+        inner = rescaled(adapter.inner, scale)
+        return dataclasses.replace(adapter, inner=inner, alpha=inner.alpha)
     if adapter.rank is not None:
         return dataclasses.replace(adapter, alpha=scale * adapter.rank)
     if isinstance(adapter, LoKr) and adapter.w1 is not None:

@@ -1,22 +1,22 @@
-"""An adapter file of less rank: every module keeps its algorithm, its names and its scale's meaning."""
+"""An adapter file of less rank: every module keeps its algorithm, its keys' spelling and its scale's meaning."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from .. import __version__
 from ..adapter_set import AdapterSet
-from ..adapters import Adapter, DoRA, Full, LoHa, LoKr, LoRA
-from ..errors import LycoError, about_file
-from ..formats import FORMATS
-from ..formats.peft import ADAPTER_METADATA
-from ..formats.suffixes import ALPHA, split_key, suffix_of
+from ..adapters import LOW_RANK, Adapter, DoRA, Full, LoHa, LoKr, LoRA
+from ..errors import AdapterError, LycoError, about_file
+from ..formats import FORMATS, TENSOR_SUFFIXES
+from ..formats.peft import ADAPTER_METADATA, adapter_metadata
+from ..formats.suffixes import ALPHA, BIAS_SUFFIX, split_key, suffix_of
 from ..io import SafetensorsFile, TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
 from ..layouts import BIAS
 from ..load import read_adapter_set
@@ -24,7 +24,7 @@ from .hadamard import nearest_loha
 from .lora import best_lora
 from .options import Asked
 from .report import Module, Report
-from .svd import rank_for, truncated
+from .svd import rank_for, svd_of_product, truncated
 
 __all__ = ["resize_file", "resized"]
 
@@ -55,51 +55,97 @@ def resize_file(
         if os.path.exists(output) and os.path.samefile(source, output):
             raise LycoError("is both the input and the output; give the output another name")
         found = read_adapter_set(source)
-        tensors, replaced, report = _resized_set(found, asked, dtype, progress)
-        if not report.modules:
+        smaller, report = _all_resized(found, asked, dtype, progress)
+        if not smaller:
             raise LycoError("nothing in it can be made smaller as asked; it would be the same file")
         with SafetensorsFile(source) as file:
-            kept = {key: file.tensor(key) for key in file.header.tensors if _stays(key, replaced)}
-    everything = kept | tensors
-    metadata = _metadata(found, report, os.path.basename(os.fspath(source)))
-    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in everything.items()])
-    data = (everything[spec.key] for spec in specs)
-    write_safetensors(output, specs, data, metadata | sshs_hashes(everything, metadata), overwrite=overwrite)
+            tensors = {key: file.tensor(key) for key in file.header.tensors}
+        tensors, metadata = _written(found, smaller, tensors)
+    metadata["lyco_resize"] = json.dumps(
+        {"version": __version__, "source": os.path.basename(os.fspath(source)), "error": report.error}, sort_keys=True
+    )
+    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
+    data = (tensors[spec.key] for spec in specs)
+    write_safetensors(output, specs, data, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
     return report
 
 
-def _resized_set(
+def _all_resized(
     found: AdapterSet, asked: Asked, dtype: torch.dtype | None, progress: Progress
-) -> tuple[dict[str, Tensor], set[str], Report]:
-    """New tensors by key, the beginnings of the keys that they replace, and the report."""
-    made: dict[str, Tensor] = {}
-    replaced: set[str] = set()
+) -> tuple[dict[str, Adapter], Report]:
+    """What becomes smaller, as it will be stored, by module path."""
+    made: dict[str, Adapter] = {}
     modules: list[Module] = []
-    form = FORMATS.get(found.format)
-    peft = form is not None and form.peft
     for done, (path, adapter) in enumerate(found.adapters.items()):
         progress(done, len(found.adapters))
-        smaller = resized(adapter, asked)
-        if smaller is None:
-            continue
-        smaller = smaller.to(dtype=dtype or adapter.dtype)
-        prefix = found.prefixes[path]
-        modules.append(_measured(path, _bare(smaller), _bare(adapter)))
-        for (algorithm, field), tensor in smaller.stored.items():
-            made[f"{prefix}.{suffix_of(algorithm, field, peft=peft)}"] = tensor.contiguous()
-        if not (
-            peft and isinstance(_bare(smaller), LoRA)
-        ):  # PEFT has no alphas among the tensors; this one's scale is 1
-            made[f"{prefix}.{ALPHA}"] = torch.tensor(_bare(smaller).alpha)
-        if isinstance(bias := found.adapters.get(path + BIAS), Full):
-            made[f"{prefix}.diff_b"] = bias.diff
-        replaced.add(prefix)
+        try:
+            smaller = resized(adapter, asked)
+        except AdapterError as error:
+            raise AdapterError(f"{found.prefixes[path]}: {error}") from None
+        if smaller is not None:
+            made[path] = smaller.to(dtype=dtype or adapter.dtype)
+            modules.append(_measured(path, _bare(made[path]), _bare(adapter)))
     progress(len(found.adapters), len(found.adapters))
-    return made, replaced, Report(tuple(modules), exact=len(found.adapters) - len(modules))
+    return made, Report(tuple(modules), exact=len(found.adapters) - len(modules))
 
 
-def _stays(key: str, replaced: set[str]) -> bool:
-    return split_key(key)[0] not in replaced
+def _written(
+    found: AdapterSet, smaller: Mapping[str, Adapter], tensors: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The new file's tensors and metadata; `tensors` are the old one's.
+
+    Where a configuration of PEFT's scales the file, it cannot stand beside new ranks: all that it
+    scaled is written anew, a LoRA's alpha into the metadata as diffusers has it.
+    """
+    form = FORMATS.get(found.format)
+    scaled = [
+        path
+        for path, adapter in found.adapters.items()
+        if _bare(adapter).algorithm in LOW_RANK and path not in found.alpha_tensors and form is not None and form.peft
+    ]
+    anew = {path: smaller.get(path, found.adapters[path]) for path in dict.fromkeys([*scaled, *smaller])}
+    in_metadata = bool(scaled) and all(isinstance(_bare(anew[path]), LoRA) for path in scaled)
+    replaced = {found.prefixes[path] for path in anew}
+    result: dict[str, Tensor] = {}
+    spelled: dict[str, dict[tuple[str, str] | None, str]] = {}
+    for key, tensor in tensors.items():
+        prefix, suffix = split_key(key)
+        if prefix not in replaced:
+            result[key] = tensor
+        spelled.setdefault(prefix, {})[TENSOR_SUFFIXES.get(suffix)] = key
+    for path, adapter in anew.items():
+        prefix = found.prefixes[path]
+        for (algorithm, field), tensor in adapter.stored.items():
+            key = (
+                spelled[prefix].get((algorithm, field)) or f"{prefix}.{suffix_of(algorithm, field, peft=bool(scaled))}"
+            )
+            result[key] = tensor.contiguous()
+        alpha = _bare(adapter).alpha
+        if (
+            alpha is not None
+            and not (in_metadata and path in scaled)
+            and (path in found.alpha_tensors or adapter.scale != 1)
+        ):
+            result[f"{prefix}.{ALPHA}"] = torch.tensor(alpha)
+        if isinstance(bias := found.adapters.get(path + BIAS), Full):
+            result[f"{prefix}.{BIAS_SUFFIX}"] = bias.diff  # PEFT's own is scaled as the LoRA was
+    return result, _metadata(found, smaller.values(), [(p, anew[p]) for p in scaled] if in_metadata else [])
+
+
+def _metadata(found: AdapterSet, smaller: Iterable[Adapter], loras: Iterable[tuple[str, Adapter]]) -> dict[str, str]:
+    """The file's own, with what became wrong of it mended."""
+    kept = {key: value for key, value in found.metadata.items() if key != ADAPTER_METADATA}
+    if "ss_network_dim" in kept:
+        rank = max(adapter.rank or 0 for adapter in smaller)
+        kept |= {"ss_network_dim": str(rank), "ss_network_alpha": "Dynamic"}
+    ranks = {path: adapter.rank for path, adapter in loras if adapter.rank is not None}
+    if ranks:
+        bare = dict(loras)
+        alphas = {path: ranks[path] * _bare(bare[path]).scale for path in ranks}
+        component = "unet." if all(found.prefixes[path].startswith("unet.") for path in ranks) else "transformer."
+        use_dora = any(isinstance(adapter, DoRA) for adapter in bare.values())
+        kept[ADAPTER_METADATA] = adapter_metadata(ranks, alphas, use_dora=use_dora, component=component)
+    return kept
 
 
 def resized(adapter: Adapter, asked: Asked) -> Adapter | None:
@@ -121,14 +167,17 @@ def resized(adapter: Adapter, asked: Asked) -> Adapter | None:
 def _lokr(adapter: LoKr, asked: Asked) -> LoKr | None:
     """w1 stays; w2 becomes the best of its rank, whose relative error is the whole change's."""
     a, b = adapter.factor2(torch.float32, next(iter(adapter.tensors.values())).device)
-    w2 = a if b is None else a @ b
-    most = min(w2.shape) if b is None else b.shape[0]
-    u, s, v = truncated(w2, most)
+    rows, columns = a.shape[0], a.shape[1] if b is None else b.shape[1]
+    most = min(rows, columns) if b is None else b.shape[0]
+    if b is not None:
+        u, s, v = svd_of_product(a, b)
+    else:
+        u, s, v = truncated(a, asked.rank if asked.rank and asked.max_error is None else most)
     rank = most if asked.rank is None else min(asked.rank, most)
     if asked.max_error is not None:
-        rank = min(rank, rank_for(s, float(w2.double().square().sum()), asked.max_error) or rank)
+        rank = min(rank, rank_for(s, asked.max_error) or rank)
     # A product of rank r has r * (rows + columns) numbers.
-    smaller = rank < most if b is not None else rank * sum(w2.shape) < w2.numel()
+    smaller = rank < most if b is not None else rank * (rows + columns) < rows * columns
     if not smaller:
         return None
     half = s[:rank].sqrt()
@@ -176,13 +225,3 @@ def _measured(path: str, made: Adapter, exact: Adapter) -> Module:
     made.add_to_(delta, -1.0)
     error = float(delta.double().square().sum().sqrt()) / (norm or 1.0)
     return Module(path, made.algorithm, made.rank, error, norm)
-
-
-def _metadata(found: AdapterSet, report: Report, name: str) -> dict[str, str]:
-    """The file's own, with what became wrong of it mended."""
-    kept = {key: value for key, value in found.metadata.items() if key != ADAPTER_METADATA}
-    rank = max(m.rank or 0 for m in report.modules)
-    if "ss_network_dim" in kept:
-        kept |= {"ss_network_dim": str(rank), "ss_network_alpha": "Dynamic"}
-    kept["lyco_resize"] = json.dumps({"version": __version__, "source": name, "error": report.error}, sort_keys=True)
-    return kept

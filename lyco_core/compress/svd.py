@@ -7,7 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-__all__ = ["Svd", "rank_for", "truncated"]
+from ..errors import AdapterError
+
+__all__ = ["Svd", "full_svd", "rank_for", "require_finite", "svd_of_product", "truncated"]
 
 Svd = tuple[Tensor, Tensor, Tensor]
 """U (out, k), S (k,) descending, V (in, k)."""
@@ -16,24 +18,57 @@ DENSE = 768
 """Up to this smaller side a whole SVD costs no more than a second."""
 
 
+def full_svd(matrix: Tensor) -> Svd:
+    """All of them. Raises `AdapterError` if a number is NaN or infinite."""
+    require_finite(matrix)
+    u, s, vh = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
+    return u, s, vh.t()
+
+
 def truncated(matrix: Tensor, rank: int) -> Svd:
-    """The first `rank` of them. Randomised (arXiv:0909.4061) with power iterations from a fixed seed, if large."""
+    """The first `rank` of them. Randomised (arXiv:0909.4061) with power iterations from a fixed seed, if large.
+
+    Raises:
+        AdapterError: a number is NaN or infinite.
+    """
     most = min(matrix.shape)
     if most <= DENSE or 4 * rank > most:
-        u, s, vh = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
-        return u[:, :rank], s[:rank], vh[:rank].t()
-    with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
-        torch.manual_seed(0)
-        u, s, v = torch.svd_lowrank(matrix, q=min(most, rank + max(8, rank // 2)), niter=6)
+        u, s, v = full_svd(matrix)
+    else:
+        require_finite(matrix)
+        with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
+            torch.manual_seed(0)
+            u, s, v = torch.svd_lowrank(matrix, q=min(most, rank + max(8, rank // 2)), niter=6)
     return u[:, :rank], s[:rank], v[:, :rank]
 
 
-def rank_for(s: Tensor, total: float, max_error: float) -> int | None:
-    """How many singular values leave a relative error of at most `max_error`; None if not all of `s` do.
+def svd_of_product(a: Tensor, b: Tensor) -> Svd:
+    """All of a @ b, from QR of both: the only dense matrix is of the inner dimension's size."""
+    qa, ra = _qr(a)
+    qb, rb = _qr(b.t())
+    u, s, v = full_svd(ra @ rb.t())
+    return qa @ u, s, qb @ v
+
+
+def _qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    return cast(tuple[Tensor, Tensor], torch.linalg.qr(matrix))
+
+
+def rank_for(s: Tensor, max_error: float, rest: float = 0.0) -> int | None:
+    """How many singular values leave a relative error of at most `max_error`, one at least; None if all of `s` do not.
 
     Args:
-        total: the squared norm of the matrix.
+        rest: the squared norm of what `s` lacks of the matrix, measured, not inferred: a small
+            tail is lost in the rounding of the norm.
     """
-    left = total - s.double().square().cumsum(0)
-    good = torch.nonzero(left <= max_error**2 * total)
+    squares = s.double().square()
+    tails = squares.flip(0).cumsum(0).flip(0)  # small numbers first
+    left = torch.cat([tails[1:], tails.new_zeros(1)]) + rest
+    good = torch.nonzero(left <= max_error**2 * (tails[0] + rest))
     return int(good[0]) + 1 if len(good) else None
+
+
+def require_finite(matrix: Tensor) -> None:
+    """Raise `AdapterError` if a number is NaN or infinite."""
+    if not bool(torch.isfinite(matrix).all()):
+        raise AdapterError("the product of its factors is beyond float32's range; the file is damaged")

@@ -58,6 +58,8 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
                 raise AdapterError("its bias is changed under two names")
             bias = tensors[suffix]
             made[BIAS] = Full(bias.to(torch.float32) * scale if suffix.startswith("lora_B") and scale != 1 else bias)
+        if "" not in made and (alone := sorted(tensors.keys() - BIAS_SUFFIXES - {ALPHA})):
+            raise AdapterError(f"{' and '.join(alone)} without the factors that it belongs to; the file is incomplete")
         return made
     except AdapterError as error:
         raise AdapterError(f"{prefix}: {error}") from None

@@ -6,6 +6,7 @@ from lyco_testing.zoo import normal
 
 from lyco_core.adapters import LoHa, LoKr, LoRA
 from lyco_core.compress.lora import best_lora
+from lyco_core.errors import AdapterError
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -43,3 +44,36 @@ def test_the_smallest_lora_of_an_error(name: str, error: float):
     if found.rank > 1:
         singular = torch.linalg.svdvals(delta.double())
         assert float(singular[found.rank - 1 :].norm() / singular.norm()) > error * 0.99
+
+
+@pytest.mark.parametrize("error", [1e-3, 1e-4, 2e-5])
+@pytest.mark.parametrize("kind", ["lora", "loha"])
+def test_a_small_error_is_kept_on_a_long_spectrum(kind: str, error: float):
+    """The tail is summed by itself: taken from the whole, rounding drowns it."""
+    values = torch.logspace(0, -6, 100)
+    up, down = (torch.linalg.qr(normal(200, 100) + n)[0] for n in (0.0, 0.1))
+    lora = LoRA(up * values, down.t().contiguous())
+    adapter = lora if kind == "lora" else lora.to_loha()
+    assert adapter is not None
+    found = best_lora(adapter, max_error=error)
+    needed = next(k for k in range(1, 101) if float(values[k:].norm() / values.norm()) <= error)
+    assert relative(found.delta_weight(), adapter.delta_weight()) <= error * 1.01
+    assert needed <= found.rank <= needed + 2
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        LoRA(torch.full((8, 2), 1e30), torch.full((2, 6), 1e30)),
+        LoKr(w1=torch.full((2, 2), 1e30), w2_a=torch.full((4, 2), 1e30), w2_b=torch.full((2, 3), 1e30)),
+    ],
+)
+def test_products_beyond_float32_are_refused(adapter):
+    with pytest.raises(AdapterError, match="beyond float32's range"):
+        best_lora(adapter, rank=1)
+
+
+def test_nothing_is_a_lora_of_rank_one():
+    found = best_lora(LoRA(torch.zeros(6, 3), torch.zeros(3, 5)), max_error=0.1)
+    assert found.rank == 1
+    assert not found.delta_weight().any()

@@ -130,3 +130,56 @@ def test_nothing_to_make_smaller_is_refused(tmp_path: Path):
 def test_what_was_asked_must_make_sense(given, message):
     with pytest.raises(LycoError, match=message):
         Asked.of(*given)
+
+
+def written(path: Path, tensors: dict[str, torch.Tensor], asked: Asked) -> tuple:
+    save_file(tensors, path / "a.safetensors")
+    resize_file(path / "a.safetensors", path / "out" / "b.safetensors", asked)
+    return read_adapter_set(path / "a.safetensors"), read_adapter_set(path / "out" / "b.safetensors")
+
+
+def peft(name: str, rank: int, rows: int = 16, columns: int = 12) -> dict[str, torch.Tensor]:
+    prefix = f"base_model.model.{name}"
+    return {f"{prefix}.lora_A.weight": random(rank, columns), f"{prefix}.lora_B.weight": random(rows, rank)}
+
+
+@pytest.mark.parametrize("other", ["lora", "lokr"])
+def test_a_configurations_scales_stay_where_the_configuration_does_not(other: str, tmp_path: Path):
+    """adapter_config.json lies beside the old file only, and its rank is no longer true."""
+    torch.manual_seed(3)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 6, "alpha": 6, "use_rslora": false}')
+    tensors = peft("blocks.0.ffn.0", 4) | peft("blocks.0.ffn.2", 2)
+    tensors |= {"base_model.model.blocks.0.ffn.0.lora_B.bias": random(16)}
+    if other == "lokr":
+        tensors |= {
+            k: t for k, t in lokr("base_model.model.blocks.1.ffn.0", 16, 12, random).items() if "alpha" not in k
+        }
+        full = "base_model.model.blocks.1.ffn.2"
+        tensors |= {f"{full}.lokr_w1": random(4, 4), f"{full}.lokr_w2": random(4, 3)}
+    before, after = written(tmp_path, tensors, Asked(rank=2))
+    assert before.adapters.keys() == after.adapters.keys()
+    for path, adapter in before.adapters.items():
+        found, expected = after.adapters[path].delta_weight(), adapter.delta_weight()
+        if path == "blocks.0.ffn.0":
+            values = torch.linalg.svdvals(expected)
+            assert relative(found, expected) == pytest.approx(float(values[2:].norm() / values.norm()), rel=1e-3)
+        else:
+            assert relative(found, expected) < 1e-6, path
+
+
+def test_the_spelling_of_the_keys_stays(tmp_path: Path):
+    torch.manual_seed(3)
+    (tmp_path / "out").mkdir()
+    keys = {"lora_A.weight": random(6, 12), "lora_B.weight": random(16, 6), "magnitude": random(16)}
+    _, after = written(tmp_path, {f"diffusion_model.blocks.0.ffn.0.{k}": t for k, t in keys.items()}, Asked(rank=2))
+    made = load_file(tmp_path / "out" / "b.safetensors")
+    assert made.keys() == {f"diffusion_model.blocks.0.ffn.0.{k}" for k in keys}
+    assert after.ranks == [2]
+
+
+def test_a_module_of_zeros_is_no_obstacle(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    tensors = peft("blocks.0.ffn.0", 4) | {k: torch.zeros_like(t) for k, t in peft("blocks.0.ffn.2", 4).items()}
+    _, after = written(tmp_path, tensors, Asked(max_error=0.5))
+    assert not after.adapters["blocks.0.ffn.2"].delta_weight().any()

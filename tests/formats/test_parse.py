@@ -137,3 +137,9 @@ def test_alphas_in_diffusers_metadata():
     assert found["a.0"].scale == pytest.approx(4 / 2**0.5)
     with pytest.raises(FormatError, match="lora_adapter_metadata is not a LoraConfig"):
         parse(tensors, {"lora_adapter_metadata": "[1"})
+
+
+def test_a_magnitude_alone_is_refused_beside_other_modules():
+    tensors = lokr("lora_unet_a", 8, 8) | {"lora_unet_b.dora_scale": torch.ones(8, 1)}
+    with pytest.raises(AdapterError, match="lora_unet_b: dora_scale without the factors that it belongs to"):
+        parse(tensors, {})
