@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from .adapter_set import AdapterSet
-from .adapters import ALGORITHMS, Adapter, DoRA, LoKr, LoRA
+from .adapters import ALGORITHMS, LOW_RANK, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
 from .architectures import ARCHITECTURES, Architecture, identify
 from .compress.lora import best_lora
@@ -74,6 +74,7 @@ def convert_set(
         PlacementError: a module has no place in the layout, or cannot be expressed there.
     """
     exact = _modules(found, options)
+    _require_musubis_own(found, options)
     if options.to == "musubi" and not (options.as_lora or options.approximate):
         exact = _uniform(exact)
     modules: list[Converted] = []
@@ -185,6 +186,18 @@ def _error(made: Adapter, exact: Adapter) -> tuple[float, float]:
     norm = math.sqrt(float(delta.double().square().sum()))
     made.add_to_(delta, -1.0)
     return math.sqrt(float(delta.double().square().sum())) / (norm or 1.0), norm
+
+
+def _require_musubis_own(found: AdapterSet, options: Options) -> None:
+    """Refuse for Musubi Tuner what it would read only half: it ignores the tensors that it does not know."""
+    family = ARCHITECTURES[found.architecture or ""]
+    if options.to != "musubi" or not family.target_blocks:
+        return
+    if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
+        raise PlacementError(
+            f"{found.prefixes[other]}: is a {found.adapters[other].title}, and Musubi Tuner reads LoRA, LoHa and LoKr "
+            "only; convert with --to comfyui or diffusers"
+        )
 
 
 def _uniform(modules: list[Converted]) -> list[Converted]:

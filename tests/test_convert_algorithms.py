@@ -35,7 +35,7 @@ def converted(tensors: dict[str, torch.Tensor], to: str, metadata: dict[str, str
 
 
 @pytest.mark.parametrize("name", files())
-@pytest.mark.parametrize("to", ["musubi", "diffusers", "comfyui"])
+@pytest.mark.parametrize("to", ["diffusers", "comfyui"])
 def test_there_and_back(name, to):
     tensors = files()[name]
     there = converted(tensors, to, architecture="wan")
@@ -46,6 +46,22 @@ def test_there_and_back(name, to):
         weight = normal(64, 64) if not path.endswith(".bias") else normal(64)
         expected, found = adapter.add_to_(weight.clone()), after[path].add_to_(weight.clone())
         assert float((found - expected).norm() / expected.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("name", files())
+def test_musubi_reads_none_of_it(name):
+    with pytest.raises(PlacementError, match="Musubi Tuner reads LoRA, LoHa and LoKr only"):
+        converted(files()[name], "musubi", architecture="wan")
+
+
+def test_kohyas_names_take_all_of_it():
+    """Of families that Musubi does not train, the layout is sd-scripts', which LyCORIS loads."""
+    path = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+    tensors = lokr(path, 640, 640, random) | {f"{path}.dora_scale": random(640, 1).abs() + 4}
+    made = converted(tensors, "musubi", architecture="sdxl")
+    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    assert {key.partition(".")[0] for key in made.tensors} == {name}
+    assert torch.equal(made.tensors[f"{name}.dora_scale"], tensors[f"{path}.dora_scale"])
 
 
 @pytest.mark.parametrize("inner", ["lokr", "lora"])

@@ -62,8 +62,8 @@ ALGORITHMS: dict[str, Callable[[str, int, int], Tensors]] = {
     "LoKr": lokr,
     "LoHa without alpha": _without_alpha(loha),
     "LoKr without alpha": _without_alpha(lokr),
-    "DoRA, outputs": _all(_KOHYA, _with("dora_scale", -1, 1)),
-    "DoRA, inputs": _all(_KOHYA, _with("dora_scale", 1, -2)),
+    "DoRA by outputs": _all(_KOHYA, _with("dora_scale", -1, 1)),
+    "DoRA by inputs": _all(_KOHYA, _with("dora_scale", 1, -2)),
     "LoHa DoRA": _all(loha, _with("dora_scale", -1, 1)),
     "LoKr DoRA": _all(lokr, _with("dora_scale", -1, 1)),
     "DoRA (PEFT)": _all(_PEFT, _with("lora_magnitude_vector.weight", -1)),
@@ -77,7 +77,7 @@ ALGORITHMS: dict[str, Callable[[str, int, int], Tensors]] = {
 }
 """What a file calls one module's tensors: (beginning of the keys, rows, columns) -> tensors."""
 
-_LYCORIS = ("LoRA", "LoHa", "LoKr", "DoRA, outputs", "LoHa DoRA", "LoKr DoRA", "GLoRA", "IA3", "OFT", "BOFT", "full")
+_LYCORIS = ("LoRA", "LoHa", "LoKr", "DoRA by outputs", "LoHa DoRA", "LoKr DoRA", "GLoRA", "IA3", "OFT", "BOFT", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,22 +100,22 @@ _UNETS = ("sd15", "sdxl")
 _TRANSFORMERS = tuple(a for a in _DIFFUSERS if a not in _UNETS)
 
 TRAINERS = (
-    Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "does not train LoHa or LoKr for it"),
+    Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "Musubi does not train them (Kandinsky 5: LoRA only)"),
     Trainer(
-        "kohya sd-scripts, LyCORIS in it", "lora_unet_", "musubi", True, (*_LYCORIS, "DoRA, inputs"),
+        "kohya sd-scripts, LyCORIS in it", "lora_unet_", "musubi", True, (*_LYCORIS, "DoRA by inputs"),
         (*_UNETS, "sd3", "flux1", "chroma", "lumina2"), "does not train it",
     ),
     Trainer(
         "LyCORIS, SimpleTuner", "lycoris_", "diffusers", True, _LYCORIS,
         (*_UNETS, "sd3", "flux1", "flux2", "chroma", "hidream", "auraflow", "pixart", "ltx_video", "qwen_image", "z_image", "wan", "lumina2"),
-        "no trainer is known that does",
+        "no such file is known; line 9's names are read the same way",
     ),
     Trainer(
         "ai-toolkit", "diffusion_model.", "comfyui", False, ("LoRA (A, B)", "LoKr", "DoRA (magnitude)"),
         ("flux1", "flux2", "chroma", "hidream", "lumina2", "omnigen2", "qwen_image", "wan", "z_image"), "does not train it, or under kohya's names",
     ),
     Trainer(
-        "OneTrainer", "lora_transformer_", "diffusers", True, ("LoRA", "LoHa", "DoRA, inputs", "DoRA, outputs"),
+        "OneTrainer", "lora_transformer_", "diffusers", True, ("LoRA", "LoHa", "DoRA by inputs", "DoRA by outputs"),
         ("flux1", "sd3", "chroma", "hidream", "pixart", "qwen_image", "z_image", "hunyuan_video"), "does not train it, or under kohya's names",
     ),
     Trainer(
@@ -123,14 +123,14 @@ TRAINERS = (
         ("flux1", "flux2", "wan", "ltx_video", "chroma", "hidream", "lumina2", "cosmos_predict2", "qwen_image", "z_image", "omnigen2", "auraflow"),
         "does not train it, or under other names here",
     ),
-    Trainer("diffusion-pipe (HunyuanVideo)", "transformer.", "musubi", False, ("LoRA (A, B)",), ("hunyuan_video",), "has the names above"),
+    Trainer("diffusion-pipe (HunyuanVideo)", "transformer.", "musubi", False, ("LoRA (A, B)",), ("hunyuan_video",), "as the line above"),
     Trainer("DiffSynth", "", "diffusers", False, ("LoRA (A.default)",), ("wan", "flux1", "flux2", "qwen_image", "z_image"), "does not train it"),
     Trainer(
         "PEFT", "base_model.model.", "diffusers", False, ("LoRA (A, B)", "DoRA (PEFT)", "LoHa without alpha", "LoKr without alpha"),
         _DIFFUSERS, "diffusers has no such model, or no table of ours its names",
     ),
-    Trainer("diffusers, transformers", "transformer.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)"), _TRANSFORMERS, "as PEFT's, or below"),
-    Trainer("diffusers, UNets", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _UNETS, "above"),
+    Trainer("diffusers, transformers", "transformer.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)"), _TRANSFORMERS, "as in line 9; UNets are line 11"),
+    Trainer("diffusers, UNets", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _UNETS, "lines 9 and 10"),
     Trainer(
         "ComfyUI (TrainLoraNode, extraction)", "diffusion_model.", "comfyui", False, ("LoRA", "LoHa", "LoKr", "OFT", "full"),
         tuple(a for a in ARCHITECTURES if a not in ("framepack", "kandinsky5")), "ComfyUI has no such model, or LoRA only",
