@@ -12,9 +12,11 @@ __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
 async def comfy_entrypoint():
     """The pack's nodes, for ComfyUI's V3 node API."""
     from comfy_api.latest import ComfyExtension
+    from server import PromptServer
 
     from .nodes.convert_adapter import ConvertAdapter
     from .nodes.extract_adapter import ExtractAdapter
+    from .nodes.host.route import add_routes
     from .nodes.inspect_adapter import InspectAdapter
     from .nodes.load_adapter import LoadAdapter
     from .nodes.load_adapters import LoadAdapters
@@ -22,6 +24,9 @@ async def comfy_entrypoint():
     from .nodes.merge_checkpoint import MergeCheckpoint
     from .nodes.resize_adapter import ResizeAdapter
     from .nodes.train_adapter import TrainAdapter
+
+    if (server := getattr(PromptServer, "instance", None)) is not None:
+        add_routes(server)
 
     class LycoExtension(ComfyExtension):
         async def get_node_list(self):

@@ -1,6 +1,6 @@
 """*Inspect Adapter*: what a file is, and what of it a model takes, without reading its tensors."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from . import host
 
@@ -29,5 +29,5 @@ class InspectAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter, model=None):
-        report = host.inspect(adapter, model)
-        return io.NodeOutput(report, ui=ui.PreviewText(report))
+        report, matched = host.inspect(adapter, model)
+        return io.NodeOutput(report, ui={"text": [report], "lyco_match": matched})

@@ -73,4 +73,4 @@ class LoadAdapter(io.ComfyNode):
         loaded = host.load_onto(
             model, clip, adapter, strength, partial=partial, selection=selection, mode=mode, scale=scale or None
         )
-        return io.NodeOutput(loaded.model, loaded.clip, loaded.report)
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=loaded.shown)

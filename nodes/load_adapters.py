@@ -43,7 +43,7 @@ class LoadAdapters(io.ComfyNode):
     def execute(cls, model, clip=None, on_partial_match="error", mode=host.MODES[0], **inputs):
         partial = on_partial_match == "warn"
         loaded = host.load_rows(model, clip, _rows(inputs), partial=partial, mode=mode)
-        return io.NodeOutput(loaded.model, loaded.clip, loaded.report)
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=loaded.shown)
 
 
 def _row(number: int) -> list:

@@ -38,4 +38,4 @@ class MergeAdapter(io.ComfyNode):
     def execute(cls, model, adapter, strength, include="", exclude="", block_strengths=""):
         selection = host.selection(include, exclude, block_strengths)
         merged = host.merge_onto(model, adapter, strength, selection=selection)
-        return io.NodeOutput(merged.model, merged.report)
+        return io.NodeOutput(merged.model, merged.report, ui=merged.shown)

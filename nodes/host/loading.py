@@ -13,6 +13,7 @@ from ...lyco_core.model_weights import ModelWeights, describe_weights
 from ...lyco_core.placement import Placed, Placement, place
 from ...lyco_core.selection import EVERYTHING, Selection, names_of, wanted, weight_path
 from .files import adapter_path, cached_adapter_set
+from .matched import matched
 from .patch import LycoPatch
 from .runtime import add_injection, wants_runtime
 from .stock import StockMatch, match_by_names, put, weight_key
@@ -27,6 +28,13 @@ class Loaded:
     model: object
     clip: object | None
     report: str
+    matched: tuple[dict, ...] = ()
+    """What matched of each file, as the web extension draws it."""
+
+    @property
+    def shown(self) -> dict:
+        """The node's `ui` output."""
+        return {"lyco_match": list(self.matched)}
 
 
 def load_onto(
@@ -58,28 +66,34 @@ def load_onto(
         match = match_model(name, model, clip, selection, scale)
         groups = match.require(partial=partial)
         if strength == 0:
-            return Loaded(model, clip, f"{name}: strength 0, nothing is applied")
+            text = "strength 0, nothing is applied"
+            return Loaded(model, clip, f"{name}: {text}", (matched(match, applied=text),))
         patched, patched_clip = model.clone(), None if clip is None else clip.clone()
         report = [match.headline(strength), *match.lines()]
+        applied = f"strength {strength:g}"
         beside, inside = split_by_model(model, groups)
         if wants_runtime(mode, model.model, beside):
             report.append(f"{add_injection(patched, beside, strength)} modules add it while sampling")
+            applied += ", while sampling"
         else:
             inside = groups
         for multiplier, patches in inside.items():
             add_patches(patched, patched_clip, patches, strength * multiplier)
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
-    return Loaded(patched, patched_clip, "\n".join(report))
+    return Loaded(patched, patched_clip, "\n".join(report), (matched(match, applied=applied),))
 
 
-def inspect(name: str, model=None) -> str:
-    """What a file is, from its header, and what `model` would take of it."""
+def inspect(name: str, model=None) -> tuple[str, list[dict]]:
+    """What a file is, from its header, and what `model` would take of it: for people, and as the page draws it."""
     path = adapter_path(name)
     lines = inspect_file(path).lines()
+    shown: list[dict] = []
     if model is not None:
         with about_file(path):
-            lines += [f"{'model':<13} {line}" for line in match_model(name, model, None).lines()]
-    return "\n".join(lines)
+            match = match_model(name, model, None)
+        lines += [f"{'model':<13} {line}" for line in match.lines()]
+        shown.append(matched(match, applied="compared"))
+    return "\n".join(lines), shown
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,11 +40,13 @@ def load_rows(model, clip, rows: list[Row], *, partial: bool, mode: str) -> Load
     wanted = [row for row in rows if row.wanted]
     _require_one_architecture(model, wanted)
     reports: list[str] = []
+    shown: tuple[dict, ...] = ()
     for row in wanted:
         loaded = load_onto(model, clip, row.name, row.strength, partial=partial, mode=mode)
         model, clip = loaded.model, loaded.clip
         reports.append(loaded.report)
-    return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied")
+        shown += loaded.matched
+    return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", shown)
 
 
 def _require_one_architecture(model, rows: list[Row]) -> None:

@@ -14,6 +14,7 @@ from ...lyco_core.errors import MergeError, about_file
 from ...lyco_core.selection import EVERYTHING, Selection
 from .files import adapter_path
 from .loading import Loaded, match_model
+from .matched import matched
 from .progress import Progress
 from .stock import weight_key
 from .weights import read_weight, require_mergeable, write_weight
@@ -37,7 +38,8 @@ def merge_onto(model, name: str, strength: float, *, selection: Selection = EVER
         match = match_model(name, model, None, selection)
         groups = match.require(partial=False)
         if strength == 0:
-            return Loaded(model, None, f"{name}: strength 0, nothing is merged")
+            text = "strength 0, nothing is merged"
+            return Loaded(model, None, f"{name}: {text}", (matched(match, applied=text),))
         source = standing(model, "use Merge into Checkpoint File")
         changes = patches_by_weight(source, groups, strength)
         unload(source)
@@ -52,7 +54,7 @@ def merge_onto(model, name: str, strength: float, *, selection: Selection = EVER
                 values = comfy.lora.calculate_weight(patches, values, key, intermediate_dtype=torch.float32)
                 write_weight(merged.model, key, values)
     report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged"]
-    return Loaded(merged, None, "\n".join(report))
+    return Loaded(merged, None, "\n".join(report), (matched(match, applied=f"merged, strength {strength:g}"),))
 
 
 def patches_by_weight(model, groups: dict[float, dict], strength: float) -> dict[str, list]:

@@ -48,7 +48,8 @@ def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
         require_one_shape(data.items)
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
-    done: Trained = train(model, data, options, os.path.dirname(path), Telling(node))
+    with Telling(node) as tell:
+        done: Trained = train(model, data, options, os.path.dirname(path), tell)
     return Result(
         name,
         with_adapter(model, done.path),

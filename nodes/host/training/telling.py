@@ -16,6 +16,15 @@ SECONDS = 0.25
 """At least so much time is between two messages."""
 
 
+_running: dict = {}
+"""The training that goes on, for a page that was opened meanwhile."""
+
+
+def running() -> dict:
+    """The event of everything so far of the training that goes on; empty if none does."""
+    return dict(_running)
+
+
 class Telling:
     """`run.Tell` for a node; raises ComfyUI's exception once the person interrupts."""
 
@@ -25,6 +34,13 @@ class Telling:
         self._pending: list[Step] = []
         self._begun: tuple[int, float] | None = None
         self._sent = 0.0
+        _running.clear()
+
+    def __enter__(self) -> Telling:
+        return self
+
+    def __exit__(self, *_) -> None:
+        _running.clear()
 
     def __call__(self, training: Training, step: Step, saved: Sequence[str]) -> None:
         now = time.monotonic()
@@ -51,6 +67,8 @@ class Telling:
         average = smoothed(self._losses[-200:])[-1]
         steps, self._pending = self._pending, []
         message = {"node": self._node, "total": total, "seconds_left": left, "steps": [event(step) for step in steps]}
+        _running.update(message | {"steps": _running.get("steps", [])})
+        _running["steps"].extend(message["steps"])
         server.send_sync(EVENT, message, server.client_id)
         text = f"step {steps[-1].step} of {total}, loss {average:.4f}" + (
             "" if left is None else f", {clock(left)} left"

@@ -1,0 +1,38 @@
+"""Modules counted by block, for bars: how many of a model's blocks a file changes, and how much of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TypedDict
+
+__all__ = ["Blocks", "by_block"]
+
+_NUMBERED = re.compile(r"^(.*?[^\d._])[._](\d{1,4})(?:[._]|$)")
+OTHER = "other"
+"""Modules that lie in no numbered block."""
+
+
+class Blocks(TypedDict):
+    """Blocks of one kind."""
+
+    name: str
+    """What their module paths begin with, such as `double_blocks`, or `other`."""
+    cells: list[tuple[int, int, int]]
+    """(number of the block, modules of it that are taken, modules of it) in ascending order."""
+
+
+def by_block(modules: Iterable[str], taken: Iterable[str]) -> list[Blocks]:
+    """Count module paths by the first number in them; kinds in the order in which they first occur."""
+    took = set(taken)
+    counts: dict[str, dict[int, list[int]]] = {}
+    for path in modules:
+        found = _NUMBERED.match(path)
+        kind, number = (found[1], int(found[2])) if found else (OTHER, 0)
+        cell = counts.setdefault(kind, {}).setdefault(number, [0, 0])
+        cell[0] += path in took
+        cell[1] += 1
+    return [
+        Blocks(name=kind, cells=[(number, part, whole) for number, (part, whole) in sorted(cells.items())])
+        for kind, cells in counts.items()
+    ]

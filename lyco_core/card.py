@@ -1,0 +1,118 @@
+"""What a person is shown of an adapter file before it is used: plain values for a page, from the header alone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from .architectures import ARCHITECTURES
+from .blocks import by_block
+from .errors import one_line
+from .formats import FORMATS
+from .inspect import Inspection
+
+__all__ = ["card", "picture"]
+
+FACTS: dict[str, tuple[str, ...]] = {
+    "title": ("modelspec.title", "ss_output_name", "name"),
+    "author": ("modelspec.author",),
+    "description": ("modelspec.description",),
+    "resolution": ("modelspec.resolution", "ss_resolution"),
+    "date": ("modelspec.date",),
+    "steps": ("ss_steps",),
+    "epochs": ("ss_epoch",),
+    "trigger": ("modelspec.trigger_phrase", "ss_trigger_words", "trigger_word"),
+}
+"""Fact -> metadata keys that have it, the best one first (ModelSpec 1.0.1, sd-scripts and Musubi Tuner, ai-toolkit)."""
+
+LONGEST = 300
+"""Characters of a fact."""
+
+TAGS = 8
+"""So many of the most frequent tags are shown."""
+
+MAX_PICTURE_BYTES = 8_000_000
+
+PICTURES: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"RIFF", "image/webp"),
+)
+"""First bytes -> what a picture is. SVG is none: it can hold scripts."""
+
+BESIDE = (".preview.png", ".preview.jpg", ".png", ".jpg", ".jpeg", ".webp", ".preview.jpeg", ".preview.webp")
+"""Endings of a picture beside `NAME.safetensors`, as model managers save it."""
+
+
+def card(inspection: Inspection) -> dict[str, Any]:
+    """Plain types, every text in one line and of bounded length; unknown is None or empty."""
+    found = inspection.adapter_set
+    architecture = ARCHITECTURES.get(found.architecture or "")
+    spelling = FORMATS.get(found.format)
+    return {
+        "file": _text(inspection.file),
+        "bytes": inspection.file_bytes,
+        "format": spelling.title if spelling else found.format,
+        "architecture": architecture.title if architecture else None,
+        "modules": len(found.adapters),
+        "algorithms": found.titles,
+        "ranks": found.ranks,
+        "alphas": found.alphas,
+        "unrecognised": len(found.unrecognised),
+        "blocks": by_block(found.adapters, found.adapters),
+        "facts": {name: value for name, keys in FACTS.items() if (value := _fact(found.metadata, keys))},
+        "tags": _tags(found.metadata.get("ss_tag_frequency", "")),
+    }
+
+
+def picture(path: str, metadata: Mapping[str, str]) -> tuple[bytes, str] | None:
+    """(data, media type) of a file's preview: beside it, or in its metadata; None if it has none.
+
+    Only what begins as a PNG, JPEG or WebP does, of at most `MAX_PICTURE_BYTES`.
+    """
+    stem = os.path.splitext(path)[0]
+    for beside in (Path(stem + ending) for ending in BESIDE):
+        if beside.is_file() and beside.stat().st_size <= MAX_PICTURE_BYTES:
+            return _typed(beside.read_bytes())
+    text = metadata.get("modelspec.thumbnail", "")
+    if not text.startswith("data:image/") or len(text) > MAX_PICTURE_BYTES * 4 // 3:
+        return None
+    try:
+        return _typed(base64.b64decode(text.partition(",")[2], validate=True))
+    except binascii.Error:
+        return None
+
+
+def _typed(data: bytes) -> tuple[bytes, str] | None:
+    kind = next((kind for magic, kind in PICTURES if data.startswith(magic)), None)
+    return None if kind is None else (data, kind)
+
+
+def _fact(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str:
+    value = next((metadata[key] for key in keys if metadata.get(key) not in (None, "", "None", "null")), "")
+    return _text(value)
+
+
+def _text(value: str) -> str:
+    line = one_line(value[: LONGEST + 1])
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def _tags(text: str) -> list[str]:
+    """The most frequent tags of sd-scripts' `ss_tag_frequency`: JSON of dataset -> tag -> count."""
+    try:
+        datasets: Any = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return []  # a note of the trainer's about its data: what it lacks is not an error of the file
+    counts: Counter[str] = Counter()
+    for tags in cast(dict[str, Any], datasets).values() if isinstance(datasets, dict) else ():
+        if isinstance(tags, dict):
+            known = cast(dict[str, Any], tags)
+            counts.update({tag: count for tag, count in known.items() if type(count) is int and 0 < count < 2**53})
+    return [_text(tag.strip()) for tag, _ in counts.most_common(TAGS)]

@@ -1,0 +1,64 @@
+// The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
+import { el } from "./dom.js";
+import { about } from "./facts.js";
+import { lastOutput } from "./history.js";
+import { match } from "./match.js";
+import { addCard, after } from "./widget.js";
+import { t } from "./words.js";
+
+const NONE = "none";
+
+/**
+ * @param {import("./widget.js").GraphNode} node
+ * @param {string[]} inputs names of the widgets that hold adapters
+ */
+export function addFileCard(node, inputs) {
+  const top = el("div");
+  const bottom = el("div");
+  addCard(node).append(top, bottom);
+  let shown = "";
+
+  const widgets = () => (node.widgets ?? []).filter((widget) => inputs.includes(widget.name));
+  const chosen = () => widgets().map((widget) => String(widget.value ?? "")).filter((name) => name && name !== NONE);
+
+  async function refresh() {
+    const names = chosen();
+    const key = JSON.stringify(names);
+    if (key === shown) return;
+    shown = key;
+    bottom.replaceChildren();
+    const cards = await Promise.all(names.map((name) => about(name)));
+    if (key !== shown) return; // another one was chosen meanwhile
+    if (names.length > 1) cards.forEach((card, index) => card.prepend(el("div", "lyco-title", names[index])));
+    top.replaceChildren(...cards);
+  }
+
+  /** @param {{lyco_match?: import("./match.js").Match[], text?: string[]}} output */
+  function executed(output) {
+    const matches = output.lyco_match ?? [];
+    bottom.replaceChildren(...matches.map((found) => match(found, matches.length > 1)));
+    for (const text of output.text ?? []) bottom.append(report(text, matches.length === 0));
+  }
+
+  for (const widget of widgets()) after(widget, "callback", () => void refresh());
+  after(node, "onConfigure", () => {
+    queueMicrotask(async () => {
+      await refresh();
+      const output = bottom.hasChildNodes() ? null : await lastOutput(node);
+      if (output && !bottom.hasChildNodes()) executed(output);
+    });
+  });
+  after(node, "onExecuted", executed);
+  queueMicrotask(refresh);
+}
+
+/**
+ * @param {string} text
+ * @param {boolean} open
+ */
+function report(text, open) {
+  const details = /** @type {HTMLDetailsElement} */ (el("details", "lyco-report", el("summary", "", t("report"))));
+  details.append(el("pre", "", text));
+  details.open = open;
+  return details;
+}

@@ -1,0 +1,59 @@
+// A card as the last widget of a node, as high as what is in it, in the classic and in the Vue renderer.
+import { el } from "./dom.js";
+
+/** @typedef {Parameters<NonNullable<import("@comfyorg/comfyui-frontend-types").ComfyExtension["nodeCreated"]>>[0]} GraphNode */
+
+const WIDTH = 320;
+
+/**
+ * @param {GraphNode} node
+ * @returns {HTMLElement} what the card's content goes into
+ */
+export function addCard(node) {
+  const content = el("div", "lyco-card");
+  const root = el("div", "lyco-root", content);
+  let height = 4;
+  const widget = node.addDOMWidget("lyco_card", "LYCO_CARD", root, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => height,
+    getMaxHeight: () => height,
+  });
+  widget.serialize = false; // the option keeps it out of the prompt, this out of the saved workflow
+  new ResizeObserver(() => {
+    const now = Math.ceil(content.offsetHeight) + 4;
+    if (!content.isConnected || Math.abs(now - height) < 2) return;
+    const before = node.computeSize()[1];
+    height = now;
+    fit(node, before);
+  }).observe(content);
+  if (node.size[0] < WIDTH) node.setSize([WIDTH, node.size[1]]);
+  return content;
+}
+
+/**
+ * Make the node as high as its content; one that somebody has made higher stays so.
+ * @param {GraphNode} node
+ * @param {number} before how high it had to be until now
+ */
+function fit(node, before) {
+  const needed = node.computeSize()[1];
+  const stretched = node.size[1] > before + 4;
+  node.setSize([Math.max(node.size[0], WIDTH), stretched ? Math.max(node.size[1], needed) : needed]);
+  node.setDirtyCanvas(true, true);
+}
+
+/**
+ * Call `added` after what is there.
+ * @param {Record<string, any>} object
+ * @param {string} name of a method
+ * @param {(...values: any[]) => void} added
+ */
+export function after(object, name, added) {
+  const existing = object[name];
+  object[name] = function (/** @type {any[]} */ ...values) {
+    const result = existing?.apply(this, values);
+    added(...values);
+    return result;
+  };
+}

@@ -1,0 +1,52 @@
+// What the cards say, in the languages of the pack. {0}, {1} are filled in.
+import { app } from "../../scripts/app.js";
+
+/** @type {Record<string, Record<string, string>>} */
+export const WORDS = {
+  en: {
+    algorithm: "algorithm", rank: "rank", full: "full matrices", alpha: "alpha", size: "size", modules: "modules",
+    trigger: "trigger words", tags: "frequent tags", author: "author", resolution: "resolution", steps: "steps",
+    epochs: "epochs", date: "date", unknown_model: "unknown model", no_adapter: "no adapter",
+    unrecognised: "{0} keys are not recognised",
+    matched: "{0} of {1} modules matched", stock: "{0} weights by ComfyUI's own adapters", left_out: "{0} left out",
+    missing: "not in the model", shape: "the model's weight is {0}, the adapter's {1}",
+    unknown: "belongs to no adapter that is known", more: "and {0} more", cell: "{0} {1}: {2} of {3} modules",
+    other: "other", report: "report", loading: "reading …", unreachable: "the server does not answer",
+    step: "step", loss: "loss", validation: "validation", learning_rate: "learning rate", left: "left",
+    smoothing: "smoothing", waiting: "The loss appears here once training runs.",
+  },
+  ja: {
+    algorithm: "アルゴリズム", rank: "ランク", full: "フル行列", alpha: "alpha", size: "サイズ", modules: "モジュール",
+    trigger: "トリガーワード", tags: "頻出タグ", author: "作者", resolution: "解像度", steps: "ステップ",
+    epochs: "エポック", date: "日付", unknown_model: "不明なモデル", no_adapter: "アダプターではありません",
+    unrecognised: "{0} 個のキーを認識できません",
+    matched: "{1} モジュール中 {0} が一致", stock: "{0} 個の重みは ComfyUI 標準のアダプターで適用",
+    left_out: "{0} 個は適用外", missing: "モデルにありません", shape: "モデルの重みは {0}、アダプターは {1}",
+    unknown: "既知のアダプターのキーではありません", more: "ほか {0} 個", cell: "{0} {1}: {3} モジュール中 {2}",
+    other: "その他", report: "レポート", loading: "読み込み中 …", unreachable: "サーバーが応答しません",
+    step: "ステップ", loss: "損失", validation: "検証", learning_rate: "学習率", left: "残り",
+    smoothing: "平滑化", waiting: "学習を実行すると、ここに損失が表示されます。",
+  },
+  zh: {
+    algorithm: "算法", rank: "秩", full: "完整矩阵", alpha: "alpha", size: "大小", modules: "模块",
+    trigger: "触发词", tags: "常见标签", author: "作者", resolution: "分辨率", steps: "步数",
+    epochs: "轮数", date: "日期", unknown_model: "未知模型", no_adapter: "不是适配器",
+    unrecognised: "{0} 个键无法识别",
+    matched: "{1} 个模块中匹配 {0} 个", stock: "{0} 个权重由 ComfyUI 自带适配器处理", left_out: "{0} 个未应用",
+    missing: "模型中没有", shape: "模型权重为 {0}，适配器为 {1}", unknown: "不属于任何已知的适配器",
+    more: "另有 {0} 个", cell: "{0} {1}：{3} 个模块中 {2} 个", other: "其他", report: "报告",
+    loading: "读取中 …", unreachable: "服务器没有响应", step: "步", loss: "损失", validation: "验证",
+    learning_rate: "学习率", left: "剩余", smoothing: "平滑", waiting: "训练开始后，损失会显示在这里。",
+  },
+};
+
+/**
+ * The word in the person's language, else in English.
+ * @param {string} key
+ * @param {...(string | number)} values
+ */
+export function t(key, ...values) {
+  const locale = String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").split("-")[0];
+  const text = WORDS[locale]?.[key] ?? WORDS.en[key];
+  return text.replace(/\{(\d)\}/g, (_, index) => String(values[Number(index)]));
+}
