@@ -9,14 +9,18 @@ import { range } from "./series.js";
  */
 export function draw(canvas, series, total, smoothing) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  const context = canvas.getContext("2d");
-  if (!context || !width || !series.last) return;
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  if (!width || !series.last) return;
   const density = window.devicePixelRatio || 1;
   // Setting the size clears the canvas; it is done for every drawing.
   [canvas.width, canvas.height] = [Math.round(width * density), Math.round(height * density)];
   context.scale(density, density);
   const style = getComputedStyle(canvas);
-  const colour = (/** @type {string} */ name) => style.getPropertyValue(`--lyco-${name}`) || style.color;
+  /** @param {string} name of a variable of lyco.css, or `text` */
+  function pen(name, opacity = 1) {
+    context.globalAlpha = opacity;
+    context.strokeStyle = context.fillStyle = name === "text" ? style.color : style.getPropertyValue(`--lyco-${name}`);
+  }
 
   const first = series.steps[0].step;
   const end = Math.max(total, series.last.step);
@@ -28,9 +32,9 @@ export function draw(canvas, series, total, smoothing) {
   const y = (/** @type {number} */ loss) => height - ((loss - low) / (high - low)) * height;
 
   context.lineWidth = 1;
-  context.strokeStyle = colour("rate");
-  line(context, series.steps.length > width ? thin(series.steps, width) : series.steps, ({ step }) => x(step), rateY(series, height));
-  context.strokeStyle = colour("range");
+  pen("text", 0.35);
+  line(context, thin(series.steps, width), ({ step }) => x(step), rateY(series, height));
+  pen("loss", 0.35);
   context.beginPath();
   for (const column of columns) {
     context.moveTo(column.x + 0.5, y(column.low) + 0.5);
@@ -38,12 +42,15 @@ export function draw(canvas, series, total, smoothing) {
   }
   context.stroke();
   context.lineWidth = 1.6;
-  context.strokeStyle = colour("loss");
+  pen("loss");
   line(context, columns, (column) => column.x, (column) => y(column.smooth));
-  context.strokeStyle = context.fillStyle = colour("validation");
+  pen("validation");
   line(context, validations, ({ step }) => x(step), ({ validation }) => y(validation ?? 0));
   for (const { step, validation } of validations) context.fillRect(x(step) - 1.5, y(validation ?? 0) - 1.5, 3, 3);
-  labels(context, colour("label"), low, high, height);
+  pen("text", 0.65);
+  context.font = "10px sans-serif";
+  context.fillText(high.toPrecision(3), 3, 11);
+  context.fillText(low.toPrecision(3), 3, height - 4);
 }
 
 /**
@@ -78,18 +85,4 @@ function rateY(series, height) {
 function thin(steps, count) {
   const every = Math.ceil(steps.length / count);
   return steps.filter((_, index) => index % every === 0 || index === steps.length - 1);
-}
-
-/**
- * @param {CanvasRenderingContext2D} context
- * @param {string} colour
- * @param {number} low
- * @param {number} high
- * @param {number} height
- */
-function labels(context, colour, low, high, height) {
-  context.fillStyle = colour;
-  context.font = "10px sans-serif";
-  context.fillText(high.toPrecision(3), 3, 11);
-  context.fillText(low.toPrecision(3), 3, height - 4);
 }

@@ -45,7 +45,7 @@ function facts(name, found, picture) {
   for (const chip of [found.architecture ?? t("unknown_model"), found.format]) head.append(el("span", "lyco-chip", chip));
   const rows = [
     [t("rank"), found.modules ? found.ranks.join(", ") || t("full") : ""],
-    [t("alpha"), found.alphas.join(", ")],
+    [t("alpha"), found.alphas.map((alpha) => Number(alpha.toPrecision(4))).join(", ")],
     [t("modules"), found.modules ? String(found.modules) : ""],
     [t("size"), size(found.bytes)],
     [t("trigger"), trigger],

@@ -1,12 +1,23 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
+import { api } from "../../scripts/api.js";
 import { el } from "./dom.js";
 import { about } from "./facts.js";
-import { lastOutput } from "./history.js";
+import { lastOutput, nodeOf } from "./history.js";
 import { match } from "./match.js";
 import { addCard, after } from "./widget.js";
 import { t } from "./words.js";
 
 const NONE = "none";
+
+/** @type {WeakMap<object, () => Promise<void>>} */
+const restorers = new WeakMap();
+
+/** A node whose result ComfyUI still has does not run, and says nothing: what it said before counts. */
+export function listenForCached() {
+  api.addEventListener("execution_cached", ({ detail }) => {
+    for (const id of detail.nodes) void restorers.get(nodeOf(String(id)) ?? {})?.();
+  });
+}
 
 /**
  * @param {import("./widget.js").GraphNode} node
@@ -15,7 +26,8 @@ const NONE = "none";
 export function addFileCard(node, inputs) {
   const top = el("div");
   const bottom = el("div");
-  addCard(node).append(top, bottom);
+  const card = addCard(node);
+  card.append(top, bottom);
   let shown = "";
 
   const widgets = () => (node.widgets ?? []).filter((widget) => inputs.includes(widget.name));
@@ -26,16 +38,28 @@ export function addFileCard(node, inputs) {
     const key = JSON.stringify(names);
     if (key === shown) return;
     shown = key;
-    bottom.replaceChildren();
+    clear();
     const cards = await Promise.all(names.map((name) => about(name)));
     if (key !== shown) return; // another one was chosen meanwhile
     if (names.length > 1) cards.forEach((card, index) => card.prepend(el("div", "lyco-title", names[index])));
     top.replaceChildren(...cards);
   }
 
+  function clear() {
+    bottom.replaceChildren();
+    card.classList.remove("lyco-ran");
+  }
+
+  /** Show what the last run gave, if that was with the values that the node has now. */
+  async function restore() {
+    const output = bottom.hasChildNodes() ? null : await lastOutput(node);
+    if (output && !bottom.hasChildNodes()) executed(output);
+  }
+
   /** @param {{lyco_match?: import("./match.js").Match[], text?: string[]}} output */
   function executed(output) {
     const matches = output.lyco_match ?? [];
+    card.classList.toggle("lyco-ran", matches.length > 0);
     bottom.replaceChildren(...matches.map((found) => match(found, matches.length > 1)));
     for (const text of output.text ?? []) bottom.append(report(text, matches.length === 0));
   }
@@ -44,11 +68,11 @@ export function addFileCard(node, inputs) {
   after(node, "onConfigure", () => {
     queueMicrotask(async () => {
       await refresh();
-      const output = bottom.hasChildNodes() ? null : await lastOutput(node);
-      if (output && !bottom.hasChildNodes()) executed(output);
+      await restore();
     });
   });
   after(node, "onExecuted", executed);
+  restorers.set(node, restore);
   queueMicrotask(refresh);
 }
 

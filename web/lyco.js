@@ -1,7 +1,7 @@
 // The pack's part of the page: cards on its nodes. Without it every node works, and says the same in its outputs.
 import { app } from "../../scripts/app.js";
 import { addStyle } from "./dom.js";
-import { addFileCard } from "./file_card.js";
+import { addFileCard, listenForCached } from "./file_card.js";
 import { foldRows } from "./rows.js";
 import { TRAIN, addTrainCard, listen } from "./train_card.js";
 
@@ -23,9 +23,11 @@ app.registerExtension({
   name: "lyco",
   setup() {
     addStyle();
+    listenForCached();
     listen();
   },
-  nodeCreated(node) {
+  nodeCreated(created) {
+    const node = /** @type {import("./widget.js").GraphNode} */ (created);
     const kind = node.comfyClass ?? "";
     if (kind === TRAIN) addTrainCard(node);
     if (kind in FILES) addFileCard(node, FILES[kind]);

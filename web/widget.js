@@ -1,9 +1,17 @@
 // A card as the last widget of a node, as high as what is in it, in the classic and in the Vue renderer.
 import { el } from "./dom.js";
 
-/** @typedef {Parameters<NonNullable<import("@comfyorg/comfyui-frontend-types").ComfyExtension["nodeCreated"]>>[0]} GraphNode */
+/**
+ * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
+ * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string>} CardOptions
+ * @typedef {object} Added what the frontend adds to litegraph's nodes; its published types lack it
+ * @property {boolean} [hideOutputImages]
+ * @property {(name: string, type: string, root: HTMLElement, options: CardOptions) => {serialize?: boolean}} addDOMWidget
+ * @typedef {Parameters<NonNullable<Extension["nodeCreated"]>>[0] & Added} GraphNode
+ */
 
 const WIDTH = 320;
+const MARGIN = 4;
 
 /**
  * @param {GraphNode} node
@@ -12,20 +20,21 @@ const WIDTH = 320;
 export function addCard(node) {
   const content = el("div", "lyco-card");
   const root = el("div", "lyco-root", content);
-  let height = 4;
+  let height = 2 * MARGIN;
   const widget = node.addDOMWidget("lyco_card", "LYCO_CARD", root, {
     serialize: false,
     hideOnZoom: false,
+    margin: MARGIN,
     getMinHeight: () => height,
     getMaxHeight: () => height,
   });
   widget.serialize = false; // the option keeps it out of the prompt, this out of the saved workflow
   new ResizeObserver(() => {
-    const now = Math.ceil(content.offsetHeight) + 4;
+    const now = Math.ceil(content.offsetHeight) + 2 * MARGIN;
     if (!content.isConnected || Math.abs(now - height) < 2) return;
     const before = node.computeSize()[1];
     height = now;
-    fit(node, before);
+    if (!LiteGraph.vueNodesMode) fit(node, before); // Vue's nodes grow by themselves
   }).observe(content);
   if (node.size[0] < WIDTH) node.setSize([WIDTH, node.size[1]]);
   return content;

@@ -1,0 +1,152 @@
+"""What a person sees of a file: before a run, after it, after a reload, in both renderers, in a subgraph."""
+
+import time
+
+import pytest
+from lyco_testing.comfy import Server
+from lyco_testing.page import KEPT, Canvas, keep, opened
+
+RENDERERS = {"classic": {}, "vue": {"VueNodes_Enabled": True}}
+FILE_NODES = (
+    "LycoLoadAdapter",
+    "LycoMergeAdapter",
+    "LycoMergeCheckpoint",
+    "LycoConvertAdapter",
+    "LycoResizeAdapter",
+    "LycoInspectAdapter",
+)
+
+
+def loaded(page: Canvas, adapter: str = "my_lokr.safetensors", **values: object) -> int:
+    """A model with an adapter, and a node that asks for the report."""
+    model = page.add("UNETLoader", 60, 640, unet_name="wan.safetensors")
+    node = page.add("LycoLoadAdapter", 60, 90, adapter=adapter, **values)
+    text = page.add("PreviewAny", 520, 90)
+    page.connect(model, 0, node, "model")
+    page.connect(node, 2, text, "source")
+    return node
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_every_node_says_what_the_file_is(renderer: str, server: Server):
+    with opened(server, (1900, 1300), **RENDERERS[renderer]) as page:
+        for index, kind in enumerate(FILE_NODES):
+            page.add(kind, 80 + index % 4 * 420, 80 + index // 4 * 640, adapter="my_lokr.safetensors")
+        page.page.locator(".lyco-file").nth(len(FILE_NODES) - 1).wait_for()
+        for card in page.page.locator(".lyco-file").all():
+            text = card.inner_text()
+            assert all(part in text for part in ("LoKr", "Wan 2.1/2.2", "Musubi", "20", "24 kB", "ukiyoe style"))
+        pictures = page.page.locator(".lyco-picture")
+        assert pictures.count() == len(FILE_NODES)
+        assert all(picture.evaluate("image => image.naturalWidth") == 96 for picture in pictures.all())
+        keep(page.page, KEPT, f"cards-{renderer}")
+        assert page.errors == []
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_a_run_says_what_matched_and_a_reload_keeps_it(renderer: str, server: Server):
+    with opened(server, **RENDERERS[renderer]) as page:
+        loaded(page, "half.safetensors", on_partial_match="warn", strength=0.5 if renderer == "vue" else 0.6)
+        page.run()
+        page.wait("10 of 20 modules matched")
+        assert page.page.locator(".lyco-match .lyco-all").count() == 1
+        assert page.page.locator(".lyco-match .lyco-none").count() == 1
+        page.wait("lora_unet_blocks_9_cross_attn_k")
+        keep(page.page, KEPT, f"match-{renderer}")
+        workflow = page.page.evaluate("app.graph.serialize()")
+        page.open(server.address)
+        page.load(workflow)
+        page.wait("10 of 20 modules matched")
+        page.choose(
+            next(n["id"] for n in workflow["nodes"] if n["type"] == "LycoLoadAdapter"), "adapter", "my_lokr.safetensors"
+        )
+        page.wait("ukiyoe style")
+        assert page.page.locator(".lyco-match").count() == 0  # what another file matched says nothing of this one
+        assert page.errors == []
+
+
+def test_a_node_in_a_subgraph(server: Server):
+    with opened(server) as page:
+        node = loaded(page, strength=0.7)
+        page.page.evaluate(
+            "id => app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]))",
+            node,
+        )
+        page.run()
+        inner = "app.graph.nodes.find((node) => node.subgraph)"
+        page.page.wait_for_timeout(500)
+        page.page.evaluate(f"app.canvas.openSubgraph({inner}.subgraph, {inner})")
+        page.wait("20 of 20 modules matched")
+        keep(page.page, KEPT, "subgraph")
+        assert page.errors == []
+
+
+def test_a_broken_file_is_named_on_the_card_and_in_the_dialog(server: Server):
+    with opened(server) as page:
+        loaded(page, "cut.safetensors")
+        page.wait("cut.safetensors: is cut off")
+        page.run()
+        page.page.wait_for_function("document.body.innerText.split('is cut off').length > 2")
+        keep(page.page, KEPT, "broken-file")
+
+
+def test_what_a_file_says_is_never_markup(server: Server):
+    with opened(server) as page:
+        page.add("LycoInspectAdapter", adapter="hostile.safetensors")
+        page.wait("<img src=x onerror=lycoBroken()>")
+        page.run()
+        page.page.wait_for_timeout(1500)
+        assert page.page.locator("img[src=x]").count() == 0
+        assert page.errors == []
+
+
+def test_the_card_comes_at_once(server: Server):
+    """From choosing a file to its card on the page, in milliseconds; the goal is 150 for a file of 1 GB."""
+    with opened(server) as page:
+        page.add("LycoLoadAdapter", adapter="my_lokr.safetensors")
+        page.wait("ukiyoe style")
+        took = page.page.evaluate(
+            """async () => {
+                const node = app.graph.nodes[0], begun = performance.now();
+                lycoChoose(node, "adapter", "half.safetensors");
+                const card = () => document.querySelector(".lyco-file").innerText;
+                while (card().includes("ukiyoe")) await new Promise(requestAnimationFrame);
+                return performance.now() - begun;
+            }"""
+        )
+        print(f"card after {took:.0f} ms")
+        assert took < 1000  # a machine under load; benchmarks/page.py measures
+
+
+def test_rows_fold(server: Server):
+    with opened(server) as page:
+        node = page.add("LycoLoadAdapters")
+        hidden = "id => app.graph.getNodeById(id).widgets.filter((w) => w.hidden).map((w) => w.name)"
+        assert "adapter_2" in page.page.evaluate(hidden, node)
+        page.choose(node, "adapter_1", "my_lokr.safetensors")
+        left = page.page.evaluate(hidden, node)
+        assert "adapter_2" not in left and "strength_3" in left
+        page.choose(node, "adapter_2", "cut.safetensors")
+        page.wait("is cut off")
+        page.wait("ukiyoe style")
+        keep(page.page, KEPT, "rows")
+
+
+def test_japanese(server: Server):
+    with opened(server, Locale="ja") as page:
+        loaded(page, strength=0.9)
+        page.wait("トリガーワード")
+        page.run()
+        page.wait("20 モジュール中 20 が一致")
+        time.sleep(0.5)
+        keep(page.page, KEPT, "japanese")
+        assert page.errors == []
+
+
+def test_light(server: Server):
+    with opened(server, ColorPalette="light") as page:
+        loaded(page, "half.safetensors")
+        page.wait("Wan 2.1/2.2")
+        colour = page.page.locator(".lyco-card").first.evaluate("card => getComputedStyle(card).color")
+        keep(page.page, KEPT, "light")
+        assert max(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(",")[:3]) < 128
