@@ -32,6 +32,7 @@ __all__ = [
     "SelectionError",
     "TrainError",
     "about_file",
+    "clipped",
     "one_line",
     "shorten",
 ]
@@ -42,9 +43,13 @@ class LycoError(Exception):
 
     file: str | None = None
 
+    def __init_subclass__(cls) -> None:
+        # ComfyUI shows an error's module before its name; that of a pack is the path of its folder.
+        cls.__module__ = "lyco"
+
     def __str__(self) -> str:
-        message = one_line(super().__str__())
-        return f"{one_line(self.file)}: {message}" if self.file else message
+        message = one_line(clipped(super().__str__()))
+        return f"{one_line(clipped(self.file, 300))}: {message}" if self.file else message
 
 
 class FileError(LycoError):
@@ -93,6 +98,11 @@ def about_file(path: str | os.PathLike[str]) -> Generator[None]:
 def one_line(text: str) -> str:
     """`text` with control characters escaped: names in a file come from strangers."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def clipped(text: str, longest: int = 2000) -> str:
+    """`text` without its middle, if it is longer than that: names in a file can have megabytes."""
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"
 
 
 def shorten(names: list[str], limit: int = 3) -> str:

@@ -123,7 +123,7 @@ def running_server(comfyui: Path, base: Path, packs: dict[str, Path]) -> Iterato
     """Start ComfyUI with `base` as its folders and `packs` (name -> folder) linked into custom_nodes."""
     for folder in ("custom_nodes", "models/loras", "models/diffusion_models", "input", "output", "user", "temp"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    for name, folder in packs.items():
+    for name, folder in packs.items():  # a pack can also have been put there before
         (base / "custom_nodes" / name).symlink_to(folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

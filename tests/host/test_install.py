@@ -1,0 +1,138 @@
+"""The pack as people get it: copied, cloned, and as the registry's package, each in a ComfyUI of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lyco_testing.comfy import ROOT, find_comfyui, running_server
+from lyco_testing.tiny_wan import wan_adapter
+from safetensors.torch import save_file
+
+NODES = {
+    "LycoLoadAdapter",
+    "LycoLoadAdapters",
+    "LycoMergeAdapter",
+    "LycoMergeCheckpoint",
+    "LycoConvertAdapter",
+    "LycoExtractAdapter",
+    "LycoResizeAdapter",
+    "LycoTrainAdapter",
+    "LycoInspectAdapter",
+}
+
+needs_git = pytest.mark.skipif(
+    not (ROOT / ".git").exists() or shutil.which("git") is None, reason="this folder is no git repository"
+)
+
+
+def git(*words: str, cwd: Path = ROOT) -> str:
+    return subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def copied(to: Path) -> None:
+    """The folder as it lies here."""
+    shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(".git", ".venv", "build", "node_modules", "__pycache__"))
+
+
+def cloned(to: Path) -> None:
+    git("clone", "--quiet", "--depth", "1", f"file://{ROOT}", str(to))
+
+
+def packaged(to: Path) -> None:
+    """What `comfy node pack` puts into the registry's zip: what git knows, without what .comfyignore names."""
+    archive = to.parent.parent / "node.zip"
+    left_out = set(git("ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore").splitlines())
+    with zipfile.ZipFile(archive, "w") as package:
+        for name in git("-c", "core.quotePath=false", "ls-files").splitlines():
+            if name not in left_out and (ROOT / name).exists():
+                package.write(ROOT / name, name)
+    zipfile.ZipFile(archive).extractall(to)
+    assert not (to / "tests").exists()
+    assert (to / "lyco_core").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("install", "folder"),
+    [
+        pytest.param(copied, "comfyui-lyco", id="copied"),
+        pytest.param(cloned, "lyco.main-2", id="cloned", marks=needs_git),
+        pytest.param(packaged, "ComfyUI_LyCO", id="packaged", marks=needs_git),
+    ],
+)
+def test_an_installed_pack_works(install: Callable[[Path], None], folder: str, tmp_path: Path):
+    comfyui = find_comfyui()
+    assert comfyui is not None
+    (tmp_path / "custom_nodes").mkdir()
+    install(tmp_path / "custom_nodes" / folder)
+    with running_server(comfyui, tmp_path, {}) as server:
+        save_file(wan_adapter(), tmp_path / "models" / "loras" / "mine.safetensors")
+        known = server.get("/object_info")
+        assert known.keys() >= NODES
+        assert {known[node]["python_module"] for node in NODES} == {f"custom_nodes.{folder}"}
+        pages = [path for path in server.get("/extensions") if path.endswith("/lyco.js")]
+        assert pages == [f"/extensions/{folder}/lyco.js"]
+        for path in ("lyco.js", "lyco.css", "docs/LycoLoadAdapter.md"):
+            with urllib.request.urlopen(f"{server.address}/extensions/{folder}/{path}") as answer:
+                assert answer.status == 200
+        assert server.get("/lyco/inspect?adapter=mine.safetensors")["modules"] == 20
+        node = {"class_type": "LycoInspectAdapter", "inputs": {"adapter": "mine.safetensors"}}
+        assert "Wan 2.1/2.2" in server.run({"1": node})["1"]["text"][0]
+    log = (tmp_path / "server.log").read_text("utf-8", "replace")
+    assert "IMPORT FAILED" not in log
+    assert "Traceback" not in log
+
+
+GUARDED = {
+    "in_training": "getattr with a default; older ones have no such switch",
+    "uncast_bias_weight": "getattr with a default; older ones do not lend weights",
+    "IMG_TO_IMG_FLOW": "getattr with a default; older ones have no such models",
+}
+"""What only newer ComfyUIs have, and how the pack does without."""
+
+
+def test_everything_of_comfyui_that_is_used_is_there(tmp_path: Path):
+    """comfy-import-guard: every name of `comfy` that the pack uses, and how it calls it, against this ComfyUI."""
+    pytest.importorskip("comfy_import_guard", reason="comfy-import-guard is not installed: pip install it")
+    comfyui, clone, pack = (
+        find_comfyui(),
+        tmp_path / "cache" / "ComfyUI",
+        tmp_path / "install" / "custom_nodes" / "lyco",
+    )
+    assert comfyui is not None
+    # The guard reads a git repository; the ComfyUI that the tests run in need not be one.
+    clone.mkdir(parents=True)
+    git("init", "--quiet", cwd=clone)
+    where = ("--work-tree", str(comfyui))
+    folders = [name for name in ("comfy", "comfy_extras", "comfy_api", "comfy_execution") if (comfyui / name).exists()]
+    git(*where, "add", "--force", *folders, *(path.name for path in comfyui.glob("*.py")), cwd=clone)
+    git(
+        *where,
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.org",
+        "commit",
+        "--quiet",
+        "-m",
+        "as it is",
+        cwd=clone,
+    )
+    git("reset", "--quiet", "--hard", cwd=clone)
+    for name in ("nodes", "lyco_core"):
+        shutil.copytree(ROOT / name, pack / name)
+    shutil.copy(ROOT / "__init__.py", pack)
+    command = "from comfy_import_guard.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+    options = ["--json", "check", "--comfy-dir", str(tmp_path / "install"), "--cache-dir", str(clone.parent)]
+    options += ["--offline", "--no-update", "--target", "HEAD"]
+    done = subprocess.run([sys.executable, "-c", command, *options], capture_output=True, text=True)
+    (found,) = json.loads(done.stdout)["packs"]
+    assert found["references"] > 50  # it did read the pack
+    assert found["unparseable"] == found["signature_drift"] == []
+    assert {entry["symbol"] for entry in found["breaking"]} <= GUARDED.keys()
