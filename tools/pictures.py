@@ -1,0 +1,139 @@
+"""Takes the project's pictures from a running ComfyUI: nodes of the help pages, thumbnails, and the README's.
+
+    python tools/pictures.py
+
+Needs what the browser tests need (DEVELOPERS.md). Look at every picture before it is committed.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+
+from lyco_testing.comfy import Server, find_comfyui, running_server  # noqa: E402
+from lyco_testing.page import Canvas, opened  # noqa: E402
+from lyco_testing.page_files import fill  # noqa: E402
+from lyco_testing.tiny_wan import TEXT  # noqa: E402
+from PIL import Image  # noqa: E402
+
+NODES: dict[str, dict[str, object]] = {
+    "LycoLoadAdapter": {"adapter": "my_lokr.safetensors"},
+    "LycoLoadAdapters": {"adapter_1": "my_lokr.safetensors"},
+    "LycoMergeAdapter": {"adapter": "my_lokr.safetensors"},
+    "LycoMergeCheckpoint": {"adapter": "my_lokr.safetensors"},
+    "LycoConvertAdapter": {"adapter": "my_lokr.safetensors"},
+    "LycoExtractAdapter": {},
+    "LycoResizeAdapter": {"adapter": "my_lokr.safetensors"},
+    "LycoInspectAdapter": {"adapter": "my_lokr.safetensors"},
+    "LycoTrainAdapter": {},
+}
+THUMBNAIL = (960, 540)
+
+
+def nodes(server: Server) -> None:
+    """web/docs/<node>/node.png: each node with its card, as the Vue renderer draws it."""
+    with opened(server, (900, 1400), VueNodes_Enabled=True) as page:
+        for kind, values in NODES.items():
+            page.clear()
+            node = page.add(kind, 160, 120, **values)
+            page.page.evaluate("id => app.graph.getNodeById(id).setSize([380, 60])", node)
+            page.page.wait_for_timeout(1500)
+            path = ROOT / "web" / "docs" / kind / "node.png"
+            path.parent.mkdir(exist_ok=True)
+            page.page.locator(f'[data-node-id="{node}"]').screenshot(path=path)
+
+
+def thumbnails(server: Server) -> None:
+    """example_workflows/<name>.jpg: each workflow, whole."""
+    with opened(server, (1600, 900)) as page:
+        for path in sorted((ROOT / "example_workflows").glob("*.json")):
+            page.clear()
+            page.load(json.loads(path.read_text("utf-8")))
+            page.page.wait_for_timeout(1000)
+            fit(page)
+            picture = path.with_suffix(".png")
+            page.page.locator("canvas#graph-canvas").screenshot(path=picture)
+            Image.open(picture).convert("RGB").resize(THUMBNAIL).save(path.with_suffix(".jpg"), quality=82)
+            picture.unlink()
+
+
+def fit(page: Canvas) -> None:
+    """Show the whole graph, without what lies over the canvas."""
+    page.page.add_style_tag(content=".comfyui-body-top, .side-tool-bar-container, .p-toast, .graph-canvas-panel > * {}")
+    page.page.evaluate(
+        """() => {
+            const boxes = app.graph.nodes.map((node) => node.boundingRect);
+            const left = Math.min(...boxes.map((b) => b[0])), top = Math.min(...boxes.map((b) => b[1]));
+            const width = Math.max(...boxes.map((b) => b[0] + b[2])) - left;
+            const height = Math.max(...boxes.map((b) => b[1] + b[3])) - top;
+            const [w, h] = [app.canvas.canvas.clientWidth, app.canvas.canvas.clientHeight];
+            const scale = Math.min((w - 120) / width, (h - 130) / height, 1);
+            app.canvas.ds.scale = scale;
+            app.canvas.ds.offset = [(w + 40) / 2 / scale - left - width / 2, (h + 50) / 2 / scale - top - height / 2];
+            app.canvas.setDirty(true, true);
+        }"""
+    )
+    page.page.wait_for_timeout(800)
+
+
+def readme(server: Server) -> None:
+    """docs/images: a run that matched in part, and a training, in English and in Japanese."""
+    for locale in ("en", "ja"):
+        with opened(server, (1240, 860), VueNodes_Enabled=True, Locale=locale) as page:
+            model = page.add("UNETLoader", 80, 120, unet_name="wan.safetensors")
+            whole = page.add("LycoLoadAdapter", 380, 120, adapter="my_lokr.safetensors")
+            half = page.add("LycoLoadAdapter", 800, 120, adapter="half.safetensors", on_partial_match="warn")
+            text = page.add("PreviewAny", 80, 420)
+            for source, output, target, name in ((model, 0, whole, "model"), (whole, 0, half, "model")):
+                page.connect(source, output, target, name)
+            page.connect(half, 2, text, "source")
+            resize(page, whole, half)
+            page.run()
+            page.page.locator(".lyco-match").nth(1).wait_for()
+            page.page.wait_for_timeout(1200)
+            page.page.screenshot(path=ROOT / "docs" / "images" / f"load-{locale}.png", clip=box(60, 90, 1130, 620))
+            page.clear()
+            model = page.add("UNETLoader", 80, 120, unet_name="wan.safetensors")
+            items = page.add("ProbeItems", 80, 300, width=TEXT, count=3, captions=3, size=8)
+            train = page.add("LycoTrainAdapter", 480, 100, max_train_steps=400, learning_rate=0.01, network_dim=8)
+            page.connect(model, 0, train, "model")
+            page.connect(items, 0, train, "latents")
+            page.connect(items, 1, train, "positive")
+            resize(page, train)
+            page.run()
+            page.page.locator(".lyco-line b").first.wait_for(timeout=60_000)
+            page.page.wait_for_function(
+                "parseInt(document.querySelector('.lyco-line b').innerText) > 280", timeout=90_000
+            )
+            page.page.screenshot(path=ROOT / "docs" / "images" / f"train-{locale}.png", clip=box(470, 60, 440, 790))
+            server.post("/interrupt", {})
+            page.page.wait_for_timeout(2000)
+
+
+def resize(page: Canvas, *ids: int) -> None:
+    """Make nodes as high as what they show."""
+    page.page.evaluate("ids => ids.forEach((id) => app.graph.getNodeById(id).setSize([400, 60]))", list(ids))
+
+
+def box(x: int, y: int, width: int, height: int) -> dict[str, float]:
+    """A part of the page."""
+    return {"x": x, "y": y, "width": width, "height": height}
+
+
+def main() -> None:
+    """Take them all, or those that are named: nodes, thumbnails, readme."""
+    comfyui = find_comfyui()
+    assert comfyui is not None, "no ComfyUI found"
+    packs = {"comfyui-lyco": ROOT, "probes": ROOT / "tests" / "host" / "probes"}
+    with tempfile.TemporaryDirectory() as folder, running_server(comfyui, Path(folder), packs) as server:
+        fill(server)
+        for kind in (nodes, thumbnails, readme):
+            if len(sys.argv) == 1 or kind.__name__ in sys.argv[1:]:
+                kind(server)
+
+
+if __name__ == "__main__":
+    main()
