@@ -1,28 +1,54 @@
-"""The example workflows fit the nodes that this ComfyUI has."""
+"""The example workflows: each graph is its API form, and each API form runs, posted by examples/run.py."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from lyco_testing.comfy import ROOT, Server
+from lyco_testing.tiny_wan import TEXT, wan_adapter, wan_checkpoint
+from PIL import Image
+from safetensors.torch import save_file
 
-FILES = sorted((ROOT / "example_workflows").rglob("*.json"))
-APIS = [path for path in FILES if path.parent.name == "api"]
-GRAPHS = [path for path in FILES if path.parent.name != "api"]
+GRAPHS = sorted((ROOT / "example_workflows").glob("*.json"))
+API = ROOT / "examples" / "api"
+APIS = sorted(API.glob("*.json"))
+MODELS = ("z_image_turbo_bf16", "z_image_bf16", "wan2.1_t2v_1.3B_bf16")
+VAES = ("ae", "wan_2.1_vae")
+
+SHORTER = {
+    "EmptySD3LatentImage": {"width": 64, "height": 64},
+    "LycoTrainAdapter": {"max_train_steps": 3},
+    "ImageScale": {"width": 64, "height": 64},
+}
+"""Values in which a test's run differs from the example."""
 
 
 @pytest.fixture(scope="module")
 def nodes(server: Server) -> dict:
     found = server.get("/object_info")
-    if "MakeTrainingDataset" not in found:
-        pytest.skip("this ComfyUI has no dataset nodes")
+    if "LoadVideoTextDataSetFromFolder" not in found:
+        pytest.skip("this ComfyUI has no dataset nodes for videos")
     return found
+
+
+def api_of(graph: Path) -> Path:
+    return API / f"{graph.stem.lower().replace(' ', '_')}.json"
+
+
+def test_there_is_one_of_each_kind():
+    assert len(GRAPHS) == 6
+    assert {api_of(path) for path in GRAPHS} == set(APIS)
+    assert all(path.with_suffix(".jpg").stat().st_size > 10_000 for path in GRAPHS)
 
 
 @pytest.mark.parametrize("path", APIS, ids=lambda path: path.name)
 def test_every_node_and_input_is_there(path: Path, nodes: dict):
     workflow = json.loads(path.read_text("utf-8"))
-    assert any(node["class_type"] == "LycoTrainAdapter" for node in workflow.values())
+    assert any(node["class_type"].startswith("Lyco") for node in workflow.values())
     for node in workflow.values():
         inputs = nodes[node["class_type"]]["input"]
         required, optional = inputs.get("required", {}), inputs.get("optional", {})
@@ -37,9 +63,84 @@ def test_every_node_and_input_is_there(path: Path, nodes: dict):
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
 def test_a_graph_is_its_api_form(path: Path):
-    graph = json.loads(path.read_text("utf-8"))
-    api = json.loads((path.parent / "api" / f"{path.stem.lower().replace(' ', '_')}.json").read_text("utf-8"))
+    graph, api = json.loads(path.read_text("utf-8")), json.loads(api_of(path).read_text("utf-8"))
     kinds = sorted(node["type"] for node in graph["nodes"] if node["type"] != "MarkdownNote")
     assert kinds == sorted(node["class_type"] for node in api.values())
     links = sum(isinstance(value, list) for node in api.values() for value in node["inputs"].values())
     assert len(graph["links"]) == links
+
+
+@pytest.fixture(scope="module")
+def files(pack, nodes: dict, server: Server) -> Server:
+    """Everything that the examples name, by its name, small: Z-Image has one size only, so a Wan stands in for it."""
+    import av
+    from comfy.taesd.taehv import TAEHV
+
+    models = server.base / "models"
+    (models / "vae").mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    vae = {key: torch.randn(value.shape) / 30 for key, value in TAEHV(latent_channels=16).state_dict().items()}
+    for name in MODELS:
+        save_file(wan_checkpoint(), models / "diffusion_models" / f"{name}.safetensors")
+    for name in VAES:
+        save_file(vae, models / "vae" / f"{name}.safetensors")
+    save_file(wan_adapter(), models / "loras" / "my_lokr.safetensors", {"ss_network_module": "networks.lokr"})
+    pictures, clips = server.base / "input" / "my_pictures", server.base / "input" / "my_clips"
+    for folder in (pictures, clips):
+        folder.mkdir()
+    pixels = np.random.default_rng(0)
+    for name in ("one", "two"):
+        Image.fromarray(pixels.integers(0, 255, (96, 80, 3), dtype=np.uint8)).save(pictures / f"{name}.png")
+        with av.open(clips / f"{name}.mp4", "w") as video:
+            stream = video.add_stream("mpeg4", rate=16)
+            stream.width, stream.height = 96, 80
+            for _ in range(20):
+                frame = av.VideoFrame.from_ndarray(pixels.integers(0, 255, (80, 96, 3), dtype=np.uint8), "rgb24")
+                video.mux(stream.encode(frame))
+            video.mux(stream.encode())
+        for folder in (pictures, clips):
+            (folder / f"{name}.txt").write_text(f"picture {name}")
+    return server
+
+
+def shortened(path: Path, to: Path) -> Path:
+    """A copy for this test: a few steps, small pictures, and a probe instead of text encoders of 8 GB."""
+    workflow = json.loads(path.read_text("utf-8"))
+    for node in workflow.values():
+        node["inputs"] |= SHORTER.get(node["class_type"], {})
+        if node["class_type"] == "CLIPLoader":
+            node.update(class_type="ProbeClip", inputs={"width": TEXT})
+    (to / path.name).write_text(json.dumps(workflow))
+    return to / path.name
+
+
+SAYS = {
+    "load_a_loha_or_lokr.json": ("20 of 20 modules on 20 weights", "lokr_00001_.png"),
+    "convert_for_other_tools.json": ("my_lokr_diffusers.safetensors (output/loras): 20 renamed",),
+    "inspect_an_adapter.json": ("Wan 2.1/2.2", "20 of 20 modules on 20 weights"),
+    "merge_into_a_model_file.json": ("(output/diffusion_models): 20 of 69 tensors changed",),
+    "train_on_images.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
+    "train_on_videos.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
+}
+
+
+@pytest.mark.parametrize("path", APIS, ids=lambda path: path.name)
+def test_it_runs(path: Path, files: Server, tmp_path: Path):
+    command = [sys.executable, str(ROOT / "examples" / "run.py"), str(shortened(path, tmp_path)), files.address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    for text in SAYS[path.name]:
+        assert text in done.stdout
+
+
+def test_the_script_says_what_is_wrong(files: Server, tmp_path: Path):
+    workflow = json.loads((API / "inspect_an_adapter.json").read_text("utf-8"))
+    for node in workflow.values():
+        if node["class_type"] == "LycoInspectAdapter":
+            node["inputs"]["adapter"] = "none.safetensors"
+    (tmp_path / "wrong.json").write_text(json.dumps(workflow))
+    command = [sys.executable, str(ROOT / "examples" / "run.py"), str(tmp_path / "wrong.json"), files.address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "none.safetensors" in done.stderr
+    assert "Traceback" not in done.stderr

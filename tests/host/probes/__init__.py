@@ -1,4 +1,4 @@
-"""Nodes that the host tests need and ComfyUI lacks: conditioning without a text encoder."""
+"""Nodes that the host tests need and ComfyUI lacks: conditioning without gigabytes of a text encoder."""
 
 
 async def comfy_entrypoint():
@@ -40,8 +40,35 @@ async def comfy_entrypoint():
             texts = [[[torch.randn((1, 8, width), generator=generator), {}]] for _ in range(captions)]
             return io.NodeOutput(latents, texts)
 
+    class Clip:
+        """A text encoder of no weights: a caption's numbers depend on its letters alone."""
+
+        def __init__(self, width):
+            self.width = width
+
+        def tokenize(self, text):
+            return [ord(letter) for letter in text]
+
+        def encode_from_tokens_scheduled(self, tokens):
+            generator = torch.Generator().manual_seed(sum(tokens))
+            return [[torch.randn((1, 8, self.width), generator=generator), {}]]
+
+    class ProbeClip(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(
+                node_id="ProbeClip",
+                category="probes",
+                inputs=[io.Int.Input("width")],
+                outputs=[io.Clip.Output()],
+            )
+
+        @classmethod
+        def execute(cls, width):
+            return io.NodeOutput(Clip(width))
+
     class Probes(ComfyExtension):
         async def get_node_list(self):
-            return [ProbeConditioning, ProbeItems]
+            return [ProbeConditioning, ProbeItems, ProbeClip]
 
     return Probes()
