@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from .errors import SelectionError, shorten
+from .patterns import PatternError, matches, require_patterns
 from .placement import Placed, Placement
 
 __all__ = ["EVERYTHING", "Selection", "names_of", "parse_block_strength", "wanted", "weight_path"]
@@ -24,11 +24,11 @@ class Selection:
     prefix and `.weight`: either may match.
     """
 
-    include: tuple[re.Pattern[str], ...] = ()
+    include: tuple[str, ...] = ()
     """Only these take part; all of them if there are none."""
-    exclude: tuple[re.Pattern[str], ...] = ()
+    exclude: tuple[str, ...] = ()
     """These do not."""
-    block_strengths: tuple[tuple[re.Pattern[str], float], ...] = ()
+    block_strengths: tuple[tuple[str, float], ...] = ()
     """Multipliers of the file's strength; of several that match, the last one counts."""
 
     @classmethod
@@ -39,27 +39,31 @@ class Selection:
         block_strengths: Iterable[tuple[str, float]] = (),
     ) -> Selection:
         """From the patterns' texts. Raises `SelectionError` for one that is no regular expression."""
-        return cls(
-            tuple(map(_compiled, include)),
-            tuple(map(_compiled, exclude)),
-            tuple((_compiled(text), strength) for text, strength in block_strengths),
-        )
+        made = cls(tuple(include), tuple(exclude), tuple(block_strengths))
+        try:
+            require_patterns(made.patterns)
+        except PatternError as error:
+            raise SelectionError(str(error)) from None
+        return made
 
     def __bool__(self) -> bool:
         return bool(self.include or self.exclude or self.block_strengths)
 
     @property
-    def patterns(self) -> tuple[re.Pattern[str], ...]:
+    def patterns(self) -> tuple[str, ...]:
         """All of them."""
         return (*self.include, *self.exclude, *(pattern for pattern, _ in self.block_strengths))
 
-    def strength(self, *names: str) -> float:
-        """The multiplier of a module that goes by `names`; 0 if it does not take part."""
-        if self.include and not _any(self.include, names):
-            return 0.0
-        if _any(self.exclude, names):
-            return 0.0
-        return next((s for pattern, s in reversed(self.block_strengths) if _any((pattern,), names)), 1.0)
+    def strengths(self, names: Mapping[T, Collection[str]]) -> dict[T, float]:
+        """The multiplier of each of `names`; 0 for what does not take part.
+
+        Args:
+            names: anything -> what it goes by.
+
+        Raises:
+            SelectionError: a pattern takes too long.
+        """
+        return self._strengths(names, self._matched({name for several in names.values() for name in several}))
 
     def choose(self, names: Mapping[T, Collection[str]], others: Iterable[str] = ()) -> dict[T, float]:
         """What of `names` takes part -> its multiplier, without what is at 0.
@@ -69,29 +73,47 @@ class Selection:
             others: names that a pattern may match too, of what has no place.
 
         Raises:
-            SelectionError: a pattern matches nothing, or nothing is left.
+            SelectionError: a pattern matches nothing or takes too long, or nothing is left.
         """
-        self._require_use({*others, *(name for several in names.values() for name in several)})
-        strengths = {item: self.strength(*several) for item, several in names.items()}
+        every = {*others, *(name for several in names.values() for name in several)}
+        matched = self._matched(every)
+        for pattern in self.patterns:
+            if not matched[pattern]:
+                raise SelectionError(
+                    f"the pattern {pattern!r} matches no module; it must match a whole name, "
+                    f"such as {shorten(sorted(every))}; end it with .* to match what begins so"
+                )
+        strengths = self._strengths(names, matched)
         chosen = {item: strength for item, strength in strengths.items() if strength != 0}
         if strengths and not chosen:
             raise SelectionError("the patterns leave out every module; nothing would be changed")
         return chosen
 
-    def _require_use(self, names: Collection[str]) -> None:
-        for pattern in self.patterns:
-            if not any(pattern.fullmatch(name) for name in names):
-                raise SelectionError(
-                    f"the pattern {pattern.pattern!r} matches no module; it must match a whole name, "
-                    f"such as {shorten(sorted(names))}; end it with .* to match what begins so"
-                )
+    def _matched(self, names: Collection[str]) -> dict[str, frozenset[str]]:
+        try:
+            return matches(self.patterns, names)
+        except PatternError as error:
+            raise SelectionError(str(error)) from None
+
+    def _strengths(self, names: Mapping[T, Collection[str]], matched: Mapping[str, frozenset[str]]) -> dict[T, float]:
+        def takes(pattern: str, several: Collection[str]) -> bool:
+            return not matched[pattern].isdisjoint(several)
+
+        def strength(several: Collection[str]) -> float:
+            if self.include and not any(takes(pattern, several) for pattern in self.include):
+                return 0.0
+            if any(takes(pattern, several) for pattern in self.exclude):
+                return 0.0
+            return next((s for pattern, s in reversed(self.block_strengths) if takes(pattern, several)), 1.0)
+
+        return {item: strength(several) for item, several in names.items()}
 
     def as_json(self) -> dict[str, object]:
         """What a merged file's metadata says of it; only what is set."""
         named = {
-            "include": [p.pattern for p in self.include],
-            "exclude": [p.pattern for p in self.exclude],
-            "block_strengths": {p.pattern: s for p, s in self.block_strengths},
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "block_strengths": dict(self.block_strengths),
         }
         return {name: value for name, value in named.items() if value}
 
@@ -112,9 +134,11 @@ def names_of(placed: Placed, prefix: str) -> tuple[str, str]:
 
 def wanted(placement: Placement, selection: Selection, prefix: str) -> Placement:
     """Without what has no place, or does not fit, where it takes no part anyway."""
-    names = {path: (path,) for path in placement.homeless}
+    names: dict[str, tuple[str, ...]] = {path: (path,) for path in placement.homeless}
     names |= {m.module_path: (m.module_path, weight_path(m.key, prefix)) for m in placement.misfits}
-    return placement.without({path for path, several in names.items() if selection.strength(*several) == 0})
+    if not names:
+        return placement
+    return placement.without({path for path, strength in selection.strengths(names).items() if strength == 0})
 
 
 def parse_block_strength(text: str) -> tuple[str, float]:
@@ -127,14 +151,3 @@ def parse_block_strength(text: str) -> tuple[str, float]:
     if not equals or not pattern or not math.isfinite(strength):
         raise SelectionError(rf"{text!r} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
     return pattern, strength
-
-
-def _compiled(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise SelectionError(f"{text!r} is no regular expression: {error}") from None
-
-
-def _any(patterns: Iterable[re.Pattern[str]], names: Iterable[str]) -> bool:
-    return any(pattern.fullmatch(name) for pattern in patterns for name in names)

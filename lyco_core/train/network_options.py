@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from ..adapters import LOW_RANK
 from ..errors import TrainError
+from ..patterns import PatternError, require_patterns
 from .option import Choice, Number, Options, Texts, Truth, Whole, option
 
 __all__ = ["NETWORK_ARGS", "NetworkOptions", "algorithm_of", "parse_network_args"]
@@ -77,8 +77,10 @@ class NetworkOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("exclude_patterns", "include_patterns"):
-            for pattern in getattr(self, name):
-                _require_pattern(name, pattern)
+            try:
+                require_patterns(getattr(self, name))
+            except PatternError as error:
+                raise TrainError(f"{name}: {error}") from None
         if self.loraplus_lr_ratio and self.algorithm != "lora":
             raise TrainError(
                 f"loraplus_lr_ratio is {self.loraplus_lr_ratio:g}: LoRA+ speeds up the up matrix of a LoRA, and a "
@@ -162,10 +164,3 @@ _EXPECTED: dict[Callable[[str], Any], str] = {
     _patterns: "expected a list of texts, such as [r'.*ffn.*']",
     _truth: "expected True or False",
 }
-
-
-def _require_pattern(name: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise TrainError(f"{name}: {pattern!r} is no regular expression: {error}") from None

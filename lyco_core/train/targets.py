@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..architectures import Architecture
 from ..architectures.table import Target as Place
 from ..errors import TrainError, shorten
 from ..model_weights import ModelWeights
+from ..patterns import PatternError, matches
 from .network_options import NetworkOptions
 
 __all__ = ["Choice", "Target", "choose_targets"]
@@ -62,8 +62,8 @@ def choose_targets(
             looked for in their layout.
 
     Raises:
-        TrainError: the family is unknown or not trained, a module lies on several weights, or
-            nothing is left.
+        TrainError: the family is unknown or not trained, a module lies on several weights, a
+            pattern takes too long, or nothing is left.
     """
     family = architecture or weights.architecture
     _require_trainable(family)
@@ -71,12 +71,16 @@ def choose_targets(
     blocks = {block: list(_blocks(family, weights, block)) for block in family.depths}
     candidates = [target for found in blocks.values() for block in found for target in block]
     excludes = (*options.exclude_patterns, *family.default_excludes)
-    _tell_useless(options, [target.module_path for target in candidates])
+    matched = _matched((*options.include_patterns, *excludes), [target.module_path for target in candidates])
+    for pattern in (*options.exclude_patterns, *options.include_patterns):
+        if not matched[pattern]:
+            many = len(candidates)
+            logger.warning("the pattern %r matches none of the %d modules that could be trained", pattern, many)
     targets: list[Target] = []
     excluded: list[tuple[Target, str]] = []
     for target in candidates:
-        pattern = _matching(excludes, target.module_path)
-        if pattern is None or _matching(options.include_patterns, target.module_path) is not None:
+        pattern = next((pattern for pattern in excludes if target.module_path in matched[pattern]), None)
+        if pattern is None or any(target.module_path in matched[again] for again in options.include_patterns):
             targets.append(target)
         else:
             excluded.append((target, pattern))
@@ -130,11 +134,8 @@ def _target(name: str, places: Sequence[Place], weights: ModelWeights) -> Target
     return Target(name, key, rows, (rows[1] - rows[0], shape[1]))
 
 
-def _matching(patterns: Sequence[str], name: str) -> str | None:
-    return next((pattern for pattern in patterns if re.fullmatch(pattern, name)), None)
-
-
-def _tell_useless(options: NetworkOptions, names: Sequence[str]) -> None:
-    for pattern in (*options.exclude_patterns, *options.include_patterns):
-        if not any(re.fullmatch(pattern, name) for name in names):
-            logger.warning("the pattern %r matches none of the %d modules that could be trained", pattern, len(names))
+def _matched(patterns: Sequence[str], names: Sequence[str]) -> dict[str, frozenset[str]]:
+    try:
+        return matches(patterns, names)
+    except PatternError as error:
+        raise TrainError(str(error)) from None

@@ -1,0 +1,25 @@
+"""Run as a script by `patterns.py`: which names a pattern matches, in a process that can be stopped.
+
+Reads one JSON array, [patterns, names], and writes one JSON line a pattern: the numbers of the names
+that it matches whole, or what is wrong with it as a text.
+"""
+
+import json
+import re
+import sys
+
+
+def main() -> None:
+    """Answer on standard output, each pattern as soon as it is done."""
+    patterns, names = json.load(sys.stdin)
+    for pattern in patterns:
+        try:
+            compiled = re.compile(pattern)
+            answer: object = [number for number, name in enumerate(names) if compiled.fullmatch(name)]
+        except (re.error, RecursionError, OverflowError, MemoryError) as error:
+            answer = str(error)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Regular expressions that people write: the answers of `re`, in bounded time."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lyco_core.patterns
+from lyco_core.architectures import ARCHITECTURES
+from lyco_core.errors import SelectionError, TrainError
+from lyco_core.model_weights import ModelWeights
+from lyco_core.patterns import PatternError, matches, require_patterns
+from lyco_core.selection import Selection
+from lyco_core.train.network_options import NetworkOptions
+from lyco_core.train.targets import choose_targets
+
+ENDLESS = r"(.+)+x"
+NAMES = [f"blocks.{n}.self_attn.q" for n in range(30)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.sampled_from(["blocks", r"\d", r".*", r"\.", "[a-m_]+", "q", "(q|k)?", "日本"]), max_size=5).map(
+        "".join
+    )
+)
+def test_it_is_what_re_says(pattern: str):
+    names = [*NAMES, "", "日本.1", "a\nb", "blocks", "\ud800"]
+    assert matches([pattern], names) == {pattern: {n for n in names if re.fullmatch(pattern, n)}}
+
+
+def test_nothing_is_asked_for_no_patterns():
+    assert matches([], NAMES) == {}
+
+
+@pytest.mark.parametrize("text", ["(", "*a", "a{2,1}", "(?P<a", "(" * 3000 + ")" * 3000, "a{99999999999999999999}"])
+def test_what_is_no_regular_expression(text: str):
+    with pytest.raises(PatternError, match="is no regular expression"):
+        require_patterns([".*", text])
+
+
+@pytest.mark.parametrize("pattern", [ENDLESS, r"(a|aa|.)+!", r"(.*)*(.*)*(.*)*x"])
+def test_a_pattern_that_never_ends_is_named(pattern: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 0.7)
+    begun = time.monotonic()
+    with pytest.raises(PatternError, match=r"takes over 0\.7 s to match 1 names") as caught:
+        matches([".*", pattern, "b"], ["a" * 60])
+    assert str(caught.value).startswith(repr(pattern))
+    assert time.monotonic() - begun < 5
+
+
+def test_whoever_takes_patterns_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 0.7)
+    names = {0: ("blocks.0." + "a" * 60,)}
+    with pytest.raises(SelectionError, match="takes over"):
+        Selection.of([ENDLESS]).choose(names)
+    with pytest.raises(SelectionError, match="takes over"):
+        Selection.of([ENDLESS]).strengths(names)
+    shapes = {f"blocks.0.self_attn.{x}.weight": (64, 64) for x in "qkvo"}
+    weights = ModelWeights(shapes, "", ARCHITECTURES["wan"], "comfyui")
+    with pytest.raises(TrainError, match="takes over"):
+        choose_targets(weights, NetworkOptions(exclude_patterns=(r"(((.+)+)+)+!",)))
