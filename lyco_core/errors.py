@@ -41,10 +41,12 @@ __all__ = [
 class LycoError(Exception):
     """Bad input, in one line that a person can act on."""
 
+    # ComfyUI shows an error's module before its name; that of a pack is the path of its folder.
+    __module__ = "lyco"
+
     file: str | None = None
 
     def __init_subclass__(cls) -> None:
-        # ComfyUI shows an error's module before its name; that of a pack is the path of its folder.
         cls.__module__ = "lyco"
 
     def __str__(self) -> str:

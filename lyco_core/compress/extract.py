@@ -61,7 +61,7 @@ def extract_file(
         names = os.path.basename(old.path), os.path.basename(new.path)
     tensors, report = made
     if not tensors:
-        raise LycoError(f"{os.fspath(tuned)}: no selected weight differs from those of {os.fspath(base)}")
+        raise LycoError(f"{names[1]}: none of its selected weights differs from that of {names[0]}; nothing to extract")
     record = {"version": __version__, "base": names[0], "tuned": names[1], "error": report.error}
     metadata = {"lyco_extraction": json.dumps(record, sort_keys=True)}
     if architecture is not None:

@@ -177,5 +177,5 @@ def test_two_that_do_not_compare_are_refused(two, tmp_path, change, message):
 
 
 def test_twice_the_same_is_refused(two, tmp_path):
-    with pytest.raises(LycoError, match="no selected weight differs"):
+    with pytest.raises(LycoError, match="none of its selected weights differs"):
         extracted((two[0], two[0]), tmp_path, "lora", Asked(rank=2))
