@@ -11,6 +11,7 @@ import { el } from "./dom.js";
  */
 
 const WIDTH = 320;
+const LOW = 60;
 const MARGIN = 4;
 
 /**
@@ -36,7 +37,8 @@ export function addCard(node) {
     height = now;
     if (!LiteGraph.vueNodesMode) fit(node, before); // Vue's nodes grow by themselves
   }).observe(content);
-  if (node.size[0] < WIDTH) node.setSize([WIDTH, node.size[1]]);
+  // Vue's nodes grow to what is in them, while litegraph makes room for the advanced inputs too, which Vue hides.
+  node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.size[1]]);
   return content;
 }
 

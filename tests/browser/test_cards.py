@@ -4,9 +4,8 @@ import time
 
 import pytest
 from lyco_testing.comfy import Server
-from lyco_testing.page import KEPT, Canvas, keep, opened
+from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
 
-RENDERERS = {"classic": {}, "vue": {"VueNodes_Enabled": True}}
 FILE_NODES = (
     "LycoLoadAdapter",
     "LycoMergeAdapter",

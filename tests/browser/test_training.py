@@ -2,10 +2,8 @@
 
 import pytest
 from lyco_testing.comfy import Server
-from lyco_testing.page import KEPT, Canvas, keep, opened
+from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
 from lyco_testing.tiny_wan import TEXT
-
-RENDERERS = {"classic": {}, "vue": {"VueNodes_Enabled": True}}
 
 
 def training(page: Canvas, steps: int, **values: object) -> int:
@@ -35,7 +33,7 @@ def step(page: Canvas) -> int:
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
-def test_the_curve_moves_and_stays_when_interrupted(renderer: str, server: Server):
+def test_the_curve_moves_until_somebody_stops_it(renderer: str, server: Server):
     with opened(server, (1300, 1900), **RENDERERS[renderer]) as page:
         training(page, 5000, output_name=f"moving-{renderer}")
         page.run()
@@ -46,18 +44,29 @@ def test_the_curve_moves_and_stays_when_interrupted(renderer: str, server: Serve
         assert second > first
         assert drawn(page) > 100
         keep(page.page, KEPT, f"training-{renderer}")
-        # A page that is loaded meanwhile takes up the whole curve.
-        workflow = page.page.evaluate("app.graph.serialize()")
-        page.open(server.address)
-        page.load(workflow)
-        page.wait("learning rate")
-        assert step(page) >= second
-        server.post("/interrupt", {})
+        page.page.get_by_role("button", name="Cancel current run").first.click()
         page.page.wait_for_timeout(2500)
         stopped = step(page)
         page.page.wait_for_timeout(1000)
         assert step(page) == stopped
         assert list((server.base / "output" / "loras").glob(f"moving-{renderer}*.safetensors"))
+        assert page.errors == []
+
+
+def test_a_page_that_is_opened_meanwhile_takes_up_the_whole_curve(server: Server):
+    with opened(server, (1300, 1900)) as page:
+        training(page, 5000, output_name="taken-up")
+        page.run()
+        page.wait("learning rate", 60)
+        before = step(page)
+        workflow = page.page.evaluate("app.graph.serialize()")
+        page.open(server.address)
+        page.load(workflow)
+        page.wait("learning rate")
+        assert step(page) >= before
+        assert drawn(page) > 100
+        server.post("/interrupt", {})
+        page.page.wait_for_timeout(2000)
         assert page.errors == []
 
 

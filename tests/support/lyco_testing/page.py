@@ -24,6 +24,9 @@ SETTINGS = {
 }
 """What every page begins with."""
 
+RENDERERS: dict[str, dict[str, object]] = {"classic": {}, "vue": {"VueNodes_Enabled": True}}
+"""How ComfyUI draws nodes -> the settings that ask for it."""
+
 READY = "window.app?.graph && window.LiteGraph?.registered_node_types?.LycoLoadAdapter && window.app.canvas"
 
 
@@ -99,13 +102,17 @@ class Canvas:
         self.page.get_by_text(text).first.wait_for(timeout=seconds * 1000)
 
 
-CHOOSE = """
+BEGIN = """
 window.lycoChoose = (node, name, value) => {
     const widget = node.widgets.find((widget) => widget.name === name);
     widget.value = value;
     widget.callback?.(value, app.canvas, node);
 };
+// Else the page begins with ComfyUI's own example, and complains about the models that it lacks.
+const empty = {nodes: [], links: [], groups: [], config: {}, extra: {}, version: 0.4};
+localStorage.setItem("workflow", JSON.stringify(empty));
 """
+"""Runs in every page before its own scripts."""
 
 
 @contextlib.contextmanager
@@ -116,7 +123,7 @@ def opened(server: Server, size: tuple[int, int] = (1500, 1000), **settings: obj
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        page.add_init_script(CHOOSE)
+        page.add_init_script(BEGIN)
         canvas = Canvas(page)
         canvas.open(server.address)
         canvas.clear()

@@ -21,7 +21,8 @@ def thumbnail() -> str:
 def fill(server: Server) -> None:
     """The models that the pages choose from."""
     loras, tensors = server.base / "models" / "loras", wan_adapter()
-    save_file(wan_checkpoint(), server.base / "models" / "diffusion_models" / "wan.safetensors")
+    for name in ("wan", "z_image_turbo_bf16"):  # the latter is what the example workflows ask for
+        save_file(wan_checkpoint(), server.base / "models" / "diffusion_models" / f"{name}.safetensors")
     about = {
         "ss_network_module": "networks.lokr",
         "ss_output_name": "ukiyo-e",
