@@ -1,6 +1,7 @@
 """The pack as people get it: copied, cloned, and as the registry's package, each in a ComfyUI of its own."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,17 +46,34 @@ def cloned(to: Path) -> None:
     git("clone", "--quiet", "--depth", "1", f"file://{ROOT}", str(to))
 
 
+def comfy(*words: str, cwd: Path, home: Path) -> str:
+    """Run comfy-cli, which keeps its settings in `home` and tells nobody."""
+    pytest.importorskip("comfy_cli", reason="comfy-cli is not installed: pip install it")
+    quiet = ["--skip-prompt", "--no-enable-telemetry"]
+    environment = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "DO_NOT_TRACK": "1", "COLUMNS": "500"}
+    command = [sys.executable, "-W", "ignore", "-m", "comfy_cli", *quiet, *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def packaged(to: Path) -> None:
-    """What `comfy node pack` puts into the registry's zip: what git knows, without what .comfyignore names."""
-    archive = to.parent.parent / "node.zip"
-    left_out = set(git("ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore").splitlines())
-    with zipfile.ZipFile(archive, "w") as package:
-        for name in git("-c", "core.quotePath=false", "ls-files").splitlines():
-            if name not in left_out and (ROOT / name).exists():
-                package.write(ROOT / name, name)
-    zipfile.ZipFile(archive).extractall(to)
+    """What `comfy node pack` puts into the registry's zip."""
+    clone = to.parent.parent / "clone"
+    cloned(clone)
+    comfy("node", "pack", cwd=clone, home=clone.parent)
+    zipfile.ZipFile(clone / "node.zip").extractall(to)
     assert not (to / "tests").exists()
-    assert (to / "lyco_core").is_dir()
+    assert not (to / "Makefile").exists()
+    assert all((to / folder).is_dir() for folder in ("lyco_core", "web/docs", "example_workflows", "locales"))
+
+
+@needs_git
+def test_the_registry_would_take_it(tmp_path: Path):
+    cloned(tmp_path / "clone")
+    said = comfy("node", "validate", cwd=tmp_path / "clone", home=tmp_path)
+    assert "All validation checks passed" in said
+    assert "warning" not in said.lower()
 
 
 @pytest.mark.parametrize(
