@@ -54,7 +54,7 @@ def comfy(*words: str, cwd: Path, home: Path) -> str:
     command = [sys.executable, "-W", "ignore", "-m", "comfy_cli", *quiet, *words]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def packaged(to: Path) -> None:
