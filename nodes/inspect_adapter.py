@@ -20,7 +20,9 @@ class InspectAdapter(io.ComfyNode):
                 io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
                 io.Model.Input("model", optional=True, tooltip="A model to compare the file with."),
             ],
-            outputs=[io.String.Output(display_name="report")],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="What the file is, and what of it the model takes.")
+            ],
         )
 
     @classmethod

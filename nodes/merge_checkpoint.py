@@ -33,7 +33,7 @@ class MergeCheckpoint(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="Merged in the same pass: NAME or NAME@STRENGTH, one a line.",
+                    tooltip="Merged in the same pass, one a line. An at sign and a strength may follow a name.",
                     advanced=True,
                 ),
                 host.known(

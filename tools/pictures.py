@@ -106,7 +106,7 @@ def readme(server: Server) -> None:
             page.run()
             page.page.locator(".lyco-line b").first.wait_for(timeout=60_000)
             page.page.wait_for_function(
-                "parseInt(document.querySelector('.lyco-line b').innerText) > 280", timeout=90_000
+                "parseInt(document.querySelector('.lyco-line b').innerText) > 280", timeout=400_000
             )
             page.page.screenshot(path=ROOT / "docs" / "images" / f"train-{locale}.png", clip=box(470, 60, 440, 790))
             server.post("/interrupt", {})

@@ -109,7 +109,7 @@ def selection_inputs() -> list:
         "exclude": "No modules whose whole name matches one of these regular expressions, one a line.",
         "block_strengths": (
             "PATTERN=NUMBER, one a line, multiplies the strength of what matches; of several the last counts. "
-            r"Example: double_blocks\.(\d|1\d)\..*=0.5"
+            r"Example: double_blocks\.1?\d\..*=0.5"
         ),
     }
     return [

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from lyco_testing.option_table import table
+from lyco_testing.option_table import table, table_in_japanese
 
 from lyco_core.train.options import REFUSED, option_fields
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_help_page_lists_every_option():
-    """`python tests/support/lyco_testing/option_table.py` prints the table that belongs there."""
+def test_the_help_pages_list_every_option():
+    """`python tests/support/lyco_testing/option_table.py` prints the tables that belong there."""
     assert table() in (ROOT / "web/docs/LycoTrainAdapter.md").read_text("utf-8")
+    assert table_in_japanese() in (ROOT / "web/docs/LycoTrainAdapter/ja.md").read_text("utf-8")
 
 
 def test_every_option_is_told_in_a_sentence():

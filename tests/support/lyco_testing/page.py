@@ -21,6 +21,7 @@ SETTINGS = {
     "Comfy.ColorPalette": "dark",
     "Comfy.Graph.CanvasMenu": False,
     "Comfy.Minimap.Visible": False,
+    "Comfy.RightSidePanel.IsOpen": False,
 }
 """What every page begins with."""
 
