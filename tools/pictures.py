@@ -15,9 +15,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from lyco_testing.comfy import Server, find_comfyui, running_server  # noqa: E402
 from lyco_testing.page import Canvas, opened  # noqa: E402
-from lyco_testing.page_files import fill  # noqa: E402
+from lyco_testing.page_files import fill, thumbnail  # noqa: E402
 from lyco_testing.tiny_wan import TEXT  # noqa: E402
 from PIL import Image  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 NODES: dict[str, dict[str, object]] = {
     "LycoLoadAdapter": {"adapter": "my_lokr.safetensors"},
@@ -31,6 +32,9 @@ NODES: dict[str, dict[str, object]] = {
     "LycoTrainAdapter": {},
 }
 THUMBNAIL = (960, 540)
+
+FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
+"""Input of a loader -> the models folder that it lists."""
 
 
 def nodes(server: Server) -> None:
@@ -48,35 +52,58 @@ def nodes(server: Server) -> None:
 
 def thumbnails(server: Server) -> None:
     """example_workflows/<name>.jpg: each workflow, whole."""
-    with opened(server, (1600, 900)) as page:
+    furnish(server)
+    with opened(server, (1920, 1200), VueNodes_Enabled=True) as page:
         for path in sorted((ROOT / "example_workflows").glob("*.json")):
             page.clear()
             page.load(json.loads(path.read_text("utf-8")))
-            page.page.wait_for_timeout(1000)
-            fit(page)
+            page.page.wait_for_timeout(1500)
+            whole = fit(page)
             picture = path.with_suffix(".png")
-            page.page.locator("canvas#graph-canvas").screenshot(path=picture)
-            Image.open(picture).convert("RGB").resize(THUMBNAIL).save(path.with_suffix(".jpg"), quality=82)
+            page.page.screenshot(path=picture, clip=whole)
+            shown = Image.open(picture).convert("RGB")
+            shown.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
+            framed = Image.new("RGB", THUMBNAIL, shown.getpixel((2, 2)))
+            framed.paste(shown, ((THUMBNAIL[0] - shown.width) // 2, (THUMBNAIL[1] - shown.height) // 2))
+            framed.save(path.with_suffix(".jpg"), quality=85)
             picture.unlink()
 
 
-def fit(page: Canvas) -> None:
-    """Show the whole graph, without what lies over the canvas."""
-    page.page.add_style_tag(content=".comfyui-body-top, .side-tool-bar-container, .p-toast, .graph-canvas-panel > * {}")
-    page.page.evaluate(
+def furnish(server: Server) -> None:
+    """Files and folders of the names that the examples have, so that no node complains."""
+    models, example = server.base / "models", ROOT / "tests" / "golden" / "z_image" / "lokr.safetensors"
+    about = {"ss_network_module": "networks.lokr", "modelspec.trigger_phrase": "ukiyoe style", "ss_steps": "1600"}
+    save_file(
+        load_file(example), models / "loras" / "my_lokr.safetensors", about | {"modelspec.thumbnail": thumbnail()}
+    )
+    for path in sorted((ROOT / "examples" / "api").glob("*.json")):
+        for node in json.loads(path.read_text("utf-8")).values():
+            for name, folder in FOLDERS.items():
+                if name in node["inputs"]:
+                    (models / folder / node["inputs"][name]).parent.mkdir(parents=True, exist_ok=True)
+                    (models / folder / node["inputs"][name]).touch()
+            if "folder" in node["inputs"]:
+                (server.base / "input" / node["inputs"]["folder"]).mkdir(exist_ok=True)
+
+
+def fit(page: Canvas) -> dict[str, float]:
+    """Show the whole graph below what lies over the canvas; where on the page it is."""
+    left, top, width, height = page.page.evaluate(
         """() => {
             const boxes = app.graph.nodes.map((node) => node.boundingRect);
-            const left = Math.min(...boxes.map((b) => b[0])), top = Math.min(...boxes.map((b) => b[1]));
-            const width = Math.max(...boxes.map((b) => b[0] + b[2])) - left;
-            const height = Math.max(...boxes.map((b) => b[1] + b[3])) - top;
-            const [w, h] = [app.canvas.canvas.clientWidth, app.canvas.canvas.clientHeight];
-            const scale = Math.min((w - 120) / width, (h - 130) / height, 1);
+            const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((b) => b[i])) - 24);
+            const [right, bottom] = [0, 1].map((i) => Math.max(...boxes.map((b) => b[i] + b[i + 2])) + 24);
+            const [x, y] = [80, 100], {clientWidth, clientHeight} = app.canvas.canvas;
+            const scale = Math.min((clientWidth - x) / (right - left), (clientHeight - y) / (bottom - top), 1);
             app.canvas.ds.scale = scale;
-            app.canvas.ds.offset = [(w + 40) / 2 / scale - left - width / 2, (h + 50) / 2 / scale - top - height / 2];
+            app.canvas.ds.offset = [x / scale - left, y / scale - top];
             app.canvas.setDirty(true, true);
+            const at = app.canvas.canvas.getBoundingClientRect();
+            return [at.left + x, at.top + y, (right - left) * scale, (bottom - top) * scale];
         }"""
     )
     page.page.wait_for_timeout(800)
+    return box(left, top, width, height)
 
 
 def readme(server: Server) -> None:
@@ -118,7 +145,7 @@ def resize(page: Canvas, *ids: int) -> None:
     page.page.evaluate("ids => ids.forEach((id) => app.graph.getNodeById(id).setSize([400, 60]))", list(ids))
 
 
-def box(x: int, y: int, width: int, height: int) -> dict[str, float]:
+def box(x: float, y: float, width: float, height: float) -> dict[str, float]:
     """A part of the page."""
     return {"x": x, "y": y, "width": width, "height": height}
 

@@ -8,13 +8,26 @@ from safetensors.torch import save_file
 from lyco_testing.comfy import Server
 from lyco_testing.tiny_wan import wan_adapter, wan_checkpoint
 
+SKY = ((236, 240), (214, 170), (170, 110))
+"""Of red, green and blue: at the top and at the bottom."""
+
 
 def thumbnail() -> str:
-    """A small JPEG as ModelSpec's metadata hold it."""
-    from PIL import Image
+    """A small JPEG, a sun over waves, as ModelSpec's metadata hold it."""
+    from PIL import Image, ImageDraw
 
+    picture = Image.linear_gradient("L").resize((96, 96))
+    picture = Image.merge("RGB", [picture.point(lambda v, a=a, b=b: a + (b - a) * v // 255) for a, b in SKY])
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((30, 18, 66, 54), fill=(214, 69, 46))
+    for row in range(4):
+        for column in range(-1, 5):
+            left, top = 24 * column + 12 * (row % 2), 58 + 11 * row
+            pen.ellipse(
+                (left, top, left + 26, top + 30), fill=(38, 84 - 12 * row, 124 - 14 * row), outline=(226, 232, 228)
+            )
     buffer = io.BytesIO()
-    Image.linear_gradient("L").resize((96, 96)).convert("RGB").save(buffer, "JPEG")
+    picture.save(buffer, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
