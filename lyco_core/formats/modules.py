@@ -92,7 +92,13 @@ def _low_rank_or_other(
     adapter = cls(**{name: own.get(name) for name in cls.tensor_names}, alpha=alpha)
     if alpha is None and config is not None and algorithm in LOW_RANK:
         scale = config.scale(module, adapter.rank)
-        return adapter if scale is None else rescaled(adapter, scale)
+        if scale is None:
+            return adapter
+        if not 0 < abs(scale) <= torch.finfo(torch.float32).max:
+            raise AdapterError(
+                f"PEFT's configuration gives it a scale of {scale:g}, expected a finite one that is not 0"
+            )
+        return rescaled(adapter, scale)
     return adapter
 
 
