@@ -35,7 +35,7 @@ __all__ = [
 
 
 MOST_TENSORS = 100_000
-"""Of an adapter; real ones have up to some 10,000, and each costs about 3 kB of memory and 50 µs."""
+"""Of an adapter; real ones have up to some 10,000, and each costs about 1 kB of memory and 50 µs."""
 
 
 class Identifying(TypedDict, total=False):

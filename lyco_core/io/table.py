@@ -172,7 +172,7 @@ def _unusual(text: str, at: int, key: str, entries: _Entries) -> int:
     # A part of the text, so that what is no entry is not made into objects whole.
     value, end = _decoded(text[at : at + 1024]) or _decoded(text[at : at + _LONGEST_ENTRY]) or (None, 0)
     if not end:
-        _refuse_text(at, f"a tensor's entry of at most {_LONGEST_ENTRY} characters")
+        raise FileError(f"{key}: its entry is not JSON, or has over {_LONGEST_ENTRY} characters; it is damaged")
     try:
         fields = cast(dict[str, Any], value)
         dtype, shape, (start, stop) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
