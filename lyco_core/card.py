@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,6 +12,7 @@ from .blocks import by_block
 from .errors import one_line
 from .formats import FORMATS
 from .inspect import Inspection
+from .io.small_json import parse_small
 from .pictures import MAX_PICTURE_BYTES, Picture, picture_beside, told
 
 __all__ = ["card", "picture"]
@@ -38,7 +38,7 @@ TAGS = 8
 NUMBERS = 16
 """So many different ranks and alphas are shown."""
 
-_MOST_TAG_TEXT = 2**23
+_MOST_TAG_TEXT = 2**22
 """Characters of a table of tags; a longer one is not read."""
 
 
@@ -89,8 +89,8 @@ def _text(value: str) -> str:
 def _tags(text: str) -> list[str]:
     """The most frequent tags of sd-scripts' `ss_tag_frequency`: JSON of dataset -> tag -> count."""
     try:
-        datasets: Any = json.loads(text) if 0 < len(text) <= _MOST_TAG_TEXT else {}
-    except (ValueError, RecursionError):
+        datasets: Any = parse_small(text, _MOST_TAG_TEXT) if text else {}
+    except ValueError:
         return []  # a note of the trainer's about its data: what it lacks is not an error of the file
     counts: Counter[str] = Counter()
     for tags in cast(dict[str, Any], datasets).values() if isinstance(datasets, dict) else ():

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ..errors import FileError, FormatError
 from ..io.header import open_binary, read_all
+from ..io.small_json import parse_small
 
 __all__ = ["ADAPTER_METADATA", "CONFIG_FILE", "PeftConfig", "adapter_metadata", "config_in_metadata", "read_config"]
 
@@ -92,12 +93,10 @@ def config_in_metadata(metadata: Mapping[str, str]) -> PeftConfig | None:
     if text is None:
         return None
     try:
-        if len(text) > _MOST_BYTES:
-            raise ValueError
-        config = cast(dict[str, Any], json.loads(text))
+        config = cast(dict[str, Any], parse_small(text, _MOST_BYTES))
         component = next((c for c in _COMPONENTS if any(key.startswith(c) for key in config)), "")
         return _config({k.removeprefix(component): v for k, v in config.items() if k.startswith(component)})
-    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise FormatError(
             f"its metadata {ADAPTER_METADATA} is not a LoraConfig in JSON, as diffusers writes it"
         ) from None
@@ -115,8 +114,8 @@ def read_config(path: str | os.PathLike[str]) -> PeftConfig | None:
     try:
         with open_binary(beside) as file:
             data = read_all(file, _MOST_BYTES)
-        return _config(cast(dict[str, Any], json.loads(str(data, "utf-8"))))
-    except (FileError, OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return _config(cast(dict[str, Any], parse_small(str(data, "utf-8"), _MOST_BYTES)))
+    except (FileError, OSError, ValueError, TypeError, AttributeError, OverflowError):
         raise FormatError(f"{CONFIG_FILE} beside it is not PEFT's configuration in JSON; remove or repair it") from None
 
 

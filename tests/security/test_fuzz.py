@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from lyco_testing import hostile_files
 from lyco_testing.hostile import examine, file_of, lora, within
 
-EXAMPLES = int(os.environ.get("LYCO_FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("LYCO_FUZZ_EXAMPLES", "100"))
 """By hand, as many as one has time for."""
 
 bounded = settings(
     max_examples=EXAMPLES,
-    derandomize=EXAMPLES == 150,  # the same ones each time, so that nothing fails by chance
+    derandomize=EXAMPLES == 100,  # the same ones each time, so that nothing fails by chance
     database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
@@ -54,7 +54,7 @@ def test_headers(path: Path, data: bytes):
     examined(path, data)
 
 
-@settings(bounded, max_examples=4 * EXAMPLES)
+@settings(bounded, max_examples=3 * EXAMPLES)
 @given(hostile_files.adapter_files)
 def test_adapters(path: Path, data: bytes):
     examined(path, data)
