@@ -13,7 +13,7 @@ from pathlib import Path
 import atheris  # pyright: ignore[reportMissingImports]
 
 with atheris.instrument_imports(include=["lyco_core"]):
-    from lyco_testing.hostile import examine, file_of, lora, within
+    from lyco_testing.hostile import examine, file_of, within
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ def structured(strategy: st.SearchStrategy[bytes]):
 @settings(database=None, deadline=None)
 @given(hostile_files.notes, st.none() | hostile_files.configs)
 def noted(notes: dict[str, str], config: str | None):
-    examined(file_of(lora("transformer.blocks.0.self_attn.q").items(), notes), config)
+    examined(file_of(hostile_files.PEFT["lokr" if len(notes) % 2 else "lora"].items(), notes), config)
 
 
 TARGETS = [

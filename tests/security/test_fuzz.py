@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lyco_testing import hostile_files
-from lyco_testing.hostile import examine, file_of, lora, within
+from lyco_testing.hostile import examine, file_of, within
 
 EXAMPLES = int(os.environ.get("LYCO_FUZZ_EXAMPLES", "100"))
 """By hand, as many as one has time for."""
@@ -60,7 +60,7 @@ def test_adapters(path: Path, data: bytes):
     examined(path, data)
 
 
-@bounded
-@given(hostile_files.notes, st.none() | hostile_files.configs)
-def test_notes_and_configurations(path: Path, notes: dict[str, str], config: str | None):
-    examined(path, file_of(lora("transformer.blocks.0.self_attn.q").items(), notes), config)
+@settings(bounded, max_examples=2 * EXAMPLES)
+@given(hostile_files.notes, st.none() | hostile_files.configs, st.sampled_from(["lora", "lokr"]))
+def test_notes_and_configurations(path: Path, notes: dict[str, str], config: str | None, algorithm: str):
+    examined(path, file_of(hostile_files.PEFT[algorithm].items(), notes), config)

@@ -1,5 +1,6 @@
 """Hypothesis' strategies for files that nobody would write by mistake."""
 
+import base64
 import json
 from typing import Any
 
@@ -77,24 +78,44 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-CONFIG_KEYS = ("r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora", "transformer.r", "unet.alpha")
-numbers = st.dictionaries(st.sampled_from([*PATHS[:5], "q", "^x$"]), st.floats() | st.integers(-3, 9), max_size=3)
+PARTS = ("", "", "", "transformer.", "unet.")
+CONFIG_KEYS = ("r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora")
+extremes = st.sampled_from(
+    [0, 1, 2, 8, 0.5, -1, -0.0, 1e-320, 1e308, float("inf"), float("nan"), 10**400, "4", "1e999"]
+)
+patterns = st.dictionaries(st.sampled_from([*PATHS[:5], "q", "^x$", "self_attn.q"]), extremes, max_size=3)
 configs = st.one_of(
-    st.dictionaries(st.sampled_from(CONFIG_KEYS), st.one_of(st.integers(-2, 9), st.floats(), numbers, json_values)),
+    st.tuples(
+        st.sampled_from(PARTS),
+        st.dictionaries(st.sampled_from(CONFIG_KEYS), st.one_of(extremes, extremes, patterns, json_values), max_size=5),
+    ).map(lambda pair: {pair[0] + key: value for key, value in pair[1].items()}),
     json_values,
 ).map(json.dumps)
+thumbnails = st.one_of(
+    st.sampled_from(["", "é", "====", "iVBORw0KGgo", "a\n"]),
+    st.binary(max_size=40).map(lambda data: base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + data).decode()),
+    st.binary(max_size=40).map(lambda data: base64.b64encode(b"\xff\xd8\xff" + data).decode()),
+    st.binary(max_size=40).map(lambda data: base64.b64encode(b"RIFF\0\0\0\0WEBP" + data).decode()),
+).map("data:image/png;base64,{}".format)
+tags = st.dictionaries(st.text(max_size=3), st.dictionaries(st.text(max_size=5), json_values)).map(json.dumps)
 texts = st.one_of(
-    st.text(max_size=20),
-    configs,
-    st.sampled_from(["[" * 5000, "1" * 5000, "\x00" * 400, "<script>", "data:image/png;base64,é", "wan", "None"]),
-    st.binary(max_size=40).map(lambda data: "data:image/png;base64,iVBORw0KGgo" + data.hex()),
-    st.dictionaries(st.text(max_size=3), st.dictionaries(st.text(max_size=5), json_values)).map(json.dumps),
+    st.text(max_size=20), st.sampled_from(["[" * 5000, "1" * 5000, "\x00" * 400, "<script>", "wan", "None", "a\u202eb"])
 )
 NOTES = (
-    "ss_tag_frequency", "lora_adapter_metadata", "ss_network_args", "modelspec.thumbnail", "modelspec.title",
-    "lyco_architecture", "modelspec.trigger_phrase", "ss_steps", "ss_resolution",
+    "ss_network_args", "modelspec.title", "lyco_architecture", "modelspec.trigger_phrase", "ss_steps", "ss_resolution",
 )  # fmt: skip
-notes = st.dictionaries(st.sampled_from(NOTES), texts, max_size=4)
+notes = st.builds(
+    lambda ours, others: others | ours,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "lora_adapter_metadata": configs | texts,
+            "modelspec.thumbnail": thumbnails | texts,
+            "ss_tag_frequency": tags | texts,
+        },
+    ),
+    st.dictionaries(st.sampled_from(NOTES), texts, max_size=3),
+)
 
 adapter_files = st.builds(file_of, adapters(), st.none() | notes)
 
@@ -127,6 +148,12 @@ headers = st.builds(
     st.sampled_from(["}", "}", "}", "}  ", "", "}}", ",}"]),
     st.sampled_from([0, 4, 32, 64]),
 )
+
+PEFT = {
+    "lora": lora("transformer.blocks.0.self_attn.q"),
+    "lokr": {f"transformer.blocks.0.self_attn.q.lokr_w{n}": Raw(shape=(2, 2)) for n in (1, 2)},
+}
+"""Such as take their scale from a configuration, and rank from it where they have none."""
 
 GOOD = (
     file_of(lora().items(), {"ss_network_module": "networks.lora"}),
