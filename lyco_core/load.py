@@ -95,7 +95,7 @@ def read_adapter_set(
         _require_few(file)
         file.require_memory()
         tensors = {key: file.tensor(key) for key in file.header.tensors}
-        tensors = tensors if rename is None else rename(tensors)
+        tensors = tensors if rename is None else _renamed(tensors, rename)
         adapter_set = parse(tensors, file.header.metadata, read_config(path))
         for key, tensor in tensors.items():
             if key not in adapter_set.unrecognised and split_key(key)[1] not in NUMBERS:
@@ -107,6 +107,16 @@ def _require_few(file: SafetensorsFile) -> None:
     count = len(file.header.tensors)
     if count > MOST_TENSORS:
         raise FileError(f"holds {count} tensors, expected an adapter's at most {MOST_TENSORS}; is it one?")
+
+
+def _renamed(tensors: dict[str, Tensor], rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    try:
+        return rename(tensors)
+    except Exception as error:  # the host's own, which takes for granted what a known trainer writes
+        raise FormatError(
+            f"its keys look like a trainer's whose files the host renames, and lack what those have "
+            f"({type(error).__name__}: {error}); the file is incomplete"
+        ) from None
 
 
 def check_finite(key: str, tensor: Tensor) -> None:

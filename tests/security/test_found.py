@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from lyco_testing.hostile import Raw, examine, file_of, lora, packed, within
 
+from lyco_core.errors import FormatError
+from lyco_core.load import read_adapter_set
+
 Q = "lora_unet_blocks_0_self_attn_q"
 DOTTED = "transformer.blocks.0.x"
 PEFT = {f"{DOTTED}.lora_B.weight": Raw(shape=(4, 2)), f"{DOTTED}.lora_A.weight": Raw(shape=(2, 4))}
@@ -108,6 +111,16 @@ def test_thousands_of_patterns_and_parts(path: Path):
 
 def _peft(prefix: str) -> dict[str, Raw]:
     return {f"{prefix}.lora_B.weight": Raw(shape=(4, 2)), f"{prefix}.lora_A.weight": Raw(shape=(2, 4))}
+
+
+def test_a_host_may_stumble_over_the_names(path: Path):
+    """ComfyUI renames a FLUX control LoRA, told by two of its keys, and reads the shape of a third one."""
+    names = ("img_in.lora_A.weight", "single_blocks.0.norm.key_norm.scale")
+    path.write_bytes(file_of((name, Raw()) for name in names))
+    with pytest.raises(
+        FormatError, match=r"^a.safetensors: .* lack what those have \(KeyError: 'img_in.lora_B.weight'"
+    ):
+        read_adapter_set(path, lambda tensors: tensors | {"new": tensors["img_in.lora_B.weight"]})
 
 
 HEADERS = {
