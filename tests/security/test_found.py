@@ -1,6 +1,9 @@
 """What was found by reading and by fuzzing: each of these once raised another error, or did not end."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,29 @@ def test_a_host_may_stumble_over_the_names(path: Path):
         FormatError, match=r"^a.safetensors: .* lack what those have \(KeyError: 'img_in.lora_B.weight'"
     ):
         read_adapter_set(path, lambda tensors: tensors | {"new": tensors["img_in.lora_B.weight"]})
+
+
+def test_an_outline_does_no_arithmetic(tmp_path: Path):
+    """On the meta device a product made torch load its compiler, for ten seconds of a server that draws a card."""
+    (tmp_path / "peft").mkdir()
+    bias = PEFT | {f"{DOTTED}.lora_B.bias": Raw(shape=(4,)), f"{DOTTED}.alpha": Raw("F32", ())}
+    (tmp_path / "bias.safetensors").write_bytes(file_of(bias.items()))
+    (tmp_path / "peft" / "lokr.safetensors").write_bytes(file_of(FULL_LOKR.items()))
+    (tmp_path / "peft" / "adapter_config.json").write_text('{"r": 1, "lora_alpha": 3}')
+    program = (
+        "import sys; from lyco_core.inspect import inspect_file\n"
+        "for path in sys.argv[1:]: assert inspect_file(path).adapter_set.adapters\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    files = [str(tmp_path / name) for name in ("bias.safetensors", "peft/lokr.safetensors")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *files],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 HEADERS = {

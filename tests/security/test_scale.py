@@ -42,7 +42,6 @@ STEPS: dict[str, tuple[str, str, int]] = {
     "many notes": ("header", notes(",".join(f'"{n}":""' for n in range(1_000_000))), 0),
     "10,000 modules": ("card", "{" + loras(10_000) + "}", 80_000),
     "kinds of blocks": ("card", "{" + loras(5_000, "diffusion_model.k{}x.1") + "}", 40_000),
-    "names that are hard to match": ("card", "{" + loras(5_000, "blocks.0." * 100 + "\\n{}") + "}", 40_000),
     "modules to load": ("load", "{" + loras(4_000) + "}", 32_000),
     "too many tensors": ("card", "{" + entries(map(str, range(100_001)), 0) + "}", 0),
     "100 MB of tags": (
@@ -101,7 +100,6 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "many notes": (5, 100, "over 100000 entries"),
     "10,000 modules": (8, 60, "characters"),
     "kinds of blocks": (8, 60, "characters"),
-    "names that are hard to match": (4, 80, "characters"),
     "modules to load": (8, 80, "4000 modules"),
     "too many tensors": (5, 60, "holds 100001 tensors, expected an adapter's at most 100000"),
     "100 MB of tags": (5, 300, "characters"),
