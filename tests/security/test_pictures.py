@@ -47,6 +47,7 @@ BAD = {
     "its first bytes alone": b"\x89PNG\r\n\x1a\n",
     "cut off": png()[:20],
     "sound": b"RIFF\0\0\0\0WAVEfmt " + b"\0" * 40,
+    "a film": b"RIFF\0\0\0\0AVI " + extended(2, 2)[12:],
     "passwords": b"root:x:0:0:root:/root:/bin/bash\n",
     "too wide a png": png(MAX_SIDE + 1, 1),
     "too high a jpeg": jpeg(1, MAX_SIDE + 1),
@@ -54,7 +55,7 @@ BAD = {
     "too wide a lossless webp": webp(b"VP8L", b"\x2f\xff\x3f\0\0" + b"\0" * 5),
     "too wide a lossy webp": webp(b"VP8 ", b"\0\0\0\x9d\1\x2a\xff\x3f\2\0"),
     "no pixel": png(0, 0),
-    "a jpeg without a frame": b"\xff\xd8\xff" + b"\xff" * 1_000_000,
+    "a jpeg without a frame": b"\xff\xd8\xff" + b"\xff" * 7_000_000,
     "a jpeg of empty segments": b"\xff\xd8" + b"\xff\xe1\0\0" * 1_000_000,
 }
 
@@ -67,7 +68,7 @@ def test_told(name: str):
 
 @pytest.mark.parametrize("name", BAD)
 def test_not_told(name: str):
-    with within(2):
+    with within(0.5):
         assert told(BAD[name]) is None
 
 

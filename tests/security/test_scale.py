@@ -106,7 +106,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "tags of many parts": (3, 60, "characters"),
     "tags as far as they are read": (5, 400, "characters"),
     "100 GB of nothing": (5, 50, "larger than any model has"),
-    "10 TB of nothing": (5, 50, "is it an adapter?"),
+    "10 TB of nothing": (5, 50, "of tensors, the machine has"),
     "above the format's limit": (2, 10, "the format allows 100000000"),
 }
 

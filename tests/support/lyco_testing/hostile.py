@@ -101,6 +101,7 @@ def examine(path: Path) -> list[str]:
 def _told(found: Inspection) -> None:
     shown = card(found)
     assert len(json.dumps(shown, allow_nan=False)) < LARGEST_CARD
+    assert max(len(shown["ranks"]), len(shown["alphas"])) <= 16
     for text in _texts(shown):
         assert text.isprintable(), text
         assert len(text) <= 300
