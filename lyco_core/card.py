@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
-import os
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 from .architectures import ARCHITECTURES
@@ -16,6 +12,8 @@ from .blocks import by_block
 from .errors import one_line
 from .formats import FORMATS
 from .inspect import Inspection
+from .io.small_json import parse_small
+from .pictures import MAX_PICTURE_BYTES, Picture, picture_beside, told
 
 __all__ = ["card", "picture"]
 
@@ -37,17 +35,11 @@ LONGEST = 300
 TAGS = 8
 """So many of the most frequent tags are shown."""
 
-MAX_PICTURE_BYTES = 8_000_000
+NUMBERS = 16
+"""So many different ranks and alphas are shown."""
 
-PICTURES: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"RIFF", "image/webp"),
-)
-"""First bytes -> what a picture is. SVG is none: it can hold scripts."""
-
-BESIDE = (".preview.png", ".preview.jpg", ".png", ".jpg", ".jpeg", ".webp", ".preview.jpeg", ".preview.webp")
-"""Endings of a picture beside `NAME.safetensors`, as model managers save it."""
+_MOST_TAG_TEXT = 2**22
+"""Characters of a table of tags; a longer one is not read."""
 
 
 def card(inspection: Inspection) -> dict[str, Any]:
@@ -62,8 +54,8 @@ def card(inspection: Inspection) -> dict[str, Any]:
         "architecture": architecture.title if architecture else None,
         "modules": len(found.adapters),
         "algorithms": found.titles,
-        "ranks": found.ranks,
-        "alphas": found.alphas,
+        "ranks": found.ranks[:NUMBERS],
+        "alphas": found.alphas[:NUMBERS],
         "unrecognised": len(found.unrecognised),
         "blocks": by_block(found.adapters, found.adapters),
         "facts": {name: value for name, keys in FACTS.items() if (value := _fact(found.metadata, keys))},
@@ -71,27 +63,17 @@ def card(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def picture(path: str, metadata: Mapping[str, str]) -> tuple[bytes, str] | None:
-    """(data, media type) of a file's preview: beside it, or in its metadata; None if it has none.
-
-    Only what begins as a PNG, JPEG or WebP does, of at most `MAX_PICTURE_BYTES`.
-    """
-    stem = os.path.splitext(path)[0]
-    for beside in (Path(stem + ending) for ending in BESIDE):
-        if beside.is_file() and beside.stat().st_size <= MAX_PICTURE_BYTES:
-            return _typed(beside.read_bytes())
+def picture(path: str, metadata: Mapping[str, str]) -> Picture | None:
+    """A file's preview: beside it, or in its metadata; None if it has none that can be shown (`pictures.told`)."""
+    if (beside := picture_beside(path)) is not None:
+        return beside
     text = metadata.get("modelspec.thumbnail", "")
     if not text.startswith("data:image/") or len(text) > MAX_PICTURE_BYTES * 4 // 3:
         return None
     try:
-        return _typed(base64.b64decode(text.partition(",")[2], validate=True))
-    except binascii.Error:
+        return told(base64.b64decode(text.partition(",")[2], validate=True))
+    except ValueError:  # no base64, or no ASCII
         return None
-
-
-def _typed(data: bytes) -> tuple[bytes, str] | None:
-    kind = next((kind for magic, kind in PICTURES if data.startswith(magic)), None)
-    return None if kind is None else (data, kind)
 
 
 def _fact(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str:
@@ -107,8 +89,8 @@ def _text(value: str) -> str:
 def _tags(text: str) -> list[str]:
     """The most frequent tags of sd-scripts' `ss_tag_frequency`: JSON of dataset -> tag -> count."""
     try:
-        datasets: Any = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
+        datasets: Any = parse_small(text, _MOST_TAG_TEXT) if text else {}
+    except ValueError:
         return []  # a note of the trainer's about its data: what it lacks is not an error of the file
     counts: Counter[str] = Counter()
     for tags in cast(dict[str, Any], datasets).values() if isinstance(datasets, dict) else ():

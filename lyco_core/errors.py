@@ -50,8 +50,8 @@ class LycoError(Exception):
         cls.__module__ = "lyco"
 
     def __str__(self) -> str:
-        message = one_line(clipped(super().__str__()))
-        return f"{one_line(clipped(self.file, 300))}: {message}" if self.file else message
+        message = _bounded(super().__str__(), 2000)
+        return f"{_bounded(self.file, 300)}: {message}" if self.file else message
 
 
 class FileError(LycoError):
@@ -100,6 +100,11 @@ def about_file(path: str | os.PathLike[str]) -> Generator[None]:
 def one_line(text: str) -> str:
     """`text` with control characters escaped: names in a file come from strangers."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _bounded(text: str, longest: int) -> str:
+    """In one line, clipped before, for speed, and after: an escape has up to ten characters."""
+    return clipped(one_line(clipped(text, longest)), longest)
 
 
 def clipped(text: str, longest: int = 2000) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from .adapter_set import AdapterSet
 from .architectures import ARCHITECTURES
-from .errors import PlacementError, about_file, one_line
+from .errors import FileError, PlacementError, about_file, one_line, shorten
 from .formats import FORMATS, split_key
 from .formats.suffixes import OTHER_SUFFIXES
 from .load import outline_adapter_set, require_known
@@ -17,6 +18,9 @@ from .model_weights import ModelWeights, describe_weights, outline_checkpoint
 from .placement import Placement, place
 
 __all__ = ["Inspection", "describe_match", "inspect_file"]
+
+SHOWN = 50
+"""So many different ranks, alphas and kinds of blocks are listed, and four times as many notes of the metadata."""
 
 _WITHOUT_SPELLING = {
     "checkpoint": "checkpoint: a model's weights, not an adapter",
@@ -38,7 +42,7 @@ class Inspection:
         """One object of plain types; keys are stable."""
         found = self.adapter_set
         result: dict[str, Any] = {
-            "file": self.file,
+            "file": one_line(self.file),
             "bytes": self.file_bytes,
             "format": found.format,
             "architecture": found.architecture,
@@ -79,8 +83,9 @@ class Inspection:
             }
         lines = [f"{name:<13} {value}" for name, value in rows.items()]
         if found.unrecognised_keys:
-            lines.append(f"{'unrecognised':<13} {len(found.unrecognised_keys)} keys, e.g. {found.unrecognised_keys[0]}")
-        lines += [f"{'metadata':<13} {key} = {_clip(value)}" for key, value in sorted(found.metadata.items())]
+            keys = found.unrecognised_keys
+            lines.append(f"{'unrecognised':<13} {len(keys)} keys, e.g. {_clip(keys[0], 300)}")
+        lines += [f"{'metadata':<13} {line}" for line in _notes(found.metadata)]
         if self.placement is not None:
             lines += [f"{'model':<13} {line}" for line in describe_match(self.placement)]
         return [one_line(line) for line in lines]
@@ -106,7 +111,11 @@ def inspect_file(
         if not found.adapters and found.format != "checkpoint" and not _other_algorithms(found):
             require_known(found)
         placement = None if weights is None else _place(found, weights, model)
-    return Inspection(os.path.basename(os.fspath(path)), os.stat(path).st_size, found, placement)
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise FileError(f"went away while it was read: {error.strerror}; try again") from None
+    return Inspection(os.path.basename(os.fspath(path)), size, found, placement)
 
 
 def describe_match(placement: Placement) -> list[str]:
@@ -116,7 +125,10 @@ def describe_match(placement: Placement) -> list[str]:
     lines = [f"{placement.modules} of {total} modules on {weights} weights"]
     if by_name := {p.module_path for p in placement.placed if p.by_name}:
         lines.append(f"{len(by_name)} of them by the model's own names: no table of ours has them")
-    lines += [f"{name} {count}" for name, count in _by_block(placement).items()]
+    kinds = _by_block(placement)
+    lines += [f"{_clip(name)} {count}" for name, count in list(kinds.items())[:SHOWN]]
+    if len(kinds) > SHOWN:
+        lines.append(f"and {len(kinds) - SHOWN} other kinds of blocks")
     if problem := placement.problem():
         lines.append(f"left out: {problem}")
     return lines
@@ -158,7 +170,13 @@ def _counts(found: AdapterSet) -> str:
 
 
 def _numbers(values: list[int] | list[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    return shorten([f"{value:g}" for value in values], SHOWN)
+
+
+def _notes(metadata: Mapping[str, str]) -> list[str]:
+    keys = sorted(metadata)
+    lines = [f"{_clip(key)} = {_clip(metadata[key])}" for key in keys[: 4 * SHOWN]]
+    return lines if len(keys) <= len(lines) else [*lines, f"and {len(keys) - len(lines)} more"]
 
 
 def _dtypes(found: AdapterSet) -> list[str]:

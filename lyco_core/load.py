@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .architectures import ARCHITECTURES, identify
-from .errors import AdapterError, ArchitectureError, FormatError, about_file, shorten
+from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file, shorten
 from .formats import FORMATS, parse, split_key
 from .formats.peft import read_config
 from .formats.suffixes import NUMBERS
@@ -32,6 +32,10 @@ __all__ = [
     "read_outline",
     "require_known",
 ]
+
+
+MOST_TENSORS = 100_000
+"""Of an adapter; real ones have up to some 10,000, and each costs about 1 kB of memory and 50 µs."""
 
 
 class Identifying(TypedDict, total=False):
@@ -61,6 +65,7 @@ def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Iden
 def read_outline(path: str | os.PathLike[str]) -> AdapterSet:
     """As `outline_adapter_set`, before the architecture is told."""
     with about_file(path), SafetensorsFile(path) as file:
+        _require_few(file)
         tensors = {
             key: file.tensor(key) if split_key(key)[1] in NUMBERS and info.bytes <= 8 else file.outline(key)
             for key, info in file.header.tensors.items()
@@ -87,13 +92,31 @@ def read_adapter_set(
         rename: a host's own change of keys, made before they are parsed.
     """
     with about_file(path), SafetensorsFile(path) as file:
+        _require_few(file)
+        file.require_memory()
         tensors = {key: file.tensor(key) for key in file.header.tensors}
-        tensors = tensors if rename is None else rename(tensors)
+        tensors = tensors if rename is None else _renamed(tensors, rename)
         adapter_set = parse(tensors, file.header.metadata, read_config(path))
         for key, tensor in tensors.items():
             if key not in adapter_set.unrecognised and split_key(key)[1] not in NUMBERS:
                 check_finite(key, tensor)
         return adapter_set
+
+
+def _require_few(file: SafetensorsFile) -> None:
+    count = len(file.header.tensors)
+    if count > MOST_TENSORS:
+        raise FileError(f"holds {count} tensors, expected an adapter's at most {MOST_TENSORS}; is it one?")
+
+
+def _renamed(tensors: dict[str, Tensor], rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    try:
+        return rename(tensors)
+    except Exception as error:  # the host's own, which takes for granted what a known trainer writes
+        raise FormatError(
+            f"its keys look like a trainer's whose files the host renames, and lack what those have "
+            f"({type(error).__name__}: {error}); the file is incomplete"
+        ) from None
 
 
 def check_finite(key: str, tensor: Tensor) -> None:

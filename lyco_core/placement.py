@@ -192,6 +192,8 @@ def _put(
         return Misfit(path, key, (band_height - band_height % (stop - start), *adapter.shape[1:]), adapter.shape)
     full_height = band_height if whole else band_height // (stop - start) * total
     shape = known.setdefault(key, (full_height, *adapter.shape[1:]))
+    if not shape:
+        return Misfit(path, key, shape, adapter.shape)
     rows = _band(target.rows, shape[0])
     expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
     part = adapter.shape if adapter.shape[0] == ANY else (band_height, *adapter.shape[1:])
@@ -202,7 +204,7 @@ def _put(
 
 def _height_for(target: Target, weight: Shape | None) -> int:
     """How many rows an adapter has there that fits any number; 0 if the weight is not known."""
-    if weight is None:
+    if not weight:  # not known, or a lone number, onto which nothing fits
         return ANY
     (first, last, of), (start, stop, total) = target.source, target.rows
     return weight[0] * (stop - start) // total * of // (last - first)

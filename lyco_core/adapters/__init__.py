@@ -10,7 +10,7 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 from .on_base import OnBase
-from .scaling import rescaled
+from .scaling import rescaled, scaled
 
 __all__ = [
     "ALGORITHMS",
@@ -29,6 +29,7 @@ __all__ = [
     "OnBase",
     "fits",
     "rescaled",
+    "scaled",
     "shape_text",
 ]
 

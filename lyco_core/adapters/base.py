@@ -25,6 +25,9 @@ __all__ = ["ANY", "BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", 
 ANY = 0
 """Stands in a shape for a dimension that the adapter does not determine: IA3's inputs, say."""
 
+MOST_ELEMENTS = 2**31
+"""Of a weight that an adapter changes: some megabytes of factors can spell a weight of terabytes."""
+
 BAND_BYTES = 2**21
 """Bytes of float32 that one band of a weight may take: a core's L2 cache and a share of the next."""
 
@@ -54,6 +57,10 @@ class Adapter(ABC):
 
     def __post_init__(self) -> None:
         self.check()
+        if math.prod(self.shape) > MOST_ELEMENTS:
+            raise AdapterError(
+                f"its factors make a weight of {list(self.shape)}, larger than any model has; the file is damaged"
+            )
         finite_alpha(self)
 
     @abstractmethod
@@ -198,7 +205,7 @@ def fits(adapter: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     """
     if ANY in adapter:
         return len(weight) >= len(adapter) and all(a in (n, ANY) for a, n in zip(adapter, weight, strict=False))
-    if math.prod(adapter) != math.prod(weight):
+    if not weight or math.prod(adapter) != math.prod(weight):
         return False
     return adapter[0] == weight[0] or [n for n in adapter if n != 1] == [n for n in weight if n != 1]
 

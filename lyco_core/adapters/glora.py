@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..errors import AdapterError
-from .factors import multiplies, require
+from .factors import matrix, multiplies, require
 from .lora import LoRA
 from .on_base import OnBase
 
@@ -36,6 +36,8 @@ class GLoRA(OnBase):
     def check(self) -> None:
         four = {name: getattr(self, name) for name in self.tensor_names[:4]}
         require(four, "GLoRA", "a1, a2, b1 and b2")
+        for name, tensor in four.items():
+            matrix(name, tensor)
         (up, down), added = self._on_inputs(), self._added()
         multiplies("a1", up, "a2", down)
         if not up.shape[0] == down.shape[1] == added.shape[1]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from .base import ANY
+from .factors import require
 from .on_base import OnBase, along
 
 __all__ = ["BOFT", "OFT"]
@@ -31,6 +32,7 @@ class _Rotation(OnBase):
     rescale: Tensor | None = None
 
     def check(self) -> None:
+        require({"oft_blocks": self.blocks}, self.title, "oft_blocks")
         shape = self.blocks.shape
         if self.blocks.dim() != self.dimensions or self.blocks.numel() == 0 or shape[-1] != shape[-2]:
             raise AdapterError(f"oft_blocks has shape {list(shape)}, expected square blocks; the file is damaged")
@@ -97,10 +99,11 @@ class BOFT(_Rotation):
     def check(self) -> None:
         super().check()
         steps, _, size, _ = self.blocks.shape
-        if size % 2 or self.shape[0] % (size << (steps - 1)):
+        rows = size << (min(steps, 64) - 1)  # which is more than any weight has
+        if size % 2 or self.shape[0] % rows:
             raise AdapterError(
                 f"oft_blocks has shape {list(self.blocks.shape)}: {steps} butterflies of blocks of {size} need an even "
-                f"size and a multiple of {size << (steps - 1)} rows; the file is damaged"
+                f"size and a multiple of {rows} rows; the file is damaged"
             )
 
     def _rotated(self, flat: Tensor, turns: Tensor) -> Tensor:

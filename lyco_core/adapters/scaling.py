@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from .base import Adapter
 from .dora import DoRA
 from .lokr import LoKr
 
-__all__ = ["rescaled"]
+__all__ = ["rescaled", "scaled"]
 
 
 def rescaled(adapter: Adapter, scale: float) -> Adapter:
@@ -25,5 +26,14 @@ def rescaled(adapter: Adapter, scale: float) -> Adapter:
     if adapter.rank is not None:
         return dataclasses.replace(adapter, alpha=scale * adapter.rank)
     if isinstance(adapter, LoKr) and adapter.w1 is not None:
-        return dataclasses.replace(adapter, w1=adapter.w1.to(torch.float32) * scale)
+        return dataclasses.replace(adapter, w1=scaled(adapter.w1, scale))
     return adapter
+
+
+def scaled(tensor: Tensor, factor: float) -> Tensor:
+    """The product in float32; an outline stays one.
+
+    To multiply on the meta device torch loads its compiler first: seconds, and a hundred megabytes.
+    """
+    wide = tensor.to(torch.float32)
+    return wide if wide.is_meta else wide * factor

@@ -26,7 +26,7 @@ __all__ = [
 Shape = tuple[int | Fraction, int | Fraction]
 """(out, in), in widths of the model."""
 
-_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner|encoders)[._])(0|[1-9][0-9]*)([._].+)")
+_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner|encoders)[._])(0|[1-9][0-9]{0,5})([._].+)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,9 @@ class Architecture:
     def resolve(self, name: str, layout: Layout, *, underscored: bool) -> str | None:
         """The dotted module path that `name` means in `layout`, or None if there is none."""
         template, number = _split(name, known := self.spellings(layout, underscored=underscored))
-        return known[template].replace("{n}", number) if template in known else None
+        if template not in known or (not number and "{n}" in template):  # a file can say `{n}` itself
+            return None
+        return known[template].replace("{n}", number)
 
     def spellings(self, layout: Layout, *, underscored: bool) -> Mapping[str, str]:
         """Every module name of `layout`, with `{n}` for a block's number, as it is spelled -> with its dots."""

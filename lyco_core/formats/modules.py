@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, rescaled
+from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, rescaled, scaled
 from ..errors import AdapterError
 from ..layouts import BIAS
 from .peft import PeftConfig
@@ -57,7 +57,7 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
             if BIAS in made:
                 raise AdapterError("its bias is changed under two names")
             bias = tensors[suffix]
-            made[BIAS] = Full(bias.to(torch.float32) * scale if suffix.startswith("lora_B") and scale != 1 else bias)
+            made[BIAS] = Full(scaled(bias, scale) if suffix.startswith("lora_B") and scale != 1 else bias)
         if "" not in made and (alone := sorted(tensors.keys() - BIAS_SUFFIXES - {ALPHA})):
             raise AdapterError(f"{' and '.join(alone)} without the factors that it belongs to; the file is incomplete")
         return made
@@ -92,7 +92,13 @@ def _low_rank_or_other(
     adapter = cls(**{name: own.get(name) for name in cls.tensor_names}, alpha=alpha)
     if alpha is None and config is not None and algorithm in LOW_RANK:
         scale = config.scale(module, adapter.rank)
-        return adapter if scale is None else rescaled(adapter, scale)
+        if scale is None:
+            return adapter
+        if not 0 < abs(scale) <= torch.finfo(torch.float32).max:
+            raise AdapterError(
+                f"PEFT's configuration gives it a scale of {scale:g}, expected a finite one that is not 0"
+            )
+        return rescaled(adapter, scale)
     return adapter
 
 

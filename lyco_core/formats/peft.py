@@ -6,17 +6,22 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from ..errors import FormatError
+from ..errors import FileError, FormatError
+from ..io.header import open_binary, read_all
+from ..io.small_json import parse_small
 
 __all__ = ["ADAPTER_METADATA", "CONFIG_FILE", "PeftConfig", "adapter_metadata", "config_in_metadata", "read_config"]
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
-_MOST_BYTES = 2**23
+_MOST_BYTES = 2**22
 """A larger configuration is none."""
+
+_MOST_PARTS = 64
+"""So many of the last parts of a module's name are compared with a pattern."""
 
 _COMPONENTS = ("transformer.", "unet.")
 """What diffusers puts before each of a component's settings."""
@@ -29,6 +34,7 @@ class PeftConfig:
     rank: float | None
     alpha: float | None
     rank_pattern: Mapping[str, float]
+    """End of a module's name -> rank."""
     alpha_pattern: Mapping[str, float]
     use_rslora: bool
 
@@ -48,9 +54,11 @@ class PeftConfig:
 
 def _of_module(pattern: Mapping[str, float], module: str, otherwise: float | None) -> float | None:
     """The value for the longest end of the module's name; PEFT allows regular expressions, but writes names."""
-    plain = {text.removeprefix("^").removesuffix("$").replace("\\.", "."): value for text, value in pattern.items()}
-    ends = (module.split(".", n)[-1] for n in range(module.count(".") + 1))
-    return next((plain[end] for end in ends if end in plain), otherwise)
+    if not pattern:
+        return otherwise
+    parts = module.rsplit(".", _MOST_PARTS)
+    ends = (".".join(parts[n:]) for n in range(len(parts)))
+    return next((pattern[end] for end in ends if end in pattern), otherwise)
 
 
 def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float], *, use_dora: bool, component: str) -> str:
@@ -85,10 +93,10 @@ def config_in_metadata(metadata: Mapping[str, str]) -> PeftConfig | None:
     if text is None:
         return None
     try:
-        config = cast(dict[str, Any], json.loads(text))
+        config = cast(dict[str, Any], parse_small(text, _MOST_BYTES))
         component = next((c for c in _COMPONENTS if any(key.startswith(c) for key in config)), "")
         return _config({k.removeprefix(component): v for k, v in config.items() if k.startswith(component)})
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise FormatError(
             f"its metadata {ADAPTER_METADATA} is not a LoraConfig in JSON, as diffusers writes it"
         ) from None
@@ -104,11 +112,10 @@ def read_config(path: str | os.PathLike[str]) -> PeftConfig | None:
     if not os.path.isfile(beside):
         return None
     try:
-        if os.path.getsize(beside) > _MOST_BYTES:
-            raise ValueError
-        with open(beside, encoding="utf-8") as file:
-            return _config(cast(dict[str, Any], json.load(file)))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        with open_binary(beside) as file:
+            data = read_all(file, _MOST_BYTES)
+        return _config(cast(dict[str, Any], parse_small(str(data, "utf-8"), _MOST_BYTES)))
+    except (FileError, OSError, ValueError, TypeError, AttributeError, OverflowError):
         raise FormatError(f"{CONFIG_FILE} beside it is not PEFT's configuration in JSON; remove or repair it") from None
 
 
@@ -116,13 +123,26 @@ def _config(config: Mapping[str, Any]) -> PeftConfig:
     alpha = config.get("lora_alpha", config.get("alpha"))
     rank = config.get("r")
     return PeftConfig(
-        None if rank is None else float(rank),
-        None if alpha is None else float(alpha),
-        _numbers(config.get("rank_pattern")),
-        _numbers(config.get("alpha_pattern")),
+        None if rank is None else _positive(rank),
+        None if alpha is None else _finite(alpha),
+        _by_end(config.get("rank_pattern"), _positive),
+        _by_end(config.get("alpha_pattern"), _finite),
         bool(config.get("use_rslora")),
     )
 
 
-def _numbers(pattern: object) -> dict[str, float]:
-    return {key: float(value) for key, value in cast(dict[str, Any], pattern or {}).items()}
+def _by_end(pattern: object, number: Callable[[Any], float]) -> dict[str, float]:
+    table = cast(dict[str, Any], pattern or {})
+    return {k.removeprefix("^").removesuffix("$").replace("\\.", "."): number(value) for k, value in table.items()}
+
+
+def _finite(value: Any) -> float:  # noqa: ANN401 - what JSON holds
+    if not math.isfinite(number := float(value)):
+        raise ValueError
+    return number
+
+
+def _positive(value: Any) -> float:  # noqa: ANN401
+    if (number := _finite(value)) < 0:
+        raise ValueError
+    return number

@@ -2,17 +2,19 @@
 
 from .checkpoint import Checkpoint
 from .hashes import sshs_hashes
-from .header import Header, TensorInfo, read_header
+from .header import MAX_HEADER_BYTES, Header, TensorInfo, header_length, read_header
 from .output import refuse_existing
 from .reader import SafetensorsFile
 from .writer import TensorSpec, library_order, write_safetensors
 
 __all__ = [
+    "MAX_HEADER_BYTES",
     "Checkpoint",
     "Header",
     "SafetensorsFile",
     "TensorInfo",
     "TensorSpec",
+    "header_length",
     "library_order",
     "read_header",
     "refuse_existing",

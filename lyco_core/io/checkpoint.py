@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,12 +10,15 @@ from types import TracebackType
 from typing import Any, cast
 
 from ..errors import FileError, about_file
-from .header import TensorInfo
+from .header import TensorInfo, open_binary, read_all
 from .reader import SafetensorsFile
+from .small_json import parse_small
 
 __all__ = ["INDEX_SUFFIX", "Checkpoint", "shard_name"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
+_MOST_BYTES = 2**24
+"""Of an index; those of the largest models have some hundred kilobytes."""
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 
 
@@ -110,12 +112,10 @@ def _only_checkpoint_in(folder: str) -> str:
 def _indexed(path: str) -> list[str]:
     """The shards that an index names, in its order."""
     try:
-        with open(path, encoding="utf-8") as file:
-            parsed: Any = json.load(file)
+        with open_binary(path) as file:
+            parsed: Any = parse_small(str(read_all(file, _MOST_BYTES), "utf-8"), _MOST_BYTES)
         names = list(dict.fromkeys(cast(dict[str, Any], parsed["weight_map"]).values()))
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise FileError("is no index of shards; expected JSON with a weight_map") from None
     if not names or not all(isinstance(n, str) and n == os.path.basename(n) and n not in ("", "..") for n in names):
         raise FileError("is no index of shards; expected plain file names in its weight_map")

@@ -7,41 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import math
 import os
-from collections.abc import Mapping
-from typing import Any, cast
+import stat
+from collections.abc import Iterable, Mapping
 
 from ..errors import FileError, about_file
+from .positional import read_at
+from .table import DTYPE_BITS, TensorInfo, read_table
 
-__all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Header", "TensorInfo", "read_header"]
+__all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Header", "TensorInfo", "header_length", "read_header"]
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
-
-DTYPE_BITS: dict[str, int] = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "I16": 16,
-    "U16": 16,
-    "I32": 32,
-    "U32": 32,
-    "I64": 64,
-    "U64": 64,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "F8_E8M0": 8,
-    "F16": 16,
-    "BF16": 16,
-    "F32": 32,
-    "F64": 64,
-    "C64": 64,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-}
 
 _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes (.pt, .ckpt)"),
@@ -50,21 +27,6 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF", "an HDF5 file"),
     (b"<", "a web page or XML"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorInfo:
-    """One tensor of a file: its dtype as the header spells it, shape, and bytes start:stop of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @property
-    def bytes(self) -> int:
-        """Size of its data."""
-        return self.stop - self.start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +49,44 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return header_of(file)
 
 
+def header_length(path: str | os.PathLike[str]) -> int:
+    """How many bytes of header a file says it has, unread and unchecked; raises `FileError` as `read_header`."""
+    with about_file(path), open_binary(path) as file:
+        return int.from_bytes(_start(file), "little")
+
+
 def open_binary(path: str | os.PathLike[str]) -> io.FileIO:
-    """Open a file for reading; raises `FileError` where the system says no."""
+    """Open a file for reading.
+
+    Raises:
+        FileError: the system says no, or it is no file: a pipe, say, which might never answer.
+    """
     try:
-        return io.FileIO(path, "r")
+        file = io.FileIO(path, "r", opener=_without_waiting)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileError("cannot be read: is no file but a pipe or a device; expected a safetensors file")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_all(file: io.FileIO, most: int) -> bytes:
+    """What is left of a file; raises `FileError` where that is over `most` bytes."""
+    try:
+        chunks: list[bytes] = []
+        while most >= 0 and (chunk := file.read(most + 1)):
+            chunks.append(chunk)
+            most -= len(chunk)
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}") from None
+    if most < 0:
+        raise FileError("is larger than such a file can be")
+    return b"".join(chunks)
 
 
 def header_of(file: io.FileIO) -> Header:
@@ -100,7 +94,7 @@ def header_of(file: io.FileIO) -> Header:
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise FileError("is empty (0 bytes); expected a safetensors file; save or download it again")
-    start = file.read(8)
+    start = _start(file)
     length = int.from_bytes(start, "little")
     if size < 8 or length > size - 8:
         _refuse_other_files(start)
@@ -111,13 +105,16 @@ def header_of(file: io.FileIO) -> Header:
     if length > MAX_HEADER_BYTES:
         _refuse_other_files(start)
         raise FileError(f"its header is {length} bytes; the format allows {MAX_HEADER_BYTES}")
-    parsed = _parse(_read_exactly(file, length))
-    metadata: Any = parsed.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in cast(dict[Any, Any], metadata).values()):
-        raise FileError("its __metadata__ is not a table of strings, as the format wants it")
-    tensors = {key: _tensor(key, entry, 8 + length) for key, entry in parsed.items()}
+    tensors, metadata = read_table(_text(file, length), 8 + length)
     _check_offsets(tensors, 8 + length, size)
-    return Header(tensors, cast(dict[str, str], metadata), size)
+    return Header(tensors, metadata, size)
+
+
+def _start(file: io.FileIO) -> bytes:
+    try:
+        return file.read(8)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None
 
 
 def _refuse_other_files(start: bytes) -> None:
@@ -128,53 +125,30 @@ def _refuse_other_files(start: bytes) -> None:
             raise FileError(f"is {what}, expected safetensors; {advice}")
 
 
-def _read_exactly(file: io.FileIO, length: int) -> bytes:
-    chunks: list[bytes] = []
-    while length > 0:
-        chunk = file.read(length)
-        if not chunk:
-            raise FileError("ends while its header is being read; was it replaced? load it again")
-        chunks.append(chunk)
-        length -= len(chunk)
-    return b"".join(chunks)
-
-
-def _parse(text: bytes) -> dict[str, Any]:
+def _text(file: io.FileIO, length: int) -> str:
     try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"its header is not JSON ({error}); it is damaged or not a safetensors file") from None
-    if not isinstance(parsed, dict):
-        raise FileError("its header is not a JSON object; it is damaged or not a safetensors file")
-    return cast(dict[str, Any], parsed)
+        return str(_read_exactly(file, length), "utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start}: {error.reason}"
+    # Raised here, where the error above, which holds the whole header, is gone.
+    raise FileError(f"its header is not JSON in UTF-8 ({reason}); it is damaged or not a safetensors file")
 
 
-def _tensor(key: str, entry: object, data_start: int) -> TensorInfo:
+def _read_exactly(file: io.FileIO, length: int) -> bytearray:
+    data = bytearray(length)
     try:
-        fields = cast(dict[str, Any], entry)
-        dtype, shape, (start, stop) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
-        if not isinstance(dtype, str) or not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
-            raise ValueError
-        if math.prod(n for n in shape if n) >= 2**63:
-            raise ValueError
-    except (TypeError, KeyError, ValueError):
-        raise FileError(
-            f"{key}: its entry in the header lacks a dtype, a shape or two offsets; it is damaged"
-        ) from None
-    info = TensorInfo(dtype, shape, data_start + start, data_start + stop)
-    bits = DTYPE_BITS.get(dtype)
-    if bits is not None and info.bytes * 8 != math.prod(shape) * bits:
-        raise FileError(
-            f"{key}: {dtype} {list(shape)} takes {math.prod(shape) * bits // 8} bytes, "
-            f"the header gives it {info.bytes}; it is damaged"
-        )
-    return info
+        done = read_at(file.fileno(), memoryview(data), 8)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None
+    if done < length:
+        raise FileError("ends while its header is being read; was it replaced? load it again")
+    return data
 
 
 def _check_offsets(tensors: Mapping[str, TensorInfo], data_start: int, size: int) -> None:
     """Tensors lie end to end, as the format wants it: no holes, no overlaps, nothing after."""
     end = data_start
-    for key, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+    for key, info in _by_place(tensors, data_start):
         if info.start != end or info.stop < info.start:
             raise FileError(
                 f"{key}: its data begins at byte {info.start}, expected {end}: "
@@ -184,3 +158,13 @@ def _check_offsets(tensors: Mapping[str, TensorInfo], data_start: int, size: int
     if end != size:
         what = "is cut off" if end > size else "has something after its last tensor"
         raise FileError(f"{what}: its tensors end at byte {end}, the file at {size}; save or download it again")
+
+
+def _by_place(tensors: Mapping[str, TensorInfo], data_start: int) -> Iterable[tuple[str, TensorInfo]]:
+    """In the order of their data, which is most headers' own."""
+    end = data_start
+    for info in tensors.values():
+        if info.start != end:
+            return sorted(tensors.items(), key=lambda item: item[1][2:])
+        end = info.stop
+    return tensors.items()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, about_file
-from .header import Header, header_of, open_binary
+from .header import Header, TensorInfo, header_of, open_binary
 from .positional import read_at
 
 __all__ = ["TORCH_DTYPES", "SafetensorsFile"]
@@ -71,10 +71,18 @@ class SafetensorsFile:
     def tensor(self, key: str) -> Tensor:
         """Read one tensor into memory of its own. Raises `KeyError`, or `FileError` if it is cut off."""
         info = self.header.tensors[key]
-        tensor = torch.empty(info.shape, dtype=self.dtype(key))
+        tensor = self._empty(key, info)
         if info.bytes:
             self.read_into(tensor.view(-1).view(torch.uint8).numpy().data, key)
         return tensor
+
+    def _empty(self, key: str, info: TensorInfo) -> Tensor:
+        dtype = self.dtype(key)
+        try:
+            return torch.empty(info.shape, dtype=dtype)
+        except (RuntimeError, MemoryError):
+            with about_file(self.path):
+                raise FileError(f"{key}: there is no memory for its {info.bytes} bytes; is it an adapter?") from None
 
     def read_into(self, buffer: memoryview, key: str, offset: int = 0) -> None:
         """Fill `buffer` with a tensor's data from byte `offset` of it on; threads may read at once.
@@ -102,9 +110,24 @@ class SafetensorsFile:
             if now != self._opened or _stamp(os.fstat(self._file.fileno())) != self._opened:
                 raise FileError("changed while it was read; try again once nothing writes to it")
 
+    def require_memory(self) -> None:
+        """Raise `FileError` if all tensors together are more than the machine's memory: a sparse file can say so."""
+        total = sum(info.bytes for info in self.header.tensors.values())
+        if total > (most := _machine_memory()):
+            with about_file(self.path):
+                raise FileError(f"holds {total} bytes of tensors, the machine has {most} of memory; is it an adapter?")
+
     def outline(self, key: str) -> Tensor:
         """The tensor without its data: on the meta device, of the right shape and dtype."""
         return torch.empty(self.header.tensors[key].shape, dtype=self.dtype(key), device="meta")
+
+
+def _machine_memory() -> int:
+    """Bytes of it, or what no file has where the system does not say (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**63
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

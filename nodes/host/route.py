@@ -1,6 +1,6 @@
 """What the page asks the server: what an adapter file is, its picture, and how the running training stands.
 
-Answers only for names that the loaders list, from the file's header; each is computed once.
+Answers only for names that the loaders list, from the file's header; each card is computed once.
 """
 
 from __future__ import annotations
@@ -10,15 +10,28 @@ import threading
 from collections import OrderedDict
 
 from ...lyco_core.card import card, picture
-from ...lyco_core.errors import LycoError
-from ...lyco_core.inspect import Inspection, inspect_file
+from ...lyco_core.errors import FileError, LycoError, about_file
+from ...lyco_core.inspect import inspect_file
+from ...lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
+from ...lyco_core.pictures import Picture
 from .files import adapter_names, adapter_path, fingerprint
 from .training.telling import running
 
 CACHED_CARDS = 64
-PRIVATE = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+MOST_HEADER_BYTES = 2**24
+"""A header of an adapter has up to 1 MB, and some more with a picture in it. What reading a larger one
+takes is taken from a server that draws and samples meanwhile; the nodes and `lyco inspect` do read it."""
 
-_cache: OrderedDict[tuple, Inspection | LycoError] = OrderedDict()
+PRIVATE = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+OF_A_STRANGER = {
+    **PRIVATE,
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""A picture is shown as a picture of this page, and as nothing else, whatever else its bytes are."""
+
+_cache: OrderedDict[tuple, dict | str] = OrderedDict()
+"""Identity of a file -> its card, or why there is none."""
 _one_at_a_time = threading.Lock()
 """So that hostile files do not add up in memory."""
 
@@ -31,49 +44,71 @@ def add_routes(server) -> None:
 
     @routes.get("/lyco/inspect")
     async def inspect(request: web.Request) -> web.Response:
-        found = await _asked(request)
-        if found is None:
+        name = _asked(request)
+        if name is None:
             return web.json_response({"error": "there is no such file in models/loras"}, status=404, headers=PRIVATE)
-        if isinstance(found, LycoError):
-            return web.json_response({"error": str(found)}, status=422, headers=PRIVATE)
-        return web.json_response(card(found), headers=PRIVATE)
+        found = await asyncio.to_thread(_card_of, name)
+        if isinstance(found, str):
+            return web.json_response({"error": found}, status=422, headers=PRIVATE)
+        return web.json_response(found, headers=PRIVATE)
 
     @routes.get("/lyco/picture")
     async def show(request: web.Request) -> web.Response:
-        found = await _asked(request)
-        if found is None or isinstance(found, LycoError):
+        name = _asked(request)
+        if name is None:
             return web.Response(status=404, headers=PRIVATE)
-        path = adapter_path(request.query["adapter"])
-        shown = await asyncio.to_thread(picture, path, found.adapter_set.metadata)
+        try:
+            shown = await asyncio.to_thread(_picture_of, name)
+        except LycoError:  # its card says why
+            return web.Response(status=404, headers=PRIVATE)
         if shown is None:
             return web.Response(status=204, headers=PRIVATE)
-        return web.Response(body=shown[0], content_type=shown[1], headers=PRIVATE)
+        return web.Response(body=shown.data, content_type=shown.kind, headers=OF_A_STRANGER)
 
     @routes.get("/lyco/training")
     async def training(_request: web.Request) -> web.Response:
         return web.json_response(running(), headers=PRIVATE)
 
 
-async def _asked(request) -> Inspection | LycoError | None:
-    """What the file of the request is; None if the loaders list no such file."""
+def _asked(request) -> str | None:
+    """The file that a request is about; None if the loaders list no such file."""
     name = request.query.get("adapter", "")
-    if name not in adapter_names():
-        return None
-    return await asyncio.to_thread(_inspected, name)
+    return name if name in adapter_names() else None
 
 
-def _inspected(name: str) -> Inspection | LycoError:
+def _card_of(name: str) -> dict | str:
     with _one_at_a_time:
         try:
             identity = fingerprint(name)
-        except (LycoError, OSError) as error:  # it went away since it was listed
-            return error if isinstance(error, LycoError) else LycoError(f"{name}: cannot be read: {error.strerror}")
+        except LycoError as error:
+            return str(error)
+        except OSError as error:  # it went away since it was listed
+            return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
         if identity not in _cache:
             try:
-                _cache[identity] = inspect_file(adapter_path(name))
+                _cache[identity] = card(inspect_file(_small_header(name)))
             except LycoError as error:
-                _cache[identity] = error.with_traceback(None)
+                _cache[identity] = str(error)
             while len(_cache) > CACHED_CARDS:
                 _cache.popitem(last=False)
         _cache.move_to_end(identity)
         return _cache[identity]
+
+
+def _picture_of(name: str) -> Picture | None:
+    with _one_at_a_time:
+        path = _small_header(name)
+        return picture(path, read_header(path).metadata)
+
+
+def _small_header(name: str) -> str:
+    """The path of a file whose header may be read for a card, or is refused by what reads it."""
+    path = adapter_path(name)
+    with about_file(path):
+        length = header_length(path)
+        if MOST_HEADER_BYTES < length <= MAX_HEADER_BYTES:
+            raise FileError(
+                f"its header is {length} bytes, a card is drawn of at most {MOST_HEADER_BYTES}; "
+                "the loaders and `lyco inspect` read it"
+            )
+    return path

@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 from lyco_testing.comfy import ROOT, Server, find_comfyui, import_comfyui, import_pack, running_server, why_not
+from lyco_testing.skipping import in_comfyui
 
 COMFYUI = find_comfyui()
-REASON = why_not(COMFYUI)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.host)
-            item.add_marker(pytest.mark.filterwarnings("default"))  # ComfyUI's own warnings are not ours
-            if REASON is not None:
-                item.add_marker(pytest.mark.skip(reason=REASON))
+    in_comfyui(items, Path(__file__).parent, why_not(COMFYUI))
 
 
 @pytest.fixture(scope="session")
