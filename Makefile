@@ -12,7 +12,7 @@ test: lint host-requirements
 	$(BIN)/python -m pytest -rs
 
 core: .venv/test
-	$(BIN)/python -m pytest -rs --ignore tests/host
+	$(BIN)/python -m pytest -rs -m "not host"
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

@@ -38,16 +38,15 @@ FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_n
 
 
 def nodes(server: Server) -> None:
-    """web/docs/<node>/node.png: each node with its card, as the Vue renderer draws it."""
-    with opened(server, (900, 1400), VueNodes_Enabled=True) as page:
-        for kind, values in NODES.items():
-            page.clear()
-            node = page.add(kind, 160, 120, **values)
-            page.page.evaluate("id => app.graph.getNodeById(id).setSize([380, 60])", node)
-            page.page.wait_for_timeout(1500)
-            path = ROOT / "web" / "docs" / kind / "node.png"
-            path.parent.mkdir(exist_ok=True)
-            page.page.locator(f'[data-node-id="{node}"]').screenshot(path=path)
+    """web/docs/<node>/node.png and node-ja.png: each node with its card, as the Vue renderer draws it."""
+    for locale, name in (("en", "node.png"), ("ja", "node-ja.png")):
+        with opened(server, (900, 1400), VueNodes_Enabled=True, Locale=locale) as page:
+            for kind, values in NODES.items():
+                page.clear()
+                node = page.add(kind, 160, 120, **values)
+                page.page.evaluate("id => app.graph.getNodeById(id).setSize([400, 60])", node)
+                page.page.wait_for_timeout(1500)
+                page.page.locator(f'[data-node-id="{node}"]').screenshot(path=ROOT / "web" / "docs" / kind / name)
 
 
 def thumbnails(server: Server) -> None:
@@ -109,23 +108,23 @@ def fit(page: Canvas) -> dict[str, float]:
 def readme(server: Server) -> None:
     """docs/images: a run that matched in part, and a training, in English and in Japanese."""
     for locale in ("en", "ja"):
-        with opened(server, (1240, 860), VueNodes_Enabled=True, Locale=locale) as page:
-            model = page.add("UNETLoader", 80, 120, unet_name="wan.safetensors")
-            whole = page.add("LycoLoadAdapter", 380, 120, adapter="my_lokr.safetensors")
-            half = page.add("LycoLoadAdapter", 800, 120, adapter="half.safetensors", on_partial_match="warn")
-            text = page.add("PreviewAny", 80, 420)
+        with opened(server, (1320, 900), VueNodes_Enabled=True, Locale=locale) as page:
+            model = page.add("UNETLoader", 80, 150, unet_name="wan.safetensors")
+            whole = page.add("LycoLoadAdapter", 380, 150, adapter="my_lokr.safetensors")
+            half = page.add("LycoLoadAdapter", 800, 150, adapter="half.safetensors", on_partial_match="warn")
+            text = page.add("PreviewAny", 80, 450)
             for source, output, target, name in ((model, 0, whole, "model"), (whole, 0, half, "model")):
                 page.connect(source, output, target, name)
             page.connect(half, 2, text, "source")
             resize(page, whole, half)
             page.run()
             page.page.locator(".lyco-match").nth(1).wait_for()
-            page.page.wait_for_timeout(1200)
-            page.page.screenshot(path=ROOT / "docs" / "images" / f"load-{locale}.png", clip=box(60, 90, 1130, 620))
+            page.page.wait_for_timeout(6000)  # until ComfyUI's own message is gone
+            page.page.screenshot(path=ROOT / "docs" / "images" / f"load-{locale}.png", clip=box(60, 100, 1180, 590))
             page.clear()
-            model = page.add("UNETLoader", 80, 120, unet_name="wan.safetensors")
+            model = page.add("UNETLoader", 80, 150, unet_name="wan.safetensors")
             items = page.add("ProbeItems", 80, 300, width=TEXT, count=3, captions=3, size=8)
-            train = page.add("LycoTrainAdapter", 480, 100, max_train_steps=400, learning_rate=0.01, network_dim=8)
+            train = page.add("LycoTrainAdapter", 480, 150, max_train_steps=400, learning_rate=0.01, network_dim=8)
             page.connect(model, 0, train, "model")
             page.connect(items, 0, train, "latents")
             page.connect(items, 1, train, "positive")
@@ -135,7 +134,7 @@ def readme(server: Server) -> None:
             page.page.wait_for_function(
                 "parseInt(document.querySelector('.lyco-line b').innerText) > 280", timeout=400_000
             )
-            page.page.screenshot(path=ROOT / "docs" / "images" / f"train-{locale}.png", clip=box(470, 60, 440, 790))
+            page.page.screenshot(path=ROOT / "docs" / "images" / f"train-{locale}.png", clip=box(470, 104, 420, 790))
             server.post("/interrupt", {})
             page.page.wait_for_timeout(2000)
 
@@ -156,9 +155,9 @@ def main() -> None:
     assert comfyui is not None, "no ComfyUI found"
     packs = {"comfyui-lyco": ROOT, "probes": ROOT / "tests" / "host" / "probes"}
     with tempfile.TemporaryDirectory() as folder, running_server(comfyui, Path(folder), packs) as server:
-        fill(server)
         for kind in (nodes, thumbnails, readme):
             if len(sys.argv) == 1 or kind.__name__ in sys.argv[1:]:
+                fill(server)
                 kind(server)
 
 

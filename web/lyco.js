@@ -4,6 +4,7 @@ import { addStyle } from "./dom.js";
 import { addFileCard, listenForCached } from "./file_card.js";
 import { foldRows } from "./rows.js";
 import { TRAIN, addTrainCard, listen } from "./train_card.js";
+import { restoreSize } from "./widget.js";
 
 const ROWS = [1, 2, 3, 4, 5, 6].map((row) => `adapter_${row}`);
 
@@ -26,6 +27,7 @@ app.registerExtension({
     listenForCached();
     listen();
   },
+  loadedGraphNode: restoreSize,
   nodeCreated(created) {
     const node = /** @type {import("./widget.js").GraphNode} */ (created);
     const kind = node.comfyClass ?? "";

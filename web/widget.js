@@ -37,9 +37,22 @@ export function addCard(node) {
     height = now;
     if (!LiteGraph.vueNodesMode) fit(node, before); // Vue's nodes grow by themselves
   }).observe(content);
+  after(node, "onConfigure", (/** @type {{size: ArrayLike<number>}} */ { size }) => saved.set(node, Array.from(size)));
   // Vue's nodes grow to what is in them, while litegraph makes room for the advanced inputs too, which Vue hides.
   node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.size[1]]);
   return content;
+}
+
+/** @type {WeakMap<object, ArrayLike<number>>} */
+const saved = new WeakMap();
+
+/**
+ * Loading a workflow makes every node as high as all of its inputs. In Vue's nodes the size that was saved counts.
+ * @param {object} node
+ */
+export function restoreSize(node) {
+  const size = saved.get(node);
+  if (size && LiteGraph.vueNodesMode) /** @type {GraphNode} */ (node).setSize([size[0], size[1]]);
 }
 
 /**

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from ..errors import FileError, about_file
 from .positional import read_at
-from .table import DTYPE_BITS, TensorInfo, read_table
+from .table import read_table
+from .tensor_info import DTYPE_BITS, TensorInfo
 
 __all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Header", "TensorInfo", "header_length", "read_header"]
 

@@ -11,11 +11,12 @@ import contextlib
 import json
 import math
 import re
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from ..errors import FileError
+from .tensor_info import DTYPE_BITS, TensorInfo
 
-__all__ = ["DTYPE_BITS", "LONGEST_KEY", "MOST_DIMENSIONS", "MOST_NOTES", "TensorInfo", "read_table"]
+__all__ = ["LONGEST_KEY", "MOST_DIMENSIONS", "MOST_NOTES", "read_table"]
 
 LONGEST_KEY = 1024
 """Characters of a tensor's name. Real ones have up to some 150; what is done with names may then cost their square."""
@@ -26,44 +27,6 @@ MOST_NOTES = 100_000
 
 _LONGEST_ENTRY = 2**16
 """Characters of a tensor's entry that is not spelled as every writer does."""
-
-DTYPE_BITS: dict[str, int] = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "I16": 16,
-    "U16": 16,
-    "I32": 32,
-    "U32": 32,
-    "I64": 64,
-    "U64": 64,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "F8_E8M0": 8,
-    "F16": 16,
-    "BF16": 16,
-    "F32": 32,
-    "F64": 64,
-    "C64": 64,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-}
-
-
-class TensorInfo(NamedTuple):
-    """One tensor of a file: its dtype as the header spells it, shape, and bytes start:stop of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @property
-    def bytes(self) -> int:
-        """Size of its data."""
-        return self.stop - self.start
-
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _S = _SPACE.pattern

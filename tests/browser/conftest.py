@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from lyco_testing.comfy import ROOT, find_comfyui, running_server, why_not
 from lyco_testing.page_files import fill
+from lyco_testing.skipping import in_comfyui
 
 COMFYUI = find_comfyui()
 
@@ -20,17 +21,8 @@ def _lacking() -> str | None:
     return None if find_chromium() else "the browser tests need Chromium: apt install chromium"
 
 
-REASON = _lacking()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.host)
-            item.add_marker(pytest.mark.filterwarnings("default"))  # playwright's own warnings are not ours
-            if REASON is not None:
-                item.add_marker(pytest.mark.skip(reason=REASON))
+    in_comfyui(items, Path(__file__).parent, _lacking())
 
 
 @pytest.fixture(scope="session")

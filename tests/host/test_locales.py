@@ -130,8 +130,9 @@ def test_help_pages_list_every_input_and_output_and_no_others(language: str, sch
 def test_help_pages_have_the_nodes_name_and_its_picture(language: str, schemas: dict):
     for node in schemas:
         assert page(node, language).startswith(f"# {read(language)[node]['display_name']}\n"), node
-        assert f"]({node}/node.png)" in page(node, language)  # to ComfyUI, from web/docs, whatever the language
-        assert (DOCS / node / "node.png").exists()
+        picture = "node.png" if language == "en" else f"node-{language}.png"
+        assert f"]({node}/{picture})" in page(node, language)  # to ComfyUI, from web/docs, whatever the language
+        assert (DOCS / node / picture).exists()
 
 
 def test_no_help_page_is_of_a_node_that_is_not_there(schemas: dict):

@@ -207,7 +207,7 @@ def test_inspecting_again_and_again_leaves_nothing(loras: Path, host, pack):
 
     def cycle(number: int) -> None:
         os.utime(loras / "a.safetensors", ns=(number, number))  # another file to the cache
-        assert route._inspected("a.safetensors").adapter_set.adapters
+        assert route._card_of("a.safetensors")["modules"]
 
     grown, objects = growth(cycle)
     assert grown < MOST
