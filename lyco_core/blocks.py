@@ -17,6 +17,9 @@ OTHER = "other"
 MOST_KINDS = 32
 """Real files have up to a dozen; what a stranger's has beyond counts as `other`."""
 
+MOST_CELLS = 128
+"""Blocks of a kind; the page has no room for more."""
+
 LONGEST_NAME = 100
 
 
@@ -32,7 +35,7 @@ class Blocks(TypedDict):
 def by_block(modules: Iterable[str], taken: Iterable[str]) -> list[Blocks]:
     """Count module paths by the first number in them; kinds in the order in which they first occur.
 
-    Of bounded size, whatever the paths: up to `MOST_KINDS` kinds and `other`, of up to 1000 blocks.
+    Of bounded size, whatever the paths: up to `MOST_KINDS` kinds and `other`, of up to `MOST_CELLS` blocks.
     """
     took = set(taken)
     counts: dict[str, dict[int, list[int]]] = {}
@@ -47,7 +50,7 @@ def by_block(modules: Iterable[str], taken: Iterable[str]) -> list[Blocks]:
     return [
         Blocks(
             name=one_line(clipped(kind, LONGEST_NAME)),
-            cells=[(number, part, whole) for number, (part, whole) in sorted(cells.items())],
+            cells=[(number, part, whole) for number, (part, whole) in sorted(cells.items())[:MOST_CELLS]],
         )
         for kind, cells in counts.items()
     ]

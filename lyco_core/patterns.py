@@ -48,11 +48,18 @@ def matches(patterns: Iterable[str], names: Collection[str]) -> dict[str, frozen
 
 def _ask(patterns: list[str], names: list[str]) -> list[list[int] | str]:
     question = json.dumps([patterns, names]).encode()
+    if not sys.executable:
+        raise PatternError("patterns are matched by a Python of their own, and this one does not know its program")
     command = [sys.executable, "-I", "-S", str(_WORKER)]
+    no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows
     try:
-        done = subprocess.run(command, input=question, capture_output=True, timeout=SECONDS, check=True)
+        done = subprocess.run(
+            command, input=question, capture_output=True, timeout=SECONDS, check=True, creationflags=no_window
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PatternError(f"the process that matches patterns failed: {error}") from None
     except subprocess.TimeoutExpired as error:
-        slow = patterns[(error.stdout or b"").count(b"\n")]
+        slow = patterns[min((error.stdout or b"").count(b"\n"), len(patterns) - 1)]
         raise PatternError(
             f"{slow!r} takes over {SECONDS:g} s to match {len(names)} names; write it without repeats inside of "
             "repeats, such as (a+)+"

@@ -62,3 +62,10 @@ def test_whoever_takes_patterns_says_so(monkeypatch: pytest.MonkeyPatch):
     weights = ModelWeights(shapes, "", ARCHITECTURES["wan"], "comfyui")
     with pytest.raises(TrainError, match="takes over"):
         choose_targets(weights, NetworkOptions(exclude_patterns=(r"(((.+)+)+)+!",)))
+
+
+@pytest.mark.parametrize("program", ["/nonexistent/python", "", None])
+def test_a_python_that_cannot_start_is_told(program: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lyco_core.patterns.sys, "executable", program)
+    with pytest.raises(PatternError, match=r"patterns (failed|are matched by a Python)|matches patterns failed"):
+        matches([".*"], NAMES)

@@ -6,8 +6,6 @@ import { t } from "./words.js";
  * @typedef {{name: string, cells: [number, number, number][]}} Blocks a kind, and (block, matched, modules) of it
  */
 
-const MOST_CELLS = 128;
-
 /**
  * @param {Blocks[]} blocks
  * @param {boolean} compared whether a model has been asked; else the cells only say that something is there
@@ -15,7 +13,7 @@ const MOST_CELLS = 128;
 export function bars(blocks, compared) {
   const rows = blocks.map(({ name, cells }) => {
     const bar = el("div", "lyco-cells");
-    for (const [number, matched, modules] of cells.slice(0, MOST_CELLS)) {
+    for (const [number, matched, modules] of cells) {
       const state = !compared ? "there" : matched === modules ? "all" : matched ? "some" : "none";
       const cell = el("i", `lyco-${state}`);
       cell.title = t("cell", name, cells.length > 1 ? number : "", matched, modules);

@@ -12,6 +12,17 @@ const NONE = "none";
 /** @type {WeakMap<object, () => Promise<void>>} */
 const restorers = new WeakMap();
 
+/** @type {Map<object, () => void>} */
+const refreshers = new Map();
+
+/** The lists of files were read again; only what is still in the graph asks again. */
+export function refreshCards() {
+  for (const [node, refresh] of refreshers) {
+    if (/** @type {any} */ (node).graph) refresh();
+    else refreshers.delete(node);
+  }
+}
+
 /** A node whose result ComfyUI still has does not run, and says nothing: what it said before counts. */
 export function listenForCached() {
   api.addEventListener("execution_cached", ({ detail }) => {
@@ -29,18 +40,28 @@ export function addFileCard(node, inputs) {
   const card = addCard(node);
   card.append(top, bottom);
   let shown = "";
+  let asked = 0;
 
+  const linked = (/** @type {string} */ name) =>
+    node.inputs?.some((input) => input.name === name && input.link != null) ?? false;
   const widgets = () => (node.widgets ?? []).filter((widget) => inputs.includes(widget.name));
-  const chosen = () => widgets().map((widget) => String(widget.value ?? "")).filter((name) => name && name !== NONE);
+  // What a link brings is known once it ran.
+  const chosen = () =>
+    widgets()
+      .filter(({ name }) => !linked(name))
+      .map((widget) => String(widget.value ?? ""))
+      .filter((name) => name && name !== NONE);
 
-  async function refresh() {
+  /** @param {boolean} [again] also where the same files are chosen: they may have been replaced */
+  async function refresh(again = false) {
     const names = chosen();
     const key = JSON.stringify(names);
-    if (key === shown) return;
+    if (key === shown && !again) return;
+    if (key !== shown) clear();
     shown = key;
-    clear();
+    const turn = ++asked;
     const cards = await Promise.all(names.map((name) => about(name)));
-    if (key !== shown) return; // another one was chosen meanwhile
+    if (turn !== asked) return; // asked again meanwhile
     if (names.length > 1) cards.forEach((card, index) => card.prepend(el("div", "lyco-title", names[index])));
     top.replaceChildren(...cards);
   }
@@ -60,11 +81,13 @@ export function addFileCard(node, inputs) {
   function executed(output) {
     const matches = output.lyco_match ?? [];
     card.classList.toggle("lyco-ran", matches.length > 0);
-    bottom.replaceChildren(...matches.map((found) => match(found, matches.length > 1)));
+    const named = matches.length > 1 || inputs.some(linked);
+    bottom.replaceChildren(...matches.map((found) => match(found, named)));
     for (const text of output.text ?? []) bottom.append(report(text, matches.length === 0));
   }
 
-  for (const widget of widgets()) after(widget, "callback", () => void refresh());
+  for (const widget of widgets()) after(widget, "callback", () => void refresh(true));
+  after(node, "onConnectionsChange", () => queueMicrotask(() => void refresh()));
   after(node, "onConfigure", () => {
     queueMicrotask(async () => {
       await refresh();
@@ -73,7 +96,8 @@ export function addFileCard(node, inputs) {
   });
   after(node, "onExecuted", executed);
   restorers.set(node, restore);
-  queueMicrotask(refresh);
+  refreshers.set(node, () => void refresh(true));
+  queueMicrotask(() => void refresh());
 }
 
 /**

@@ -22,10 +22,26 @@ export async function lastOutput(node) {
   if (id === null) return null;
   const entries = Object.values(await history().catch(() => ({}))).reverse();
   for (const { prompt, outputs } of entries) {
-    const ran = prompt?.[2]?.[id];
-    if (outputs?.[id] && ran?.class_type === node.comfyClass && sameValues(node, ran.inputs)) return outputs[id];
+    if (outputs?.[id] && same(id, prompt?.[2] ?? {}, new Set())) return outputs[id];
   }
   return null;
+}
+
+/**
+ * Whether a node, and all that leads into it, is what ran: another model gives another match.
+ * @param {string} id
+ * @param {Record<string, {class_type: string, inputs: Record<string, any>}>} prompt
+ * @param {Set<string>} seen
+ * @returns {boolean}
+ */
+function same(id, prompt, seen) {
+  if (seen.has(id)) return true;
+  seen.add(id);
+  const [node, ran] = [nodeOf(id), prompt[id]];
+  if (!node || ran?.class_type !== node.comfyClass || !sameValues(node, ran.inputs)) return false;
+  return Object.values(ran.inputs)
+    .filter(Array.isArray)
+    .every(([from]) => same(String(from), prompt, seen));
 }
 
 /**

@@ -1,7 +1,7 @@
 // The pack's part of the page: cards on its nodes. Without it every node works, and says the same in its outputs.
 import { app } from "../../scripts/app.js";
 import { addStyle } from "./dom.js";
-import { addFileCard, listenForCached } from "./file_card.js";
+import { addFileCard, listenForCached, refreshCards } from "./file_card.js";
 import { foldRows } from "./rows.js";
 import { TRAIN, addTrainCard, listen } from "./train_card.js";
 import { restoreSize } from "./widget.js";
@@ -28,6 +28,7 @@ app.registerExtension({
     listen();
   },
   loadedGraphNode: restoreSize,
+  refreshComboInNodes: async () => refreshCards(),
   nodeCreated(created) {
     const node = /** @type {import("./widget.js").GraphNode} */ (created);
     const kind = node.comfyClass ?? "";

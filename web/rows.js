@@ -24,6 +24,7 @@ export function foldRows(node, adapters) {
   }
 
   for (const name of adapters) after(named(name) ?? {}, "callback", fold);
+  after(node, "onConnectionsChange", () => queueMicrotask(fold));
   after(node, "onConfigure", () => queueMicrotask(fold));
   fold();
 }

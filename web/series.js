@@ -17,6 +17,11 @@ export class Series {
     for (const step of steps) if (step.step > (this.last?.step ?? -1)) this.steps.push(step);
   }
 
+  /** @param {number} step is forgotten, and all after it */
+  cut(step) {
+    this.steps = this.steps.filter((known) => known.step < step);
+  }
+
   get last() {
     return this.steps[this.steps.length - 1];
   }

@@ -37,11 +37,26 @@ class TrainCard {
 
   /** @param {News} news */
   hear(news) {
-    // A training that begins anew begins the curve anew.
-    if (news.steps.length && news.steps[0].step <= (this.series.steps[0]?.step ?? -1)) this.series = new Series();
+    // A training that begins anew, or goes on from a state, replaces what was drawn from there on.
+    const first = news.steps[0]?.step ?? Infinity;
+    if (first <= (this.series.last?.step ?? -1)) this.series.cut(first);
     this.series.add(news.steps);
     [this.total, this.left] = [news.total, news.seconds_left];
     this.show();
+  }
+
+  /** @param {News} news everything so far of a training of which the latest has perhaps been heard */
+  takeUp(news) {
+    const heard = this.series.steps;
+    this.series = new Series();
+    this.hear(news);
+    this.series.add(heard);
+  }
+
+  /** Nothing more comes: it was stopped, or failed. */
+  stopped() {
+    this.left = null;
+    this.draw();
   }
 
   /** @param {import("./series.js").Step[]} steps of a whole training */
@@ -116,8 +131,8 @@ export function addTrainCard(node) {
  */
 async function resume(node, card) {
   const running = await api.fetchApi("/lyco/training").then((answer) => answer.json()).catch(() => ({}));
+  if (running.node && running.node === executionId(node)) return card.takeUp(running);
   if (card.series.last) return;
-  if (running.node && running.node === executionId(node)) return card.hear(running);
   const output = await lastOutput(node);
   if (output?.lyco_train && !card.series.last) card.finish(output.lyco_train[0]);
 }
@@ -127,6 +142,11 @@ export function listen() {
   api.addEventListener(/** @type {any} */ (EVENT), (/** @type {any} */ { detail }) => {
     cards.get(nodeOf(detail.node) ?? {})?.hear(detail);
   });
+  for (const end of ["execution_interrupted", "execution_error"]) {
+    api.addEventListener(/** @type {any} */ (end), (/** @type {any} */ { detail }) => {
+      cards.get(nodeOf(String(detail.node_id ?? "")) ?? {})?.stopped();
+    });
+  }
   api.addEventListener("progress_text", (/** @type {any} */ { detail }) => {
     const node = nodeOf(String(detail.nodeId ?? ""));
     if (node && cards.has(node)) queueMicrotask(() => dropCoreText(node));

@@ -31,13 +31,16 @@ export function addCard(node) {
   });
   widget.serialize = false; // the option keeps it out of the prompt, this out of the saved workflow
   new ResizeObserver(() => {
+    if (!content.isConnected || !content.getClientRects().length) return; // ComfyUI hides what is off screen
     const now = Math.ceil(content.offsetHeight) + 2 * MARGIN;
-    if (!content.isConnected || Math.abs(now - height) < 2) return;
+    if (Math.abs(now - height) < 2) return;
     const before = node.computeSize()[1];
     height = now;
     if (!LiteGraph.vueNodesMode) fit(node, before); // Vue's nodes grow by themselves
   }).observe(content);
-  after(node, "onConfigure", (/** @type {{size: ArrayLike<number>}} */ { size }) => saved.set(node, Array.from(size)));
+  after(node, "onConfigure", (/** @type {{size?: ArrayLike<number>}} */ { size }) => {
+    if (size) saved.set(node, [size[0], size[1]]); // an object with 0 and 1 in some files
+  });
   // Vue's nodes grow to what is in them, while litegraph makes room for the advanced inputs too, which Vue hides.
   node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.size[1]]);
   return content;

@@ -5,6 +5,8 @@ import time
 import pytest
 from lyco_testing.comfy import Server
 from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
+from lyco_testing.tiny_wan import wan_adapter
+from safetensors.torch import save_file
 
 FILE_NODES = (
     "LycoLoadAdapter",
@@ -149,3 +151,53 @@ def test_light(server: Server):
         colour = page.page.locator(".lyco-card").first.evaluate("card => getComputedStyle(card).color")
         keep(page.page, KEPT, "light")
         assert max(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(",")[:3]) < 128
+
+
+def test_a_file_that_is_replaced_has_a_new_card(server: Server):
+    loras = server.base / "models" / "loras"
+    save_file(wan_adapter(), loras / "replaced.safetensors", {"modelspec.trigger_phrase": "first words"})
+    with opened(server) as page:
+        page.add("LycoInspectAdapter", adapter="replaced.safetensors")
+        page.wait("first words")
+        save_file(wan_adapter(), loras / "replaced.safetensors", {"modelspec.trigger_phrase": "second words"})
+        page.page.evaluate("app.refreshComboInNodes()")
+        page.wait("second words")
+        assert page.errors == []
+
+
+def test_a_linked_file_is_not_known_before_the_run(server: Server):
+    with opened(server) as page:
+        node = loaded(page, strength=0.4)
+        page.wait("ukiyoe style")
+        training = page.add("LycoTrainAdapter", 900, 90)
+        page.connect(training, 0, node, "adapter")
+        page.page.wait_for_function("!document.querySelector('.lyco-file')")
+
+
+def test_another_model_is_another_match(server: Server):
+    with opened(server) as page:
+        node = loaded(page, strength=0.35)
+        page.run()
+        page.wait("20 of 20 modules matched")
+        workflow = page.page.evaluate("app.graph.serialize()")
+        for saved in workflow["nodes"]:
+            if saved["type"] == "UNETLoader":
+                saved["widgets_values"][0] = "z_image_turbo_bf16.safetensors"
+        page.open(server.address)
+        page.load(workflow)
+        page.wait("ukiyoe style")
+        page.page.wait_for_timeout(800)
+        assert page.page.locator(".lyco-match").count() == 0
+        assert node
+
+
+def test_a_node_off_the_screen_keeps_its_size(server: Server):
+    with opened(server) as page:
+        node = page.add("LycoLoadAdapter", 200, 200, adapter="my_lokr.safetensors")
+        page.wait("ukiyoe style")
+        page.page.wait_for_timeout(300)
+        size = "id => [...app.graph.getNodeById(id).size]"
+        before = page.page.evaluate(size, node)
+        page.page.evaluate("app.canvas.ds.offset = [5000, 5000], app.canvas.setDirty(true, true)")
+        page.page.wait_for_timeout(800)
+        assert page.page.evaluate(size, node) == before

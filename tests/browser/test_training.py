@@ -1,5 +1,7 @@
 """The loss curve: it moves while training runs, and is there after it, after a reload, and for 10,000 steps."""
 
+import time
+
 import pytest
 from lyco_testing.comfy import Server
 from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
@@ -27,6 +29,15 @@ def drawn(page: Canvas) -> int:
     )
 
 
+FIRST_COLUMN = """(() => {
+    const canvas = document.querySelector(".lyco-curve");
+    const {width, height} = canvas, data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    for (let x = 0; x < width; x++)
+        for (let y = 14; y < height - 14; y++) if (data[4 * (y * width + x) + 3]) return x;
+})()"""
+"""Where the curve begins, without the numbers in the corners."""
+
+
 def step(page: Canvas) -> int:
     """The step that the card tells."""
     return int(page.page.locator(".lyco-line b").first.inner_text().split("/")[0])
@@ -46,6 +57,7 @@ def test_the_curve_moves_until_somebody_stops_it(renderer: str, server: Server):
         keep(page.page, KEPT, f"training-{renderer}")
         page.page.get_by_role("button", name="Cancel current run").first.click()
         page.page.wait_for_timeout(2500)
+        assert "left" not in page.page.locator(".lyco-line").first.inner_text()
         stopped = step(page)
         page.page.wait_for_timeout(1000)
         assert step(page) == stopped
@@ -60,11 +72,14 @@ def test_a_page_that_is_opened_meanwhile_takes_up_the_whole_curve(server: Server
         page.wait("learning rate", 60)
         before = step(page)
         workflow = page.page.evaluate("app.graph.serialize()")
+        # News come while the page waits for what was before.
+        page.page.route("**/lyco/training", lambda route: (time.sleep(0.8), route.continue_()))
         page.open(server.address)
         page.load(workflow)
         page.wait("learning rate")
+        page.page.wait_for_timeout(1500)
         assert step(page) >= before
-        assert drawn(page) > 100
+        assert page.page.evaluate(FIRST_COLUMN) < 20
         server.post("/interrupt", {})
         page.page.wait_for_timeout(2000)
         assert page.errors == []
@@ -85,10 +100,10 @@ def test_the_final_curve_comes_with_the_output(server: Server):
 
 
 def test_ten_thousand_steps_stay_smooth(server: Server):
-    """20 steps a second come in four messages a second; each takes the page less than half a frame."""
+    """20 steps a second come in four messages a second; each is drawn in the next frame or so."""
     with opened(server, (1300, 1900)) as page:
         node = training(page, 10_000)
-        worst, end = page.page.evaluate(
+        middle, worst, end = page.page.evaluate(
             """async (id) => {
                 const api = window.comfyAPI.api.api;
                 const send = (from, count) => api.dispatchCustomEvent("lyco.train", {
@@ -110,12 +125,44 @@ def test_ten_thousand_steps_stay_smooth(server: Server):
                     await new Promise((done) => setTimeout(done, 20));
                 }
                 times.sort((a, b) => a - b);
-                return [times[Math.floor(times.length / 2)], document.querySelector(".lyco-line b").innerText];
+                const middle = times[Math.floor(times.length / 2)];
+                return [middle, times[times.length - 1], document.querySelector(".lyco-line b").innerText];
             }""",
             node,
         )
-        print(f"message to drawing {worst:.1f} ms")
+        print(f"message to drawing {middle:.1f} ms, at worst {worst:.1f}")
         keep(page.page, KEPT, "ten-thousand-steps")
         assert end == "10000 / 10000"
-        assert worst < 100  # of a machine under load
+        assert middle < 50  # of a machine under load; benchmarks/page.py measures
+        assert worst < 500
         assert page.errors == []
+
+
+def test_a_training_that_goes_on_from_a_state_is_drawn_over_the_older_curve(server: Server):
+    with opened(server, (1300, 1900)) as page:
+        node = training(page, 100)
+        page.page.evaluate(
+            """id => {
+                const send = (from, count) => window.comfyAPI.api.api.dispatchCustomEvent("lyco.train", {
+                    node: String(id), total: 100, seconds_left: 1,
+                    steps: Array.from({length: count}, (_, i) => ({
+                        step: from + i, loss: 1, learning_rate: 1e-4, validation: null,
+                    })),
+                });
+                send(1, 100), send(51, 10);
+            }""",
+            node,
+        )
+        page.wait("60 / 100")
+        assert page.errors == []
+
+
+def test_without_the_extension_the_node_shows_its_picture(server: Server):
+    with opened(server, (1300, 1900)) as page:
+        page.page.route("**/extensions/comfyui-lyco/**", lambda route: route.abort())
+        page.open(server.address)
+        node = training(page, 20, output_name="plain")
+        page.run()
+        page.page.wait_for_function("id => app.graph.getNodeById(id).imgs?.length", arg=node, timeout=60_000)
+        assert page.page.locator(".lyco-root").count() == 0
+        keep(page.page, KEPT, "without-extension")

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from lyco_testing.comfy import ROOT, Server
-from lyco_testing.tiny_wan import TEXT, wan_adapter, wan_checkpoint
+from lyco_testing.example_files import write_models
+from lyco_testing.tiny_wan import TEXT
 from PIL import Image
-from safetensors.torch import save_file
 
 GRAPHS = sorted((ROOT / "example_workflows").glob("*.json"))
 API = ROOT / "examples" / "api"
 APIS = sorted(API.glob("*.json"))
-MODELS = ("z_image_turbo_bf16", "z_image_bf16", "wan2.1_t2v_1.3B_bf16")
-VAES = ("ae", "wan_2.1_vae")
 
 SHORTER = {
     "EmptySD3LatentImage": {"width": 64, "height": 64},
@@ -72,19 +69,10 @@ def test_a_graph_is_its_api_form(path: Path):
 
 @pytest.fixture(scope="module")
 def files(pack, nodes: dict, server: Server) -> Server:
-    """Everything that the examples name, by its name, small: Z-Image has one size only, so a Wan stands in for it."""
+    """Everything that the examples name."""
     import av
-    from comfy.taesd.taehv import TAEHV
 
-    models = server.base / "models"
-    (models / "vae").mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    vae = {key: torch.randn(value.shape) / 30 for key, value in TAEHV(latent_channels=16).state_dict().items()}
-    for name in MODELS:
-        save_file(wan_checkpoint(), models / "diffusion_models" / f"{name}.safetensors")
-    for name in VAES:
-        save_file(vae, models / "vae" / f"{name}.safetensors")
-    save_file(wan_adapter(), models / "loras" / "my_lokr.safetensors", {"ss_network_module": "networks.lokr"})
+    write_models(server.base)
     pictures, clips = server.base / "input" / "my_pictures", server.base / "input" / "my_clips"
     for folder in (pictures, clips):
         folder.mkdir()

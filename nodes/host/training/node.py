@@ -18,7 +18,7 @@ from ..files import is_listed, output_path, require_plain
 from .conditions import entries_of
 from .picture import loss_picture
 from .run import Data, Trained, train, with_adapter
-from .telling import Telling, event
+from .telling import Telling, series
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Result:
     picture: object
     report: str
     series: list[dict]
-    """Every step, as the web extension takes it."""
+    """The steps, as the web extension takes them; see `telling.series`."""
 
 
 def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
@@ -56,7 +56,7 @@ def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
         {"loss": [step.loss for step in done.steps]},
         loss_picture(done.steps),
         done.report,
-        [event(step) for step in done.steps],
+        series(done.steps),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ EVENT = "lyco.train"
 SECONDS = 0.25
 """At least so much time is between two messages."""
 
+MOST_POINTS = 2000
+"""Of a curve that is kept; a card is some hundred pixels wide."""
 
 _running: dict = {}
 """The training that goes on, for a page that was opened meanwhile."""
@@ -82,8 +85,19 @@ def event(step: Step) -> dict[str, float | None]:
         "step": step.step,
         "loss": step.loss,
         "learning_rate": step.learning_rate,
-        "validation": step.validation,
+        # What is no number, the page's JSON cannot hold.
+        "validation": step.validation if step.validation is not None and math.isfinite(step.validation) else None,
     }
+
+
+def series(steps: Sequence[Step]) -> list[dict[str, float | None]]:
+    """A whole training as the web extension takes it: about `MOST_POINTS` of its steps, and every validation.
+
+    ComfyUI keeps it, and sends it again with every later prompt that has the node.
+    """
+    every = max(1, -(-len(steps) // MOST_POINTS))
+    last = len(steps) - 1
+    return [event(step) for n, step in enumerate(steps) if n % every == 0 or n == last or step.validation is not None]
 
 
 def clock(seconds: float) -> str:
