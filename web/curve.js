@@ -1,9 +1,94 @@
-// Draws a loss curve: the range of the losses of each pixel, the smoothed loss, validation, and the learning rate.
-import { range } from "./series.js";
+// The steps of a training, and the drawing of them: the range of the losses of each pixel, the smoothed loss, validation,
+// and the learning rate.
+
+/**
+ * @typedef {{step: number, loss: number, learning_rate: number | null, validation: number | null}} Step
+ * @typedef {{x: number, low: number, high: number, smooth: number}} Column all steps that share a pixel
+ */
+
+/** Steps in their order; each once. */
+export class Series {
+  constructor() {
+    /** @type {Step[]} */
+    this.steps = [];
+  }
+
+  /** @param {Step[]} steps later ones than those that are there; others are passed over */
+  add(steps) {
+    for (const step of steps) if (step.step > (this.last?.step ?? -1)) this.steps.push(step);
+  }
+
+  /** @param {number} step is forgotten, and all after it */
+  cut(step) {
+    this.steps = this.steps.filter((known) => known.step < step);
+  }
+
+  get last() {
+    return this.steps[this.steps.length - 1];
+  }
+
+  /** @param {number} smoothing 0 to below 1: the weight of what was, as TensorBoard's, without its bias to zero */
+  *smoothed(smoothing) {
+    let average = 0;
+    let weight = 0;
+    for (const { loss } of this.steps) {
+      if (Number.isFinite(loss)) {
+        average = smoothing * average + (1 - smoothing) * loss;
+        weight = smoothing * weight + 1 - smoothing;
+      }
+      yield weight ? average / weight : NaN;
+    }
+  }
+
+  /**
+   * At most one entry a pixel, however many steps there are.
+   * @param {number} width in pixels
+   * @param {number} first step at the left
+   * @param {number} last step at the right
+   * @param {number} smoothing
+   */
+  columns(width, first, last, smoothing) {
+    /** @type {Column[]} */
+    const columns = [];
+    const scale = (width - 1) / Math.max(1, last - first);
+    const smooth = this.smoothed(smoothing);
+    for (const { step, loss } of this.steps) {
+      const average = /** @type {number} */ (smooth.next().value);
+      if (!Number.isFinite(loss)) continue;
+      const x = Math.round((step - first) * scale);
+      const column = columns[columns.length - 1];
+      if (column?.x === x) {
+        column.low = Math.min(column.low, loss);
+        column.high = Math.max(column.high, loss);
+        column.smooth = average;
+      } else columns.push({ x, low: loss, high: loss, smooth: average });
+    }
+    return columns;
+  }
+
+  /** Steps that were validated. */
+  get validations() {
+    return this.steps.filter(({ validation }) => validation !== null && Number.isFinite(validation));
+  }
+}
+
+/**
+ * The range of losses that is shown: all but the highest two percent, so that one peak does not flatten the rest.
+ * @param {Column[]} columns
+ * @param {number[]} others that must be in it
+ * @returns {[number, number]}
+ */
+function range(columns, others) {
+  const highs = columns.map(({ high }) => high).sort((a, b) => a - b);
+  const high = Math.max(highs[Math.floor((highs.length - 1) * 0.98)] ?? 1, ...others);
+  const low = Math.min(...columns.map(({ low }) => low), ...others);
+  const margin = (high - low || Math.abs(high) || 1) * 0.06;
+  return [low - margin, high + margin];
+}
 
 /**
  * @param {HTMLCanvasElement} canvas its size on the page is taken; its colours are lyco.css's
- * @param {import("./series.js").Series} series
+ * @param {Series} series
  * @param {number} total steps of the whole training
  * @param {number} smoothing
  */
@@ -68,9 +153,9 @@ function line(context, points, x, y) {
 
 /**
  * The learning rate from nothing at the bottom to its highest below the top.
- * @param {import("./series.js").Series} series
+ * @param {Series} series
  * @param {number} height
- * @returns {(step: import("./series.js").Step) => number}
+ * @returns {(step: Step) => number}
  */
 function rateY(series, height) {
   const highest = series.steps.reduce((most, { learning_rate }) => Math.max(most, learning_rate ?? 0), 0) || 1;
@@ -79,7 +164,7 @@ function rateY(series, height) {
 
 /**
  * About `count` of the steps, evenly, and the last one.
- * @param {import("./series.js").Step[]} steps
+ * @param {Step[]} steps
  * @param {number} count
  */
 function thin(steps, count) {

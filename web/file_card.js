@@ -1,10 +1,8 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
 import { api } from "../../scripts/api.js";
 import { el } from "./dom.js";
-import { about } from "./facts.js";
-import { lastOutput, nodeOf } from "./history.js";
-import { match } from "./match.js";
-import { addCard, after } from "./widget.js";
+import { addCard, after, lastOutput, nodeOf } from "./node.js";
+import { about, match } from "./parts.js";
 import { t } from "./words.js";
 
 const NONE = "none";
@@ -31,7 +29,7 @@ export function listenForCached() {
 }
 
 /**
- * @param {import("./widget.js").GraphNode} node
+ * @param {import("./node.js").GraphNode} node
  * @param {string[]} inputs names of the widgets that hold adapters
  */
 export function addFileCard(node, inputs) {
@@ -77,7 +75,7 @@ export function addFileCard(node, inputs) {
     if (output && !bottom.hasChildNodes()) executed(output);
   }
 
-  /** @param {{lyco_match?: import("./match.js").Match[], text?: string[]}} output */
+  /** @param {{lyco_match?: import("./parts.js").Match[], text?: string[]}} output */
   function executed(output) {
     const matches = output.lyco_match ?? [];
     card.classList.toggle("lyco-ran", matches.length > 0);

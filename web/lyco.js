@@ -4,7 +4,7 @@ import { addStyle } from "./dom.js";
 import { addFileCard, listenForCached, refreshCards } from "./file_card.js";
 import { foldRows } from "./rows.js";
 import { TRAIN, addTrainCard, listen } from "./train_card.js";
-import { restoreSize } from "./widget.js";
+import { restoreSize } from "./node.js";
 
 const ROWS = [1, 2, 3, 4, 5, 6].map((row) => `adapter_${row}`);
 
@@ -30,7 +30,7 @@ app.registerExtension({
   loadedGraphNode: restoreSize,
   refreshComboInNodes: async () => refreshCards(),
   nodeCreated(created) {
-    const node = /** @type {import("./widget.js").GraphNode} */ (created);
+    const node = /** @type {import("./node.js").GraphNode} */ (created);
     const kind = node.comfyClass ?? "";
     if (kind === TRAIN) addTrainCard(node);
     if (kind in FILES) addFileCard(node, FILES[kind]);

@@ -1,10 +1,10 @@
 // Load Adapters shows the rows in use and one more.
-import { after } from "./widget.js";
+import { after } from "./node.js";
 
 const NONE = "none";
 
 /**
- * @param {import("./widget.js").GraphNode} node
+ * @param {import("./node.js").GraphNode} node
  * @param {string[]} adapters names of the widgets that choose the files, one a row
  */
 export function foldRows(node, adapters) {

@@ -1,10 +1,8 @@
 // The card of Train Adapter: the loss while it trains, and after it, also on a page that was loaded meanwhile.
 import { api } from "../../scripts/api.js";
-import { draw } from "./curve.js";
+import { Series, draw } from "./curve.js";
 import { clock, el } from "./dom.js";
-import { executionId, lastOutput, nodeOf } from "./history.js";
-import { Series } from "./series.js";
-import { addCard, after } from "./widget.js";
+import { addCard, after, executionId, lastOutput, nodeOf } from "./node.js";
 import { t } from "./words.js";
 
 export const TRAIN = "LycoTrainAdapter";
@@ -12,14 +10,14 @@ const EVENT = "lyco.train";
 const CORE_TEXT = "$$node-text-preview"; // ComfyUI's own line of progress, which says the same
 
 /**
- * @typedef {{node: string, total: number, seconds_left: number | null, steps: import("./series.js").Step[]}} News
+ * @typedef {{node: string, total: number, seconds_left: number | null, steps: import("./curve.js").Step[]}} News
  */
 
 /** @type {WeakMap<object, TrainCard>} */
 const cards = new WeakMap();
 
 class TrainCard {
-  /** @param {import("./widget.js").GraphNode} node */
+  /** @param {import("./node.js").GraphNode} node */
   constructor(node) {
     this.node = node;
     this.series = new Series();
@@ -59,7 +57,7 @@ class TrainCard {
     this.draw();
   }
 
-  /** @param {import("./series.js").Step[]} steps of a whole training */
+  /** @param {import("./curve.js").Step[]} steps of a whole training */
   finish(steps) {
     this.series = new Series();
     this.series.add(steps);
@@ -114,11 +112,11 @@ class TrainCard {
   }
 }
 
-/** @param {import("./widget.js").GraphNode} node */
+/** @param {import("./node.js").GraphNode} node */
 export function addTrainCard(node) {
   const card = new TrainCard(node);
   cards.set(node, card);
-  after(node, "onExecuted", (/** @type {{lyco_train?: import("./series.js").Step[][]}} */ output) => {
+  after(node, "onExecuted", (/** @type {{lyco_train?: import("./curve.js").Step[][]}} */ output) => {
     if (output.lyco_train) card.finish(output.lyco_train[0]);
   });
   after(node, "onConfigure", () => queueMicrotask(() => resume(node, card)));
@@ -126,7 +124,7 @@ export function addTrainCard(node) {
 
 /**
  * Take up a training that goes on, else what the last one gave.
- * @param {import("./widget.js").GraphNode} node
+ * @param {import("./node.js").GraphNode} node
  * @param {TrainCard} card
  */
 async function resume(node, card) {
@@ -153,7 +151,7 @@ export function listen() {
   });
 }
 
-/** @param {import("./widget.js").GraphNode} node */
+/** @param {import("./node.js").GraphNode} node */
 function dropCoreText(node) {
   const widget = node.widgets?.find(({ name }) => name === CORE_TEXT);
   if (widget) node.removeWidget(widget);

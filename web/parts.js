@@ -1,6 +1,5 @@
-// What a file is, from its header: the upper part of a card.
+// The two halves of a file's card: what it is, from its header, and what of it matched when the node ran.
 import { api } from "../../scripts/api.js";
-import { bars } from "./bars.js";
 import { el, size } from "./dom.js";
 import { t } from "./words.js";
 
@@ -14,7 +13,7 @@ import { t } from "./words.js";
  * @property {number[]} ranks
  * @property {number[]} alphas
  * @property {number} unrecognised
- * @property {import("./bars.js").Blocks[]} blocks
+ * @property {Blocks[]} blocks
  * @property {Record<string, string>} facts
  * @property {string[]} tags
  */
@@ -73,4 +72,66 @@ function preview(address) {
   image.onerror = () => image.remove(); // most files have none
   image.src = address;
   return image;
+}
+
+/**
+ * @typedef {object} Match what a node's `lyco_match` output holds for each file
+ * @property {string} file
+ * @property {string | null} architecture
+ * @property {number} matched
+ * @property {number} modules
+ * @property {number} stock
+ * @property {Blocks[]} blocks
+ * @property {{name: string, why: string, expected?: string, found?: string}[]} left_out
+ * @property {number} left_out_count
+ * @property {string} applied
+ */
+
+/**
+ * @param {Match} found
+ * @param {boolean} named whether to say which file it is
+ */
+export function match(found, named) {
+  const whole = found.left_out_count === 0;
+  const title = el("div", whole ? "lyco-matched" : "lyco-matched lyco-partly");
+  title.append(t("matched", found.matched, found.modules), el("span", "lyco-chip", found.applied));
+  const parts = named ? [el("div", "lyco-title", found.file)] : [];
+  parts.push(title, bars(found.blocks, true));
+  if (found.stock) parts.push(el("div", "", t("stock", found.stock)));
+  if (!whole) parts.push(leftOut(found));
+  return el("div", "lyco-match", ...parts);
+}
+
+/** @param {Match} found */
+function leftOut(found) {
+  const lines = found.left_out.map(({ name, why, expected = "", found: shape = "" }) =>
+    el("li", "", el("code", "", name), ` ${t(why, expected, shape)}`),
+  );
+  const rest = found.left_out_count - lines.length;
+  if (rest > 0) lines.push(el("li", "", t("more", rest)));
+  return el("div", "lyco-left", t("left_out", found.left_out_count), el("ul", "", ...lines));
+}
+
+/**
+ * @typedef {{name: string, cells: [number, number, number][]}} Blocks a kind, and (block, matched, modules) of it
+ */
+
+/**
+ * @param {Blocks[]} blocks
+ * @param {boolean} compared whether a model has been asked; else the cells only say that something is there
+ */
+function bars(blocks, compared) {
+  const rows = blocks.map(({ name, cells }) => {
+    const bar = el("div", "lyco-cells");
+    for (const [number, matched, modules] of cells) {
+      const state = !compared ? "there" : matched === modules ? "all" : matched ? "some" : "none";
+      const cell = el("i", `lyco-${state}`);
+      cell.title = t("cell", name, cells.length > 1 ? number : "", matched, modules);
+      bar.append(cell);
+    }
+    const label = el("span", "lyco-name", name === "other" ? t("other") : name);
+    label.title = name;
+    return el("div", "lyco-bar", label, bar);
+  });
+  return el("div", "lyco-bars", ...rows);
 }
