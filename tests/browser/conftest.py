@@ -22,7 +22,12 @@ def _lacking() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    in_comfyui(items, Path(__file__).parent, _lacking())
+    here = Path(__file__).parent
+    in_comfyui(items, here, _lacking())
+    for item in items:
+        if here in item.path.parents:
+            # A page on a machine under load now and then misses a click; pytest's summary counts the reruns.
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,7 @@ def written(server: Server) -> set[Path]:
     return kept | set(server.base.rglob("*.pt"))
 
 
+@pytest.mark.flaky(reruns=2)  # how soon a server answers depends on what else the machine does
 def test_the_server_answers_while_a_pattern_takes_forever(files: Server):
     """A regular expression of Python's own holds the interpreter's lock until it is done."""
     with ThreadPoolExecutor(1) as other:
