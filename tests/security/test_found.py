@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from lyco_testing.hostile import Raw, examine, file_of, lora, packed, within
 
+from lyco_core.blocks import by_block
 from lyco_core.errors import FormatError
 from lyco_core.load import read_adapter_set
 
@@ -195,3 +196,8 @@ def test_headers_that_are_spelled_otherwise_are_read(path: Path):
     names = ("transformer.\\u0061.lora_B.weight", "transformer.a.lora_A.weight")
     path.write_bytes(packed(f' {{"{names[0]}":{entry} ,\t"{names[1]}": {other}, "__metadata__":null }}  ', b"\1" * 64))
     assert examine(path) == []
+
+
+def test_a_card_of_many_blocks_is_small():
+    paths = [f"{kind}_blocks.{number}.q" for kind in map(str, range(40)) for number in range(1000)]
+    assert len(json.dumps(by_block(paths, paths))) < 80_000
