@@ -54,4 +54,5 @@ def test_from_the_clone_to_the_picture(tmp_path: Path):
             keep(page.page, KEPT, "readme")
             assert page.errors == []
         (picture,) = (tmp_path / "output").glob("lokr_*.png")
-        assert Image.open(picture).size == (64, 64)
+        with Image.open(picture) as image:
+            assert image.size == (64, 64)
