@@ -1,5 +1,5 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
-import { api } from "../../scripts/api.js";
+import { api } from "./comfy.js";
 import { el } from "./dom.js";
 import { addCard, after, lastOutput, nodeOf } from "./node.js";
 import { about, match } from "./parts.js";

@@ -1,5 +1,5 @@
 // The pack's part of the page: cards on its nodes. Without it every node works, and says the same in its outputs.
-import { app } from "../../scripts/app.js";
+import { app } from "./comfy.js";
 import { addStyle } from "./dom.js";
 import { addFileCard, listenForCached, refreshCards } from "./file_card.js";
 import { foldRows } from "./rows.js";

@@ -1,6 +1,5 @@
 // What the frontend does not give: a card as a node's last widget in both renderers, and what a node last gave out.
-import { app } from "../../scripts/app.js";
-import { api } from "../../scripts/api.js";
+import { api, app } from "./comfy.js";
 import { el } from "./dom.js";
 
 /**

@@ -1,5 +1,5 @@
 // The two halves of a file's card: what it is, from its header, and what of it matched when the node ran.
-import { api } from "../../scripts/api.js";
+import { api } from "./comfy.js";
 import { el, size } from "./dom.js";
 import { t } from "./words.js";
 

@@ -1,5 +1,5 @@
 // The card of Train Adapter: the loss while it trains, and after it, also on a page that was loaded meanwhile.
-import { api } from "../../scripts/api.js";
+import { api } from "./comfy.js";
 import { Series, draw } from "./curve.js";
 import { clock, el } from "./dom.js";
 import { addCard, after, executionId, lastOutput, nodeOf } from "./node.js";

@@ -1,2 +1,9 @@
 // What the page has as globals; the published types do not declare them.
-declare const LiteGraph: { vueNodesMode?: boolean };
+import type { ComfyApi, ComfyApp } from "@comfyorg/comfyui-frontend-types";
+
+declare global {
+  const LiteGraph: { vueNodesMode?: boolean };
+  interface Window {
+    comfyAPI: { app: { app: ComfyApp }; api: { api: ComfyApi } };
+  }
+}

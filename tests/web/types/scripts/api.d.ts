@@ -1,2 +1,0 @@
-import type { ComfyApi } from "@comfyorg/comfyui-frontend-types";
-export declare const api: ComfyApi;
