@@ -1,11 +1,10 @@
 // The pack's part of the page: cards on its nodes. Without it every node works, and says the same in its outputs.
-import { app } from "./comfy.js";
-import { addStyle } from "./dom.js";
-import { addFileCard, listenForCached, refreshCards } from "./file_card.js";
-import { foldRows } from "./rows.js";
-import { TRAIN, addTrainCard, listen } from "./train_card.js";
-import { restoreSize } from "./node.js";
+//
+// ComfyUI waits for every .js file of a pack before it asks what nodes there are. This one is small, and lets the others
+// come meanwhile: they are .mjs, which ComfyUI leaves alone.
+const { app } = window.comfyAPI.app;
 
+const TRAIN = "LycoTrainAdapter";
 const ROWS = [1, 2, 3, 4, 5, 6].map((row) => `adapter_${row}`);
 
 /** Node -> its widgets that hold adapter files. @type {Record<string, string[]>} */
@@ -20,20 +19,27 @@ const FILES = {
   LycoExtractAdapter: [],
 };
 
+const loading = import("./cards.mjs");
+/** @type {Awaited<typeof loading>} */
+let cards;
+
 app.registerExtension({
   name: "lyco",
-  setup() {
-    addStyle();
-    listenForCached();
-    listen();
+  async addCustomNodeDefs() {
+    cards = await loading; // before there is any node
   },
-  loadedGraphNode: restoreSize,
-  refreshComboInNodes: async () => refreshCards(),
+  setup() {
+    cards.addStyle();
+    cards.listenForCached();
+    cards.listen();
+  },
+  loadedGraphNode: (node) => cards.restoreSize(node),
+  refreshComboInNodes: async () => cards.refreshCards(),
   nodeCreated(created) {
-    const node = /** @type {import("./node.js").GraphNode} */ (created);
+    const node = /** @type {import("./node.mjs").GraphNode} */ (created);
     const kind = node.comfyClass ?? "";
-    if (kind === TRAIN) addTrainCard(node);
-    if (kind in FILES) addFileCard(node, FILES[kind]);
-    if (kind === "LycoLoadAdapters") foldRows(node, ROWS);
+    if (kind === TRAIN) cards.addTrainCard(node);
+    if (kind in FILES) cards.addFileCard(node, FILES[kind]);
+    if (kind === "LycoLoadAdapters") cards.foldRows(node, ROWS);
   },
 });

@@ -96,9 +96,10 @@ def test_an_installed_pack_works(install: Callable[[Path], None], folder: str, t
         assert {known[node]["python_module"] for node in NODES} == {f"custom_nodes.{folder}"}
         pages = [path for path in server.get("/extensions") if path.endswith("/lyco.js")]
         assert pages == [f"/extensions/{folder}/lyco.js"]
-        for path in ("lyco.js", "lyco.css", "docs/LycoLoadAdapter.md"):
+        for path in ("lyco.js", "cards.mjs", "lyco.css", "docs/LycoLoadAdapter.md"):
             with urllib.request.urlopen(f"{server.address}/extensions/{folder}/{path}") as answer:
                 assert answer.status == 200
+                assert not path.endswith("js") or "javascript" in answer.headers["Content-Type"]
         assert server.get("/lyco/inspect?adapter=mine.safetensors")["modules"] == 20
         node = {"class_type": "LycoInspectAdapter", "inputs": {"adapter": "mine.safetensors"}}
         assert "Wan 2.1/2.2" in server.run({"1": node})["1"]["text"][0]

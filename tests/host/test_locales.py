@@ -141,7 +141,7 @@ def test_no_help_page_is_of_a_node_that_is_not_there(schemas: dict):
 
 
 def test_the_cards_have_every_word_in_every_language():
-    text = (ROOT / "web" / "words.js").read_text("utf-8")
+    text = (ROOT / "web" / "words.mjs").read_text("utf-8")
     words = {
         language: {key: sorted(re.findall(r"\{\d\}", said)) for key, said in re.findall(r'(\w+): "([^"]*)"', body)}
         for language, body in re.findall(r"^  (\w+): \{\n(.*?)^  \},$", text, re.M | re.S)

@@ -1,7 +1,7 @@
 // The two halves of a file's card: what it is, from its header, and what of it matched when the node ran.
-import { api } from "./comfy.js";
-import { el, size } from "./dom.js";
-import { t } from "./words.js";
+import { api } from "./comfy.mjs";
+import { el, size } from "./dom.mjs";
+import { t } from "./words.mjs";
 
 /**
  * @typedef {object} About what `/lyco/inspect` answers

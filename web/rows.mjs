@@ -1,10 +1,10 @@
 // Load Adapters shows the rows in use and one more.
-import { after } from "./node.js";
+import { after } from "./node.mjs";
 
 const NONE = "none";
 
 /**
- * @param {import("./node.js").GraphNode} node
+ * @param {import("./node.mjs").GraphNode} node
  * @param {string[]} adapters names of the widgets that choose the files, one a row
  */
 export function foldRows(node, adapters) {

@@ -1,5 +1,5 @@
 // What the cards say, in the languages of the pack. {0}, {1} are filled in.
-import { app } from "./comfy.js";
+import { app } from "./comfy.mjs";
 
 /** @type {Record<string, Record<string, string>>} */
 export const WORDS = {

@@ -1,23 +1,23 @@
 // The card of Train Adapter: the loss while it trains, and after it, also on a page that was loaded meanwhile.
-import { api } from "./comfy.js";
-import { Series, draw } from "./curve.js";
-import { clock, el } from "./dom.js";
-import { addCard, after, executionId, lastOutput, nodeOf } from "./node.js";
-import { t } from "./words.js";
+import { api } from "./comfy.mjs";
+import { Series, draw } from "./curve.mjs";
+import { clock, el } from "./dom.mjs";
+import { addCard, after, executionId, lastOutput, nodeOf } from "./node.mjs";
+import { t } from "./words.mjs";
 
-export const TRAIN = "LycoTrainAdapter";
+
 const EVENT = "lyco.train";
 const CORE_TEXT = "$$node-text-preview"; // ComfyUI's own line of progress, which says the same
 
 /**
- * @typedef {{node: string, total: number, seconds_left: number | null, steps: import("./curve.js").Step[]}} News
+ * @typedef {{node: string, total: number, seconds_left: number | null, steps: import("./curve.mjs").Step[]}} News
  */
 
 /** @type {WeakMap<object, TrainCard>} */
 const cards = new WeakMap();
 
 class TrainCard {
-  /** @param {import("./node.js").GraphNode} node */
+  /** @param {import("./node.mjs").GraphNode} node */
   constructor(node) {
     this.node = node;
     this.series = new Series();
@@ -57,7 +57,7 @@ class TrainCard {
     this.draw();
   }
 
-  /** @param {import("./curve.js").Step[]} steps of a whole training */
+  /** @param {import("./curve.mjs").Step[]} steps of a whole training */
   finish(steps) {
     this.series = new Series();
     this.series.add(steps);
@@ -112,11 +112,11 @@ class TrainCard {
   }
 }
 
-/** @param {import("./node.js").GraphNode} node */
+/** @param {import("./node.mjs").GraphNode} node */
 export function addTrainCard(node) {
   const card = new TrainCard(node);
   cards.set(node, card);
-  after(node, "onExecuted", (/** @type {{lyco_train?: import("./curve.js").Step[][]}} */ output) => {
+  after(node, "onExecuted", (/** @type {{lyco_train?: import("./curve.mjs").Step[][]}} */ output) => {
     if (output.lyco_train) card.finish(output.lyco_train[0]);
   });
   after(node, "onConfigure", () => queueMicrotask(() => resume(node, card)));
@@ -124,7 +124,7 @@ export function addTrainCard(node) {
 
 /**
  * Take up a training that goes on, else what the last one gave.
- * @param {import("./node.js").GraphNode} node
+ * @param {import("./node.mjs").GraphNode} node
  * @param {TrainCard} card
  */
 async function resume(node, card) {
@@ -151,7 +151,7 @@ export function listen() {
   });
 }
 
-/** @param {import("./node.js").GraphNode} node */
+/** @param {import("./node.mjs").GraphNode} node */
 function dropCoreText(node) {
   const widget = node.widgets?.find(({ name }) => name === CORE_TEXT);
   if (widget) node.removeWidget(widget);

@@ -1,9 +1,9 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
-import { api } from "./comfy.js";
-import { el } from "./dom.js";
-import { addCard, after, lastOutput, nodeOf } from "./node.js";
-import { about, match } from "./parts.js";
-import { t } from "./words.js";
+import { api } from "./comfy.mjs";
+import { el } from "./dom.mjs";
+import { addCard, after, lastOutput, nodeOf } from "./node.mjs";
+import { about, match } from "./parts.mjs";
+import { t } from "./words.mjs";
 
 const NONE = "none";
 
@@ -29,7 +29,7 @@ export function listenForCached() {
 }
 
 /**
- * @param {import("./node.js").GraphNode} node
+ * @param {import("./node.mjs").GraphNode} node
  * @param {string[]} inputs names of the widgets that hold adapters
  */
 export function addFileCard(node, inputs) {
@@ -75,7 +75,7 @@ export function addFileCard(node, inputs) {
     if (output && !bottom.hasChildNodes()) executed(output);
   }
 
-  /** @param {{lyco_match?: import("./parts.js").Match[], text?: string[]}} output */
+  /** @param {{lyco_match?: import("./parts.mjs").Match[], text?: string[]}} output */
   function executed(output) {
     const matches = output.lyco_match ?? [];
     card.classList.toggle("lyco-ran", matches.length > 0);

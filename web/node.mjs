@@ -1,6 +1,6 @@
 // What the frontend does not give: a card as a node's last widget in both renderers, and what a node last gave out.
-import { api, app } from "./comfy.js";
-import { el } from "./dom.js";
+import { api, app } from "./comfy.mjs";
+import { el } from "./dom.mjs";
 
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension

@@ -1,0 +1,6 @@
+// What lyco.js puts onto nodes.
+export { addStyle } from "./dom.mjs";
+export { addFileCard, listenForCached, refreshCards } from "./file_card.mjs";
+export { restoreSize } from "./node.mjs";
+export { foldRows } from "./rows.mjs";
+export { addTrainCard, listen } from "./train_card.mjs";
