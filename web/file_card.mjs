@@ -1,7 +1,7 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
 import { api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { addCard, after, lastOutput, nodeOf } from "./node.mjs";
+import { addCard, after, everyNode, lastOutput, nodeOf } from "./node.mjs";
 import { about, match } from "./parts.mjs";
 import { t } from "./words.mjs";
 
@@ -10,15 +10,12 @@ const NONE = "none";
 /** @type {WeakMap<object, () => Promise<void>>} */
 const restorers = new WeakMap();
 
-/** @type {Map<object, () => void>} */
-const refreshers = new Map();
+/** @type {WeakMap<object, () => Promise<void>>} */
+const refreshers = new WeakMap();
 
-/** The lists of files were read again; only what is still in the graph asks again. */
+/** The lists of files were read again, and so are the files. */
 export function refreshCards() {
-  for (const [node, refresh] of refreshers) {
-    if (/** @type {any} */ (node).graph) refresh();
-    else refreshers.delete(node);
-  }
+  for (const [node] of everyNode()) void refreshers.get(node)?.();
 }
 
 /** A node whose result ComfyUI still has does not run, and says nothing: what it said before counts. */
@@ -94,7 +91,7 @@ export function addFileCard(node, inputs) {
   });
   after(node, "onExecuted", executed);
   restorers.set(node, restore);
-  refreshers.set(node, () => void refresh(true));
+  refreshers.set(node, () => refresh(true));
   queueMicrotask(() => void refresh());
 }
 

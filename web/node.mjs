@@ -138,17 +138,24 @@ function sameValues(node, inputs) {
 }
 
 /**
- * What the server calls the node: its id, after those of the subgraphs that it lies in ("5:12").
- * @param {GraphNode} node
+ * Every node of the workflow, and what the server calls it: its id, after those of the subgraphs that it lies in ("5:12").
  * @param {any} [graph]
- * @returns {string | null}
+ * @param {string} [outside]
+ * @returns {Generator<[GraphNode, string]>}
  */
-export function executionId(node, graph = app.rootGraph ?? app.graph) {
-  for (const other of graph?.nodes ?? []) {
-    if (other === node) return String(other.id);
-    const inner = other.subgraph ? executionId(node, other.subgraph) : null;
-    if (inner !== null) return `${other.id}:${inner}`;
+export function* everyNode(graph = app.rootGraph ?? app.graph, outside = "") {
+  for (const node of graph?.nodes ?? []) {
+    yield [node, `${outside}${node.id}`];
+    if (node.subgraph) yield* everyNode(node.subgraph, `${outside}${node.id}:`);
   }
+}
+
+/**
+ * @param {GraphNode} node
+ * @returns {string | null} what the server calls it
+ */
+export function executionId(node) {
+  for (const [other, id] of everyNode()) if (other === node) return id;
   return null;
 }
 

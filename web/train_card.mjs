@@ -5,7 +5,6 @@ import { clock, el } from "./dom.mjs";
 import { addCard, after, executionId, lastOutput, nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
-
 const EVENT = "lyco.train";
 const CORE_TEXT = "$$node-text-preview"; // ComfyUI's own line of progress, which says the same
 
