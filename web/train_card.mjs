@@ -26,6 +26,7 @@ class TrainCard {
     this.smoothing = 0.9;
     this.drawing = false;
     this.canvas = /** @type {HTMLCanvasElement} */ (el("canvas", "lyco-curve"));
+    this.canvas.role = "img";
     this.line = el("div", "lyco-line", t("waiting"));
     this.content = addCard(node);
     this.content.append(this.line);
@@ -95,6 +96,8 @@ class TrainCard {
   describe() {
     const last = this.series.last;
     if (!last) return;
+    // For those who cannot see it.
+    this.canvas.setAttribute("aria-label", `${t("loss")}, ${t("step")} ${this.series.steps[0].step}-${last.step}`);
     let average = NaN;
     for (const value of this.series.smoothed(this.smoothing)) average = value;
     const validation = this.series.validations.pop()?.validation;
