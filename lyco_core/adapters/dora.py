@@ -97,13 +97,30 @@ class DoRA(OnBase):
     def change(self, base: Tensor) -> Tensor:
         """(g - 1) W + g ΔW with g = magnitude / ‖W + ΔW‖: no difference of two nearly equal weights."""
         delta = self.inner.add_to_(torch.zeros_like(base))
-        channels = self.magnitude.numel() if self.axis == 1 else 1
-        view = (base + delta).view(base.shape[0], channels, -1)
-        # eps as in LyCORIS: a row of zeros stays one.
-        norm = view.square().sum(dim=(1 - self.axis, 2)).sqrt_() + torch.finfo(base.dtype).eps
-        gain = along(self.magnitude.to(base).flatten() / norm, self.axis, view)
+        view = self._by_channel(base + delta)
+        gain = along(self.gain(self._sums(view)), self.axis, view)
         old, new = base.view_as(view), delta.view_as(view)
         return (new.mul_(gain) + old * (gain - 1)).view_as(base)
+
+    def squares(self, band: Tensor, start: int) -> Tensor:
+        """Sums of squares of W + ΔW, in `band`'s dtype: of rows start:… (axis 0), or of those rows for each input.
+
+        band: those rows of W, (rows, …), float32 or float64; it becomes W + ΔW.
+        """
+        return self._sums(self._by_channel(self.inner.add_band_(band, start)))
+
+    def gain(self, squares: Tensor) -> Tensor:
+        """magnitude / ‖W + ΔW‖ from whole sums of squares, (rows,) or (inputs,)."""
+        # eps as in LyCORIS: a row of zeros stays one.
+        return self.magnitude.to(squares).flatten() / (squares.sqrt() + torch.finfo(squares.dtype).eps)
+
+    def _by_channel(self, weight: Tensor) -> Tensor:
+        """(out, channels, positions), channels being what has a magnitude by inputs."""
+        channels = self.magnitude.numel() if self.axis == 1 else 1
+        return weight.view(weight.shape[0], channels, -1)
+
+    def _sums(self, view: Tensor) -> Tensor:
+        return view.square().sum(dim=(1 - self.axis, 2))
 
     def rows(self, start: int, stop: int) -> DoRA | None:
         """None on the input axis, whose norms are sums over all rows."""

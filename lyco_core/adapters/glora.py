@@ -38,7 +38,7 @@ class GLoRA(OnBase):
         require(four, "GLoRA", "a1, a2, b1 and b2")
         for name, tensor in four.items():
             matrix(name, tensor)
-        (up, down), added = self._on_inputs(), self._added()
+        (up, down), added = self._factors_on_inputs(), self.added()
         multiplies("a1", up, "a2", down)
         if not up.shape[0] == down.shape[1] == added.shape[1]:
             raise AdapterError(
@@ -53,31 +53,37 @@ class GLoRA(OnBase):
         new = self.b1.shape[1], self.b2.shape[0], self.a2.shape[0], self.a1.shape[1]
         return len(set(new)) > 1 and len(set(ranks)) == 1
 
-    def _on_inputs(self) -> tuple[Tensor, Tensor]:
+    def _factors_on_inputs(self) -> tuple[Tensor, Tensor]:
         """(in, r) and (r, in)."""
         up, down = (self.a2, self.a1) if self._swapped else (self.a1, self.a2)
         return up.flatten(1), down.flatten(1)
 
-    def _added(self) -> LoRA:
+    def on_inputs(self) -> LoRA:
+        """a1 @ a2 * scale as what is added to the input, (in, in): x becomes x + (a1 @ a2) x before it meets W."""
+        up, down = self._factors_on_inputs()
+        return LoRA(up, down, alpha=self.scale * down.shape[0])
+
+    def added(self) -> LoRA:
+        """b1 @ b2 * scale: what does not depend on the weight."""
         up, down = (self.b2, self.b1) if self._swapped else (self.b1, self.b2)
         return LoRA(up, down, self.bm, alpha=self.alpha)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._added().shape
+        return self.added().shape
 
     @property
     def rank(self) -> int:
-        return self._added().rank
+        return self.added().rank
 
     def change(self, base: Tensor) -> Tensor:
-        up, down = (t.to(base) for t in self._on_inputs())
+        up, down = (t.to(base) for t in self._factors_on_inputs())
         # Input channels last, so that a kernel's positions are further rows.
         channels = base.flatten(2).transpose(1, 2) if base.dim() > 2 else base
         turned = channels @ up @ down * self.scale
         if base.dim() > 2:
             turned = turned.transpose(1, 2)
-        return self._added().add_to_(turned.reshape(base.shape).contiguous())
+        return self.added().add_to_(turned.reshape(base.shape).contiguous())
 
     def rows(self, start: int, stop: int) -> GLoRA:
         name = "b2" if self._swapped else "b1"

@@ -49,9 +49,9 @@ class _Rotation(OnBase):
     def rank(self) -> None:
         return None
 
-    def _turns(self, base: Tensor) -> Tensor:
-        """R - I of every block, exactly 2Q(I - Q)⁻¹, in base's dtype."""
-        skew = self.blocks.to(base)
+    def turns(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+        """R - I of every block, exactly 2Q(I - Q)⁻¹, shaped as `blocks`."""
+        skew = self.blocks.to(device, dtype)
         skew = skew - skew.transpose(-1, -2)
         if self.alpha is not None and self.alpha > 0:
             limit, norm = self.alpha * self.shape[0], float(skew.square().sum().sqrt())
@@ -60,11 +60,15 @@ class _Rotation(OnBase):
         return cast(Tensor, torch.linalg.solve(eye - skew, 2 * skew, left=False))
 
     def change(self, base: Tensor) -> Tensor:
-        turned = self._rotated(base.flatten(1), self._turns(base)).reshape(base.shape)
+        return self.turned(base.flatten(1), self.turns(base.device, base.dtype)).reshape(base.shape)
+
+    def turned(self, flat: Tensor, turns: Tensor) -> Tensor:
+        """(R - I) applied to (out, n), with the rows' scales: a new tensor. n: in·kernel, or tokens."""
+        turned = self._rotated(flat, turns)
         if self.rescale is None:
             return turned
-        factor = along(self.rescale.flatten(), 0, base)
-        return turned.mul_(factor).add_(base * (factor - 1))
+        factor = along(self.rescale.flatten(), 0, flat)
+        return turned.mul_(factor).add_(flat * (factor - 1))
 
     def _rotated(self, flat: Tensor, turns: Tensor) -> Tensor:
         """(R - I) applied to (out, in·kernel), a new tensor."""
@@ -84,8 +88,8 @@ class OFT(_Rotation):
     dimensions: ClassVar[int] = 3
 
     def _rotated(self, flat: Tensor, turns: Tensor) -> Tensor:
-        grouped = flat.view(turns.shape[0], turns.shape[1], -1)
-        return (turns.transpose(1, 2) @ grouped).view_as(flat)
+        grouped = flat.reshape(turns.shape[0], turns.shape[1], -1)
+        return (turns.transpose(1, 2) @ grouped).view(flat.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,6 +117,6 @@ class BOFT(_Rotation):
             order = rows.view(-1, 2, (size // 2) << step).transpose(1, 2).flatten()
             grouped = result[order].view(-1, size, flat.shape[1])
             after = result.clone()
-            after[order] = (grouped + turn @ grouped).view_as(flat)
+            after[order] = (grouped + turn @ grouped).view(flat.shape)
             result = after
         return result - flat

@@ -1,5 +1,6 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
+from .beside import MODES
 from .checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names, merge_files, merge_options
 from .compressing import asked, extract, resize
 from .converting import conversion, convert
@@ -7,7 +8,6 @@ from .files import adapter_names, fingerprint
 from .loading import inspect, load_onto
 from .many import NONE, ROWS, Row, load_rows
 from .merging import merge_onto
-from .runtime import MODES
 from .schema import (
     known,
     mode_input,

@@ -12,11 +12,12 @@ from ...lyco_core.inspect import describe_match, inspect_file
 from ...lyco_core.model_weights import ModelWeights, describe_weights
 from ...lyco_core.placement import Placed, Placement, place
 from ...lyco_core.selection import EVERYTHING, Selection, names_of, wanted, weight_path
+from .beside import MODES, Division, divide, put_beside
 from .files import adapter_path, cached_adapter_set
 from .matched import matched
 from .patch import LycoPatch
-from .runtime import add_injection, wants_runtime
 from .stock import StockMatch, match_by_names, put, weight_key
+from .weights import weight_shapes
 
 log = logging.getLogger("lyco")
 
@@ -45,7 +46,7 @@ def load_onto(
     *,
     partial: bool,
     selection: Selection = EVERYTHING,
-    mode: str = "patch the weights",
+    mode: str = MODES[1],
     scale: float | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
@@ -56,7 +57,7 @@ def load_onto(
         name: of a file in models/loras.
         partial: apply what matches and warn about the rest, instead of refusing.
         selection: which modules, and how strongly beside `strength`.
-        mode: one of `runtime.MODES`; a text encoder's weights, norms and biases are always patched.
+        mode: one of `beside.MODES`.
         scale: instead of what the file's alphas say.
 
     Raises:
@@ -71,14 +72,14 @@ def load_onto(
         patched, patched_clip = model.clone(), None if clip is None else clip.clone()
         report = [match.headline(strength), *match.lines()]
         applied = f"strength {strength:g}"
-        beside, inside = split_by_model(model, groups)
-        if wants_runtime(mode, model.model, beside):
-            report.append(f"{add_injection(patched, beside, strength)} modules add it while sampling")
+        scaled = {strength * multiplier: patches for multiplier, patches in groups.items()}
+        found = [
+            apply(mode, patcher, scaled) for patcher in (patched, getattr(patched_clip, "patcher", None)) if patcher
+        ]
+        _require_all(scaled, found)
+        report += [line for division in found for line in division.lines()]
+        if any(division.parts for division in found):
             applied += ", while sampling"
-        else:
-            inside = groups
-        for multiplier, patches in inside.items():
-            add_patches(patched, patched_clip, patches, strength * multiplier)
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
     return Loaded(patched, patched_clip, "\n".join(report), (matched(match, applied=applied),))
 
@@ -181,19 +182,31 @@ def match_model(name: str, model, clip, selection: Selection = EVERYTHING, scale
 
 def model_weights(model) -> ModelWeights:
     """Keys and shapes of a ModelPatcher's weights; of quantized ones, the shape that they stand for."""
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.model.state_dict().items()}
-    shapes |= {key: tuple(p.shape) for key, p in model.model.named_parameters() if key in shapes}
-    return describe_weights(shapes)
+    return describe_weights(weight_shapes(model.model))
 
 
-def split_by_model(model, groups: dict[float, dict]) -> tuple[dict[float, dict], dict[float, dict]]:
-    """Patches of the diffusion model's weights, and the others: of biases, norms, and the text encoder."""
-    keys = {key for key, tensor in model.model.state_dict().items() if tensor.dim() > 1}
-    parts: tuple[dict[float, dict], dict[float, dict]] = ({}, {})
-    for multiplier, patches in groups.items():
-        for target, patch in patches.items():
-            parts[weight_key(target) not in keys].setdefault(multiplier, {})[target] = patch
-    return parts
+def apply(mode: str, patcher, groups: dict[float, dict]) -> Division:
+    """Give a clone, of a model or of a text encoder's, what of `groups` changes it; patches by strength.
+
+    Raises:
+        PlacementError: a weight that cannot be read would have to be written.
+    """
+    division = divide(mode, patcher, groups)
+    if division.parts:
+        put_beside(patcher, division.parts)
+    for strength, patches in division.patches.items():
+        if lost := patches.keys() - set(patcher.add_patches(patches, strength)):
+            raise PlacementError(
+                f"ComfyUI did not take {len(lost)} patches, e.g. {next(iter(lost))}; nothing is applied"
+            )
+    return division
+
+
+def _require_all(groups: dict[float, dict], divisions: list[Division]) -> None:
+    """Refuse if something went neither to the model nor to the text encoder."""
+    done = {place for division in divisions for place in division.places}
+    if lost := [place for patches in groups.values() for place in patches if place not in done]:
+        raise PlacementError(f"ComfyUI has no weight for {len(lost)} patches, e.g. {lost[0]}; nothing is applied")
 
 
 def our_patches(placement: Placement) -> dict:
@@ -209,15 +222,6 @@ def our_patches(placement: Placement) -> dict:
 def place_of(piece: Placed):
     """A place as `add_patches` spells it."""
     return piece.key if piece.rows is None else (piece.key, (0, piece.rows[0], piece.rows[1] - piece.rows[0]))
-
-
-def add_patches(patched, patched_clip, patches: dict, strength: float) -> None:
-    """Give clones their patches. Raises `PlacementError` if one is taken by neither."""
-    taken = set(patched.add_patches(patches, strength))
-    if patched_clip is not None:
-        taken |= set(patched_clip.add_patches(patches, strength))
-    if lost := patches.keys() - taken:
-        raise PlacementError(f"ComfyUI did not take {len(lost)} patches, e.g. {next(iter(lost))}; nothing was applied")
 
 
 def problem(placement: Placement, rest: StockMatch, weights: ModelWeights, *, with_clip: bool) -> str:

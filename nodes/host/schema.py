@@ -7,7 +7,7 @@ import inspect
 from comfy_api.latest import io
 
 from ...lyco_core.selection import Selection, parse_block_strength
-from .runtime import MODES
+from .beside import MODES
 
 BY = ("rank", "energy", "error")
 """What decides how small an approximation is."""

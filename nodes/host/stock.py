@@ -16,6 +16,7 @@ from ...lyco_core.layouts import BIAS
 from ...lyco_core.load import check_finite
 from ...lyco_core.placement import Placement
 from .patch import LycoPatch
+from .weights import weight_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -54,7 +55,7 @@ def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMa
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
-        shapes = {**shapes, **{k: tuple(t.shape) for k, t in clip.cond_stage_model.state_dict().items()}}
+        shapes = {**shapes, **weight_shapes(clip.cond_stage_model)}
     names = {name: target for name, target in names.items() if weight_key(target) in shapes}
     exact: dict = {}
     modules: set[str] = set()

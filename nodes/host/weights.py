@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.lora
 import comfy.utils
 import torch
 from torch import Tensor
@@ -9,7 +10,19 @@ from torch import Tensor
 from ...lyco_core.errors import MergeError
 from ...lyco_core.merge.rounding import largest, round_to
 
-__all__ = ["is_quantized", "read_weight", "require_mergeable", "write_weight"]
+__all__ = [
+    "is_linear",
+    "is_quantized",
+    "is_readable",
+    "load_dtype",
+    "read_weight",
+    "require_mergeable",
+    "told_format",
+    "weight_shapes",
+    "whole_bias",
+    "whole_weight",
+    "write_weight",
+]
 
 SCALED_FLOAT8 = ("TensorCoreFP8Layout", "TensorCoreFP8E4M3Layout", "TensorCoreFP8E5M2Layout")
 """ComfyUI's layouts of quantized weights that are float8 under one scale."""
@@ -21,8 +34,7 @@ def require_mergeable(model, key: str) -> None:
     layout = layout_of(weight)
     plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.is_floating_point()
     if layout not in SCALED_FLOAT8 and (layout or not plain):
-        # city96's GGUF loader keeps the format's name in `tensor_type`.
-        what = layout or getattr(weight, "tensor_type", None) or f"{type(weight).__name__} of {weight.dtype}"
+        what = layout or gguf_type(weight) or f"{type(weight).__name__} of {weight.dtype}"
         raise MergeError(
             f"{key}: is stored as {what}, which nothing can be merged into; load the model's bf16, fp16 or fp8 file, "
             "or use Load LoHa/LoKr, which changes no weight"
@@ -63,14 +75,113 @@ def write_weight(model, key: str, values: Tensor) -> None:
 
 
 def layout_of(weight: Tensor) -> str | None:
-    """The name of a quantized tensor's layout (0.28), or None."""
+    """The name of a quantized tensor's layout (since 0.28), or None."""
     return getattr(weight, "_layout_cls", None)
 
 
+def gguf_type(weight: Tensor) -> str | None:
+    """What a weight of a GGUF file is stored as, `Q8_0` say; its loaders keep it in `tensor_type`. None for others."""
+    kind = getattr(weight, "tensor_type", None)
+    return None if kind is None else str(getattr(kind, "name", kind))
+
+
+def is_linear(model, key: str) -> bool:
+    """Whether a key names the weight of a linear module."""
+    path, _, last = key.rpartition(".")
+    return last == "weight" and hasattr(model.get_submodule(path), "in_features")
+
+
 def is_quantized(model, key: str) -> bool:
-    """Whether a weight is stored under a scale or in blocks, so that a patch would be rounded as coarsely."""
+    """Whether a weight's stored numbers are coarser than half precision, so that a patch would be rounded as coarsely."""
     weight = comfy.utils.get_attr(model, key)
-    return layout_of(weight) is not None or hasattr(weight, "tensor_type") or scale_of(model, key) is not None
+    if (kind := gguf_type(weight)) is not None:
+        return kind not in ("F32", "F16", "BF16")
+    return layout_of(weight) is not None or scale_of(model, key) is not None or weight.dtype.itemsize == 1
+
+
+def is_readable(model, key: str) -> bool:
+    """Whether ComfyUI, or the weight's own loader, can say what numbers it stands for."""
+    weight = comfy.utils.get_attr(model, key)
+    known = layout_of(weight) is not None or gguf_type(weight) is not None
+    return known or weight.is_floating_point()
+
+
+def told_format(model, key: str) -> str:
+    """How a weight is stored, for people."""
+    weight = comfy.utils.get_attr(model, key)
+    return layout_of(weight) or gguf_type(weight) or str(weight.dtype).removeprefix("torch.")
+
+
+def weight_shapes(model) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a model's weights; of quantized ones, the shape that they stand for."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return shapes | {key: tuple(p.shape) for key, p in model.named_parameters() if key in shapes}
+
+
+def load_dtype(patcher) -> torch.dtype | None:
+    """In which a diffusion model computes; None for what does not say."""
+    asked = getattr(patcher.model, "get_dtype_inference", None)
+    return None if asked is None else asked()
+
+
+def whole_weight(patcher, path: str) -> Tensor:
+    """(out, in) of what a linear module multiplies its input by, other patches applied, on the load device.
+
+    Where nobody can say what the stored numbers mean the module is asked: it gives its columns for the unit vectors.
+    """
+    key = f"{path}.weight"
+    module = patcher.model.get_submodule(path)
+    weight = _unpatched(patcher, key)
+    if not is_readable(patcher.model, key) or gguf_type(weight) is not None:
+        return _asked(module, load_dtype(patcher) or torch.float32, patcher.load_device)
+    if layout_of(weight) is not None:
+        values = weight.to(patcher.load_device).dequantize()
+    else:
+        values = _scaled(patcher.model, key, weight.to(patcher.load_device, torch.float32))
+    if patches := patcher.patches.get(key):
+        values = comfy.lora.calculate_weight(patches, values.float(), key)
+    inputs = input_scale_of(module)
+    return values if inputs is None else values * inputs.to(values.device, torch.float32)
+
+
+def whole_bias(patcher, path: str) -> Tensor | None:
+    """(out,) of what it adds, in float32; None if it adds nothing."""
+    key = f"{path}.bias"
+    module = patcher.model.get_submodule(path)
+    if getattr(module, "bias", None) is None:
+        return None
+    if not is_readable(patcher.model, key) or gguf_type(module.bias) is not None:
+        return module.forward(torch.zeros(1, module.in_features, device=patcher.load_device))[0].float()
+    values = _unpatched(patcher, key).to(patcher.load_device, torch.float32, copy=True)
+    patches = patcher.patches.get(key)
+    return comfy.lora.calculate_weight(patches, values, key) if patches else values
+
+
+def input_scale_of(module: torch.nn.Module) -> Tensor | None:
+    """(in,) by which a module multiplies its input before its weight (AWQ's smoothing, ComfyUI 0.30), or None."""
+    return getattr(module, "pre_quant_scale", None)
+
+
+def _unpatched(patcher, key: str) -> Tensor:
+    """A weight as it was before ComfyUI patched it in place."""
+    kept = patcher.backup.get(key)
+    return comfy.utils.get_attr(patcher.model, key) if kept is None else kept.weight
+
+
+def _asked(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Tensor:
+    step = 1024
+    zero = module.forward(torch.zeros(1, module.in_features, dtype=dtype, device=device)).float()
+    columns = []
+    for start in range(0, module.in_features, step):
+        units = torch.zeros(min(step, module.in_features - start), module.in_features, dtype=dtype, device=device)
+        units[:, start:].fill_diagonal_(1)
+        columns.append(module.forward(units).float() - zero)
+    return torch.cat(columns).t()
+
+
+def _scaled(model, key: str, values: Tensor) -> Tensor:
+    scale = scale_of(model, key)
+    return values if scale is None else values * scale.to(values)
 
 
 def scale_key(key: str) -> str:

@@ -1,0 +1,78 @@
+"""Puts adapters beside a model's weights when ComfyUI loads it, and takes them away when it does not sample with it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+
+from comfy.patcher_extension import PatcherInjection, WrappersMP
+
+from ....lyco_core.beside import Effect, Part, settled
+from ..weights import load_dtype, whole_bias, whole_weight
+from .guard import checked_call, watch_calls
+from .seat import Seat, Seats
+
+KEY = "lyco"
+"""Under which a patcher holds the one injection that has all of our adapters."""
+
+
+class Injection:
+    """The parts of every module, in the order in which the adapters were loaded. Never changed: a clone gets its own."""
+
+    def __init__(self, parts: Mapping[str, tuple[Part, ...]]) -> None:
+        self.parts = parts
+        self._settled: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    def inject(self, patcher) -> None:
+        """ComfyUI calls this once the model is on its device."""
+        Seats.empty(patcher.model)
+        effects = self._effects(patcher)
+        seats = [self._seat(patcher, path, found) for path, found in effects.items()]
+        Seats(patcher, seats).hold(patcher.model)
+        watch_calls(patcher.model)
+
+    def eject(self, patcher) -> None:
+        """ComfyUI calls this before the model leaves its device, or another MODEL samples, or a clone ends."""
+        taken = Seats.of(patcher.model)
+        if taken is not None and taken.belong_to(patcher):
+            Seats.empty(patcher.model)
+
+    def _effects(self, patcher) -> Mapping[str, tuple[Effect, ...]]:
+        """By module; computed anew only for another model, or other patches beneath."""
+        patches, effects = self._settled.get(patcher.model, (None, {}))
+        if patches != patcher.patches_uuid:
+            effects = {path: _settle(patcher, path, parts) for path, parts in self.parts.items()}
+            self._settled[patcher.model] = (patcher.patches_uuid, effects)
+        return effects
+
+    def _seat(self, patcher, path: str, effects: tuple[Effect, ...]) -> Seat:
+        module = patcher.model.get_submodule(path)
+        bias = None if all(effect.adds for effect in effects) else whole_bias(patcher, path)
+        seat = Seat(path, module, effects, bias)
+        if (dtype := load_dtype(patcher)) is not None:
+            seat.move(patcher.load_device, dtype)
+        return seat
+
+
+def _settle(patcher, path: str, parts: tuple[Part, ...]) -> tuple[Effect, ...]:
+    module = patcher.model.get_submodule(path)
+    whole: list = []
+
+    def read(start: int, stop: int):
+        if not whole:
+            whole.append(whole_weight(patcher, path))
+        return whole[0][start:stop].float().clone()
+
+    shape = module.out_features, module.in_features
+    return settled(parts, read, shape, patcher.load_device)
+
+
+def put_beside(patched, parts: Mapping[str, tuple[Part, ...]]) -> None:
+    """Let `patched`, a clone, compute with `parts` beside what is beside its weights already."""
+    held = patched.get_injections(KEY)
+    before = held[0].inject.__self__.parts if held else {}
+    joined = {path: (*before.get(path, ()), *parts.get(path, ())) for path in (*before, *parts)}
+    injection = Injection(joined)
+    patched.set_injections(KEY, [PatcherInjection(injection.inject, injection.eject)])
+    patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, checked_call)
