@@ -1,9 +1,9 @@
 """Adapters beside a weight: what a linear module gives once its weight is changed, while the weight stays as it is.
 
-Quantized weights keep their numbers, and nothing is rounded to their precision. Every algorithm is linear in the weight,
-W' = W + strength * ΔW(W), so each is one of four effects on the module's function x -> W x: something is added to its
-output (LoRA, LoHa, LoKr), its output is multiplied (DoRA by outputs, IA3) or turned (OFT, BOFT), or its input is
-(DoRA by inputs, IA3 on inputs, GLoRA). Effects follow each other as patches do.
+Quantized weights keep their numbers, and nothing is rounded to their precision. Every algorithm is linear in the
+weight, W' = W + strength * ΔW(W), so each is one of four effects on the module's function x -> W x: something is added
+to its output (LoRA, LoHa, LoKr), its output is multiplied (DoRA by outputs, IA3) or turned (OFT, BOFT), or its input is
+changed (DoRA by inputs, IA3 on inputs, GLoRA). Effects follow each other as patches do.
 """
 
 from __future__ import annotations
@@ -38,9 +38,14 @@ class Part:
     strength: float
     rows: tuple[int, int] | None = None
     """start:stop in the weight; None for all of them."""
+    order: Tensor | None = None
+    """(out,): which of the adapter's rows each row of the weight is, where their orders differ; only with all rows."""
 
     def change_(self, band: Tensor, start: int) -> None:
         """Change rows start:… of the weight in place, as a patch does."""
+        if self.order is not None:
+            band.copy_(self.adapter.add_to_(band[self.order.argsort()], self.strength)[self.order])
+            return
         first, last = self.rows or (0, start + band.shape[0])
         low, high = max(first, start), min(last, start + band.shape[0])
         if low < high:
@@ -49,7 +54,7 @@ class Part:
     @property
     def whole(self) -> bool:
         """Whether its rows depend on each other, so that they cannot be changed by bands."""
-        return self.adapter.needs_base and self.adapter.rows(0, 1) is None
+        return self.order is not None or (self.adapter.needs_base and self.adapter.rows(0, 1) is None)
 
 
 def settled(parts: Sequence[Part], read: ReadRows, shape: tuple[int, int], device: torch.device) -> tuple[Effect, ...]:
@@ -68,7 +73,8 @@ def settled(parts: Sequence[Part], read: ReadRows, shape: tuple[int, int], devic
     for index, part in enumerate(parts):
         before = parts[:index]
         gain = _dora_gain(part, before, read, shape[0]) if isinstance(part.adapter, DoRA) else None
-        effects.append(_effect_of(part, gain, shape[1], device))
+        effect = _effect_of(part, gain, shape[1], device)
+        effects.append(effect if part.order is None else Reordered(rows=None, effect=effect, order=part.order))
     return tuple(effects)
 
 
@@ -221,6 +227,22 @@ class InputChanged(Effect):
         return output
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reordered(Effect):
+    """An effect on outputs in the trainer's order, where the module has them in another."""
+
+    effect: Effect
+    order: Tensor
+    """(out,): which of the trainer's outputs each of the module's is."""
+
+    def __call__(self, function: Function, x: Tensor) -> Tensor:
+        back = self.order.argsort()
+        return self.effect(lambda x: function(x)[..., back], x)[..., self.order]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Reordered:
+        return dataclasses.replace(self, effect=self.effect.to(device, dtype), order=self.order.to(device))
+
+
 def _effect_of(part: Part, gain: Tensor | None, width: int, device: torch.device) -> Effect:
     adapter, strength, rows = part.adapter, part.strength, part.rows
     if isinstance(adapter, DoRA) and gain is not None:
@@ -254,7 +276,7 @@ def _dora_gain(part: Part, before: Sequence[Part], read: ReadRows, height: int) 
     dora = part.adapter
     assert isinstance(dora, DoRA)
     first, last = part.rows or (0, height)
-    whole = any(other.whole for other in before)
+    whole = part.order is not None or any(other.whole for other in before)
     step = height if whole else band_size(dora.flat_shape[1])
     squares: list[Tensor] = []
     for start in range(0, height, step) if whole else range(first, last, step):
@@ -262,6 +284,7 @@ def _dora_gain(part: Part, before: Sequence[Part], read: ReadRows, height: int) 
         band = read(start, stop)
         for other in before:
             other.change_(band, start)
+        band = band if part.order is None else band[part.order.argsort()]
         low, high = max(first, start), min(last, stop)
         squares.append(dora.squares(band[low - start : high - start], low - first))
     total = torch.cat(squares) if dora.axis == 0 else torch.stack(squares).sum(dim=0)

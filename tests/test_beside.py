@@ -1,4 +1,4 @@
-"""Adapters beside a weight give what the changed weight gives: every algorithm, in every form, alone and one after another."""
+"""Adapters beside a weight give what the changed weight gives: every algorithm in every form, alone and in a row."""
 
 import itertools
 

@@ -73,11 +73,11 @@ def load_onto(
         report = [match.headline(strength), *match.lines()]
         applied = f"strength {strength:g}"
         scaled = {strength * multiplier: patches for multiplier, patches in groups.items()}
-        found = [
-            apply(mode, patcher, scaled) for patcher in (patched, getattr(patched_clip, "patcher", None)) if patcher
-        ]
+        patchers = [patched] if patched_clip is None else [patched, patched_clip.patcher]
+        found = [apply(mode, patcher, scaled) for patcher in patchers]
         _require_all(scaled, found)
-        report += [line for division in found for line in division.lines()]
+        for patcher, division in zip(patchers, found, strict=True):
+            report += [*division.lines(), *division.cost(patcher)]
         if any(division.parts for division in found):
             applied += ", while sampling"
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)

@@ -20,6 +20,8 @@ class Recipe:
     outline: Adapter
     """With tensors on the meta device."""
     names: tuple[str, ...]
+    scaled_inputs: bool = False
+    """Whether the last tensor is what the module multiplies its input by before the weight."""
 
 
 class LycoPatch(WeightAdapterBase):
@@ -41,10 +43,16 @@ class LycoPatch(WeightAdapterBase):
         tensors = adapter.tensors
         return cls({prefix}, (Recipe(adapter.to("meta"), tuple(tensors)), *tensors.values()))
 
+    def behind(self, inputs: torch.Tensor) -> LycoPatch:
+        """The same for a weight W of a module that gives W (inputs * x), (in,): its change is to be that of x -> y."""
+        recipe, *tensors = self.weights
+        recipe = dataclasses.replace(recipe, scaled_inputs=True)
+        return LycoPatch(self.loaded_keys, (recipe, *tensors[: len(recipe.names)], inputs))
+
     @property
     def adapter(self) -> Adapter:
         recipe, *tensors = self.weights
-        return recipe.outline.with_tensors(dict(zip(recipe.names, tensors, strict=True)))
+        return recipe.outline.with_tensors(dict(zip(recipe.names, tensors, strict=False)))
 
     def calculate_weight(
         self,
@@ -59,17 +67,24 @@ class LycoPatch(WeightAdapterBase):
     ):
         """Change `weight` in place, and return it. Raises: ComfyUI must not sample with half a patch."""
         try:
-            if leaves_unchanged(function, weight):
-                return self.adapter.add_to_(weight, strength)
-            if self.adapter.needs_base:
-                order = row_order(function, weight.shape[0]).to(weight.device)
-                trained = weight[order.argsort()]
-                return weight.copy_(self.adapter.add_to_(trained, strength)[order])
-            delta = self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
-            weight += function(delta * strength).to(weight.dtype)
-            return weight
+            if not self.weights[0].scaled_inputs:
+                return self._change_(weight, strength, function)
+            inputs = self.weights[-1].to(weight.device, torch.float32)
+            seen = self._change_(weight.to(torch.float32) * inputs, strength, function)
+            return weight.copy_(seen.div_(inputs))
         except AdapterError as error:
             raise AdapterError(f"{key} ({', '.join(self.loaded_keys)}): {error}") from None
+
+    def _change_(self, weight: torch.Tensor, strength: float, function) -> torch.Tensor:
+        if leaves_unchanged(function, weight):
+            return self.adapter.add_to_(weight, strength)
+        if self.adapter.needs_base:
+            order = row_order(function, weight.shape[0]).to(weight.device)
+            trained = weight[order.argsort()]
+            return weight.copy_(self.adapter.add_to_(trained, strength)[order])
+        delta = self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
+        weight += function(delta * strength).to(weight.dtype)
+        return weight
 
 
 def leaves_unchanged(function, weight: torch.Tensor) -> bool:

@@ -11,12 +11,15 @@ from ...lyco_core.errors import MergeError
 from ...lyco_core.merge.rounding import largest, round_to
 
 __all__ = [
+    "input_scale_of",
     "is_linear",
     "is_quantized",
     "is_readable",
+    "is_rounded",
     "load_dtype",
     "read_weight",
     "require_mergeable",
+    "rounding_error",
     "told_format",
     "weight_shapes",
     "whole_bias",
@@ -92,7 +95,7 @@ def is_linear(model, key: str) -> bool:
 
 
 def is_quantized(model, key: str) -> bool:
-    """Whether a weight's stored numbers are coarser than half precision, so that a patch would be rounded as coarsely."""
+    """Whether a weight's stored numbers are coarser than half precision, as a patch would have to be."""
     weight = comfy.utils.get_attr(model, key)
     if (kind := gguf_type(weight)) is not None:
         return kind not in ("F32", "F16", "BF16")
@@ -104,6 +107,24 @@ def is_readable(model, key: str) -> bool:
     weight = comfy.utils.get_attr(model, key)
     known = layout_of(weight) is not None or gguf_type(weight) is not None
     return known or weight.is_floating_point()
+
+
+def is_rounded(model, key: str) -> bool:
+    """Whether a patched weight is stored in its coarse form again; GGUF's packs patch what they read, in every call."""
+    return gguf_type(comfy.utils.get_attr(model, key)) is None
+
+
+def rounding_error(patcher, key: str) -> float:
+    """Relative error of the change that a patched quantized weight keeps, rounded to the nearest."""
+    weight = _unpatched(patcher, key)
+    quantized = layout_of(weight) is not None
+    before = weight.dequantize().float() if quantized else read_weight(patcher.model, key, weight.device)
+    after = comfy.lora.calculate_weight(patcher.patches[key], before.clone(), key)
+    if quantized:
+        kept = weight.requantize_from_float(after, scale="recalculate", stochastic_rounding=0).dequantize().float()
+    else:
+        kept = after.to(weight.dtype).float()
+    return float((kept - after).norm() / (after - before).norm().clamp(min=1e-30))
 
 
 def told_format(model, key: str) -> str:

@@ -17,7 +17,7 @@ KEY = "lyco"
 
 
 class Injection:
-    """The parts of every module, in the order in which the adapters were loaded. Never changed: a clone gets its own."""
+    """The parts of every module, in the order in which the adapters were loaded; a clone with more has its own."""
 
     def __init__(self, parts: Mapping[str, tuple[Part, ...]]) -> None:
         self.parts = parts

@@ -5,10 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from ....lyco_core.adapters import Adapter
 from ....lyco_core.beside import Part
 from ....lyco_core.errors import PlacementError
-from ..patch import LycoPatch
-from ..weights import is_linear, is_quantized, is_readable, told_format
+from ..patch import LycoPatch, row_order
+from ..weights import (
+    input_scale_of,
+    is_linear,
+    is_quantized,
+    is_readable,
+    is_rounded,
+    rounding_error,
+    told_format,
+)
 
 MODES = ("auto", "patch the weights", "apply while sampling")
 """How adapters are applied; auto: while sampling where a weight is quantized, by patches where it is not."""
@@ -37,6 +46,17 @@ class Division:
             lines.append(f"{patched} weights are patched: they are not quantized, or no linear module's")
         return lines
 
+    def cost(self, patcher) -> list[str]:
+        """What is lost where quantized weights are patched, for the report; measured on the first of them."""
+        if not self.requantized:
+            return []
+        key = self.requantized[0]
+        error = rounding_error(patcher, key)
+        return [
+            f"{len(self.requantized)} quantized weights are patched and rounded again, at the cost of the change: "
+            f"relative error {error:.2g}, measured on {key}. The mode 'auto' leaves them as they are"
+        ]
+
 
 def divide(mode: str, patcher, groups: Mapping[float, Mapping]) -> Division:
     """What of `groups` acts beside the weights of `patcher`'s model.
@@ -60,13 +80,13 @@ def divide(mode: str, patcher, groups: Mapping[float, Mapping]) -> Division:
                 continue
             places.add(place)
             quantized = is_quantized(patcher.model, key)
-            if _wants_beside(mode, quantized) and _can_be_beside(patcher.model, key, rest, patch):
+            if _wants_beside(mode, quantized) and _can_be_beside(patcher.model, key, *rest, patch=patch):
                 path = key.removesuffix(".weight")
-                parts[path] = (*parts.get(path, ()), Part(patch.adapter, strength, _rows(rest)))
+                parts[path] = (*parts.get(path, ()), _part(patch.adapter, strength, *rest))
                 continue
             _require_readable(patcher.model, key, mode)
-            patches.setdefault(strength, {})[place] = patch
-            if quantized:
+            patches.setdefault(strength, {})[place] = _fitting(patcher.model, key, patch)
+            if quantized and is_rounded(patcher.model, key):
                 requantized.append(key)
     return Division(parts, patches, tuple(requantized), frozenset(places))
 
@@ -75,18 +95,32 @@ def _wants_beside(mode: str, quantized: bool) -> bool:
     return mode == MODES[2] or (mode == MODES[0] and quantized)
 
 
-def _can_be_beside(model, key: str, rest: list, patch: object) -> bool:
-    """Rows in another order than the file's, and what ComfyUI's own adapters do, have only patches."""
-    reordered = len(rest) > 1 and rest[1] is not None
-    by_rows = not rest or rest[0] is None or rest[0][0] == 0
-    return isinstance(patch, LycoPatch) and is_linear(model, key) and by_rows and not reordered
+def _can_be_beside(model, key: str, rows=None, function=None, patch: object = None) -> bool:
+    """What ComfyUI's own adapters do, and columns instead of rows, have only patches."""
+    return (
+        isinstance(patch, LycoPatch) and is_linear(model, key) and (rows is None or (rows[0] == 0 and function is None))
+    )
 
 
-def _rows(rest: list) -> tuple[int, int] | None:
-    if not rest or rest[0] is None:
-        return None
-    _, start, length = rest[0]
-    return start, start + length
+def _part(adapter: Adapter, strength: float, rows=None, function=None) -> Part:
+    """What is at a place as ComfyUI spells it: all rows, (0, start, length), or all in the order of `function`."""
+    if rows is not None:
+        _, start, length = rows
+        return Part(adapter, strength, (start, start + length))
+    return Part(adapter, strength, order=None if function is None else row_order(function, adapter.shape[0]))
+
+
+def _fitting(model, key: str, patch: object) -> object:
+    """The patch for a weight as its module uses it."""
+    inputs = input_scale_of(model.get_submodule(key.rpartition(".")[0])) if key.endswith(".weight") else None
+    if inputs is None:
+        return patch
+    if not isinstance(patch, LycoPatch) or not inputs.all():
+        raise PlacementError(
+            f"{key}: its module multiplies the input by `pre_quant_scale` first, for which ComfyUI's own adapters are "
+            "not made; choose the mode 'auto'"
+        )
+    return patch.behind(inputs)
 
 
 def _require_readable(model, key: str, mode: str) -> None:

@@ -25,7 +25,7 @@ class Seat:
     def __init__(self, path: str, module: torch.nn.Module, effects: tuple[Effect, ...], bias: Tensor | None) -> None:
         self.path = path
         self.module = module
-        self.effects = effects
+        self.effects = self._settled = effects
         self.bias = bias
         self.acted = False
         """Whether the module was called since."""
@@ -45,7 +45,7 @@ class Seat:
 
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring the factors to where the module computes."""
-        self.effects = tuple(effect.to(device, dtype) for effect in self.effects)
+        self.effects = tuple(effect.to(device, dtype) for effect in self._settled)
         self.bias = None if self.bias is None else self.bias.to(device)
         self._place = (device, dtype)
 
@@ -54,7 +54,7 @@ class Seat:
         uncalled(self.module, self._uncalled)
         if self.module.__dict__.get("forward") != self.forward:
             # Somebody wrapped it after us and still calls it: then it adds nothing any more.
-            self.effects = ()
+            self.effects = self._settled = ()
         elif self._before is None:
             del self.module.forward
         else:

@@ -136,14 +136,22 @@ def reference(family: str, numbers: Mapping[str, Tensor], changes: Mapping[str, 
         return comfy.sd.load_diffusion_model_state_dict({key: tensor.clone() for key, tensor in state.items()})
 
 
-def predict(family: str, model, seed: int = 1) -> Tensor:
-    """What a MODEL predicts for a latent, in inference mode, as a sampler asks it."""
+def predict(
+    family: str, model, seed: int = 1, *, options: Mapping[str, Any] | None = None, load: bool = True
+) -> Tensor:
+    """What a MODEL predicts for a latent, in inference mode.
+
+    options: `transformer_options`, as a sampler gives them.
+    load: False where the MODEL is loaded and is to stay as it is.
+    """
     import comfy.model_management
 
     with torch.inference_mode():
-        comfy.model_management.load_models_gpu([model])
+        if load:
+            comfy.model_management.load_models_gpu([model])
         x = normal(seed, 1, *LATENTS[family])
         more = {"y": normal(3, 1, 24), "guidance": torch.full((1,), 3.5), "num_tokens": TOKENS}
+        more["transformer_options"] = dict(options or {})
         if family == "hunyuan_video_1_5":
             more["c_concat"] = torch.zeros(1, 33, *x.shape[2:])
         return model.model.apply_model(x, torch.tensor([0.7]), c_crossattn=normal(2, 1, TOKENS, TEXT), **more).clone()
