@@ -1,0 +1,93 @@
+"""Adapters beside the quantized weights of a text encoder, and the guard that surrounds its first call."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.comfy_models import tiny_model
+from lyco_testing.quantized_models import relative
+from lyco_testing.zoo import normal
+from safetensors.torch import load_file, save_file
+
+LAYER = "text_model.encoder.layers.0"
+LINEARS = {f"{LAYER}.mlp.fc1": (3072, 768), f"{LAYER}.mlp.fc2": (768, 3072), f"{LAYER}.self_attn.q_proj": (768, 768)}
+
+
+def encoder(file: Path, quantized: dict | None = None):
+    import comfy.sd
+
+    options = {"dtype": torch.float32} | ({} if quantized is None else {"quantization_metadata": quantized})
+    with torch.inference_mode():
+        return comfy.sd.load_clip([str(file)], clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION, model_options=options)
+
+
+@pytest.fixture(scope="module")
+def clips(pack, tmp_path_factory):
+    """CLIP-L with random weights, one layer of it quantized; and the float32 one that it stands for."""
+    import comfy.clip_model
+    import comfy.ops
+    import comfy.sd1_clip
+    from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+
+    folder = tmp_path_factory.mktemp("encoders")
+    config = json.loads((Path(comfy.sd1_clip.__file__).parent / "sd1_clip_config.json").read_text())
+    torch.manual_seed(0)
+    state = comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", comfy.ops.manual_cast).state_dict()
+    state = {key: torch.randn(tensor.shape).half().float() / 30 for key, tensor in state.items()}
+    stored = dict(state)
+    layout = QUANT_ALGOS["int8_tensorwise"]["comfy_tensor_layout"]
+    for path in LINEARS:
+        weight = QuantizedTensor.from_float(state[f"{path}.weight"], layout, per_channel=True)
+        stored |= {key: tensor.contiguous() for key, tensor in weight.state_dict(f"{path}.weight").items()}
+        said = json.dumps({"format": "int8_tensorwise"})
+        stored[f"{path}.comfy_quant"] = torch.tensor(list(said.encode()), dtype=torch.uint8)
+        state[f"{path}.weight"] = weight.dequantize()
+    save_file(stored, folder / "int8.safetensors")
+    save_file(state, folder / "plain.safetensors")
+    assert load_file(folder / "int8.safetensors")[f"{LAYER}.mlp.fc1.weight"].dtype == torch.int8
+    return encoder(folder / "int8.safetensors", {"mixed_ops": True}), encoder(folder / "plain.safetensors")
+
+
+def encoded(clip) -> torch.Tensor:
+    with torch.inference_mode():
+        return clip.encode_from_tokens(clip.tokenize("a dog"))
+
+
+@pytest.mark.parametrize("mode", ["auto", "apply while sampling"])
+def test_a_text_encoder_is_as_exact(mode, clips, loras, host):
+    torch.manual_seed(1)
+    tensors = {}
+    for path, (out, width) in LINEARS.items():
+        name = f"lora_te_{path.replace('.', '_')}"
+        tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = normal(out, 4), normal(4, width) / 80
+    save_file(tensors, loras / "a.safetensors")
+    int8, plain = clips
+    load = lambda clip, mode: host.load_onto(tiny_model("wan"), clip, "a.safetensors", 0.7, partial=False, mode=mode)  # noqa: E731
+    base = encoded(plain)
+    change = encoded(load(plain, "patch the weights").clip) - base
+    one = load(int8, mode)
+    assert "3 modules add it while sampling" in one.report
+    before = encoded(int8)
+    found = encoded(one.clip) - before
+    noise = relative(before, base) * float(base.norm() / change.norm())
+    assert relative(found, change) < 1.5 * noise + 1e-4
+    assert torch.equal(encoded(int8), before)
+
+
+def test_it_stops_where_a_module_is_passed_by(clips, loras, host, monkeypatch):
+    import comfy.clip_model
+
+    name = f"lora_te_{LAYER.replace('.', '_')}_mlp_fc1"
+    save_file(
+        {f"{name}.lora_up.weight": normal(3072, 4), f"{name}.lora_down.weight": normal(4, 768)}, loras / "a.safetensors"
+    )
+    clip = host.load_onto(tiny_model("wan"), clips[0], "a.safetensors", 1.0, partial=False, mode="auto").clip
+
+    def forward(self, x):
+        hidden = torch.nn.functional.linear(x, self.fc1.weight.dequantize(), self.fc1.bias)
+        return self.fc2(self.activation(hidden))
+
+    monkeypatch.setattr(comfy.clip_model.CLIPMLP, "forward", forward)
+    with pytest.raises(Exception, match=r"1 adapters were not computed \(clip_l.*mlp.fc1\)"):
+        encoded(clip)
