@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 
 from ..adapters import Adapter
-from ..errors import MergeError, PlacementError, about_file
+from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..io import Checkpoint
 from ..io.writer import RawSpec
 from ..model_weights import describe_weights
@@ -122,7 +122,7 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
 def _require_plain(refused: Mapping[str, str]) -> None:
     if refused:
         path, title = next(iter(refused.items()))
-        raise MergeError(f"{path}: is stored as {title}, which --dtype cannot convert; leave --dtype out")
+        raise MergeError(f"{path}: is stored as {title}, which no other dtype can be made of", Remedy.OWN_DTYPE)
 
 
 def _specs(

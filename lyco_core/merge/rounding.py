@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from ..errors import MergeError
+from ..errors import MergeError, Remedy
 
 __all__ = ["generator_for", "largest", "round_to"]
 
@@ -33,7 +33,7 @@ def round_to(
         limit = torch.finfo(dtype).max
         if limit < peak < float("inf"):
             name = str(dtype).removeprefix("torch.")
-            raise MergeError(f"the result reaches {peak:g}, {name} ends at {limit:g}; use --dtype bfloat16")
+            raise MergeError(f"the result reaches {peak:g}, {name} ends at {limit:g}", Remedy.WIDER_DTYPE)
     nearest = values.to(dtype) if out is None else out.copy_(values)
     return nearest if generator is None else _stochastic(values, nearest, generator)
 

@@ -92,7 +92,7 @@ class Weight:
                 yield from self._under_scales(self.scaling, start, stop)
         except LycoError as error:
             if error.file is None and self.pieces:
-                raise type(error)(f"{self.key} ({self.pieces[0].module_path}): {error}") from None
+                raise error.within(f"{self.key} ({self.pieces[0].module_path})") from None
             raise
 
     def _bands(self) -> list[tuple[int, int]]:

@@ -59,7 +59,7 @@ def write_weight(model, key: str, values: Tensor) -> None:
     try:
         comfy.utils.set_attr_param(model, key, round_to(values, weight.dtype))
     except MergeError as error:
-        raise MergeError(f"{key}: {error}") from None
+        raise error.within(key) from None
 
 
 def layout_of(weight: Tensor) -> str | None:
