@@ -46,16 +46,17 @@ def _beginnings(name: str) -> Iterator[str]:
     return (name[: mark.end()] for mark in islice(re.finditer(r"[._]", name), 30))
 
 
-def _alternatives(pieces: tuple[str, ...], numbers: list[list[str]], taken: Iterable[str]) -> list[str]:
+def _alternatives(pieces: tuple[str, ...], numbers: list[list[str]], taken: Iterable[str]) -> Iterator[str]:
     """Patterns for names of these pieces with those numbers between them: one, if that matches nothing taken."""
     alone = list(dict.fromkeys(_joined(pieces, row) for row in numbers))
     if len(alone) > 1:
-        columns = [list(dict.fromkeys(column)) for column in zip(*numbers, strict=True)]
+        columns = [sorted(set(column), key=int) for column in zip(*numbers, strict=True)]
         some = [column[0] if len(column) == 1 else f"(?:{'|'.join(column)})" for column in columns]
         for whole in (_joined(pieces, [r"\d+"] * len(columns)), _joined(pieces, some)):
             if not any(re.fullmatch(whole, name) for name in taken):
-                return [whole]
-    return alone
+                yield whole
+                return
+    yield from (one for one in alone if not any(re.fullmatch(one, name) for name in taken))
 
 
 def _joined(pieces: tuple[str, ...], between: list[str]) -> str:

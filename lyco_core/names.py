@@ -29,16 +29,13 @@ def names_in(placement: Placement, prefix: str) -> dict[Placed | str, tuple[str,
     for placed in placement.placed:
         theirs = _in_comfyui(found, placed.module_path)
         # Where ComfyUI has several, a place is one of them, and its own key says which.
-        names[placed] = (
-            *_in_file(found, placed.module_path),
-            *weight_names(placed.key, prefix),
-            *(theirs if len(theirs) == 1 else ()),
-        )
+        keys = theirs if len(theirs) == 1 else []
+        names[placed] = _names(found, placed.module_path, *weight_names(placed.key, prefix), keys=keys)
     for path in placement.homeless:
-        names[path] = (*_in_file(found, path), *_in_comfyui(found, path))
+        names[path] = _names(found, path, keys=_in_comfyui(found, path))
     for misfit in placement.misfits:
         path = misfit.module_path
-        names[path] = (*_in_file(found, path), *weight_names(misfit.key, prefix), *_in_comfyui(found, path))
+        names[path] = _names(found, path, *weight_names(misfit.key, prefix), keys=_in_comfyui(found, path))
     for key in found.unrecognised:
         names[key] = (key, split_key(key)[0])
     return names
@@ -57,12 +54,12 @@ def wanted(placement: Placement, selection: Selection, names: Names) -> Placemen
     return placement.without({item for item, strength in strengths.items() if strength == 0})
 
 
-def _in_file(found: AdapterSet, path: str) -> tuple[str, str]:
-    return path, found.prefixes[path]
+def _names(found: AdapterSet, path: str, *own: str, keys: list[str]) -> tuple[str, ...]:
+    """A module's path, its spelling in the file, `own` names, and those of its weights `keys` in ComfyUI."""
+    return (path, found.prefixes[path], *own, *(name for key in keys for name in weight_names(key)))
 
 
-def _in_comfyui(found: AdapterSet, path: str) -> tuple[str, ...]:
-    """The names of the weights that the tables have for a module there."""
+def _in_comfyui(found: AdapterSet, path: str) -> list[str]:
+    """The weights that the tables have for a module there."""
     module, parameter = parameter_of(path)
-    targets = targets_of(found, module, "comfyui")
-    return tuple(name for target in targets for name in weight_names(f"{target.path}{parameter}"))
+    return [f"{target.path}{parameter}" for target in targets_of(found, module, "comfyui")]
