@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapter
+from ..adapters.base import compute_dtype
 from ..errors import LycoError, MergeError
 from ..io.reader import SafetensorsFile
 from ..scratch import scratch
+from .devices import is_cuda, knows
 from .rounding import generator_for, largest, round_to
 from .storage import Scaling
 
@@ -115,7 +117,7 @@ class Weight:
         peaks = [largest(self._summed(*band)) for band in self._bands()]
         if not all(map(math.isfinite, peaks)):  # max() alone would pass over a NaN
             raise MergeError("the weight holds NaN or infinite numbers; it cannot be scaled")
-        scale = scaling.of_peak(torch.tensor(max(peaks), device=self.device))
+        scale = scaling.of_peak(torch.full((), max(peaks), device=self.device))
         for start, stop in self._bands():
             yield self._quantized(scaling, self._summed(start, stop), scale, start)
         yield scaling.key, 0, _on_processor(scale)
@@ -125,21 +127,24 @@ class Weight:
         return self.key, start * self.columns, _on_processor(rounded)
 
     def _rounded(self, values: Tensor, start: int) -> Tensor:
-        generator = generator_for(self.seed, self.key, start, self.device)
         if self.dtype == values.dtype:
             return values
-        return round_to(values, self.dtype, generator, scratch("narrow", values.shape, self.dtype, self.device))
+        device = self.device if knows(self.device, self.dtype) else "cpu"
+        generator = generator_for(self.seed, self.key, start, device)
+        return round_to(values.to(device), self.dtype, generator, scratch("narrow", values.shape, self.dtype, device))
 
     def _summed(self, start: int, stop: int) -> Tensor:
         """Rows start:stop in float32 (float64 if they are stored so) with everything added."""
         source = self.file.dtype(self.key)
         shape = (stop - start, self.columns)
-        band = scratch("stored", shape, source, pinned=self.device != "cpu")
+        pinned = is_cuda(self.device)
+        band = scratch("stored", shape, source, pinned=pinned)
         self.file.read_into(
             band.view(-1).view(torch.uint8).numpy().data, self.key, start * self.columns * source.itemsize
         )
-        wide = torch.float64 if source == torch.float64 else torch.float32
-        values = scratch("wide", shape, wide, self.device).copy_(band, non_blocking=True)
+        wide = compute_dtype(source)
+        band = band if knows(self.device, source) else band.to(wide)
+        values = scratch("wide", shape, wide, self.device).copy_(band, non_blocking=pinned)
         if self.scaling is not None and self.scale is not None:
             first, last = self.scaling.rows(start, stop)
             self.scaling.multiply_(values, self.scale.view(-1)[first:last].to(self.device))
