@@ -86,6 +86,8 @@ class Plan:
         for addition in self.additions:
             for placed, strength in addition.pieces.get(key, []):
                 adapter: Adapter = placed.part(addition.adapter_set.adapters[placed.module_path])
+                if not abs(factor := strength * adapter.scale) <= torch.finfo(torch.float32).max:
+                    raise MergeError(f"{placed.module_path}: strength times scale is {factor:g}; lower the strength")
                 adapter = adapter.to(dtype=dtype).to(device)  # the device may not know what is stored
                 start, stop = placed.rows or (0, rows)
                 yield Piece(adapter, start, stop, strength, placed.module_path, placed.shape[1:])
