@@ -117,6 +117,9 @@ class Selection:
         return {name: value for name, value in named.items() if value}
 
 
+MOST = 3e38
+"""Of a strength: beyond it, float32 has infinity alone."""
+
 EVERYTHING = Selection()
 """Every module, at the file's strength."""
 
@@ -133,6 +136,6 @@ def parse_block_strength(text: str) -> tuple[str, float]:
         strength = float(number)
     except ValueError:
         strength = math.nan
-    if not equals or not pattern or not math.isfinite(strength):
+    if not equals or not pattern or not abs(strength) <= MOST:
         raise SelectionError(rf"{text!r} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
     return pattern, strength
