@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 
 from ..adapters import Adapter
-from ..errors import MergeError, PlacementError, about_file
+from ..adapters.base import compute_dtype
+from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..io import Checkpoint
 from ..io.writer import RawSpec
 from ..model_weights import describe_weights
 from .additions import Addition, add_file
+from .devices import knows
 from .options import MergeOptions, Source
 from .storage import PLAIN, QUANTIZATION_METADATA, Scaling, companions, scaling_of, unmergeable
 from .weight import Piece, Weight
@@ -58,31 +60,35 @@ class Plan:
         return {QUANTIZATION_METADATA} if self.options.dtype is not None else set()
 
     def weights(self) -> Iterator[Weight]:
-        """Each weight to compute, made ready one at a time: its factors in float32 on the device."""
+        """Each weight to compute, made ready one at a time: its factors on the device, in the dtype of the sums."""
         stored = {spec.key: spec for spec in self.specs}
         dtypes = {name: dtype for dtype, name in _NAMES.items()}
         for key in self.computed:
             file, info, scaling = self.checkpoint.holder[key], self.checkpoint.tensors[key], self.scalings.get(key)
             rows = info.shape[0] if info.shape else 1
+            wide = compute_dtype(file.dtype(key))
+            device = self.options.device if knows(self.options.device, wide) else "cpu"
             yield Weight(
                 key,
                 file,
                 rows,
                 torch.Size(info.shape).numel() // max(rows, 1),
-                tuple(self._pieces(key, rows)),
+                tuple(self._pieces(key, rows, wide, device)),
                 scaling,
                 None if scaling is None else self.checkpoint.holder[scaling.key].tensor(scaling.key),
                 dtypes.get(stored[key].dtype_name, file.dtype(key)),
                 self.options.dtype is None,
                 self.options.seed,
-                self.options.device,
+                device,
             )
 
-    def _pieces(self, key: str, rows: int) -> Iterator[Piece]:
+    def _pieces(self, key: str, rows: int, dtype: torch.dtype, device: str) -> Iterator[Piece]:
         for addition in self.additions:
             for placed, strength in addition.pieces.get(key, []):
                 adapter: Adapter = placed.part(addition.adapter_set.adapters[placed.module_path])
-                adapter = adapter.to(self.options.device, torch.promote_types(adapter.dtype, torch.float32))
+                if not abs(factor := strength * adapter.scale) <= torch.finfo(torch.float32).max:
+                    raise MergeError(f"{placed.module_path}: strength times scale is {factor:g}; lower the strength")
+                adapter = adapter.to(dtype=dtype).to(device)  # the device may not know what is stored
                 start, stop = placed.rows or (0, rows)
                 yield Piece(adapter, start, stop, strength, placed.module_path, placed.shape[1:])
 
@@ -122,7 +128,7 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
 def _require_plain(refused: Mapping[str, str]) -> None:
     if refused:
         path, title = next(iter(refused.items()))
-        raise MergeError(f"{path}: is stored as {title}, which --dtype cannot convert; leave --dtype out")
+        raise MergeError(f"{path}: is stored as {title}, which no other dtype can be made of", Remedy.OWN_DTYPE)
 
 
 def _specs(

@@ -75,7 +75,8 @@ class Scaling:
 
     def of_peak(self, peak: Tensor) -> Tensor:
         """The scale in its own dtype for groups whose largest magnitudes are `peak`."""
-        return (peak / torch.finfo(self.weight_dtype).max).clamp_(min=1e-8).to(self.dtype)
+        least = max(1e-8, torch.finfo(self.dtype).smallest_normal)  # below, float16 has few digits, and then 0
+        return (peak / torch.finfo(self.weight_dtype).max).clamp_(min=least).to(self.dtype)
 
     def divide_(self, values: Tensor, scale: Tensor) -> Tensor:
         """Rows (n, in) over their scale, in place, kept in float8's range."""

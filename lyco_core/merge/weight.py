@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapter
+from ..adapters.base import compute_dtype
 from ..errors import LycoError, MergeError
 from ..io.reader import SafetensorsFile
 from ..scratch import scratch
+from .devices import is_cuda, knows
 from .rounding import generator_for, largest, round_to
 from .storage import Scaling
 
 __all__ = ["BAND_BYTES", "Piece", "Weight"]
+
+UNSCALABLE = "the weight holds numbers that are NaN, infinite or too large for its scale; it cannot be scaled"
 
 BAND_BYTES = 2**23
 """float32 bytes of one band: large enough that starting it costs nothing; each of 16 workers holds two of them."""
@@ -91,9 +95,9 @@ class Weight:
             else:
                 yield from self._under_scales(self.scaling, start, stop)
         except LycoError as error:
-            if error.file is None and self.pieces:
-                raise type(error)(f"{self.key} ({self.pieces[0].module_path}): {error}") from None
-            raise
+            if error.file is not None:
+                raise
+            raise error.within(f"{self.key} ({self.pieces[0].module_path})" if self.pieces else self.key) from None
 
     def _bands(self) -> list[tuple[int, int]]:
         step = max(1, BAND_BYTES // (4 * max(self.columns, 1)))
@@ -108,14 +112,17 @@ class Weight:
     def _under_scales(self, scaling: Scaling, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
         values = self._summed(start, stop)
         scale = scaling.fresh(values)
+        if not bool(torch.isfinite(scale).all()):
+            raise MergeError(UNSCALABLE)
         yield self._quantized(scaling, values, scale, start)
         yield scaling.key, scaling.rows(start, stop)[0] * scaling.dtype.itemsize, _on_processor(scale)
 
     def _under_one_scale(self, scaling: Scaling) -> Iterator[tuple[str, int, Tensor]]:
         peaks = [largest(self._summed(*band)) for band in self._bands()]
-        if not all(map(math.isfinite, peaks)):  # max() alone would pass over a NaN
-            raise MergeError("the weight holds NaN or infinite numbers; it cannot be scaled")
-        scale = scaling.of_peak(torch.tensor(max(peaks), device=self.device))
+        scale = scaling.of_peak(torch.full((), max(peaks), device=self.device))
+        # max() alone would pass over a NaN
+        if not all(map(math.isfinite, peaks)) or not bool(torch.isfinite(scale)):
+            raise MergeError(UNSCALABLE)
         for start, stop in self._bands():
             yield self._quantized(scaling, self._summed(start, stop), scale, start)
         yield scaling.key, 0, _on_processor(scale)
@@ -125,26 +132,47 @@ class Weight:
         return self.key, start * self.columns, _on_processor(rounded)
 
     def _rounded(self, values: Tensor, start: int) -> Tensor:
-        generator = generator_for(self.seed, self.key, start, self.device)
         if self.dtype == values.dtype:
             return values
-        return round_to(values, self.dtype, generator, scratch("narrow", values.shape, self.dtype, self.device))
+        device = self.device if knows(self.device, self.dtype) else "cpu"
+        generator = generator_for(self.seed, self.key, start, device)
+        return round_to(values.to(device), self.dtype, generator, scratch("narrow", values.shape, self.dtype, device))
 
     def _summed(self, start: int, stop: int) -> Tensor:
-        """Rows start:stop in float32 (float64 if they are stored so) with everything added."""
+        """Rows start:stop in float32 (float64 if they are stored so) with everything added.
+
+        Raises:
+            MergeError: a sum is none, of numbers that were.
+        """
+        values = self._read(start, stop)
+        for piece in self.pieces:
+            piece.add_to_(values, start)
+        # The sum of all is finite only if each is, and the much faster test.
+        if self.pieces and not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+            summed = torch.isfinite(values)
+            if bool((torch.isfinite(self._read(start, stop)) & ~summed).any()):
+                raise MergeError(
+                    "the result is NaN or infinite where the base is not; lower the strength, or leave it out"
+                )
+            for piece in self.pieces:
+                piece.add_to_(values, start)
+        return values
+
+    def _read(self, start: int, stop: int) -> Tensor:
+        """Rows start:stop of the base as numbers."""
         source = self.file.dtype(self.key)
         shape = (stop - start, self.columns)
-        band = scratch("stored", shape, source, pinned=self.device != "cpu")
+        pinned = is_cuda(self.device)
+        band = scratch("stored", shape, source, pinned=pinned)
         self.file.read_into(
             band.view(-1).view(torch.uint8).numpy().data, self.key, start * self.columns * source.itemsize
         )
-        wide = torch.float64 if source == torch.float64 else torch.float32
-        values = scratch("wide", shape, wide, self.device).copy_(band, non_blocking=True)
+        wide = compute_dtype(source)
+        band = band if knows(self.device, source) else band.to(wide)
+        values = scratch("wide", shape, wide, self.device).copy_(band, non_blocking=pinned)
         if self.scaling is not None and self.scale is not None:
             first, last = self.scaling.rows(start, stop)
             self.scaling.multiply_(values, self.scale.view(-1)[first:last].to(self.device))
-        for piece in self.pieces:
-            piece.add_to_(values, start)
         return values
 
 

@@ -73,7 +73,7 @@ class LycoPatch(WeightAdapterBase):
             seen = self._change_(weight.to(torch.float32) * inputs, strength, function)
             return weight.copy_(seen.div_(inputs))
         except AdapterError as error:
-            raise AdapterError(f"{key} ({', '.join(self.loaded_keys)}): {error}") from None
+            raise error.within(f"{key} ({', '.join(self.loaded_keys)})") from None
 
     def _change_(self, weight: torch.Tensor, strength: float, function) -> torch.Tensor:
         if leaves_unchanged(function, weight):
