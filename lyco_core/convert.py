@@ -73,7 +73,9 @@ def convert_set(
     Raises:
         PlacementError: a module has no place in the layout, or cannot be expressed there.
     """
-    exact = _modules(found, options)
+    placement = _placement(found, options)
+    found = placement.adapter_set
+    exact = _modules(placement, options)
     _require_musubis_own(found, options)
     if options.to == "musubi" and not (options.as_lora or options.approximate):
         exact = _uniform(exact)
@@ -95,8 +97,8 @@ def convert_set(
     return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
 
 
-def _modules(found: AdapterSet, options: Options) -> list[Converted]:
-    """The modules of the new file, exact."""
+def _placement(found: AdapterSet, options: Options) -> Placement:
+    """Where all of it goes in the new file."""
     architecture = ARCHITECTURES[found.architecture or ""]
     layout = options.to
     if layout == "comfyui" and found.layout != "comfyui":
@@ -104,6 +106,12 @@ def _modules(found: AdapterSet, options: Options) -> list[Converted]:
     placement = place(found, layout=layout, prefix="")
     if not placement.complete:
         raise PlacementError(placement.problem() + _what_would_work(architecture, placement))
+    return placement
+
+
+def _modules(placement: Placement, options: Options) -> list[Converted]:
+    """The modules of the new file, exact."""
+    found = placement.adapter_set
     adapters = _with_uncut_as_lora(found, placement)
     return [
         _converted(key.removesuffix(".weight"), pieces, found, adapters, options)

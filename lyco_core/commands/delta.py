@@ -26,11 +26,12 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     from ..delta import write_delta
 
-    keys = write_delta(
+    keys, left_out = write_delta(
         options.file,
         options.output,
         layout=options.layout,
         architecture=options.architecture,
         overwrite=options.overwrite,
     )
-    print(f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout")
+    done = f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout"
+    print("; left out: ".join([done, *left_out]))

@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         progress=counter(options.output, "MB", 10**6),
     )
-    for source, modules in zip(sources, made.modules, strict=True):
-        print(f"{source.path}: {modules} modules at strength {source.strength:g}")
+    for source, modules, left_out in zip(sources, made.modules, made.left_out, strict=True):
+        done = f"{source.path}: {modules} modules at strength {source.strength:g}"
+        print("; left out: ".join([done, *left_out]))
     print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}")

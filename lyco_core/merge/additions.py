@@ -47,14 +47,14 @@ def add_file(
             "layout": base.layout,
         }
         outline = outline_adapter_set(source.path, **telling)
-        placement = _placed(require_known(outline), base, refused, options, checkpoint)
-        adapters = load_adapter_set(source.path, **telling)
+        _placed(require_known(outline), base, refused, options, checkpoint)  # before its numbers are read
+        placement = _placed(load_adapter_set(source.path, **telling), base, refused, options, checkpoint)
         names = {placed: names_of(placed, base.prefix) for placed in placement.placed}
         pieces: dict[str, list[tuple[Placed, float]]] = {}
         for placed, strength in options.selection.choose(names, placement.homeless).items():
             if strength * source.strength != 0:
                 pieces.setdefault(placed.key, []).append((placed, strength * source.strength))
-        return Addition(adapters, pieces)
+        return Addition(placement.adapter_set, pieces)
 
 
 def _placed(

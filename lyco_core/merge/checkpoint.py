@@ -43,6 +43,8 @@ class Merged:
     """How many tensors there are."""
     modules: tuple[int, ...]
     """How many modules of each adapter file were merged."""
+    left_out: tuple[Sequence[str], ...]
+    """What counts for nothing in each, and why: see `AdapterSet.left_out`."""
     bytes: int
     """Size of all files together."""
 
@@ -93,7 +95,7 @@ def merge_checkpoint(
             checkpoint.require_unchanged()
         size = sum(os.path.getsize(path) for path in paths)
         made = (*paths, *([index] if index else []))
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), size)
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), tuple(plan.left_out), size)
 
 
 class _Written:

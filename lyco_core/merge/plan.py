@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
@@ -46,6 +46,11 @@ class Plan:
     def changed(self) -> set[str]:
         """Keys of the weights that some adapter changes."""
         return {key for addition in self.additions for key in addition.pieces}
+
+    @property
+    def left_out(self) -> list[Sequence[str]]:
+        """What of each adapter file counts for nothing, and why."""
+        return [addition.adapter_set.left_out for addition in self.additions]
 
     @property
     def modules(self) -> list[int]:

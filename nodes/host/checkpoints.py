@@ -79,6 +79,7 @@ def merge_files(
     name, output = output_path(folder, filename or "_".join(stems)[:150])
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
-    for (adapter, strength), modules in zip(adapters, made.modules, strict=True):
-        lines.append(f"{adapter}: {modules} modules at strength {strength:g}")
+    for (adapter, strength), modules, left_out in zip(adapters, made.modules, made.left_out, strict=True):
+        done = f"{adapter}: {modules} modules at strength {strength:g}"
+        lines.append("; left out: ".join([done, *left_out]))
     return name, "\n".join(lines)
