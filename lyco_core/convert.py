@@ -20,7 +20,7 @@ from .emit import fields_of, metadata_of, prefix_of, without_magnitude
 from .errors import AdapterError, LycoError, PlacementError, about_file
 from .formats import FORMATS
 from .formats.suffixes import BIAS_SUFFIX, suffix_of
-from .io import TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
+from .io import TensorSpec, is_same_file, library_order, refuse_existing, sshs_hashes, write_safetensors
 from .layouts import BIAS, LAYOUTS, parameter_of
 from .load import read_adapter_set, require_known
 from .placement import Placed, Placement, place
@@ -53,7 +53,7 @@ def convert_file(
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
     with about_file(source):
-        if os.path.exists(output) and os.path.samefile(source, output):
+        if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
         found = identify(read_adapter_set(source), architecture=architecture, layout=options.to)
         conversion = convert_set(

@@ -25,9 +25,10 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..delta import write_delta
+    from ..io.names import only_one
 
     keys, left_out = write_delta(
-        options.file,
+        only_one(options.file),
         options.output,
         layout=options.layout,
         architecture=options.architecture,

@@ -41,8 +41,9 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     import torch
 
+    from ..io.names import expanded, only_one
     from ..merge import MergeOptions, merge_checkpoint
-    from ..merge.options import parse_size, parse_source
+    from ..merge.options import Source, parse_size, parse_source
     from ..selection import Selection, parse_block_strength
 
     strengths = [parse_block_strength(text) for text in options.block_strength]
@@ -54,9 +55,10 @@ def run(options: argparse.Namespace) -> None:
         max_shard_bytes=parse_size(options.max_shard_size) if options.max_shard_size else None,
         architecture=options.architecture,
     )
-    sources = [parse_source(text) for text in options.adapters]
+    given = [parse_source(text) for text in options.adapters]
+    sources = [Source(path, source.strength) for source in given for path in expanded([str(source.path)])]
     made = merge_checkpoint(
-        options.base,
+        only_one(options.base),
         sources,
         options.output,
         asked,

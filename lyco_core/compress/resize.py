@@ -19,7 +19,15 @@ from ..formats import FORMATS, TENSOR_SUFFIXES
 from ..formats.grammar import underscored
 from ..formats.peft import ADAPTER_METADATA, adapter_metadata
 from ..formats.suffixes import ALPHA, BIAS_SUFFIX, split_key, suffix_of
-from ..io import SafetensorsFile, TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
+from ..io import (
+    SafetensorsFile,
+    TensorSpec,
+    is_same_file,
+    library_order,
+    refuse_existing,
+    sshs_hashes,
+    write_safetensors,
+)
 from ..layouts import BIAS
 from ..load import read_adapter_set
 from ..placement import place
@@ -55,7 +63,7 @@ def resize_file(
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
     with about_file(source):
-        if os.path.exists(output) and os.path.samefile(source, output):
+        if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
         found = _once(read_adapter_set(source))
         smaller, report = _all_resized(found, asked, dtype, progress)

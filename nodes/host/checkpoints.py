@@ -9,6 +9,7 @@ import folder_paths
 import torch
 
 from ...lyco_core.errors import FileError
+from ...lyco_core.io.names import is_apple_double
 from ...lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from ...lyco_core.merge.options import parse_source
 from ...lyco_core.selection import Selection
@@ -26,7 +27,7 @@ def checkpoint_names() -> list[str]:
         f"{folder}/{name}"
         for folder in FOLDERS
         for name in folder_paths.get_filename_list(folder)
-        if name.endswith((".safetensors", ".sft"))
+        if name.lower().endswith((".safetensors", ".sft")) and not is_apple_double(name)
     ]
 
 
