@@ -86,16 +86,17 @@ def _sources(files: Sequence[str], output: str) -> list[tuple[str, str]]:
     if len(files) == 1 and not os.path.isdir(files[0]):
         name = os.path.basename(files[0])
         return [(files[0], os.path.join(output, name) if into_folder else without_ending(output) + ENDING)]
+    named = [pair for file in files for pair in _named(file)]
+    if not named:
+        raise FileError(f"there is no {ENDING} file in {', '.join(files)}")
     if not into_folder and (is_safetensors(output) or os.path.lexists(output)):
         raise FileError(f"{output}: is a file's name, and several adapters go into a folder; name one with -o")
     found: dict[str, str] = {}
-    for path, name in (pair for file in files for pair in _named(file)):
+    for path, name in named:
         target = os.path.join(output, name)
         if target in found:
             raise FileError(f"{found[target]} and {path} would both become {target}; convert them one after the other")
         found[target] = path
-    if not found:
-        raise FileError(f"there is no {ENDING} file in {', '.join(files)}")
     return [(path, target) for target, path in found.items()]
 
 

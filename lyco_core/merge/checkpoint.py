@@ -205,7 +205,7 @@ def _by_size(specs: Sequence[RawSpec], limit: int) -> list[list[RawSpec]]:
 
 
 def _index_path(output: str) -> str:
-    return _stem(output) + INDEX_SUFFIX
+    return output if output.lower().endswith(INDEX_SUFFIX) else _stem(output) + INDEX_SUFFIX
 
 
 def _stem(output: str) -> str:
