@@ -84,4 +84,4 @@ class Conversion:
         if (error := self.error) is not None:
             worst = max(self.modules, key=lambda m: m.error or 0.0)
             text += f"; relative error {error:.2e}, at worst {worst.error or 0.0:.2e} ({worst.module_path})"
-        return text
+        return "; left out: ".join([text, *self.source.left_out])

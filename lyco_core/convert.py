@@ -20,7 +20,7 @@ from .emit import fields_of, metadata_of, prefix_of, without_magnitude
 from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from .formats import FORMATS
 from .formats.suffixes import BIAS_SUFFIX, suffix_of
-from .io import TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
+from .io import TensorSpec, is_same_file, library_order, refuse_existing, sshs_hashes, write_safetensors
 from .layouts import BIAS, LAYOUTS, parameter_of
 from .load import read_adapter_set, require_known
 from .placement import Placed, Placement, place
@@ -53,7 +53,7 @@ def convert_file(
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
     with about_file(source):
-        if os.path.exists(output) and os.path.samefile(source, output):
+        if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
         found = identify(read_adapter_set(source), architecture=architecture, layout=options.to)
         conversion = convert_set(
@@ -73,7 +73,9 @@ def convert_set(
     Raises:
         PlacementError: a module has no place in the layout, or cannot be expressed there.
     """
-    exact = _modules(found, options)
+    placement = _placement(found, options)
+    found = placement.adapter_set
+    exact = _modules(placement, options)
     _require_musubis_own(found, options)
     if options.to == "musubi" and not (options.as_lora or options.approximate):
         exact = _uniform(exact)
@@ -95,8 +97,8 @@ def convert_set(
     return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
 
 
-def _modules(found: AdapterSet, options: Options) -> list[Converted]:
-    """The modules of the new file, exact."""
+def _placement(found: AdapterSet, options: Options) -> Placement:
+    """Where all of it goes in the new file."""
     architecture = ARCHITECTURES[found.architecture or ""]
     layout = options.to
     if layout == "comfyui" and found.layout != "comfyui":
@@ -105,6 +107,12 @@ def _modules(found: AdapterSet, options: Options) -> list[Converted]:
     if not placement.complete:
         others = _what_would_work(architecture, placement)
         raise PlacementError(placement.problem(), Remedy.OTHER_LAYOUT if others else None, others)
+    return placement
+
+
+def _modules(placement: Placement, options: Options) -> list[Converted]:
+    """The modules of the new file, exact."""
+    found = placement.adapter_set
     adapters = _with_uncut_as_lora(found, placement)
     return [
         _converted(key.removesuffix(".weight"), pieces, found, adapters, options)

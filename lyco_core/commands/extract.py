@@ -31,13 +31,14 @@ def run(options: argparse.Namespace) -> None:
 
     from ..compress.extract import extract_file
     from ..compress.options import Asked, ExtractOptions
+    from ..io.names import only_one
     from ..selection import Selection
 
     given = (options.rank, options.energy, options.max_error)
     asked = None if options.form == "lokr" and not any(given) else Asked.of(*given)
     report = extract_file(
-        options.base,
-        options.tuned,
+        only_one(options.base),
+        only_one(options.tuned),
         options.output,
         ExtractOptions(
             options.form,

@@ -13,13 +13,24 @@ from torch import Tensor
 from .. import __version__
 from ..adapter_set import AdapterSet
 from ..adapters import LOW_RANK, Adapter, DoRA, Full, LoHa, LoKr, LoRA
-from ..errors import AdapterError, LycoError, about_file
+from ..architectures import identify
+from ..errors import AdapterError, ArchitectureError, LycoError, about_file
 from ..formats import FORMATS, TENSOR_SUFFIXES
+from ..formats.grammar import underscored
 from ..formats.peft import ADAPTER_METADATA, adapter_metadata
 from ..formats.suffixes import ALPHA, BIAS_SUFFIX, split_key, suffix_of
-from ..io import SafetensorsFile, TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
+from ..io import (
+    SafetensorsFile,
+    TensorSpec,
+    is_same_file,
+    library_order,
+    refuse_existing,
+    sshs_hashes,
+    write_safetensors,
+)
 from ..layouts import BIAS
 from ..load import read_adapter_set
+from ..placement import place
 from .hadamard import nearest_loha
 from .lora import best_lora
 from .options import Asked
@@ -52,9 +63,9 @@ def resize_file(
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
     with about_file(source):
-        if os.path.exists(output) and os.path.samefile(source, output):
+        if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
-        found = read_adapter_set(source)
+        found = _once(read_adapter_set(source))
         smaller, report = _all_resized(found, asked, dtype, progress)
         if not smaller:
             raise LycoError("nothing in it can be made smaller as asked; it would be the same file")
@@ -68,6 +79,18 @@ def resize_file(
     data = (tensors[spec.key] for spec in specs)
     write_safetensors(output, specs, data, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
     return report
+
+
+def _once(found: AdapterSet) -> AdapterSet:
+    """Without the modules that are there under another layout's names too."""
+    try:
+        identified = identify(found)
+    except ArchitectureError:  # its names are those of several families: where they lie is not known
+        return found
+    twice = {p: why for p, why in place(identified).adapter_set.idle.items() if p not in found.idle}
+    return found.without(
+        {path: twice[found.prefixes[path]] for path in found.adapters if found.prefixes[path] in twice}
+    )
 
 
 def _all_resized(
@@ -105,12 +128,14 @@ def _written(
     ]
     anew = {path: smaller.get(path, found.adapters[path]) for path in dict.fromkeys([*scaled, *smaller])}
     in_metadata = bool(scaled) and all(isinstance(_bare(anew[path]), LoRA) for path in scaled)
-    replaced = {found.prefixes[path] for path in anew}
+    # Also what counts for nothing, and is not half of a module that does: beside it it might contradict.
+    idle = found.idle.keys() - set(found.prefixes.values())
+    replaced = {underscored(prefix) for prefix in (*(found.prefixes[path] for path in anew), *idle)}
     result: dict[str, Tensor] = {}
     spelled: dict[str, dict[tuple[str, str] | None, str]] = {}
     for key, tensor in tensors.items():
         prefix, suffix = split_key(key)
-        if prefix not in replaced:
+        if underscored(prefix) not in replaced:
             result[key] = tensor
         spelled.setdefault(prefix, {})[TENSOR_SUFFIXES.get(suffix)] = key
     for path, adapter in anew.items():
