@@ -4,7 +4,7 @@ import { el } from "./dom.mjs";
 
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
- * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string>} CardOptions
+ * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string> & {hideInPanel: boolean}} CardOptions
  * @typedef {object} Added what the frontend adds to litegraph's nodes; its published types lack it
  * @property {boolean} [hideOutputImages]
  * @property {(name: string, type: string, root: HTMLElement, options: CardOptions) => {serialize?: boolean}} addDOMWidget
@@ -14,6 +14,7 @@ import { el } from "./dom.mjs";
 const WIDTH = 320;
 const LOW = 60;
 const MARGIN = 4;
+let cards = 0;
 
 /**
  * @param {GraphNode} node
@@ -23,9 +24,11 @@ export function addCard(node) {
   const content = el("div", "lyco-card");
   const root = el("div", "lyco-root", content);
   let height = 2 * MARGIN;
-  const widget = node.addDOMWidget("lyco_card", "LYCO_CARD", root, {
+  // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.
+  const widget = node.addDOMWidget(`lyco_card_${++cards}`, "LYCO_CARD", root, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // the element can only be in one place
     margin: MARGIN,
     getMinHeight: () => height,
     getMaxHeight: () => height,
@@ -64,11 +67,22 @@ export function restoreSize(node) {
  * @param {GraphNode} node
  * @param {number} before how high it had to be until now
  */
-function fit(node, before) {
+export function fit(node, before) {
   const needed = node.computeSize()[1];
   const stretched = node.size[1] > before + 4;
   node.setSize([Math.max(node.size[0], WIDTH), stretched ? Math.max(node.size[1], needed) : needed]);
   node.setDirtyCanvas(true, true);
+}
+
+/**
+ * The same for rows that were shown or hidden. Vue's nodes grow by themselves, but never below the size that was saved.
+ * @param {GraphNode} node
+ * @param {number} before
+ */
+export function fitRows(node, before) {
+  const change = node.computeSize()[1] - before;
+  if (!LiteGraph.vueNodesMode && change) fit(node, before);
+  if (LiteGraph.vueNodesMode && change < 0) node.setSize([node.size[0], LOW]);
 }
 
 /**
