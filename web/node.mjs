@@ -46,7 +46,7 @@ export function addCard(node) {
     if (size) saved.set(node, [size[0], size[1]]); // an object with 0 and 1 in some files
   });
   // Vue's nodes grow to what is in them, while litegraph makes room for the advanced inputs too, which Vue hides.
-  node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.size[1]]);
+  node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.computeSize()[1]]);
   return content;
 }
 

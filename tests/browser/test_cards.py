@@ -70,7 +70,7 @@ def test_a_node_in_a_subgraph(server: Server):
     with opened(server) as page:
         node = loaded(page, strength=0.7)
         page.page.evaluate(
-            "id => app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]))",
+            "id => void app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]))",
             node,
         )
         page.run()
