@@ -121,7 +121,9 @@ def test_opened_reloaded_undone_copied_and_in_a_subgraph(renderer: str, server: 
             }"""
         )
         settled(page, FILES)
-        assert page.page.evaluate(SEEN) == before
+        inside = page.page.evaluate(SEEN)
+        assert [node["values"] for node in inside] == [node["values"] for node in before]
+        assert inside[:-1] == before[:-1]  # 1.58 shows the training's seed on the subgraph instead
         assert page.errors == []
 
 
