@@ -67,7 +67,7 @@ export function restoreSize(node) {
  * @param {GraphNode} node
  * @param {number} before how high it had to be until now
  */
-export function fit(node, before) {
+function fit(node, before) {
   const needed = node.computeSize()[1];
   const stretched = node.size[1] > before + 4;
   node.setSize([Math.max(node.size[0], WIDTH), stretched ? Math.max(node.size[1], needed) : needed]);
