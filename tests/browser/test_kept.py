@@ -151,17 +151,3 @@ def test_rows_follow_their_links(renderer: str, server: Server):
         settled(page, 1)
         assert page.page.evaluate(SEEN) == alone
         assert page.errors == []
-
-
-def test_the_card_stays_in_its_node_when_the_side_panel_shows_the_node(server: Server):
-    with opened(server, (1600, 1000), VueNodes_Enabled=True) as page:
-        node = page.add("LycoLoadAdapter", 200, 120, adapter=LOKR)
-        settled(page, 1)
-        page.page.evaluate("id => app.canvas.selectNode(app.graph.getNodeById(id))", node)
-        page.page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', true)")
-        page.page.get_by_test_id("properties-panel").get_by_text("strength").first.wait_for()
-        page.page.wait_for_timeout(500)
-        keep(page.page, KEPT, "side-panel")
-        assert page.page.locator(f'[data-node-id="{node}"] .lyco-file').count() == 1
-        assert page.page.get_by_test_id("properties-panel").locator(".lyco-root").count() == 0
-        assert page.errors == []
