@@ -17,7 +17,9 @@ from .loop import Training
 
 __all__ = ["load_state", "save_state"]
 
-_VERSION = 2
+_VERSION = 3
+_CROSSING = 2
+"""The version whose steps went on across the end of an epoch; otherwise the same."""
 
 
 def save_state(path: str | os.PathLike[str], training: Training) -> None:
@@ -113,7 +115,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TrainError(
             f"is no state of a training ({type(error).__name__}); expected NAME-…-state.pt that save_state wrote"
         ) from None
-    if not isinstance(state, dict) or state.get("version") != _VERSION:  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(state, dict) or state.get("version") not in (_CROSSING, _VERSION):  # pyright: ignore[reportUnknownMemberType]
         raise TrainError(f"is no state of a training of version {_VERSION}; expected NAME-…-state.pt")
     return state  # pyright: ignore[reportUnknownVariableType]
 
@@ -130,10 +132,16 @@ def _require_same(state: dict[str, Any], training: Training) -> None:
         raise TrainError(
             f"has the state of optimizer_args {list(state['optimizer_args'])}, now {list(args)}; set it back"
         )
-    if bool(state["scaler"]) != training.scaler.is_enabled():
+    if bool(state["scaler"]) != training.scaler.enabled:
         raise TrainError("mixed_precision was " + ("fp16" if state["scaler"] else "not fp16") + " when it was saved")
     if (state["average"] is None) != (training.average is None):
         raise TrainError("ema_decay was " + ("set" if state["average"] else "0") + " when it was saved; set it back")
+    batches, accumulated = len(training.batches), training.options.run.gradient_accumulation_steps
+    if state["version"] == _CROSSING and batches % accumulated:
+        raise TrainError(
+            f"is of a version whose steps of {accumulated} batches went on across the end of an epoch of {batches}; "
+            "they end with it now, so going on would not be the same training: begin a new one with network_weights"
+        )
     now = _order(training)
     if changed := [name for name, value in now.items() if state["order"][name] != value]:
         raise TrainError(

@@ -1,7 +1,5 @@
 """The loop on a small model of a flow: what is learned, what is drawn, and what is saved and resumed."""
 
-import dataclasses
-import math
 import os
 import pickle
 import random
@@ -106,27 +104,6 @@ def test_the_rest_of_the_program_draws_as_if_nothing_had_been():
     assert random.getstate() == before
 
 
-def test_the_loss_is_the_mean_over_the_batch_and_the_accumulated():
-    """Groups of any size, and two batches of two instead of one of four, have the gradients of their mean."""
-    apart = [dataclasses.replace(item, condition=101 + item.condition) for item in ITEMS]
-    together = [dataclasses.replace(item, condition=item.condition) for item in ITEMS]
-    for items in (apart, together):
-        made = training(items, batch_size=4, max_train_steps=1)
-        drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
-        original = made.model.velocity
-
-        def kept(x, t, conditions, original=original, drawn=drawn):
-            drawn.append((x, t))
-            return original(x, t, conditions)
-
-        made.model.velocity = kept
-        (step,) = steps(made)
-        assert len(drawn) == (4 if items is apart else 1)
-        assert math.isfinite(step.loss)
-    alone = [training([item], max_train_steps=1, max_grad_norm=0.0, seed=9) for item in ITEMS]
-    assert len({steps(made)[0].loss for made in alone}) == 4
-
-
 def test_processes_of_one_batch_draw_what_one_process_draws():
     """Each rank's part of the loss and the gradients adds up to those of all: what `all_reduce` then does."""
 
@@ -141,7 +118,7 @@ def test_processes_of_one_batch_draw_what_one_process_draws():
     settings = {"max_train_steps": 1, "max_grad_norm": 0.0}
     whole = training(batch_size=4, **settings)
     with whole.network.attached(whole.model.model):
-        loss = whole._batch(0, 1)
+        loss = whole._batch(0)
         expected = [p.grad.clone() for p in whole.network.parameters()]
     parts = []
     for rank in range(2):
@@ -201,6 +178,19 @@ def test_validation_does_not_depend_on_the_training():
         training(validate_every_n_steps=3)
 
 
+def test_validation_is_without_dropout():
+    """What is tried is the network that a file gets, whole."""
+    made = training(validation=ITEMS, network_args=["rank_dropout=0.5"], learning_rate=0.1, validate_every_n_steps=4)
+    found = [step.validation for step in steps(made, 4)][-1]
+    made.network.eval()
+    with made.network.attached(made.model.model):
+        assert {made.validate() for _ in range(3)} == {found}
+        assert found != training(validation=ITEMS).validate()  # it has learned something, so that dropout would show
+    made.network.train()
+    with made.network.attached(made.model.model):
+        assert made.validate() == found
+
+
 def test_divergence_is_told_and_the_network_stays_finite():
     made = training(learning_rate=1e30, max_grad_norm=0.0, max_train_steps=20)
     with pytest.raises(TrainError, match=r"step \d+: the loss is .* training diverged: lower learning_rate"):
@@ -208,11 +198,61 @@ def test_divergence_is_told_and_the_network_stays_finite():
     assert bool(torch.isfinite(numbers(made)).all())
 
 
-def test_epochs():
-    made = training(ITEMS[:3], batch_size=2, gradient_accumulation_steps=2, max_train_epochs=3)
-    assert (made.steps_per_epoch, made.total_steps) == (1, 3)
-    assert len(steps(made)) == 3
-    assert made.epoch == 3
+FIVE = [*ITEMS, Item(latent(4), 4.0, "item 4")]
+
+
+def test_steps_end_with_their_epoch():
+    """Five items, two a step: every epoch has every item once, in steps of two, two and one."""
+    made = training(FIVE, gradient_accumulation_steps=2, max_train_epochs=16)
+    assert (made.steps_per_epoch, made.total_steps) == (3, 48)
+    seen, sizes = [], []
+    for _ in range(made.total_steps):
+        steps(made, 1)
+        sizes.append(len(made.model.seen) - len(seen))
+        seen = list(made.model.seen)
+    assert sizes == [2, 2, 1] * 16
+    assert made.epoch == 16
+    for epoch in range(16):
+        assert sorted(seen[5 * epoch : 5 * epoch + 5]) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert len({tuple(seen[5 * epoch : 5 * epoch + 5]) for epoch in range(16)}) > 10
+
+
+def test_the_loss_of_an_epoch_s_last_step_is_the_mean_of_what_it_has():
+    """Its gradients are divided as those of the others, as accelerate does; that is for its oracle to say."""
+    settings = {"max_grad_norm": 0.0, "learning_rate": 0.0, "max_train_epochs": 1}
+    alone = [step.loss for step in steps(training(FIVE, **settings))]
+    pairs = [step.loss for step in steps(training(FIVE, gradient_accumulation_steps=2, **settings))]
+    assert pairs == pytest.approx([(alone[0] + alone[1]) / 2, (alone[2] + alone[3]) / 2, alone[4]])
+
+
+def test_resumed_within_an_epoch_of_uneven_steps(tmp_path: Path):
+    settings = {"gradient_accumulation_steps": 2, "max_train_epochs": 3, "network_args": ["rank_dropout=0.2"]}
+    through = training(FIVE, **settings)
+    expected = steps(through)
+    for count in (1, 2, 3, 5):
+        first, resumed = training(FIVE, **settings), training(FIVE, **settings)
+        steps(first, count)
+        save_state(tmp_path / "a-state.pt", first)
+        load_state(tmp_path / "a-state.pt", resumed)
+        assert steps(resumed) == expected[count:]
+        assert torch.equal(numbers(resumed), numbers(through))
+
+
+@pytest.mark.parametrize(("items", "accumulated", "fits"), [(ITEMS, 2, True), (FIVE, 1, True), (FIVE, 2, False)])
+def test_a_state_of_steps_that_crossed_epochs(items: list[Item], accumulated: int, fits: bool, tmp_path: Path):
+    """Of version 2: it goes on where its steps were the same ones."""
+    made, path = training(items, gradient_accumulation_steps=accumulated), tmp_path / "a-state.pt"
+    steps(made, 2)
+    save_state(path, made)
+    torch.save(torch.load(path, weights_only=True) | {"version": 2}, path)
+    other = training(items, gradient_accumulation_steps=accumulated)
+    if fits:
+        load_state(path, other)
+        assert other.step == 2
+    else:
+        with pytest.raises(TrainError, match="steps of 2 batches went on across the end of an epoch of 5"):
+            load_state(path, other)
+        assert other.step == 0
 
 
 def test_every_item_comes_as_often_as_it_is_to_and_shapes_never_mix():
