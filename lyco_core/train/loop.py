@@ -27,7 +27,7 @@ from .noise import loss_weights, sample_times
 from .optimizers import make_optimizer
 from .options import TrainOptions
 from .scaler import LossScale
-from .schedules import rate
+from .schedules import rate, require_rate
 
 __all__ = ["Model", "Step", "Training"]
 
@@ -90,6 +90,7 @@ class Training:
             raise TrainError("validate_every_n_steps needs validation items; give some, or set 0")
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
+        require_rate(options.schedule, options.optimizer.learning_rate)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = LossScale(enabled=model.dtype == torch.float16)
         self.average = Average(network, run.ema_decay) if run.ema_decay else None
@@ -98,7 +99,7 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of the optimizer. An epoch's last one has what is left of its batches, as in accelerate, which Musubi uses."""
+        """Of the optimizer. An epoch's last one has what is left of its batches, as in Musubi."""
         return math.ceil(len(self.batches) / self.options.run.gradient_accumulation_steps)
 
     @property
@@ -168,8 +169,9 @@ class Training:
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
         """One step of the optimizer; the norm of the gradients. Does nothing if that is no number."""
+        now = rate(self.options.schedule, self.step, self.total_steps, self.options.optimizer.learning_rate)
         for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = base * rate(self.options.schedule, self.step, self.total_steps)
+            group["lr"] = base * now
         if all(parameter.grad is None for parameter in parameters):
             return 0.0
         self.scaler.unscale(parameter.grad for parameter in parameters if parameter.grad is not None)

@@ -43,8 +43,10 @@ class Dataset(Options):
     num_repeats: int = option(1, Whole(1), "How often each item comes in an epoch.")
     resolution: tuple[int, int] = (960, 544)
     """Width and height."""
-    enable_bucket: bool = option(False, Truth(), "Keeps the shape of each image, at the area of the resolution.")
-    bucket_no_upscale: bool = option(False, Truth(), "With enable_bucket: small images stay small.")
+    enable_bucket: bool = option(
+        False, Truth(), "Keeps the shape of each image, at the area of the resolution. Videos always keep theirs."
+    )
+    bucket_no_upscale: bool = option(False, Truth(), "With enable_bucket: small images stay small; videos do not.")
     target_frames: tuple[int, ...] = (1,)
     """Frames of the pieces of a video, each 4n + 1."""
     frame_extraction: str = option("head", Choice(EXTRACTIONS), "Which pieces of a video are taken.")
@@ -76,6 +78,16 @@ class Dataset(Options):
     def is_video(self) -> bool:
         """Whether its items are videos."""
         return bool(self.video_directory or self.video_jsonl_file)
+
+    @property
+    def bucketed(self) -> bool:
+        """Whether its items keep their shape. Musubi asks enable_bucket of images only."""
+        return self.enable_bucket or self.is_video
+
+    @property
+    def stays_small(self) -> bool:
+        """Whether small items stay small."""
+        return self.bucket_no_upscale and not self.is_video
 
     @property
     def cache(self) -> str:

@@ -124,7 +124,7 @@ def _pieces_of_video(dataset: Dataset, media: Media, architecture: str) -> list[
 
 
 def _latent_entry(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders) -> Entry:
-    shape = [dataset.resolution, dataset.enable_bucket, dataset.bucket_no_upscale, frames]
+    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
     return Entry(dataset.cache, name, "latent", identity(media.path), shape, identity(encoders.vae))
