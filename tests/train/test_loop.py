@@ -3,8 +3,10 @@
 import os
 import pickle
 import random
+import re
 import resource
 import signal
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from lyco_testing.toy import WIDTH, ToyModel, described, z_image
 from lyco_core.errors import FileError, TrainError
 from lyco_core.load import load_adapter_set
 from lyco_core.train.batches import Batches, require_items, require_one_shape
-from lyco_core.train.checkpoints import Checkpoints, require_free
+from lyco_core.train.checkpoints import Checkpoints, require_place
 from lyco_core.train.distributed import World
 from lyco_core.train.items import Item
 from lyco_core.train.loop import Step, Training
@@ -409,14 +411,76 @@ def test_what_is_saved_is_the_average_with_its_story(tmp_path: Path):
 def test_interrupted(tmp_path: Path):
     made = training(output_name="x")
     saving = files(made, tmp_path)
-    assert saving.interrupted() is None
+    assert saving.interrupted() == "nothing was trained yet"
     steps(made, 3)
-    path = saving.interrupted()
-    assert path == str(tmp_path / "x-step00000003.safetensors")
+    assert saving.interrupted() == "saved x-step00000003.safetensors and its state"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x-step00000003-state.pt", "x-step00000003.safetensors"]
     with pytest.raises(FileError, match=r"x-step00000003-state.pt is there already; choose another output_name"):
-        require_free(tmp_path, "x")
-    require_free(tmp_path, "x-step")
+        require_place(tmp_path, "x", resume=False)
+    require_place(tmp_path, "x", resume=True)
+    require_place(tmp_path / "deep" / "er", "x-step", resume=False)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError, match=r"file: cannot be made: File exists; name another output_dir"):
+        require_place(tmp_path / "file", "x", resume=False)
+
+
+@pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's folder of temporary files."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_save_that_fails_once_is_told_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Here a folder is where the file should be."""
+    (tmp_path / "x-step00000004.safetensors" / "in it").mkdir(parents=True)
+    found = trained(tmp_path, save_every_n_steps=2)
+    assert found == ["x-step00000002.safetensors", *(f"x-step0000000{n}.safetensors" for n in (4, 6)), "x.safetensors"]
+    assert [r.getMessage() for r in caplog.records if "not saved" in r.getMessage()] == [
+        "step 4 is not saved, training goes on: x-step00000004.safetensors: is a folder; give the name of a file"
+    ]
+    made, through = training(batch_size=2, save_every_n_steps=2), training(batch_size=2)
+    assert steps(made) == steps(through)
+
+
+def test_saves_that_always_fail(tmp_path: Path, temporary: Path, caplog: pytest.LogCaptureFixture):
+    """The folder is gone: what comes last is elsewhere, whole."""
+    made = training(batch_size=2, output_name="x", save_every_n_steps=2, save_last_n_steps=2)
+    saving = files(made, tmp_path / "gone")
+    with made.network.attached(made.model.model):
+        for step in made.steps():
+            assert saving.after(step) == []
+    assert sum("is not saved, training goes on" in r.getMessage() for r in caplog.records) == 3
+    with pytest.raises(FileError, match=r"x.safetensors: .*\. What was trained is in .*x.safetensors, with its state"):
+        saving.finish()
+    (folder,) = temporary.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["x-state.pt", "x.safetensors"]
+    assert load_adapter_set(folder / "x.safetensors").adapters.keys() == made.network.trainables.keys()
+    assert re.search(rf"What was trained is in .*{made.step:08d}.safetensors", saving.interrupted())
+
+
+def test_what_the_precision_cannot_hold_is_no_end_either(tmp_path: Path, temporary: Path):
+    made = training(output_name="x", save_precision="fp16", learning_rate=0.0, save_every_n_steps=1, max_train_steps=3)
+    with torch.no_grad():
+        next(iter(made.network.parameters())).fill_(1e5)
+    saving = files(made, tmp_path)
+    for step in steps(made, 2):
+        assert saving.after(step) == []
+    with pytest.raises(FileError, match=r"float16 cannot hold; save in bf16 or fp32. What was trained is in"):
+        saving.finish()
+    (folder,) = temporary.iterdir()
+    found = load_adapter_set(folder / "x.safetensors")
+    assert max(float(t.abs().max()) for a in found.adapters.values() for t in a.tensors.values()) == 1e5
+
+
+def test_an_old_file_that_cannot_be_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Here it is a folder, which no `remove` takes; the newer ones come and go as they should."""
+    (tmp_path / "x-step00000001-state.pt").mkdir()
+    found = trained(tmp_path, save_every_n_steps=2, save_last_n_steps=2)
+    kept = [f"x-step0000000{n}.safetensors" for n in (4, 6)]
+    assert found == ["x-step00000001-state.pt", *kept, "x.safetensors"]
+    assert "x-step00000001-state.pt is no longer needed, but cannot be removed: Is a directory" in caplog.text
 
 
 def test_a_full_disk_leaves_what_was_saved_before(tmp_path: Path):

@@ -18,7 +18,7 @@ from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.load import load_adapter_set, read_adapter_set, require_known
 from ....lyco_core.placement import place
 from ....lyco_core.train.batches import require_items
-from ....lyco_core.train.checkpoints import Checkpoints, require_free
+from ....lyco_core.train.checkpoints import Checkpoints, require_place
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.loop import Step, Training
@@ -86,9 +86,7 @@ def train(
     require_items(data.items)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
-    os.makedirs(folder, exist_ok=True)
-    if not options.run.resume:
-        require_free(folder, options.save.output_name)
+    require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     with loaded(patcher, options.run) as flow:
         choice = choose_targets(model_weights(patcher), options.network)
         options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.architecture.id))
@@ -148,8 +146,7 @@ def _steps(training: Training, files: Checkpoints, tell: Tell) -> list[Step]:
     except LycoError:
         raise
     except BaseException as reason:
-        saved = files.interrupted()
-        told = "nothing was trained yet" if saved is None else f"saved {os.path.basename(saved)} and its state"
+        told = files.interrupted()
         log.warning("training stopped after step %d: %s", training.step, told)
         if out_of_memory(reason):
             raise TrainError(
