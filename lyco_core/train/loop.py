@@ -25,11 +25,11 @@ from .items import Item
 from .network import Network
 from .noise import loss_weights, sample_times
 from .optimizers import make_optimizer
-from .options import TrainOptions
+from .options import RunOptions, TrainOptions
 from .scaler import LossScale
 from .schedules import rate, require_rate
 
-__all__ = ["Model", "Step", "Training"]
+__all__ = ["Model", "Step", "Training", "require_told"]
 
 _VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 """At which moments every validation item is tried, whatever is trained: so that any two runs compare."""
@@ -84,10 +84,7 @@ class Training:
         self.world = world or World()
         self._empty, self._validation = empty, validation
         run = options.run
-        if run.caption_dropout_rate and empty is None:
-            raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")
-        if run.validate_every_n_steps and not validation:
-            raise TrainError("validate_every_n_steps needs validation items; give some, or set 0")
+        require_told(run, empty=empty is not None, validation=bool(validation))
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
         require_rate(options.schedule, options.optimizer.learning_rate)
@@ -238,6 +235,14 @@ class Training:
             return
         with self.average.in_place():
             yield
+
+
+def require_told(run: RunOptions, *, empty: bool, validation: bool) -> None:
+    """Raises `TrainError` for options that need the empty caption's condition, or validation items, without such."""
+    if run.caption_dropout_rate and not empty:
+        raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")
+    if run.validate_every_n_steps and not validation:
+        raise TrainError("validate_every_n_steps needs validation items; give some, or set 0")
 
 
 def _seed(*numbers: int) -> int:

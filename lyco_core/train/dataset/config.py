@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import TrainError
+from ...io.toml import path_of
 from ..option import Choice, Number, Options, Text, Truth, Whole, option
 
 __all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
@@ -103,6 +104,7 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
 
     Raises:
         TrainError: a name that is none or is not supported, or a value that cannot be.
+        FileError: a path that is none.
     """
     general, entries = settings.get("general", {}), settings.get("datasets", [])
     if not isinstance(general, Mapping) or not isinstance(entries, (list, tuple)) or not entries:
@@ -124,8 +126,8 @@ def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
             near = difflib.get_close_matches(name, known, 1)
             raise TrainError(f"datasets: there is no {name}" + (f"; do you mean {near[0]}?" if near else ""))
     for name in _PATHS:
-        if values.get(name):
-            values[name] = str(folder / os.path.expanduser(str(values[name])))
+        if name in values:
+            values[name] = path_of(values[name], name, folder)
     for name in ("resolution", "target_frames"):
         if name in values:
             value = values[name]
