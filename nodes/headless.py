@@ -194,7 +194,7 @@ def _require_possible(asked: Asked) -> Architecture:
                 "reads an image beside the noise, and lyco train encodes none, so it would be trained on zeros; train "
                 "it in the graph with its own conditioning, or in Musubi Tuner"
             )
-        if weights.layout == "comfyui":  # ComfyUI joins and renames the others
+        if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if path := options.run.network_weights:
         with about_file(path):
