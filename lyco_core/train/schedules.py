@@ -68,10 +68,10 @@ SCHEDULES: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
     "linear": lambda options, span: 1 - span.progress,
     "cosine": _cosine,
     "cosine_with_restarts": _restarts,
-    "cosine_with_min_lr": _cosine_with_min_lr,
     "polynomial": _polynomial,
     "inverse_sqrt": _inverse_sqrt,
     "constant_with_warmup": lambda options, span: 1.0,  # Musubi's other name: here constant may have a warm-up too
+    "cosine_with_min_lr": _cosine_with_min_lr,
 }
 """`lr_scheduler` -> the multiplier after the warm-up."""
 
@@ -85,7 +85,9 @@ class ScheduleOptions(Options):
         0.0, Number(), "Steps in which the learning rate grows from 0; below 1: that part of all steps."
     )
     lr_scheduler_num_cycles: int = option(
-        1, Whole(1), "For cosine_with_restarts: times down; for cosine_with_min_lr: times down and up again, half each."
+        1,
+        Whole(1),
+        "For cosine_with_restarts: how often it falls; for cosine_with_min_lr: how often it falls or rises again.",
     )
     lr_scheduler_power: float = option(1.0, Number(), "For polynomial, which ends at 1e-7.")
     lr_scheduler_min_lr_ratio: float = option(
