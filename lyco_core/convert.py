@@ -144,9 +144,10 @@ def _converted(
         parts = [((piece.rows or (0, 0))[0], piece.part(adapters[piece.module_path])) for piece in pieces]
         fused = stacked(parts, pieces[0].shape[0])
         if fused is None:
+            on_base = any(part.needs_base for _, part in parts)
             raise PlacementError(
                 f"{', '.join(sources)}: cannot be one module, {path}, as the {options.to} layout wants it; "
-                "convert with --as lora"
+                + ("load it onto the model, or merge it" if on_base else "convert with --as lora")
             )
         kinds = {part.algorithm for _, part in parts}
         adapter, how = fused, "stacked" if kinds == {fused.algorithm} else f"as {fused.title}"
