@@ -68,15 +68,17 @@ def test_kohyas_names_take_all_of_it():
     assert torch.equal(made.tensors[f"{name}.dora_scale"], tensors[f"{path}.dora_scale"])
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("inner", ["lokr", "lora"])
-def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner):
-    """Z-Image's qkv is one weight for ComfyUI and three for diffusers."""
+def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner, alone):
+    """Z-Image's qkv is one weight for ComfyUI and three for diffusers; alphas stand where the file's kind has them."""
     torch.manual_seed(3)
     prefix = "diffusion_model.layers.0.attention.qkv"
     tensors = {"lokr": lokr, "lora": lora}[inner](prefix, 192, 64, random)
     tensors[f"{prefix}.dora_scale"] = random(192, 1).abs() + 3
-    there = converted(tensors, "diffusers", architecture="z_image")
-    cut = parse(there.tensors, there.metadata).adapters
+    beside = {} if alone else lokr("diffusion_model.layers.0.attention.out", 64, 64, random)
+    there = converted(tensors | beside, "diffusers", architecture="z_image")
+    cut = {p: a for p, a in parse(there.tensors, there.metadata).adapters.items() if "to_out" not in p}
     assert {path.rpartition(".")[2] for path in cut} == {"to_q", "to_k", "to_v"}
     weight = normal(192, 64)
     expected = next(iter(parse(tensors, {}).adapters.values())).add_to_(weight.clone())
@@ -108,7 +110,9 @@ def test_rows_are_joined_as_they_lie_in_the_weight_whatever_their_order_in_the_f
     fused, apart, parts = FUSED[family]
     whole = {f"x.{x}": make("x", 192, 192, random) | {"x.dora_scale": random(192, 1).abs() + 3} for x in parts}
     tensors = {
-        f"transformer.{apart.format(x)}.{key.removeprefix('x.')}": t for x in order for key, t in whole[f"x.{x}"].items()
+        f"transformer.{apart.format(x)}.{key.removeprefix('x.')}": t
+        for x in order
+        for key, t in whole[f"x.{x}"].items()
     }
     made = converted(tensors, "comfyui", architecture=family)
     adapters = parse(made.tensors, made.metadata).adapters
