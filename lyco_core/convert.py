@@ -22,6 +22,7 @@ from .compress.lora import best_lora
 from .compress.options import RankTooSmall
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
+from .devices import norm
 from .emit import Entry, bare, in_layout, prefix_of
 from .errors import AdapterError, LycoError, PlacementError, about_file
 from .formats import FORMATS
@@ -190,9 +191,9 @@ def _as_asked(module: Converted, found: AdapterSet, options: Options) -> Convert
 def _error(made: Adapter, exact: Adapter) -> tuple[float, float]:
     """Relative error of ΔW, of a DoRA's before its norms, and the norm that it is relative to."""
     delta = exact.delta_weight()
-    norm = math.sqrt(float(delta.double().square().sum()))
+    whole = norm(delta)
     made.add_to_(delta, -1.0)
-    return math.sqrt(float(delta.double().square().sum())) / (norm or 1.0), norm
+    return norm(delta) / (whole or 1.0), whole
 
 
 def _alpha(found: AdapterSet, module: Converted, options: Options) -> Tensor | None:

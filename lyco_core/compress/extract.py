@@ -13,6 +13,7 @@ from .. import __version__
 from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, Full
+from ..devices import norm
 from ..emit import Entry, in_layout, is_peft
 from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
 from ..io import Checkpoint, refuse_existing, sshs_hashes
@@ -141,11 +142,11 @@ def _values(checkpoint: Checkpoint, key: str, device: str) -> Tensor:
     """A float32 copy, its scale applied."""
     file = checkpoint.holder[key]
     with about_file(file.path):
-        values = file.tensor(key).to(device, torch.float32, copy=True)
+        values = file.tensor(key).to(torch.float32, copy=True).to(device)  # a device may lack the file's dtype
         check_finite(key, values)
         if (scaling := scaling_of(checkpoint, key)) is not None:
             scale = checkpoint.holder[scaling.key].tensor(scaling.key)
-            scaling.multiply_(values.view(values.shape[0], -1), scale.view(-1).to(device))
+            scaling.multiply_(values.view(values.shape[0], -1), scale.view(-1).to(torch.float32).to(device))
         return values
 
 
@@ -209,10 +210,9 @@ def _fitted(path: str, delta: Tensor, options: ExtractOptions) -> Adapter:
 
 
 def _measured(path: str, adapter: Adapter, delta: Tensor) -> Module:
-    norm = float(delta.double().square().sum().sqrt())
+    whole = norm(delta)
     adapter.to(delta.device).add_to_(delta, -1.0)
-    error = float(delta.double().square().sum().sqrt()) / norm
-    return Module(path, adapter.algorithm, adapter.rank, error, norm)
+    return Module(path, adapter.algorithm, adapter.rank, norm(delta) / whole, whole)
 
 
 def _network_metadata(options: ExtractOptions, report: Report) -> dict[str, str]:

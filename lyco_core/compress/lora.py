@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapter, LoKr, LoRA
+from ..devices import norm
 from .options import Asked
 from .svd import Svd, full_svd, rank_for, svd_of_product, truncated
 
@@ -59,7 +60,7 @@ def _svd_of_matrix(matrix: Tensor, asked: Asked) -> Svd:
         u, s, v = truncated(matrix, guess)
         if asked.max_error is None:
             return u, s, v
-        rest = float((matrix - (u * s) @ v.t()).double().square().sum())
+        rest = norm(matrix - (u * s) @ v.t()) ** 2
         keep = rank_for(s, asked.max_error, rest)
         if keep is not None or guess == most:
             keep = asked.enough(keep or guess)

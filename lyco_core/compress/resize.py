@@ -14,6 +14,7 @@ from .. import __version__
 from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
 from ..adapters import LOW_RANK, Adapter, DoRA, Full, LoHa, LoKr, LoRA
+from ..devices import norm
 from ..emit import bare, lora_config
 from ..errors import AdapterError, LycoError, about_file
 from ..formats import FORMATS, TENSOR_SUFFIXES
@@ -207,12 +208,11 @@ def _loha(adapter: LoHa, asked: Asked) -> LoHa | None:
     if asked.max_error is not None:
         sizes |= {2**n for n in range(own.bit_length())}
     delta = adapter.delta_weight().flatten(1)
-    norm = float(delta.double().square().sum().sqrt())
+    whole = norm(delta)
     for size in sorted(size for size in sizes if size < own):
         made = nearest_loha(delta, size)
         left = made.add_to_(delta.clone(), -1.0)
-        error = float(left.double().square().sum().sqrt())
-        if asked.max_error is None or error <= asked.max_error * norm:
+        if asked.max_error is None or norm(left) <= asked.max_error * whole:
             asked.enough(size)
             return made
     asked.enough(own)
@@ -221,7 +221,6 @@ def _loha(adapter: LoHa, asked: Asked) -> LoHa | None:
 
 def _measured(path: str, made: Adapter, exact: Adapter) -> Module:
     delta = exact.delta_weight().reshape(exact.flat_shape)
-    norm = float(delta.double().square().sum().sqrt())
+    whole = norm(delta)
     made.add_to_(delta, -1.0)
-    error = float(delta.double().square().sum().sqrt()) / (norm or 1.0)
-    return Module(path, made.algorithm, made.rank, error, norm)
+    return Module(path, made.algorithm, made.rank, norm(delta) / (whole or 1.0), whole)
