@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyco_testing.pretended import PretendedMPS
+from lyco_testing.pretended import ELSEWHERE, PretendedDevice
 from lyco_testing.zoo import CASES, Case, normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 from safetensors.torch import load_file, save_file
@@ -14,8 +14,6 @@ from lyco_core.compress.extract import extract_file
 from lyco_core.compress.options import Asked, ExtractOptions
 from lyco_core.scratch import scratch
 from lyco_core.train.trainable.hadamard import hadamard_linear
-
-MPS = "mps"
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -30,10 +28,10 @@ def test_an_adapter_on_rows_of_a_weight(case: Case, dtype: torch.dtype):
     expected = weight.clone()
     adapter.add_to_(expected[rows : 2 * rows], 0.7)
     x = normal(5, adapter.flat_shape[1])
-    with PretendedMPS():
-        there = weight.to(MPS)
-        adapter.to(MPS).add_to_(there[rows : 2 * rows], 0.7)
-        found, output = there.cpu(), adapter.to(MPS).apply(x.to(MPS)).cpu()
+    with PretendedDevice():
+        there = weight.to(ELSEWHERE)
+        adapter.to(ELSEWHERE).add_to_(there[rows : 2 * rows], 0.7)
+        found, output = there.cpu(), adapter.to(ELSEWHERE).apply(x.to(ELSEWHERE)).cpu()
     assert close(found.float(), expected.float())
     assert close(output, adapter.apply(x))
 
@@ -41,8 +39,8 @@ def test_an_adapter_on_rows_of_a_weight(case: Case, dtype: torch.dtype):
 @pytest.mark.parametrize("case", ON_BASE, ids=lambda c: c.name)
 def test_an_adapter_that_needs_the_weight(case: OnBaseCase):
     adapter, weight = case.make(), normal(*case.shape)
-    with PretendedMPS():
-        found = adapter.to(MPS).add_to_(weight.to(MPS), 0.7).cpu()
+    with PretendedDevice():
+        found = adapter.to(ELSEWHERE).add_to_(weight.to(ELSEWHERE), 0.7).cpu()
     assert close(found, adapter.add_to_(weight.clone(), 0.7))
 
 
@@ -59,8 +57,8 @@ def test_a_loha_in_training(tokens: int, monkeypatch: pytest.MonkeyPatch):
         return [t.detach().cpu() for t in (y, *(leaf.grad for leaf in leaves))]
 
     expected = passed("cpu")
-    with PretendedMPS():
-        found = passed(MPS)
+    with PretendedDevice():
+        found = passed(ELSEWHERE)
     assert all(close(*pair) for pair in zip(found, expected, strict=True))
 
 
@@ -74,11 +72,11 @@ def test_an_extraction(algorithm: str, tmp_path: Path, monkeypatch: pytest.Monke
         {k: (t + normal(*t.shape[::-1]).t() / 9).double() for k, t in base.items()}, tmp_path / "tuned.safetensors"
     )
     asked = Asked(max_error=0.4) if algorithm == "lora" else Asked(rank=3)
-    for device in ("cpu", MPS):
+    for device in ("cpu", ELSEWHERE):
         files = (tmp_path / name for name in ("base.safetensors", "tuned.safetensors", f"{device}.safetensors"))
-        with PretendedMPS():
+        with PretendedDevice():
             extract_file(*files, ExtractOptions(algorithm, asked, device=device))
-    expected, found = (load_file(tmp_path / f"{device}.safetensors") for device in ("cpu", MPS))
+    expected, found = (load_file(tmp_path / f"{device}.safetensors") for device in ("cpu", ELSEWHERE))
     assert found.keys() == expected.keys()
     assert all(close(found[key], t) for key, t in expected.items())
 
