@@ -264,6 +264,25 @@ def test_musubi_reads_one_algorithm_a_file():
     assert all(relative(after[k], before[k]) < 2e-6 for k in before)
 
 
+@pytest.mark.parametrize("w2", ["full", "low"])
+def test_musubi_gets_no_lokr_with_a_low_rank_w1(w2: str):
+    """It reads w1 alone, and would take such a module for none."""
+    torch.manual_seed(0)
+    prefix = "diffusion_model.blocks.0.ffn.0"
+    tensors = {f"{prefix}.lokr_w1_a": random(4, 3), f"{prefix}.lokr_w1_b": random(3, 4)}
+    if w2 == "full":
+        tensors[f"{prefix}.lokr_w2"] = random(6, 5)
+    else:
+        tensors |= {f"{prefix}.lokr_w2_a": random(6, 2), f"{prefix}.lokr_w2_b": random(2, 5)}
+    tensors[f"{prefix}.alpha"] = torch.tensor(1.5)
+    made = convert_set(parsed(tensors, architecture="wan"), Options("musubi"))
+    assert made.tensors
+    assert not any("lokr" in key for key in made.tensors)
+    before, after = deltas(tensors, {}, "wan"), deltas(dict(made.tensors), dict(made.metadata), "wan")
+    assert before.keys() == after.keys()
+    assert all(relative(after[k], before[k]) < 2e-6 for k in before)
+
+
 def test_the_error_of_a_dtype_is_measured_on_what_is_written():
     """Also where a file first has to become one algorithm for Musubi."""
     torch.manual_seed(0)

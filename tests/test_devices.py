@@ -44,10 +44,10 @@ def test_an_adapter_that_needs_the_weight(case: OnBaseCase):
     assert close(found, adapter.add_to_(weight.clone(), 0.7))
 
 
-@pytest.mark.parametrize("tokens", [3, 400], ids=["by bands", "by ranks"])
+@pytest.mark.parametrize("tokens", [3, 400], ids=["by ranks", "by bands"])
 def test_a_loha_in_training(tokens: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lyco_core.train.trainable.hadamard._ELEMENTS", 64)
-    shapes = [(tokens, 20), (24, 2), (2, 20), (24, 2), (2, 20)]
+    shapes = [(tokens, 20), (24, 8), (8, 20), (24, 8), (8, 20)]
     rows = torch.ones(1)
 
     def passed(device: str) -> list[torch.Tensor]:
