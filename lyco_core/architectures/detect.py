@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ..adapter_set import AdapterSet
-from ..adapters import ANY
+from ..adapters import ANY, Full
 from ..errors import ArchitectureError, Remedy, shorten
 from ..formats import FORMATS
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
@@ -185,12 +185,14 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, unde
         for name, adapter in adapter_set.adapters.items()
         if not adapter_set.prefixes[name].startswith(form.other_prefixes)
     }
+    # Differences of norms and tables, which families do not list, say nothing where there is more.
+    telling = {n: s for n, s in shapes.items() if not isinstance(adapter_set.adapters[n], Full)} or shapes
     readings: list[_Reading] = []
-    for family, layout in _candidates(shapes, families, underscored=underscored):
+    for family, layout in _candidates(telling, families, underscored=underscored):
         resolved = ((name, _resolved(family, name, layout, underscored=underscored)) for name in shapes)
         paths = {name: path for name, path in resolved if path is not None}
-        fitting = {path: shapes[name] for name, path in paths.items() if _fits(family, path, layout, shapes[name])}
-        readings.append(_Reading(family, layout, paths, fitting, len(shapes)))
+        fitting = {p: telling[n] for n, p in paths.items() if n in telling and _fits(family, p, layout, telling[n])}
+        readings.append(_Reading(family, layout, paths, fitting, len(telling)))
     return readings
 
 

@@ -65,7 +65,9 @@ def add_smallness(parser: argparse.ArgumentParser) -> None:
     """The options of the commands that approximate."""
     parser.add_argument("--rank", type=int, help="of at most this rank")
     parser.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
-    parser.add_argument("--max-error", type=float, help="the least rank of this relative error")
+    parser.add_argument(
+        "--max-error", type=float, help="the least rank of this relative error; with --rank both must hold"
+    )
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
     parser.add_argument("--report", metavar="JSON", help="write the error of every module into this file")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")

@@ -27,7 +27,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--to", choices=LAYOUTS, required=True, help="whose module names it is to have")
     parser.add_argument("--as", dest="form", choices=("lora",), help="every adapter as a LoRA, exactly")
     parser.add_argument("--rank", type=int, help="the best LoRAs of this rank (an approximation; its error is printed)")
-    parser.add_argument("--max-error", type=float, help="the smallest LoRAs of this relative error (likewise)")
+    parser.add_argument(
+        "--max-error", type=float, help="the smallest LoRAs of this relative error (with --rank both must hold)"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype (its error is printed)"
     )

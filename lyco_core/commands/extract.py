@@ -20,7 +20,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
     parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
     parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
-    parser.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="where the arithmetic is done; what it cannot do is done on the CPU [%(default)s]",
+    )
     parser.set_defaults(run=run)
 
 
