@@ -103,7 +103,14 @@ BAD_ADAPTERS = {
     "double that overflows": (part(lokr_w1=torch.full((4, 4), 1e300, dtype=torch.float64)), "are NaN or infinite"),
     "integers": (part(lokr_w1=torch.ones(4, 4, dtype=torch.int8)), "lokr_w1: its dtype is int8"),
     "two of one module": (part() | lokr("diffusion_model.blocks_0_ffn_0", 8, 8, random), "is there twice"),
-    "zero alpha": (part(alpha=torch.tensor(0.0)), "lora_unet_blocks_0_self_attn_q: alpha is 0"),
+    "all of it off": (
+        lokr("lora_unet_blocks_0_ffn_0", 8, 8, random) | {"lora_unet_blocks_0_ffn_0.alpha": torch.tensor(0.0)},
+        "holds nothing that changes a model: 1 module (lora_unet_blocks_0_ffn_0): off, by an alpha of 0",
+    ),
+    "off beside a magnitude": (
+        part(alpha=torch.tensor(0.0)) | {"lora_unet_blocks_0_self_attn_q.dora_scale": torch.ones(64, 1)},
+        "lora_unet_blocks_0_self_attn_q: its scale is 0 beside a DoRA magnitude",
+    ),
     "unknown format": (
         {"something.lora_up.weight": torch.ones(4, 2), "something.lora_down.weight": torch.ones(2, 4)},
         "spelled in an unknown way (something)",

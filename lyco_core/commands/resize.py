@@ -25,15 +25,17 @@ def run(options: argparse.Namespace) -> None:
 
     from ..compress.options import Asked
     from ..compress.resize import resize_file
+    from ..io.names import only_one
 
+    source = only_one(options.file)
     report = resize_file(
-        options.file,
+        source,
         options.output,
         Asked.of(options.rank, options.energy, options.max_error),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         overwrite=options.overwrite,
         progress=counter(options.output, "modules"),
     )
-    sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (options.file, options.output))
+    sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (source, options.output))
     print(f"{options.output}: {sizes}")
     print_report(report, options.report)

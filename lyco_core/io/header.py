@@ -26,6 +26,7 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"\x80", "a pickle (.pt, .ckpt, .bin)"),
     (b"GGUF", "a GGUF file"),
     (b"\x89HDF", "an HDF5 file"),
+    (b"\x00\x05\x16\x07", "what macOS keeps beside a file on other disks (._NAME)"),
     (b"<", "a web page or XML"),
 )
 

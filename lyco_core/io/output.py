@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from ..errors import FileError, about_file
 from .positional import write_at
 
-__all__ = ["NewFile", "new_files", "refuse_existing", "refuse_inputs", "require_space"]
+__all__ = [
+    "NewFile",
+    "is_same_file",
+    "make_folder_of",
+    "new_files",
+    "refuse_existing",
+    "refuse_inputs",
+    "require_space",
+]
 
 WRITE_BYTES = 2**18
 """At a time; halves the system's time of writing gigabytes, measured against writes of 16 MB."""
@@ -110,6 +118,14 @@ def new_files(paths: Sequence[str | os.PathLike[str]], *, overwrite: bool = Fals
                 file.discard()
 
 
+def make_folder_of(path: str | os.PathLike[str]) -> None:
+    """Make the folder of a new file, if it is not there; raises `FileError` where that cannot be."""
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    except OSError as error:
+        raise FileError(f"its folder cannot be made: {error.strerror}") from None
+
+
 def require_space(path: str | os.PathLike[str], size: int) -> None:
     """Raise `FileError` if `size` bytes more do not fit on the disk of `path`."""
     folder = os.path.dirname(os.path.abspath(path))
@@ -128,16 +144,26 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raise `FileError` unless a file may be written at `path`."""
     if not os.fspath(path):
         raise FileError("the output has no name; give it one")
+    if "\0" in os.fspath(path):
+        raise FileError("has a zero byte in its name; give it another")
     if os.path.isdir(path):
         raise FileError("is a folder; give the name of a file")
     if os.path.lexists(path) and not overwrite:
         raise FileError("is there already; choose another name, or ask for it to be overwritten")
 
 
+def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether both names are those of one file; not if either is of none."""
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):  # ValueError: a name with a zero byte; whoever opens the file says what is wrong
+        return False
+
+
 def refuse_inputs(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
     """Raise `FileError` if `path` is one of the files that are read, by whatever name or link."""
     for name in inputs:
-        if os.path.exists(path) and os.path.samefile(path, name):
+        if is_same_file(path, name):
             with about_file(path):
                 raise FileError(f"is {os.path.basename(name)}, which is read; choose another name for the output")
 

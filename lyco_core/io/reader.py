@@ -58,7 +58,11 @@ class SafetensorsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with about_file(self.path):
+            try:
+                self._file.close()
+            except OSError as left:  # of a network file system, say; what was read may be wrong
+                raise FileError(f"could not be closed: {left.strerror}; read it again") from None
 
     def dtype(self, key: str) -> torch.dtype:
         """The torch dtype of a tensor. Raises `FileError` where torch has none."""

@@ -16,7 +16,7 @@ from ..model_weights import describe_weights
 from .additions import Addition, add_file
 from .devices import knows
 from .options import MergeOptions, Source
-from .storage import PLAIN, QUANTIZATION_METADATA, Scaling, companions, scaling_of, unmergeable
+from .storage import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Scaling, companions, scaling_of, unmergeable
 from .weight import Piece, Weight
 
 __all__ = ["Plan", "make_plan"]
@@ -116,8 +116,8 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
         dropped: set[str] = set()
         if options.dtype is not None:  # scales and markers go with float8
             dropped = {
-                "scaled_fp8",
-                f"{base.prefix}scaled_fp8",
+                SCALED_MARKER,
+                base.prefix + SCALED_MARKER,
                 *(name for key in scalings for name in companions(checkpoint, key)),
             }
         computed = [key for key in checkpoint.tensors if key in wanted and key not in dropped]

@@ -13,7 +13,7 @@ from ..errors import FileError, MergeError
 from ..io import Checkpoint, TensorInfo
 from ..io.reader import TORCH_DTYPES
 
-__all__ = ["PLAIN", "QUANTIZATION_METADATA", "Scaling", "companions", "scaling_of", "unmergeable"]
+__all__ = ["PLAIN", "QUANTIZATION_METADATA", "SCALED_MARKER", "Scaling", "companions", "scaling_of", "unmergeable"]
 
 PLAIN = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 """Dtypes that are numbers by themselves."""
@@ -23,6 +23,9 @@ QUANTIZATION_METADATA = "_quantization_metadata"
 
 _SCALES = ("scale_weight", "weight_scale")
 """What stands beside a scaled `weight`: ComfyUI's older name, which is Musubi's too, and its newer."""
+
+SCALED_MARKER = "scaled_fp8"
+"""A tensor of no numbers that says that a model's float8 weights have scales: ComfyUI's older form, and Musubi's."""
 
 _COMPANIONS = (*_SCALES, "scale_input", "input_scale", "comfy_quant")
 

@@ -25,7 +25,9 @@ class RunOptions(Options):
     max_train_steps: int = option(1600, Whole(1), "Steps of the optimizer.", rare=False)
     max_train_epochs: int = option(0, Whole(0), "If above 0: so many passes over the dataset, whatever the steps are.")
     batch_size: int = option(1, Whole(1), "Items in a batch, for datasets that do not say.", rare=False)
-    gradient_accumulation_steps: int = option(1, Whole(1), "Batches in a step of the optimizer.")
+    gradient_accumulation_steps: int = option(
+        1, Whole(1), "Batches in a step of the optimizer; an epoch's last step has what is left of them."
+    )
     seed: int = option(42, Whole(0), "Of everything that is drawn. The same seed gives the same file.", rare=False)
     mixed_precision: str = option(
         "auto",

@@ -10,6 +10,7 @@ import folder_paths
 import torch
 
 from ...lyco_core.errors import FileError, clipped, one_line
+from ...lyco_core.io.names import is_apple_double
 from ...lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from ...lyco_core.merge.options import parse_source
 from ...lyco_core.selection import Selection
@@ -29,7 +30,7 @@ def checkpoint_names() -> list[str]:
         f"{folder}/{name}"
         for folder in FOLDERS
         for name in folder_paths.get_filename_list(folder)
-        if name.endswith((".safetensors", ".sft"))
+        if name.lower().endswith((".safetensors", ".sft")) and not is_apple_double(name)
     ]
 
 
@@ -83,8 +84,9 @@ def merge_files(
     name, output = output_path(folder, filename or "_".join(stems)[:150])
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
-    for (adapter, strength), modules, left_out in zip(adapters, made.modules, made.left_out, strict=True):
-        lines.append(f"{adapter}: {modules} modules at strength {strength:g}")
+    told = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
+    for (adapter, strength), modules, ignored, left_out in told:
+        lines.append("; left out: ".join([f"{adapter}: {modules} modules at strength {strength:g}", *ignored]))
         if left_out:
             lines.append(f"left out: {one_line(clipped(left_out))}")
             log.warning("%s: left out: %s", adapter, one_line(clipped(left_out)))

@@ -14,6 +14,7 @@ import torch
 from ...lyco_core.adapter_set import AdapterSet
 from ...lyco_core.errors import FileError, FormatError
 from ...lyco_core.formats.peft import CONFIG_FILE
+from ...lyco_core.io.names import ENDING, is_apple_double, is_safetensors
 from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
 
 CACHED_FILES = 2
@@ -24,8 +25,8 @@ _lock = threading.Lock()
 
 
 def adapter_names() -> list[str]:
-    """Names of the files in models/loras, as the loaders list them."""
-    return folder_paths.get_filename_list("loras")
+    """Names of the files in models/loras, as the loaders list them, less what macOS leaves beside them."""
+    return [name for name in folder_paths.get_filename_list("loras") if not is_apple_double(name)]
 
 
 def adapter_path(name: str) -> str:
@@ -59,7 +60,7 @@ def output_path(folder: str, filename: str) -> tuple[str, str]:
         FileError: `filename` leads elsewhere, or the loaders would take another file of this name.
     """
     require_plain(folder, filename)
-    name = filename if filename.endswith(".safetensors") else f"{filename}.safetensors"
+    name = filename if is_safetensors(filename) else filename + ENDING
     path = os.path.join(folder_paths.get_output_directory(), folder, name)
     taken = folder_paths.get_full_path(folder, name)
     if taken is not None and os.path.abspath(taken) != os.path.abspath(path):

@@ -1,9 +1,12 @@
 """Datasets as Musubi's configuration describes them: files, captions, sizes, pieces of videos."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lyco_core.errors import TrainError
 from lyco_core.train.dataset import Dataset, Media, at_rate, fit, media_of, parse_datasets, windows
@@ -97,6 +100,15 @@ def test_a_list(tmp_path: Path):
         media_of(dataset)
 
 
+@pytest.mark.parametrize("name", ["control_path", "control_path_0", "control_path_3"])
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_list_with_control_images(kind: str, name: str, tmp_path: Path):
+    path, line = tmp_path / "items.jsonl", {f"{kind}_path": "a", "caption": "one"}
+    path.write_text(json.dumps(line | {name: ""}) + "\n" + json.dumps(line | {name: "b.png"}), "utf-8")
+    with pytest.raises(TrainError, match=rf"items.jsonl: line 2 has {name}: control images are not trained on here"):
+        media_of(Dataset(**{f"{kind}_jsonl_file": str(path)}))
+
+
 def test_one_size_without_buckets():
     found = fit(images(resolution=(100, 64)), 300, 100)
     assert (found.size, found.scaled, found.box) == ((96, 64), (192, 64), (48, 0, 144, 64))
@@ -112,6 +124,41 @@ def test_buckets_are_musubis():
     assert fit(bucketed, 1920, 1080).size == (1360, 768)
     assert fit(bucketed, 500, 500).size == (1024, 1024)
     assert fit(images(resolution=(1024, 1024), enable_bucket=True, bucket_no_upscale=True), 500, 333).size == (496, 320)
+
+
+def by_the_rule(area: int, width: int, height: int) -> tuple[int, int]:
+    """Musubi's rule for a bucket, written out: of all sizes of about `area` pixels in steps of 16 the nearest shape."""
+    side = math.isqrt(area)
+    low, sizes = side // 2 - side // 2 % 16, []
+    while low < side + 16:
+        other = area // low - area // low % 16
+        sizes += [(low, other), (other, low)]
+        low += 16
+    return min(sorted(sizes), key=lambda size: abs(size[0] / size[1] - width / height))
+
+
+SIDE = st.integers(64, 4000)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(64, 1600), st.integers(64, 1600), SIDE, SIDE, st.booleans(), st.booleans(), st.booleans())
+def test_videos_are_always_in_buckets(across: int, down: int, width: int, height: int, bucket, no_upscale, video):
+    """Images only where they are asked to; and small images stay small where they are asked to, videos never."""
+    kind = "video_directory" if video else "image_directory"
+    options = {"enable_bucket": bucket, "bucket_no_upscale": no_upscale}
+    found = fit(Dataset(**{kind: "here"}, resolution=(across, down), **options), width, height).size
+    if not video and not bucket:
+        assert found == (across - across % 16, down - down % 16)
+    elif not video and no_upscale and width * height <= across * down:
+        assert found == (width - width % 16, height - height % 16)
+    else:
+        assert found == by_the_rule(across * down, width, height)
+
+
+def test_a_portrait_video_stays_portrait():
+    video = Dataset(video_directory="here", resolution=(960, 544))
+    assert fit(video, 1080, 1920).size == (544, 960)
+    assert fit(images(resolution=(960, 544)), 1080, 1920).size == (960, 544)
 
 
 @pytest.mark.parametrize("width", [333, 512, 4000])
