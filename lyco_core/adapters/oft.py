@@ -59,7 +59,7 @@ class _Rotation(OnBase):
             skew = skew * (limit / norm) if norm > limit else skew
         eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         turns = cast(Tensor, torch.linalg.solve(capable(eye - skew), capable(2 * skew), left=False))
-        return turns.to(base)
+        return turns.to(device, dtype)
 
     def change(self, base: Tensor) -> Tensor:
         return self.turned(base.flatten(1), self.turns(base.device, base.dtype)).reshape(base.shape)
