@@ -78,9 +78,10 @@ class Checkpoints:
 
 
 def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:
-    """Names of what trainings under this name left in a folder."""
-    pattern = re.escape(output_name) + _OURS
-    return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
+    """Names of what trainings under this name left in a folder; a disk that ignores case says so itself."""
+    found = (re.fullmatch(f".*?({_OURS})", name, re.DOTALL) for name in os.listdir(folder))
+    names = {output_name + match[1] for match in found if match}
+    return sorted(name for name in names if os.path.lexists(os.path.join(folder, name)))
 
 
 def require_free(folder: str | os.PathLike[str], output_name: str) -> None:

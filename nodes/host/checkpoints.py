@@ -9,6 +9,7 @@ import folder_paths
 import torch
 
 from ...lyco_core.errors import FileError
+from ...lyco_core.io.names import shortened
 from ...lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from ...lyco_core.merge.options import parse_source
 from ...lyco_core.selection import Selection
@@ -76,7 +77,7 @@ def merge_files(
     path = checkpoint_path(base)
     sources = [Source(adapter_path(name), strength) for name, strength in adapters]
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
-    name, output = output_path(folder, filename or "_".join(stems)[:150])
+    name, output = output_path(folder, filename or shortened("_".join(stems)))
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
     for (adapter, strength), modules in zip(adapters, made.modules, strict=True):

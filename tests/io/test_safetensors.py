@@ -54,7 +54,8 @@ def test_round_trips_with_the_library(tmp_path_factory: pytest.TempPathFactory, 
     ours, theirs = (tmp_path_factory.mktemp("io") / name for name in ("ours", "theirs"))
     write(ours, made, metadata)
     save_file(made, theirs, metadata or None)
-    for path in (ours, theirs):
+    # Of no tensors the library writes no JSON before 0.4.4.
+    for path in (ours, theirs) if made else (ours,):
         assert all(equal(made[k], t) for k, t in read(path).items())
         assert all(equal(made[k], t) for k, t in load_file(path).items())
         assert dict(read_header(path).metadata) == metadata
@@ -156,6 +157,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path):
             file.tensor("w")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets nobody replace a file that is open")
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path):
     path = tmp_path / "a"
     write(path, {"w": torch.ones(100)})
