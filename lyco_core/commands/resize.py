@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_smallness, counter, print_report, size_text
+from .common import Commands, add_smallness, counter, print_report, require_report, size_text
 
 __all__ = ["add"]
 
@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
     from ..compress.options import Asked
     from ..compress.resize import resize_file
 
+    require_report(options.report)
     report = resize_file(
         options.file,
         options.output,

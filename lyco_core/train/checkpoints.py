@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 
-from ..errors import FileError
+from ..errors import FileError, about_file
+from ..io import refuse_existing
 from .loop import Step, Training
 from .metadata import Run, model_spec
+from .options import ENDINGS
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
@@ -85,6 +87,9 @@ def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:
 
 
 def require_free(folder: str | os.PathLike[str], output_name: str) -> None:
-    """Raise `FileError` if an earlier training left files under this name: they would be lost."""
+    """Raise `FileError` if files cannot be written under this name, or an earlier training left some, to be lost."""
     if found := files_of(folder, output_name):
         raise FileError(f"{found[0]} is there already; choose another output_name, or resume from its state")
+    path = os.path.join(folder, output_name + max(ENDINGS, key=len))
+    with about_file(path):
+        refuse_existing(path, overwrite=False)

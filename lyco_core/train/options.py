@@ -16,7 +16,7 @@ from .option import Choice, Number, Options, Text, Truth, Whole, option
 from .saving import STORAGE_DTYPES
 from .schedules import ScheduleOptions
 
-__all__ = ["RunOptions", "SaveOptions", "TrainOptions", "option_fields", "train_options"]
+__all__ = ["ENDINGS", "RunOptions", "SaveOptions", "TrainOptions", "option_fields", "train_options"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lyco_core.cli import main
 from lyco_core.errors import FileError, TrainError
 from lyco_core.io.names import check_name, name_fault, shortened
 from lyco_core.io.output import refuse_existing
+from lyco_core.train.checkpoints import require_free
 from lyco_core.train.options import train_options
 
 ADAPTER = str(GOLDEN / "wan_t2v" / "lora.safetensors")
@@ -117,3 +118,24 @@ def test_a_folder_that_cannot_be_written_to_is_said_at_once(tmp_path: Path):
     tmp_path.chmod(0o500)
     with pytest.raises(FileError, match="cannot be written: Permission denied"):
         refuse_existing(tmp_path / "a.safetensors", overwrite=False)
+
+
+def test_a_training_asks_the_disk_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of an encrypted one, whose names are shorter."""
+    monkeypatch.setattr(os, "pathconf", lambda folder, what: 143, raising=False)
+    require_free(tmp_path, "x" * 118)
+    with pytest.raises(FileError, match="its name takes 144 bytes, the disk has 143 for one"):
+        require_free(tmp_path, "x" * 119)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["resize", ADAPTER], ["extract", "--base", BASE, "--tuned", BASE]],
+    ids=["resize", "extract"],
+)
+def test_a_report_is_asked_for_before_the_work(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    report = str(tmp_path / "none" / "report.json")
+    assert main([*command, "--rank", "1", "-o", str(tmp_path / "out"), "--report", report]) == 1
+    assert "report.json: there is no folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
