@@ -283,6 +283,8 @@ class Trap:
     ],
 )
 def test_another_training_s_state_is_refused(change: dict, message: str, tmp_path: Path):
+    if "optimizer_type" in change:
+        pytest.importorskip("transformers", reason="transformers is not installed")
     saved = training(**EVERYTHING)
     steps(saved, 2)
     save_state(tmp_path / "a-state.pt", saved)
