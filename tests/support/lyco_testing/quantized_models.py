@@ -22,6 +22,7 @@ from .tables import dotted_file
 
 WIDTH = 256  # the formats work in groups of up to so many columns
 TEXT = 48
+TOKENS = 24  # packs multiply fewer than 17 rows otherwise
 _AXES = [16, 56, 56]
 WIDE: dict[str, dict[str, Any]] = {
     "flux1": {"axes_dim": _AXES},
@@ -120,7 +121,7 @@ def load(family: str, file: Path):
     """The MODEL that ComfyUI's loader node makes of a file, where nodes run: in inference mode."""
     import comfy.sd
 
-    with _known_as(family), torch.inference_mode():
+    with known_as(family), torch.inference_mode():
         return comfy.sd.load_diffusion_model(str(file), model_options=_asked(file))
 
 
@@ -131,7 +132,7 @@ def reference(family: str, numbers: Mapping[str, Tensor], changes: Mapping[str, 
     state = dict(numbers)
     for path, change in (changes or {}).items():
         state[f"{path}.weight"] = (numbers[f"{path}.weight"].double() + change).float()
-    with _known_as(family), torch.inference_mode():
+    with known_as(family), torch.inference_mode():
         return comfy.sd.load_diffusion_model_state_dict({key: tensor.clone() for key, tensor in state.items()})
 
 
@@ -142,10 +143,10 @@ def predict(family: str, model, seed: int = 1) -> Tensor:
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([model])
         x = normal(seed, 1, *LATENTS[family])
-        more = {"y": normal(3, 1, 24), "guidance": torch.full((1,), 3.5), "num_tokens": 7}
+        more = {"y": normal(3, 1, 24), "guidance": torch.full((1,), 3.5), "num_tokens": TOKENS}
         if family == "hunyuan_video_1_5":
             more["c_concat"] = torch.zeros(1, 33, *x.shape[2:])
-        return model.model.apply_model(x, torch.tensor([0.7]), c_crossattn=normal(2, 1, 7, TEXT), **more).clone()
+        return model.model.apply_model(x, torch.tensor([0.7]), c_crossattn=normal(2, 1, TOKENS, TEXT), **more).clone()
 
 
 def linears(family: str) -> dict[str, tuple[int, int]]:
@@ -178,7 +179,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _known_as(family: str):
+def known_as(family: str):
     """ComfyUI tells a family by its full size: it is told instead."""
     import comfy.model_detection
 
@@ -213,7 +214,7 @@ def _built(family: str):
 
 
 @functools.cache
-def _weights(family: str) -> dict[str, Tensor]:
+def float_weights(family: str) -> dict[str, Tensor]:
     """float32 weights under which a signal passes: matrices of unit gain, norms near 1, small biases."""
     made: dict[str, Tensor] = {}
     for number, (key, tensor) in enumerate(_built(family).state_dict().items()):
@@ -228,7 +229,7 @@ def _weights(family: str) -> dict[str, Tensor]:
 @functools.cache
 def _stored(family: str, name: str) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Tensor]]:
     """(tensors, metadata, numbers) of a file."""
-    weights = _weights(family)
+    weights = float_weights(family)
     if name == "float32":
         return weights, {}, weights
     if name in ("bf16", "fp8_raw"):
