@@ -5,15 +5,20 @@ They stand in for ComfyUI-GGUF and ComfyUI-INT8-Fast: the same attributes, shape
 
 import enum
 import functools
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from .quantized_models import float_weights, known_as, linears
+from .quantized_models import FORMATS, base_file, float_weights, known_as, linears, load, why_not
 
 FORMS = ("gguf_f16", "gguf_bf16", "gguf_q8_0", "int8_fast", "int8_fast_row", "int8_fast_rotated")
+EVERY = (*FORMATS, *FORMS)
+"""In which a base can be that a person loads: ComfyUI's formats, and these."""
+
 GROUP = 128
 """Columns that INT8-Fast rotates together."""
 
@@ -267,3 +272,13 @@ def foreign_model(family: str, form: str) -> tuple[Any, dict[str, Tensor]]:
         if form.startswith("gguf"):
             model.__class__ = gguf_patcher()
     return model, numbers
+
+
+def base_model(folder: Path, family: str, form: str) -> tuple[Any, dict[str, Tensor]]:
+    """(a MODEL, the numbers of its weights in float32) in a form of EVERY; skips where this ComfyUI has none."""
+    if form in FORMS:
+        return foreign_model(family, form)
+    if reason := why_not(form):
+        pytest.skip(reason)
+    file, numbers = base_file(folder, family, form)
+    return load(family, file), numbers
