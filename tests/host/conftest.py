@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lyco_testing.comfy import ROOT, Server, find_comfyui, import_comfyui, import_pack, running_server, why_not
@@ -45,3 +46,20 @@ def loras(tmp_path, monkeypatch, pack):
 def host(pack):
     """The pack's `nodes.host`."""
     return importlib.import_module(f"{pack.__name__}.nodes.host")
+
+
+@pytest.fixture(scope="session")
+def train(pack) -> SimpleNamespace:
+    """The pack's modules of training."""
+    names = {
+        "run": "nodes.host.training.run",
+        "model": "nodes.host.training.model",
+        "conditions": "nodes.host.training.conditions",
+        "options": "lyco_core.train.options",
+        "items": "lyco_core.train.items",
+        "network": "lyco_core.train.network",
+        "targets": "lyco_core.train.targets",
+        "loading": "nodes.host.loading",
+        "errors": "lyco_core.errors",
+    }
+    return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})

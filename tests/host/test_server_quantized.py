@@ -87,6 +87,7 @@ MERGED = {form: FLOAT8 if form.startswith("fp8") else "nothing can be merged int
 del MERGED["fp8_raw"]
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("form", wrong_today(FORMATS, LOADED))
 def test_load_gives_the_change_of_the_float_model(form, base, server: Server):
     one = base(form)

@@ -99,7 +99,7 @@ class Server:
         except urllib.error.HTTPError as error:
             raise WorkflowError(error.read().decode()) from None
 
-    def run(self, workflow: dict[str, Any], seconds: float = 120) -> dict[str, Any]:
+    def run(self, workflow: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
         """Queue a workflow in API form, wait for it, and return its outputs by node."""
         prompt = self.post("/prompt", {"prompt": workflow})["prompt_id"]
         deadline = time.monotonic() + seconds
@@ -144,7 +144,7 @@ def running_server(comfyui: Path, base: Path, packs: dict[str, Path]) -> Iterato
 
 
 def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         if process.poll() is not None:
             raise RuntimeError(f"ComfyUI stopped with {process.returncode}:\n{log.read_text()[-3000:]}")
         try:

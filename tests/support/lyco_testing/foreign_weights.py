@@ -5,6 +5,7 @@ They stand in for ComfyUI-GGUF and ComfyUI-INT8-Fast: the same attributes, shape
 
 import enum
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ class GGMLType(enum.IntEnum):
 class GGMLTensor(Tensor):
     """Bytes of a GGUF file; says the shape of what they stand for, and is its own clone."""
 
-    tensor_type: GGMLType
+    tensor_type: GGMLType | None = None  # of what operations make of one
     tensor_shape: torch.Size
-    patches: list[Any]
+    patches: Sequence[Any] = ()
 
     @staticmethod
     def of(stored: Tensor, kind: GGMLType, shape: torch.Size) -> "GGMLTensor":
@@ -47,7 +48,7 @@ class GGMLTensor(Tensor):
 
     def to(self, *args, **kwargs):
         made = super().to(*args, **kwargs)
-        made.tensor_type, made.tensor_shape = self.tensor_type, self.tensor_shape
+        made.tensor_type, made.tensor_shape = self.tensor_type, self.shape
         made.patches = list(self.patches)
         return made
 
