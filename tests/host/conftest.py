@@ -5,7 +5,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from lyco_testing.comfy import ROOT, Server, find_comfyui, import_comfyui, import_pack, running_server, why_not
+from lyco_testing.comfy import (
+    ROOT,
+    Server,
+    find_comfyui,
+    import_comfyui,
+    import_pack,
+    running_server,
+    why_no_server,
+    why_not,
+)
 from lyco_testing.skipping import in_comfyui
 
 COMFYUI = find_comfyui()
@@ -27,6 +36,8 @@ def pack():
 def server(tmp_path_factory: pytest.TempPathFactory):
     """A server with the pack and the probe nodes, shared by the tests."""
     assert COMFYUI is not None
+    if reason := why_no_server(COMFYUI):
+        pytest.skip(reason)
     packs = {"comfyui-lyco": ROOT, "probes": Path(__file__).parent / "probes"}
     with running_server(COMFYUI, tmp_path_factory.mktemp("comfyui"), packs) as running:
         assert isinstance(running, Server)

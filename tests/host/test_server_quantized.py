@@ -88,8 +88,12 @@ del MERGED["fp8_raw"]
 
 
 @pytest.mark.every_host
-@pytest.mark.parametrize("form", wrong_today(FORMATS, LOADED))
-def test_load_gives_the_change_of_the_float_model(form, base, server: Server):
+@pytest.mark.parametrize("form", FORMATS)
+def test_load_gives_the_change_of_the_float_model(form, base, server: Server, request):
+    import comfy.ops
+
+    if form == "fp8_raw" or (form in LOADED and hasattr(comfy.ops, "linear_input_act")):
+        request.applymarker(pytest.mark.xfail(strict=True, reason=LOADED[form]))
     one = base(form)
     outputs = server.run(one.nodes("forms.safetensors"))
     assert one.error(latents(server, outputs)) <= 2 * one.noise + 1e-3

@@ -1,9 +1,11 @@
 """A real ComfyUI: finding it, importing from it, starting its server. Nothing of it is replaced."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -50,6 +52,16 @@ def why_not(comfyui: Path | None) -> str | None:
     if lacking:
         return f"ComfyUI needs {', '.join(lacking)}: pip install -r {comfyui}/requirements.txt"
     return None
+
+
+def why_no_server(comfyui: Path | None) -> str | None:
+    """Why this ComfyUI's server cannot start with the packages that are here, in one line, or None if it can."""
+    name = "comfyui-workflow-templates"
+    pins = re.findall(rf"^{name}==(.+)$", (comfyui / "requirements.txt").read_text(), re.MULTILINE) if comfyui else []
+    here = importlib.metadata.version(name)
+    if not pins or pins[0].split(".")[:2] == here.split(".")[:2]:
+        return None
+    return f"the server of {comfyui} needs {name} {pins[0]}, and here is {here}: put what it pins on PYTHONPATH"
 
 
 def import_comfyui(comfyui: Path) -> None:
