@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/dev/null)
 
-.PHONY: demo test core lint host-requirements clean
+.PHONY: demo test core lint host-requirements further-hosts clean
 
 demo: .venv/core
 	$(BIN)/lyco demo
 
 test: lint host-requirements
 	$(BIN)/python -m pytest -rs
+	$(MAKE) further-hosts
+
+# What every ComfyUI must do, in each of COMFYUI_PATHS, with the packages of the first.
+further-hosts: .venv/test
+	for comfyui in $(subst :, ,$(COMFYUI_PATHS)); do \
+	  COMFYUI_PATH=$$comfyui $(BIN)/python -m pytest -rs -m every_host || exit 1; \
+	done
 
 core: .venv/test
 	$(BIN)/python -m pytest -rs -m "not host"

@@ -54,6 +54,7 @@ def workflow(file: str, **inputs: object) -> dict:
     }
 
 
+@pytest.mark.every_host
 def test_the_node_saves_where_the_loaders_look_and_hands_on_the_name(server: Server, file: str):
     outputs = server.run(workflow(file))
     assert "to_convert_diffusers.safetensors (output/loras): 2 as LoRA" in outputs["convert"]["text"][0]
