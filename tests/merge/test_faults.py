@@ -42,8 +42,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def command(base: Path, out: Path, *more: str) -> list[str]:
-    # -B: what is written is the merge's, not compiled modules.
-    words = [sys.executable, "-B", str(ROOT / "lyco_core"), "merge", "--base", str(base), "--adapter", str(ADAPTER)]
+    words = [sys.executable, str(ROOT / "lyco_core"), "merge", "--base", str(base), "--adapter", str(ADAPTER)]
     return [*words, "-o", str(out), *more]
 
 
