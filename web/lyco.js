@@ -35,6 +35,7 @@ app.registerExtension({
   setup() {
     cards.addStyle();
     cards.listenForCached();
+    cards.listenForFailures(cards.nodeOf);
     cards.listen();
   },
   loadedGraphNode: (node) => cards.restoreSize(node),

@@ -1,6 +1,7 @@
 // What the frontend does not give: a card as a node's last widget in both renderers, and what a node last gave out.
 import { api, app } from "./comfy.mjs";
 import { el } from "./dom.mjs";
+import { placeOfFailure } from "./failure.mjs";
 
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
@@ -21,7 +22,8 @@ let cards = 0;
  * @returns {HTMLElement} what the card's content goes into
  */
 export function addCard(node) {
-  const content = el("div", "lyco-card");
+  const inner = el("div");
+  const content = el("div", "lyco-card", inner, placeOfFailure(node));
   const root = el("div", "lyco-root", content);
   let height = 2 * MARGIN;
   // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.
@@ -46,7 +48,7 @@ export function addCard(node) {
   });
   // Vue's nodes grow to what is in them, while litegraph makes room for the advanced inputs too, which Vue hides.
   node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.computeSize()[1]]);
-  return content;
+  return inner;
 }
 
 /** @type {WeakMap<object, ArrayLike<number>>} */

@@ -98,6 +98,28 @@ def test_a_broken_file_is_named_on_the_card_and_in_the_error_of_the_run(server: 
         keep(page.page, KEPT, "broken-file")
 
 
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_the_card_says_what_went_wrong_and_no_more_what_went_well(renderer: str, server: Server):
+    with opened(server, **RENDERERS[renderer]) as page:
+        node = loaded(page, strength=0.35 if renderer == "vue" else 0.45)
+        page.run()
+        page.wait("20 of 20 modules matched")
+        page.choose(node, "adapter", "half.safetensors")
+        page.run()
+        failure = page.page.locator(".lyco-failure:visible")
+        failure.wait_for()
+        text = failure.inner_text()
+        assert "half.safetensors: 10 of 20 modules are not in the model" in text
+        assert "set on_partial_match to warn to apply the rest" in text
+        assert page.page.locator(".lyco-match").count() == 0
+        keep(page.page, KEPT, f"failure-{renderer}")
+        page.choose(node, "adapter", "my_lokr.safetensors")
+        page.run()
+        page.wait("20 of 20 modules matched")
+        assert failure.count() == 0
+        assert page.errors == []
+
+
 def test_what_a_file_says_is_never_markup(server: Server):
     with opened(server) as page:
         page.add("LycoInspectAdapter", adapter="hostile.safetensors")
