@@ -17,8 +17,9 @@ from ..formats.suffixes import ALPHA, suffix_of
 from ..io import Checkpoint, TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
 from ..io.output import refuse_inputs
 from ..load import check_finite
-from ..merge.storage import scaling_of, unmergeable
-from ..model_weights import ModelWeights, describe_weights
+from ..model_weights import ModelWeights, describe_checkpoint
+from ..quantized import Quantization
+from ..quantized.reading import read_weight
 from ..selection import weight_path
 from .hadamard import nearest_loha
 from .kronecker import nearest_lokr
@@ -78,7 +79,7 @@ class _Pairs:
 
     def __init__(self, old: Checkpoint, new: Checkpoint) -> None:
         self.old, self.new = old, new
-        self.base, self.tuned = (_described(checkpoint) for checkpoint in (old, new))
+        (self.base, self._old_forms), (self.tuned, self._new_forms) = (_described(c) for c in (old, new))
         names = [
             {k.removeprefix(w.prefix): k for k in w.shapes if k.startswith(w.prefix) and k.endswith(_ENDS)}
             for w in (self.base, self.tuned)
@@ -101,30 +102,31 @@ class _Pairs:
     def difference(self, name: str, device: str) -> Tensor:
         """tuned - base in float32."""
         ours, theirs = self.keys[name]
-        return _values(self.new, theirs, device).sub_(_values(self.old, ours, device))
+        tuned = _values(self.new, theirs, self._new_forms, device)
+        return tuned.sub_(_values(self.old, ours, self._old_forms, device))
 
 
 _ENDS = (".weight", ".bias")
 
 
-def _described(checkpoint: Checkpoint) -> ModelWeights:
-    weights = describe_weights(checkpoint.shapes)
+def _described(checkpoint: Checkpoint) -> tuple[ModelWeights, Quantization]:
     with about_file(checkpoint.path):
-        if refused := unmergeable(checkpoint, weights.prefix):
-            path, title = next(iter(refused.items()))
-            raise MergeError(f"{path}: is stored as {title}; extract from the bf16, fp16 or fp8 checkpoint")
-    return weights
+        weights, quantization = describe_checkpoint(checkpoint)
+        if quantization.refused:
+            path, title = next(iter(quantization.refused.items()))
+            raise MergeError(f"{path}: is stored as {title}; extract from a checkpoint that can be read, such as bf16")
+    return weights, quantization
 
 
-def _values(checkpoint: Checkpoint, key: str, device: str) -> Tensor:
-    """A float32 copy, its scale applied."""
-    file = checkpoint.holder[key]
+def _values(checkpoint: Checkpoint, key: str, quantization: Quantization, device: str) -> Tensor:
+    """A float32 copy of what a weight stands for."""
+    file, form = checkpoint.holder[key], quantization.forms.get(key)
     with about_file(file.path):
-        values = file.tensor(key).to(device, torch.float32, copy=True)
+        if form is not None:
+            values = read_weight(form, checkpoint.holder, device)
+        else:
+            values = file.tensor(key).to(device, torch.float32, copy=True)
         check_finite(key, values)
-        if (scaling := scaling_of(checkpoint, key)) is not None:
-            scale = checkpoint.holder[scaling.key].tensor(scaling.key)
-            scaling.multiply_(values.view(values.shape[0], -1), scale.view(-1).to(device))
         return values
 
 

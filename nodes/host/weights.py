@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...lyco_core.errors import MergeError
-from ...lyco_core.merge.rounding import largest, round_to
+from ...lyco_core.quantized.rounding import largest, round_to
 
 __all__ = ["is_quantized", "read_weight", "require_mergeable", "write_weight"]
 

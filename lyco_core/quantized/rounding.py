@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import MergeError
 
-__all__ = ["generator_for", "largest", "round_to"]
+__all__ = ["generator_for", "largest", "round_to", "round_to_whole"]
 
 _BITS = {1: torch.uint8, 2: torch.int16}
 
@@ -36,6 +36,13 @@ def round_to(
             raise MergeError(f"the result reaches {peak:g}, {name} ends at {limit:g}; use --dtype bfloat16")
     nearest = values.to(dtype) if out is None else out.copy_(values)
     return nearest if generator is None else _stochastic(values, nearest, generator)
+
+
+def round_to_whole(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """`values` rounded in place to whole numbers, as `round_to` does."""
+    if generator is None:
+        return values.round_()
+    return values.add_(torch.rand(values.shape, generator=generator, device=values.device)).floor_()
 
 
 def largest(values: Tensor) -> float:

@@ -1,0 +1,101 @@
+"""A weight that the base keeps in a form of its own: changed and rounded again by that form, or written as numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import MergeError
+from ..io.reader import SafetensorsFile
+from ..quantized import Form, Parts
+from ..quantized.reading import bands, key_of, read_fixed, read_rows
+from ..quantized.rounding import generator_for, largest
+from ..scratch import scratch
+from .survival import Tally
+from .weight import Weight, on_processor
+
+__all__ = ["Dequantized", "Requantized"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dequantized(Weight):
+    """Written in `dtype`."""
+
+    form: Form
+    files: Mapping[str, SafetensorsFile]
+    fixed: Parts
+    """The form's tensors that all rows share, as bytes."""
+
+    @classmethod
+    def of(cls, weight: Weight, form: Form, files: Mapping[str, SafetensorsFile]) -> Dequantized:
+        """A weight with what it takes to read it."""
+        own = {field.name: getattr(weight, field.name) for field in dataclasses.fields(Weight)}
+        return cls(**own, form=form, files=files, fixed=read_fixed(form, files, weight.device))
+
+    def bands(self) -> Iterator[tuple[int, int]]:
+        """As of any weight, where the form can be cut."""
+        whole = any(piece.unsplit for piece in self.pieces)
+        yield from [(0, self.rows)] if whole else bands(self.rows, self.columns, self.form.step)
+
+    def _read(self, start: int, stop: int) -> Tensor:
+        return self.form.straighten(self._rows(start, stop), self.fixed)
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        return read_rows(self.form, self.files, start, stop, self.fixed, self.device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Requantized(Dequantized):
+    """Written in the base's own form; what that leaves of the change is measured."""
+
+    tally: Tally = dataclasses.field(default_factory=Tally)
+
+    def bands(self) -> Iterator[tuple[int, int]]:
+        """The whole weight where one scale depends on all of it; it is then computed twice."""
+        yield from [(0, self.rows)] if self.form.rescaled else super().bands()
+
+    def _stored(self, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
+        fixed = dict(self.fixed)
+        if self.form.rescaled:
+            scale = self.form.scale_of(self._peak())
+            yield from ((key_of(self.form, role), 0, on_processor(part)) for role, part in scale.items())
+            fixed |= scale
+        for first, last in super().bands() if self.form.rescaled else [(start, stop)]:
+            yield from self._rounded(first, last, fixed)
+
+    def _peak(self) -> Tensor:
+        peaks = [largest(self._summed(*band)[0]) for band in super().bands()]
+        if not all(map(math.isfinite, peaks)):  # max() alone would pass over a NaN
+            raise MergeError("the weight holds NaN or infinite numbers; it cannot be scaled")
+        return torch.tensor(max(peaks), device=self.device)
+
+    def _rounded(self, start: int, stop: int, fixed: Parts) -> Iterator[tuple[str, int, Tensor]]:
+        values, change = self._summed(start, stop)
+        wanted = scratch("wanted", values.shape, device=self.device).copy_(values)
+        generator = generator_for(self.seed, self.key, start, self.device)
+        parts = self.form.encode(values, fixed, generator)
+        error = self.form.decode({**fixed, **parts})[: stop - start].sub_(wanted)
+        if not self.form.isometric:
+            error, change = (self.form.straighten(tensor, fixed) for tensor in (error, change))
+        self.tally.add(self.key, change, error)
+        for role, part in parts.items():
+            yield key_of(self.form, role), self.form.place(role, start, stop)[0], on_processor(part)
+
+    def _summed(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """(new rows, what was added to the old ones) in the form's basis."""
+        values = self._rows(start, stop)
+        change = scratch("change", values.shape, device=self.device).zero_()
+        base: Tensor | None = None
+        if any(piece.adapter.needs_base for piece in self.pieces):
+            base = self.form.straighten(scratch("base", values.shape, device=self.device).copy_(values), self.fixed)
+            change.copy_(base)
+        for piece in self.pieces:
+            piece.add_to_(change, start)
+        if base is not None:
+            change.sub_(base)
+        change = self.form.turn(change, self.fixed)
+        return values.add_(change), change

@@ -1,0 +1,60 @@
+"""What rounding leaves of a change: measured band by band while a quantized weight is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+
+import torch
+from torch import Tensor
+
+__all__ = ["Survival", "Tally"]
+
+ENOUGH = 0.9
+"""Of a change; below it a person is told what would keep more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survival:
+    """How much of a change is there after rounding."""
+
+    error: float
+    """‖stored - wanted‖ / ‖wanted‖."""
+    kept: float
+    """⟨stored, wanted⟩ / ‖wanted‖²."""
+
+    def __str__(self) -> str:
+        return f"{self.kept:.3f} of the change, error {self.error:.2g}"
+
+
+class Tally:
+    """Sums over bands, from several threads."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, float, float]] = {}
+        self._turn = threading.Lock()
+
+    def add(self, key: str, change: Tensor, error: Tensor) -> None:
+        """Count a band: what was wanted of it, and what rounding did to that."""
+        wanted, wrong = change.reshape(-1), error.reshape(-1)
+        new = [float(torch.dot(*pair)) for pair in ((wanted, wanted), (wrong, wanted), (wrong, wrong))]
+        with self._turn:
+            old = self._sums.get(key, (0.0, 0.0, 0.0))
+            self._sums[key] = (old[0] + new[0], old[1] + new[1], old[2] + new[2])
+
+    @property
+    def whole(self) -> Survival | None:
+        """Of all weights together; None if none was rounded."""
+        return _survival(tuple(map(sum, zip(*self._sums.values(), strict=True)))) if self._sums else None
+
+    @property
+    def worst(self) -> tuple[str, Survival] | None:
+        """The weight of the largest error."""
+        found = [(key, made) for key, sums in self._sums.items() if (made := _survival(sums)) is not None]
+        return max(found, key=lambda item: item[1].error, default=None)
+
+
+def _survival(sums: tuple[float, ...]) -> Survival | None:
+    wanted, across, wrong = sums
+    return Survival(math.sqrt(wrong / wanted), 1 + across / wanted) if wanted > 0 else None
