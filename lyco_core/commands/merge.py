@@ -65,4 +65,6 @@ def run(options: argparse.Namespace) -> None:
     )
     for source, modules in zip(sources, made.modules, strict=True):
         print(f"{source.path}: {modules} modules at strength {source.strength:g}")
+    for line in made.survival:
+        print(line)
     print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}")

@@ -45,6 +45,8 @@ class Merged:
     """How many modules of each adapter file were merged."""
     bytes: int
     """Size of all files together."""
+    survival: tuple[str, ...]
+    """What a person is told of the change that rounding leaves in quantized weights; empty where there are none."""
 
 
 def merge_checkpoint(
@@ -93,7 +95,7 @@ def merge_checkpoint(
             checkpoint.require_unchanged()
         size = sum(os.path.getsize(path) for path in paths)
         made = (*paths, *([index] if index else []))
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), size)
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), size, tuple(plan.tally.lines()))
 
 
 class _Written:

@@ -15,6 +15,7 @@ from ..io.writer import RawSpec
 from ..model_weights import describe_checkpoint
 from ..quantized import PLAIN, QUANTIZATION_METADATA, Form, Quantization
 from ..quantized.reading import key_of
+from ..selection import weight_path
 from .additions import Addition, add_file
 from .options import MergeOptions, Source
 from .quantized import Dequantized, Requantized
@@ -39,6 +40,8 @@ class Plan:
     quantization: Quantization
     """The forms of the base's weights."""
     additions: tuple[Addition, ...]
+    prefix: str
+    """What the keys of the diffusion model begin with."""
     tally: Tally = dataclasses.field(default_factory=Tally)
     """What rounding leaves of the changes of quantized weights."""
 
@@ -93,7 +96,8 @@ class Plan:
             elif self.options.dtype is not None:
                 yield Dequantized.of(weight, form, self.checkpoint.holder)
             else:
-                yield dataclasses.replace(Requantized.of(weight, form, self.checkpoint.holder), tally=self.tally)
+                made = Requantized.of(weight, form, self.checkpoint.holder)
+                yield dataclasses.replace(made, name=weight_path(key, self.prefix), tally=self.tally)
 
     def _pieces(self, key: str, rows: int) -> Iterator[Piece]:
         for addition in self.additions:
@@ -127,7 +131,7 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
             _require_drawn([quantization.forms[key] for key in changed if key in quantization.forms])
         computed = [key for key in checkpoint.tensors if key in wanted and key not in dropped]
         specs = _specs(checkpoint, dropped, quantization, computed if options.dtype is not None else (), options.dtype)
-        return Plan(checkpoint, options, specs, computed, quantization, additions)
+        return Plan(checkpoint, options, specs, computed, quantization, additions, base.prefix)
 
 
 def _require_drawn(forms: Collection[Form]) -> None:

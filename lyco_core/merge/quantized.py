@@ -52,6 +52,8 @@ class Dequantized(Weight):
 class Requantized(Dequantized):
     """Written in the base's own form; what that leaves of the change is measured."""
 
+    name: str = ""
+    """What the weight is called in reports."""
     tally: Tally = dataclasses.field(default_factory=Tally)
 
     def bands(self) -> Iterator[tuple[int, int]]:
@@ -81,7 +83,7 @@ class Requantized(Dequantized):
         error = self.form.decode({**fixed, **parts})[: stop - start].sub_(wanted)
         if not self.form.isometric:
             error, change = (self.form.straighten(tensor, fixed) for tensor in (error, change))
-        self.tally.add(self.key, change, error)
+        self.tally.add(self.name, change, error)
         for role, part in parts.items():
             yield key_of(self.form, role), self.form.place(role, start, stop)[0], on_processor(part)
 

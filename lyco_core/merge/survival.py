@@ -14,6 +14,11 @@ __all__ = ["Survival", "Tally"]
 ENOUGH = 0.9
 """Of a change; below it a person is told what would keep more."""
 
+TOO_LITTLE = (
+    "warning: these weights are too coarse for this change; write it as bfloat16 (dtype), "
+    "or load the adapter with Load LoHa/LoKr, which adds it beside such weights"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Survival:
@@ -25,7 +30,7 @@ class Survival:
     """⟨stored, wanted⟩ / ‖wanted‖²."""
 
     def __str__(self) -> str:
-        return f"{self.kept:.3f} of the change, error {self.error:.2g}"
+        return f"{100 * self.kept:.1f} % (error {self.error:.2g})"
 
 
 class Tally:
@@ -42,6 +47,17 @@ class Tally:
         with self._turn:
             old = self._sums.get(key, (0.0, 0.0, 0.0))
             self._sums[key] = (old[0] + new[0], old[1] + new[1], old[2] + new[2])
+
+    def lines(self) -> list[str]:
+        """What a person is told; nothing if no quantized weight was rounded."""
+        whole, worst = self.whole, self.worst
+        if whole is None or worst is None:
+            return []
+        key, least = worst
+        lines = [f"of the change in quantized weights, {whole} is stored; worst in {key}: {least}"]
+        if min(whole.kept, least.kept) < ENOUGH:
+            lines.append(TOO_LITTLE)
+        return lines
 
     @property
     def whole(self) -> Survival | None:

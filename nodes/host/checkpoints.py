@@ -81,4 +81,4 @@ def merge_files(
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
     for (adapter, strength), modules in zip(adapters, made.modules, strict=True):
         lines.append(f"{adapter}: {modules} modules at strength {strength:g}")
-    return name, "\n".join(lines)
+    return name, "\n".join([*lines, *made.survival])
