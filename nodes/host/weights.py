@@ -80,7 +80,7 @@ def write_weight(model, key: str, values: Tensor) -> None:
 
 
 def input_scale_of(model, key: str) -> Tensor | None:
-    """What the module multiplies its input's columns with before a quantized weight, so that W is W·diag(s); or None."""
+    """What the module multiplies its input with before a quantized weight, whose W is then W·diag(s); or None."""
     scale = getattr(comfy.utils.get_attr(model, key.rpartition(".")[0]), "pre_quant_scale", None)
     return None if scale is None else scale.float().masked_fill(scale == 0, 1).reshape(-1)
 
