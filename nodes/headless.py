@@ -172,6 +172,8 @@ def _encoded(asked: Asked, world: World):
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
+    if asked.dit.lower().endswith(".gguf"):
+        raise TrainError(f"{asked.dit}: is a GGUF file, which this does not train; use the file that it was made from")
     family = outline_checkpoint(asked.dit).architecture
     if family is None:
         raise TrainError(f"{asked.dit}: is of no model family that Musubi Tuner trains")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from types import TracebackType
 
@@ -47,10 +48,13 @@ class SafetensorsFile:
             self._file = open_binary(path)
             try:
                 self._opened = _stamp(os.fstat(self._file.fileno()))
-                self.header: Header = header_of(self._file)
+                self.header: Header = self._read_header(self._file)
             except BaseException:
                 self._file.close()
                 raise
+
+    def _read_header(self, file: io.FileIO) -> Header:
+        return header_of(file)
 
     def __enter__(self) -> SafetensorsFile:
         return self

@@ -11,6 +11,7 @@ import torch
 from ..adapters import Adapter
 from ..errors import MergeError, PlacementError, about_file
 from ..io import Checkpoint
+from ..io.gguf import GgufFile
 from ..io.writer import RawSpec
 from ..model_weights import describe_checkpoint
 from ..quantized import PLAIN, QUANTIZATION_METADATA, Form, Quantization
@@ -46,6 +47,11 @@ class Plan:
     """What rounding leaves of the changes of quantized weights."""
 
     @property
+    def gguf(self) -> GgufFile | None:
+        """The base, if what is written is a GGUF file like it."""
+        return self.checkpoint.gguf if self.options.dtype is None else None
+
+    @property
     def copied(self) -> list[str]:
         """Keys of tensors that are copied as they are."""
         made = set(self.computed)
@@ -76,7 +82,6 @@ class Plan:
     def weights(self) -> Iterator[Weight]:
         """Each weight to compute, made ready one at a time: its factors in float32 on the device."""
         stored = {spec.key: spec for spec in self.specs}
-        dtypes = {name: dtype for dtype, name in _NAMES.items()}
         for key in self.computed:
             file, form = self.checkpoint.holder[key], self.quantization.forms.get(key)
             shape = stored[key].shape if form is None else form.shape
@@ -87,7 +92,7 @@ class Plan:
                 rows,
                 torch.Size(shape).numel() // max(rows, 1),
                 tuple(self._pieces(key, rows)),
-                dtypes.get(stored[key].dtype_name, file.dtype(key)),
+                self.options.dtype or (file.dtype(key) if form is None else torch.float32),
                 self.options.seed,
                 self.options.device,
             )
@@ -118,12 +123,13 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
         base, quantization = describe_checkpoint(checkpoint)
         if base.architecture is None:
             raise PlacementError("its weights are those of no known model; expected a checkpoint of a known one")
-    additions = tuple(add_file(source, base, quantization.refused, options, checkpoint) for source in sources)
+    refused = quantization.refused if options.dtype else {**quantization.unwritable, **quantization.refused}
+    additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):
         changed = {key for addition in additions for key in addition.pieces}
         wanted, dropped = changed, set[str]()
         if options.dtype is not None:
-            _require_plain(quantization.refused)
+            _require_plain(refused)
             floats = {k for k, info in checkpoint.tensors.items() if k.startswith(base.prefix) and info.dtype in PLAIN}
             wanted = changed | floats | quantization.forms.keys()
             dropped = {"scaled_fp8", f"{base.prefix}scaled_fp8", *quantization.beside}

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 from ..errors import FileError
 from ..io import Checkpoint, TensorInfo
+from ..io.gguf import BLOCKS
 from ..io.small_json import parse_small
 from .float8 import Float8
 from .form import Form, Found, Unreadable
+from .ggml import Q8, Blocks
 from .int8 import Int8
 from .kitchen import W4A4, W4A8, Mxfp8, Nvfp4
 
@@ -36,6 +38,9 @@ _FORMS: dict[str, Callable[[Found], Form]] = {
 }
 """ComfyUI's name of a format -> what reads it."""
 
+_GGUF = {name for name, block, _ in BLOCKS.values() if block > 1}
+"""GGUF's names of what is kept in blocks."""
+
 _TELLTALES = {
     "weight.absmax": "bitsandbytes NF4",
     "SCB": "bitsandbytes INT8",
@@ -60,6 +65,8 @@ class Quantization:
     """Weight key -> its form, of those that are not plain numbers."""
     refused: Mapping[str, str]
     """Module path -> what it is stored as, of those that cannot be read."""
+    unwritable: Mapping[str, str]
+    """The same of those that can be read, and nothing can be rounded to."""
     elsewhere: Mapping[str, Any]
     """What the metadata says of modules that are not under the prefix."""
     beside: Collection[str]
@@ -87,6 +94,7 @@ def find_forms(checkpoint: Checkpoint, prefix: str) -> Quantization:
             stem, _, name = key.rpartition(".")
             modules.setdefault(stem, {})[name] = info
     forms: dict[str, Form] = {}
+    unwritable: dict[str, str] = {}
     for stem, infos in modules.items():
         path = stem.removeprefix(prefix)
         said = layers.get(stem, layers.get(path, {}))
@@ -102,10 +110,14 @@ def find_forms(checkpoint: Checkpoint, prefix: str) -> Quantization:
             continue
         forms[form.found.key] = form
         if form.unavailable:
-            refused[path] = f"{form.title}, {form.unavailable}"
+            refused[path] = f"{form.name}, {form.unavailable}"
+        if form.unwritable:
+            unwritable[path] = f"{form.name}, {form.unwritable}"
     own = {*modules, *(stem.removeprefix(prefix) for stem in modules)}
     elsewhere = {path: entry for path, entry in layers.items() if path not in own}
-    return Quantization(forms, refused, elsewhere, {key for form in forms.values() for key in _companions(form)})
+    return Quantization(
+        forms, refused, unwritable, elsewhere, {key for form in forms.values() for key in _companions(form)}
+    )
 
 
 def _form(found: Found) -> Form:
@@ -115,6 +127,10 @@ def _form(found: Found) -> Form:
             raise Unreadable(name)
         return _FORMS[name](found)
     dtype = found.weight.dtype
+    if dtype == "Q8_0":
+        return Q8.of(found)
+    if dtype in _GGUF:
+        return Blocks(found, found.weight.shape)
     if dtype in ("F8_E4M3", "F8_E5M2"):
         return Float8.of(found)
     raise Unreadable({"I8": "INT8 that no comfy_quant describes"}.get(dtype, f"packed {dtype}"))

@@ -104,6 +104,16 @@ class Form(ABC):
         return None
 
     @property
+    def unwritable(self) -> str | None:
+        """Why nothing is rounded to it, or None."""
+        return None
+
+    @property
+    def name(self) -> str:
+        """Of the format, for people."""
+        return self.title
+
+    @property
     def fixed(self) -> tuple[str, ...]:
         """Roles that are there once for all rows."""
         return self.rescaled

@@ -16,17 +16,18 @@ from .files import adapter_path, output_path, stamp
 from .progress import Progress
 from .schema import lines
 
-FOLDERS = ("diffusion_models", "checkpoints")
-"""Of the models folders, those that hold bases; what is merged goes to the one of its name under output."""
+FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
+"""Of the models folders, those that hold bases (the last is ComfyUI-GGUF's) -> the one under output that a merge goes to."""
 
 
 def checkpoint_names() -> list[str]:
-    """`folder/name` of each safetensors file that could be a base."""
+    """`folder/name` of each safetensors or GGUF file that could be a base."""
     return [
         f"{folder}/{name}"
         for folder in FOLDERS
+        if folder in folder_paths.folder_names_and_paths
         for name in folder_paths.get_filename_list(folder)
-        if name.endswith((".safetensors", ".sft"))
+        if name.endswith((".safetensors", ".sft", ".gguf"))
     ]
 
 
@@ -38,7 +39,8 @@ def checkpoint_fingerprint(choice: str | None) -> tuple | None:
 def checkpoint_path(choice: str) -> str:
     """The path of a choice of `checkpoint_names`. Raises `FileError` for anything else."""
     folder, _, name = choice.partition("/")
-    path = folder_paths.get_full_path(folder, name) if folder in FOLDERS else None
+    known = folder in FOLDERS and folder in folder_paths.folder_names_and_paths
+    path = folder_paths.get_full_path(folder, name) if known else None
     if path is None:
         raise FileError(f"{choice!r}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
     return path
@@ -72,11 +74,12 @@ def merge_files(
     Raises:
         LycoError: a file is bad or does not fit, or the name is taken or no name.
     """
-    folder = base.partition("/")[0]
     path = checkpoint_path(base)
+    folder = FOLDERS[base.partition("/")[0]]
+    suffix = ".gguf" if path.endswith(".gguf") and options.dtype is None else ".safetensors"
     sources = [Source(adapter_path(name), strength) for name, strength in adapters]
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
-    name, output = output_path(folder, filename or "_".join(stems)[:150])
+    name, output = output_path(folder, filename or "_".join(stems)[:150], suffix)
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
     for (adapter, strength), modules in zip(adapters, made.modules, strict=True):

@@ -52,14 +52,14 @@ def stamp(path: str) -> tuple:
     return path, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def output_path(folder: str, filename: str) -> tuple[str, str]:
+def output_path(folder: str, filename: str, suffix: str = ".safetensors") -> tuple[str, str]:
     """(name for the loaders, path) of a new file in output/`folder`, which is made.
 
     Raises:
         FileError: `filename` leads elsewhere, or the loaders would take another file of this name.
     """
     require_plain(folder, filename)
-    name = filename if filename.endswith(".safetensors") else f"{filename}.safetensors"
+    name = filename if filename.endswith(suffix) else f"{filename}{suffix}"
     path = os.path.join(folder_paths.get_output_directory(), folder, name)
     taken = folder_paths.get_full_path(folder, name)
     if taken is not None and os.path.abspath(taken) != os.path.abspath(path):

@@ -4,8 +4,10 @@ import re
 
 import pytest
 import torch
+from lyco_testing.gguf_files import gguf_bytes, stored
 from lyco_testing.quantized_files import adapter_for
 from lyco_testing.quantized_models import FORMATS, QUANTIZED, THREE, base_file, load, predict, reference, why_not
+from lyco_testing.tiny_wan import wan_adapter, wan_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -102,6 +104,25 @@ def test_models(form, tmp_path, loras, host):
             saved, tmp_path / "again.safetensors", {k: v for k, v in (file.metadata() or {}).items() if k[0] != "_"}
         )
     assert case.error(predict(family, load(family, tmp_path / "again.safetensors")), found) < 1e-5
+
+
+def test_gguf_files_of_another_pack(tmp_path, loras, host, monkeypatch):
+    """ComfyUI-GGUF registers a folder of its own; what is merged goes where its loader looks."""
+    import folder_paths
+
+    (tmp_path / "models").mkdir()
+    weights = {key: stored(tensor, "BF16") for key, tensor in wan_checkpoint(blocks=2).items()}
+    (tmp_path / "models" / "base.gguf").write_bytes(gguf_bytes(weights))
+    save_file(wan_adapter(), loras / "a.safetensors")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "unet_gguf", ([str(tmp_path / "models")], {".gguf"}))
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
+    assert "unet_gguf/base.gguf" in host.checkpoint_names()
+    for dtype, name in (("as it is", "m.gguf"), ("bfloat16", "m.safetensors")):
+        options = host.merge_options(host.selection("", "", ""), dtype=dtype, rounding_seed=-1, gpu=False)
+        made, report = host.merge_files("unet_gguf/base.gguf", [("a.safetensors", 1.0)], options, "m", overwrite=False)
+        assert made == name
+        assert f"{name} (output/diffusion_models): 20 of " in report
+        assert (tmp_path / "output" / "diffusion_models" / name).is_file()
 
 
 def test_every_format_of_this_comfyui_is_here(pack):
