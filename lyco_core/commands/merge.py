@@ -13,7 +13,10 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("merge", help="adapters into a checkpoint file")
     parser.add_argument(
-        "--base", metavar="CHECKPOINT", required=True, help="a file, a shard, an index, or their folder"
+        "--base",
+        metavar="CHECKPOINT",
+        required=True,
+        help="a file (.safetensors, .gguf), a shard, an index, or a folder",
     )
     parser.add_argument(
         "--adapter",
@@ -29,7 +32,11 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--block-strength", metavar="REGEX=N", action="append", default=[], help="multiplies the strength of these"
     )
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype [the base's]")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="storage dtype, plain also of a quantized base [the base's]",
+    )
     parser.add_argument("--stochastic", metavar="SEED", type=int, help="round stochastically instead of to the nearest")
     parser.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
     parser.add_argument("--max-shard-size", metavar="SIZE", help="split the output, e.g. 5GB")

@@ -17,7 +17,7 @@ from .progress import Progress
 from .schema import lines
 
 FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
-"""Of the models folders, those that hold bases (the last is ComfyUI-GGUF's) -> the one under output that a merge goes to."""
+"""Of the models folders, those that hold bases, the last ComfyUI-GGUF's -> the one under output for what is merged."""
 
 
 def checkpoint_names() -> list[str]:
