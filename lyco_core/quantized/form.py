@@ -94,6 +94,11 @@ class Form(ABC):
         return torch.Size(self.shape[1:]).numel()
 
     @property
+    def upright(self) -> bool:
+        """Whether its basis is the weight's own, so that `turn` and `straighten` do nothing."""
+        return True
+
+    @property
     def isometric(self) -> bool:
         """Whether lengths in its basis are those of the weight."""
         return True

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..scratch import scratch
 from .form import Form, Found, Parts, Unreadable
-from .rounding import round_to_whole
+from .rounding import largest_of, round_to_whole
 
 __all__ = ["Q8", "Blocks", "package"]
 
@@ -48,7 +48,7 @@ class Q8(Form):
 
     def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
         groups = values.view(-1, _BLOCK)
-        scales = groups.abs().amax(dim=1, keepdim=True).div_(127)
+        scales = largest_of(groups, 1).unsqueeze(1).div_(127)
         groups.div_(scales.clamp(min=torch.finfo(torch.float32).tiny))
         out = scratch("narrow", (groups.shape[0], _BYTES), torch.uint8, values.device)
         out[:, :2] = scales.to(torch.float16).view(torch.uint8)

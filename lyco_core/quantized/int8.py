@@ -11,7 +11,7 @@ from ..io.reader import TORCH_DTYPES
 from ..scratch import scratch
 from .form import Form, Found, Parts, Unreadable
 from .rotation import require_groups, rotated
-from .rounding import round_to_whole
+from .rounding import largest_of, round_to_whole
 
 __all__ = ["Int8"]
 
@@ -50,7 +50,7 @@ class Int8(Form):
         return scratch("decoded", codes.shape, device=codes.device).copy_(codes).mul_(self._scale(parts))
 
     def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
-        made = {} if self.rescaled else self.scale_of(values.abs().amax(dim=1, keepdim=True))
+        made = {} if self.rescaled else self.scale_of(largest_of(values, 1).unsqueeze(1))
         values.div_(self._scale({**parts, **made}))
         out = scratch("narrow", values.shape, torch.int8, values.device)
         return made | {"weight": out.copy_(round_to_whole(values, generator).clamp_(-128, 127))}
@@ -58,6 +58,10 @@ class Int8(Form):
     def scale_of(self, peak: Tensor) -> dict[str, Tensor]:
         least = max(1e-30, torch.finfo(self._scale_dtype).tiny)
         return {"weight_scale": (peak / 127).clamp_(min=least).to(self._scale_dtype)}
+
+    @property
+    def upright(self) -> bool:
+        return not self.group
 
     def turn(self, values: Tensor, parts: Parts) -> Tensor:
         return rotated(values, self.group) if self.group else values

@@ -142,6 +142,10 @@ class Nvfp4(_Tiled):
         return (*self.rescaled, "pre_quant_scale") if self._before else self.rescaled
 
     @property
+    def upright(self) -> bool:
+        return not self._before
+
+    @property
     def isometric(self) -> bool:
         return not self._before
 

@@ -107,8 +107,8 @@ def test_the_sums_in_the_bases_own_form(form, in_metadata, band_bytes, tmp_path:
             assert bytes_of(found[key]) == bytes_of(tensor), key
     told = re.match(r"of the change in quantized weights, ([\d.]+) % \(error ([\d.e-]+)\) is stored", made.survival[0])
     assert told is not None
-    assert float(told[1]) == pytest.approx(100 * (1 + across_all / wanted_all), abs=0.06)
-    assert float(told[2]) == pytest.approx((error_all / wanted_all) ** 0.5, rel=0.06)
+    assert float(told[1]) == pytest.approx(100 * (1 + across_all / wanted_all), abs=2)  # of every fourth band
+    assert float(told[2]) == pytest.approx((error_all / wanted_all) ** 0.5, rel=0.1)
 
 
 def bytes_of(tensor: Tensor) -> bytes:
