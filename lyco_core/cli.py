@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .commands import COMMANDS
-from .errors import LycoError
+from .commands.common import ADVICE
+from .errors import LycoError, advising
 
 __all__ = ["main"]
 
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with advising(ADVICE):
+            options.run(options)
     except LycoError as error:
         print(f"lyco: error: {error}", file=sys.stderr)
         return 1

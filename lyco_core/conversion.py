@@ -34,9 +34,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
-            raise LycoError(f"--rank is {self.rank}, expected at least 1")
+            raise LycoError(f"rank is {self.rank}, expected at least 1")
         if self.max_error is not None and not 0 < self.max_error < 1:
-            raise LycoError(f"--max-error is {self.max_error:g}, expected a number between 0 and 1")
+            raise LycoError(f"the error is {self.max_error:g}, expected a number between 0 and 1")
 
     @property
     def approximate(self) -> bool:

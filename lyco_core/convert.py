@@ -17,7 +17,7 @@ from .compress.lora import best_lora
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
 from .emit import fields_of, metadata_of, prefix_of, without_magnitude
-from .errors import AdapterError, LycoError, PlacementError, about_file
+from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from .formats import FORMATS
 from .formats.suffixes import BIAS_SUFFIX, suffix_of
 from .io import TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
@@ -103,7 +103,8 @@ def _modules(found: AdapterSet, options: Options) -> list[Converted]:
         layout = architecture.comfyui_takes
     placement = place(found, layout=layout, prefix="")
     if not placement.complete:
-        raise PlacementError(placement.problem() + _what_would_work(architecture, placement))
+        others = _what_would_work(architecture, placement)
+        raise PlacementError(placement.problem(), Remedy.OTHER_LAYOUT if others else None, others)
     adapters = _with_uncut_as_lora(found, placement)
     return [
         _converted(key.removesuffix(".weight"), pieces, found, adapters, options)
@@ -118,7 +119,7 @@ def _what_would_work(architecture: Architecture, placement: Placement) -> str:
     if source is None or not paths or len(paths) < len(placement.homeless):
         return ""
     others = [layout for layout in LAYOUTS if all(architecture.locate(path, source, layout) for path in paths)]
-    return f"; they have a place with --to {' or '.join(others)}" if others else ""
+    return " or ".join(others)
 
 
 def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Adapter]:
@@ -145,8 +146,8 @@ def _converted(
         fused = stacked(parts, pieces[0].shape[0])
         if fused is None:
             raise PlacementError(
-                f"{', '.join(sources)}: cannot be one module, {path}, as the {options.to} layout wants it; "
-                "convert with --as lora"
+                f"{', '.join(sources)}: cannot be one module, {path}, as the {options.to} layout wants it",
+                Remedy.AS_LORA,
             )
         kinds = {part.algorithm for _, part in parts}
         adapter, how = fused, "stacked" if kinds == {fused.algorithm} else f"as {fused.title}"
@@ -164,10 +165,12 @@ def _as_asked(module: Converted, options: Options) -> Converted:
         elif options.as_lora and not isinstance(exact, LoRA):
             made, how = exact.to_lora(), "as LoRA"
     except AdapterError as error:
-        raise AdapterError(f"{module.sources[0]}: {error}") from None
+        raise error.within(module.sources[0]) from None
     if made is None:
-        what = "its change depends on the weight" if exact.needs_base else "give a --rank"
-        raise PlacementError(f"{module.sources[0]}: a {exact.title} has no exact LoRA; {what}")
+        what = f"{module.sources[0]}: a {exact.title} has no exact LoRA"
+        if exact.needs_base:
+            raise PlacementError(f"{what}; its change depends on the weight")
+        raise PlacementError(what, Remedy.RANK)
     if isinstance(made, DoRA) and made.axis == 1 and FORMATS[options.to].peft:
         raise PlacementError(
             f"{module.sources[0]}: its DoRA magnitude is along the inputs, diffusers knows the outputs' only; "
@@ -196,7 +199,9 @@ def _require_musubis_own(found: AdapterSet, options: Options) -> None:
     if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
         raise PlacementError(
             f"{found.prefixes[other]}: is a {found.adapters[other].title}, and Musubi Tuner reads LoRA, LoHa and LoKr "
-            "only; convert with --to comfyui or diffusers"
+            "only",
+            Remedy.LAYOUT,
+            "comfyui or diffusers",
         )
 
 
@@ -217,7 +222,5 @@ def _uniform(modules: list[Converted]) -> list[Converted]:
                 ]
             )
     if not forms:
-        raise PlacementError(
-            "its modules are of several algorithms, and Musubi reads one a file; convert with --as lora"
-        )
+        raise PlacementError("its modules are of several algorithms, and Musubi reads one a file", Remedy.AS_LORA)
     return min(forms, key=lambda form: sum(t.nbytes for m in form for t in m.adapter.tensors.values()))

@@ -12,14 +12,16 @@
 
 Every message is one line: the file, the module or key, what was expected, what was found,
 what to do. The inside of the package knows modules and keys, the outside knows the file:
-`about_file` adds its name on the way out.
+`about_file` adds its name on the way out. Where the person has options that go by other names
+than ours, what to do is a `Remedy`, which `advising` puts into the words of a command or a node.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 
 __all__ = [
     "AdapterError",
@@ -29,29 +31,70 @@ __all__ = [
     "LycoError",
     "MergeError",
     "PlacementError",
+    "Remedy",
     "SelectionError",
     "TrainError",
     "about_file",
+    "advising",
     "clipped",
     "one_line",
     "shorten",
 ]
 
 
+class Remedy(Enum):
+    """What to do about an error where every place says it otherwise; the value is for whoever calls from Python.
+
+    `{}` stands for the error's subject.
+    """
+
+    WIDER_DTYPE = "store it in bfloat16"
+    OWN_DTYPE = "keep the base's dtypes"
+    PROCESSOR = "use the processor"
+    ARCHITECTURE = "say which architecture is meant, or load it onto a model"
+    AS_LORA = "convert it as LoRA"
+    RANK = "give a rank"
+    LAYOUT = "convert to {}"
+    OTHER_LAYOUT = "they have a place in {}"
+    UNMERGED = (
+        "merge into the bf16, fp16 or fp8 checkpoint that it was made from and quantize the result, or apply the "
+        "adapter without merging it"
+    )
+    LEAVE_OUT = "take the rest alone, or exclude these: {}"
+
+
 class LycoError(Exception):
-    """Bad input, in one line that a person can act on."""
+    """Bad input, in one line that a person can act on.
+
+    Args:
+        message: what is wrong; what to do as well, unless there is a `remedy`.
+        subject: what the remedy is about.
+    """
 
     # ComfyUI shows an error's module before its name; that of a pack is the path of its folder.
     __module__ = "lyco"
 
     file: str | None = None
+    advice: Mapping[Remedy, str] | None = None
+    """The words of the place where the person is."""
+
+    def __init__(self, message: str = "", remedy: Remedy | None = None, subject: str = "") -> None:
+        super().__init__(message)
+        self.message, self.remedy, self.subject = message, remedy, subject
 
     def __init_subclass__(cls) -> None:
         cls.__module__ = "lyco"
 
     def __str__(self) -> str:
-        message = _bounded(super().__str__(), 2000)
+        message = _bounded(self.message, 2000)
+        if self.remedy is not None:
+            words = (self.advice or {}).get(self.remedy, self.remedy.value)
+            message += f"; {one_line(words.replace('{}', self.subject))}"
         return f"{_bounded(self.file, 300)}: {message}" if self.file else message
+
+    def within(self, place: str) -> LycoError:
+        """The same error of a part of something larger, which `place` names."""
+        return type(self)(f"{place}: {self.message}", self.remedy, self.subject)
 
 
 class FileError(LycoError):
@@ -94,6 +137,16 @@ def about_file(path: str | os.PathLike[str]) -> Generator[None]:
     except LycoError as error:
         if error.file is None:
             error.file = os.path.basename(os.fspath(path))
+        raise
+
+
+@contextmanager
+def advising(advice: Mapping[Remedy, str]) -> Generator[None]:
+    """Let every `LycoError` that leaves the block, or the function that this decorates, say what to do in `advice`."""
+    try:
+        yield
+    except LycoError as error:
+        error.advice = error.advice or advice
         raise
 
 

@@ -11,7 +11,7 @@ from .architectures import ARCHITECTURES, Target
 from .errors import PlacementError, shorten
 from .layouts import Layout, parameter_of
 
-__all__ = ["KEY_PREFIXES", "Misfit", "Placed", "Placement", "place"]
+__all__ = ["KEY_PREFIXES", "Misfit", "Placed", "Placement", "place", "targets_of"]
 
 Shape = tuple[int, ...]
 
@@ -82,7 +82,12 @@ class Placement:
     @property
     def complete(self) -> bool:
         """Whether everything in the file has a place."""
-        return not (self.homeless or self.misfits or self.adapter_set.unrecognised_keys)
+        return not self.left
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """What has no place: module paths, and keys of no adapter."""
+        return (*self.homeless, *(m.module_path for m in self.misfits), *self.adapter_set.unrecognised_keys)
 
     def problem(self) -> str:
         """What has no place and why, in one line; empty if everything has."""
@@ -103,9 +108,11 @@ class Placement:
         return "; ".join(parts)
 
     def without(self, paths: Collection[str]) -> Placement:
-        """As if the file did not have the modules `paths`."""
+        """As if the file did not have the modules, or the keys of no adapter, `paths`."""
+        unrecognised = {key: t for key, t in self.adapter_set.unrecognised.items() if key not in paths}
         return dataclasses.replace(
             self,
+            adapter_set=dataclasses.replace(self.adapter_set, unrecognised=unrecognised),
             placed=tuple(p for p in self.placed if p.module_path not in paths),
             homeless=tuple(path for path in self.homeless if path not in paths),
             misfits=tuple(m for m in self.misfits if m.module_path not in paths),
@@ -142,7 +149,7 @@ def place(
     misfits: list[Misfit] = []
     for path, adapter in adapter_set.adapters.items():
         module, parameter = parameter_of(path)
-        targets = [(t, f"{prefix}{t.path}{parameter}") for t in _targets(adapter_set, module, layout)]
+        targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_of(adapter_set, module, layout)]
         by_name = not targets or (weights is not None and any(key not in weights for _, key in targets))
         if by_name:
             targets = [(_WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
@@ -167,7 +174,8 @@ def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]
     return names
 
 
-def _targets(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
+def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
+    """Where a module lies in `layout` by the tables; empty if they have no place for it."""
     if adapter_set.architecture is None or adapter_set.layout is None:
         return []
     architecture = ARCHITECTURES[adapter_set.architecture]

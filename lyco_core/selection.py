@@ -9,9 +9,8 @@ from typing import TypeVar
 
 from .errors import SelectionError, shorten
 from .patterns import PatternError, matches, require_patterns
-from .placement import Placed, Placement
 
-__all__ = ["EVERYTHING", "Selection", "names_of", "parse_block_strength", "wanted", "weight_path"]
+__all__ = ["EVERYTHING", "Selection", "parse_block_strength", "weight_path"]
 
 T = TypeVar("T")
 
@@ -20,8 +19,7 @@ T = TypeVar("T")
 class Selection:
     """Patterns over module paths; each must match a whole path, as Musubi Tuner's do.
 
-    A module is known by its path in the file and by its weight's path in the model, without
-    prefix and `.weight`: either may match.
+    A module has several names, see `names.py`: any of them may match, or be the pattern as it stands.
     """
 
     include: tuple[str, ...] = ()
@@ -91,9 +89,10 @@ class Selection:
 
     def _matched(self, names: Collection[str]) -> dict[str, frozenset[str]]:
         try:
-            return matches(self.patterns, names)
+            found = matches(self.patterns, names)
         except PatternError as error:
             raise SelectionError(str(error)) from None
+        return {pattern: taken | ({pattern} & {*names}) for pattern, taken in found.items()}
 
     def _strengths(self, names: Mapping[T, Collection[str]], matched: Mapping[str, frozenset[str]]) -> dict[T, float]:
         def takes(pattern: str, several: Collection[str]) -> bool:
@@ -118,6 +117,9 @@ class Selection:
         return {name: value for name, value in named.items() if value}
 
 
+MOST = 3e38
+"""Of a strength: beyond it, float32 has infinity alone."""
+
 EVERYTHING = Selection()
 """Every module, at the file's strength."""
 
@@ -127,20 +129,6 @@ def weight_path(key: str, prefix: str) -> str:
     return key.removeprefix(prefix).removesuffix(".weight")
 
 
-def names_of(placed: Placed, prefix: str) -> tuple[str, str]:
-    """What a module goes by: its path in the file, and its weight's in a model whose keys begin with `prefix`."""
-    return placed.module_path, weight_path(placed.key, prefix)
-
-
-def wanted(placement: Placement, selection: Selection, prefix: str) -> Placement:
-    """Without what has no place, or does not fit, where it takes no part anyway."""
-    names: dict[str, tuple[str, ...]] = {path: (path,) for path in placement.homeless}
-    names |= {m.module_path: (m.module_path, weight_path(m.key, prefix)) for m in placement.misfits}
-    if not names:
-        return placement
-    return placement.without({path for path, strength in selection.strengths(names).items() if strength == 0})
-
-
 def parse_block_strength(text: str) -> tuple[str, float]:
     """`PATTERN=STRENGTH` -> both. Raises `SelectionError` if it is not that."""
     pattern, equals, number = text.rpartition("=")
@@ -148,6 +136,6 @@ def parse_block_strength(text: str) -> tuple[str, float]:
         strength = float(number)
     except ValueError:
         strength = math.nan
-    if not equals or not pattern or not math.isfinite(strength):
+    if not equals or not pattern or not abs(strength) <= MOST:
         raise SelectionError(rf"{text!r} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
     return pattern, strength

@@ -59,6 +59,7 @@ class ConvertAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
+    @host.acting(host.CONVERT)
     def execute(cls, adapter, to, form, rank, filename, dtype="as it is", overwrite=False):
         asked = host.conversion(to, as_lora=form == "lora", rank=rank, dtype=dtype)
         name, report = host.convert(adapter, asked, filename, overwrite=overwrite)

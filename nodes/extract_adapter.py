@@ -54,6 +54,7 @@ class ExtractAdapter(io.ComfyNode):
         return [host.checkpoint_fingerprint(base), host.checkpoint_fingerprint(tuned)]
 
     @classmethod
+    @host.acting()
     def execute(cls, base, tuned, form, by, rank, share, filename, factor=-1, dtype="bfloat16", overwrite=False):
         full = form == "lokr" and by == "rank" and rank == 0
         small = None if full else host.asked(by, rank, share)

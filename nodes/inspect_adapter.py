@@ -30,6 +30,7 @@ class InspectAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
+    @host.acting(host.INSPECT)
     def execute(cls, adapter, model=None):
         report, matched = host.inspect(adapter, model)
         return io.NodeOutput(report, ui={"text": [report], "lyco_match": matched})

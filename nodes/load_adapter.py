@@ -55,6 +55,7 @@ class LoadAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
+    @host.acting(host.LOAD)
     def execute(
         cls,
         model,

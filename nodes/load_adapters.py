@@ -40,6 +40,7 @@ class LoadAdapters(io.ComfyNode):
         return [host.fingerprint(row.name) for row in rows if row.wanted]
 
     @classmethod
+    @host.acting(host.LOAD_ROWS)
     def execute(cls, model, clip=None, on_partial_match="error", mode=host.MODES[0], **inputs):
         partial = on_partial_match == "warn"
         loaded = host.load_rows(model, clip, _rows(inputs), partial=partial, mode=mode)

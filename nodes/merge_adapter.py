@@ -23,6 +23,7 @@ class MergeAdapter(io.ComfyNode):
                 io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
                 host.strength_input(),
                 *host.selection_inputs(),
+                host.partial_input(optional=True),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="A model of its own, with the adapter in its weights."),
@@ -35,7 +36,9 @@ class MergeAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
-    def execute(cls, model, adapter, strength, include="", exclude="", block_strengths=""):
+    @host.acting(host.MERGE_MODEL)
+    def execute(cls, model, adapter, strength, include="", exclude="", block_strengths="", on_partial_match="error"):
         selection = host.selection(include, exclude, block_strengths)
-        merged = host.merge_onto(model, adapter, strength, selection=selection)
+        partial = on_partial_match == "warn"
+        merged = host.merge_onto(model, adapter, strength, partial=partial, selection=selection)
         return io.NodeOutput(merged.model, merged.report, ui=merged.shown)

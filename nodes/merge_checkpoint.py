@@ -36,6 +36,7 @@ class MergeCheckpoint(io.ComfyNode):
                     tooltip="Merged in the same pass, one a line. An at sign and a strength may follow a name.",
                     advanced=True,
                 ),
+                host.partial_input(optional=True),
                 host.known(
                     io.Combo.Input,
                     "dtype",
@@ -85,6 +86,7 @@ class MergeCheckpoint(io.ComfyNode):
         )
 
     @classmethod
+    @host.acting(host.MERGE_FILE)
     def execute(
         cls,
         base,
@@ -99,9 +101,11 @@ class MergeCheckpoint(io.ComfyNode):
         rounding_seed=-1,
         gpu=False,
         overwrite=False,
+        on_partial_match="error",
     ):
         selection = host.selection(include, exclude, block_strengths)
-        options = host.merge_options(selection, dtype=dtype, rounding_seed=rounding_seed, gpu=gpu)
+        partial = on_partial_match == "warn"
+        options = host.merge_options(selection, dtype=dtype, rounding_seed=rounding_seed, gpu=gpu, partial=partial)
         adapters = host.adapter_list(adapter, strength, more_adapters)
         name, report = host.merge_files(base, adapters, options, filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

@@ -33,6 +33,7 @@ class ResizeAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
+    @host.acting()
     def execute(cls, adapter, by, rank, share, filename, overwrite=False):
         name, report = host.resize(adapter, host.asked(by, rank, share), filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ..adapter_set import AdapterSet
 from ..adapters import ANY
-from ..errors import ArchitectureError, shorten
+from ..errors import ArchitectureError, Remedy, shorten
 from ..formats import FORMATS
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .registry import ARCHITECTURES
@@ -215,9 +215,7 @@ def _choose(best: list[_Reading], layout: Layout, *, settled: bool) -> _Reading:
     rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r, layout) != first]
     if rivals and not settled:
         names = sorted({r.architecture.id for r in best})
-        raise ArchitectureError(
-            f"its modules are those of {' and of '.join(names)}; say which with --architecture, or load it onto a model"
-        )
+        raise ArchitectureError(f"its modules are those of {' and of '.join(names)}", Remedy.ARCHITECTURE)
     return best[0]
 
 

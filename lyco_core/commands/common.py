@@ -8,12 +8,30 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import FileError, about_file
+from ..errors import FileError, Remedy, about_file
 
 if TYPE_CHECKING:
     from ..compress.report import Report
 
-__all__ = ["Commands", "add_architecture", "add_smallness", "counter", "print_report", "size_text"]
+__all__ = ["ADVICE", "Commands", "add_architecture", "add_smallness", "counter", "print_report", "size_text"]
+
+
+ADVICE = {
+    Remedy.WIDER_DTYPE: "use --dtype bfloat16",
+    Remedy.OWN_DTYPE: "leave --dtype out",
+    Remedy.PROCESSOR: "leave --device out to use the processor",
+    Remedy.ARCHITECTURE: "say which with --architecture",
+    Remedy.AS_LORA: "convert with --as lora",
+    Remedy.RANK: "give a --rank",
+    Remedy.LAYOUT: "convert with --to {}",
+    Remedy.OTHER_LAYOUT: "they have a place with --to {}",
+    Remedy.UNMERGED: (
+        "merge into the bf16, fp16 or fp8 checkpoint that it was made from and quantize the result, or load the "
+        "adapter with Load LoHa/LoKr"
+    ),
+    Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',
+}
+"""What to do about an error, in the options of the command line: each means the same in all commands."""
 
 
 class Commands(Protocol):

@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import LycoError
+from ..errors import LycoError, advising
 from ..layouts import LAYOUTS
-from .common import Commands, add_architecture, counter, size_text
+from .common import ADVICE, Commands, add_architecture, counter, size_text
 
 __all__ = ["add"]
 
@@ -53,14 +53,15 @@ def run(options: argparse.Namespace) -> None:
         try:
             if several:
                 os.makedirs(os.path.dirname(output), exist_ok=True)
-            made = convert_file(
-                source,
-                output,
-                asked,
-                architecture=options.architecture,
-                overwrite=options.overwrite,
-                progress=counter(name, "modules"),
-            )
+            with advising(ADVICE):
+                made = convert_file(
+                    source,
+                    output,
+                    asked,
+                    architecture=options.architecture,
+                    overwrite=options.overwrite,
+                    progress=counter(name, "modules"),
+                )
             sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (source, output))
             print(f"{output}: {made.summary()}; {sizes}")
         except LycoError as error:

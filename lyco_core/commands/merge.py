@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
+from ..errors import clipped, one_line
 from .common import Commands, add_architecture, counter, size_text
 
 __all__ = ["add"]
@@ -33,6 +35,12 @@ def add(commands: Commands) -> None:
         "--block-strength", metavar="REGEX=N", action="append", default=[], help="multiplies the strength of these"
     )
     parser.add_argument(
+        "--on-partial-match",
+        choices=("error", "warn"),
+        default="error",
+        help="if the base lacks some of an adapter's modules: stop, or merge the rest and say so [%(default)s]",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
         help="storage dtype, plain also of a quantized base [the base's]",
@@ -60,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         max_shard_bytes=parse_size(options.max_shard_size) if options.max_shard_size else None,
         architecture=options.architecture,
+        partial=options.on_partial_match == "warn",
     )
     sources = [parse_source(text) for text in options.adapters]
     made = merge_checkpoint(
@@ -70,8 +79,10 @@ def run(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         progress=counter(options.output, "MB", 10**6),
     )
-    for source, modules in zip(sources, made.modules, strict=True):
+    for source, modules, left_out in zip(sources, made.modules, made.left_out, strict=True):
         print(f"{source.path}: {modules} modules at strength {source.strength:g}")
+        if left_out:
+            print(f"lyco: warning: {source.path}: left out: {one_line(clipped(left_out))}", file=sys.stderr)
     for line in made.survival:
         print(line)
     print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}")

@@ -45,6 +45,8 @@ class Merged:
     """How many tensors there are."""
     modules: tuple[int, ...]
     """How many modules of each adapter file were merged."""
+    left_out: tuple[str, ...]
+    """What of each has no place and why; empty if everything has."""
     bytes: int
     """Size of all files together."""
     survival: tuple[str, ...]
@@ -98,7 +100,9 @@ def merge_checkpoint(
             checkpoint.require_unchanged()
         size = sum(os.path.getsize(path) for path in paths)
         made = (*paths, *([index] if index else []))
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), size, tuple(plan.tally.lines()))
+        left_out = tuple(addition.left_out for addition in plan.additions)
+        told = tuple(plan.tally.lines())
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, size, told)
 
 
 class _Written:

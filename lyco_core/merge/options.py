@@ -9,7 +9,7 @@ import re
 
 import torch
 
-from ..errors import MergeError
+from ..errors import MergeError, Remedy
 from ..selection import EVERYTHING, Selection
 
 __all__ = ["EXACT", "MergeOptions", "Source", "parse_size", "parse_source"]
@@ -45,12 +45,14 @@ class MergeOptions:
     """Split what is written into files of at most this size."""
     architecture: str | None = None
     """The adapters' model family, where their names and shapes fit several."""
+    partial: bool = False
+    """Merge what has a place and tell of the rest, instead of refusing."""
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
-            raise MergeError(f"--dtype is {self.dtype}, expected float32, float16 or bfloat16")
+            raise MergeError(f"the dtype is {self.dtype}, expected float32, float16 or bfloat16")
         if self.max_shard_bytes is not None and self.max_shard_bytes < 1:
-            raise MergeError(f"--max-shard-size is {self.max_shard_bytes}, expected at least 1 byte")
+            raise MergeError(f"a shard is to have {self.max_shard_bytes} bytes, expected at least 1 byte")
         if self.device != "cpu":
             _require_device(self.device)
 
@@ -77,7 +79,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text.strip(), re.IGNORECASE)
     unit = match and _UNITS.get(match[2].upper() if match[2].upper() in _UNITS else match[2].upper() + "B")
     if not match or not unit:
-        raise MergeError(f"--max-shard-size is {text!r}, expected a size such as 5GB or 500MiB")
+        raise MergeError(f"{text!r} is no size of a shard, expected one such as 5GB or 500MiB")
     return int(float(match[1]) * unit)
 
 
@@ -86,4 +88,4 @@ def _require_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise MergeError(f"--device {device} is not there ({reason}); leave it out to use the processor") from None
+        raise MergeError(f"the device {device} is not there ({reason})", Remedy.PROCESSOR) from None

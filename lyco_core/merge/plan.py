@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 
 from ..adapters import Adapter
-from ..errors import MergeError, PlacementError, about_file
+from ..adapters.base import compute_dtype
+from ..devices import knows
+from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..io import Checkpoint
 from ..io.gguf import GgufFile
 from ..io.writer import RawSpec
@@ -80,21 +82,24 @@ class Plan:
         return metadata
 
     def weights(self) -> Iterator[Weight]:
-        """Each weight to compute, made ready one at a time: its factors in float32 on the device."""
+        """Each weight to compute, made ready one at a time: its factors on the device, in the dtype of the sums."""
         stored = {spec.key: spec for spec in self.specs}
         for key in self.computed:
             file, form = self.checkpoint.holder[key], self.quantization.forms.get(key)
             shape = stored[key].shape if form is None else form.shape
             rows = shape[0] if shape else 1
+            source = file.dtype(key) if form is None else torch.float8_e4m3fn  # as rare on devices as all forms are
+            wide = compute_dtype(source)
+            device = self.options.device if knows(self.options.device, source if form else wide) else "cpu"
             weight = Weight(
                 key,
                 file,
                 rows,
                 torch.Size(shape).numel() // max(rows, 1),
-                tuple(self._pieces(key, rows)),
-                self.options.dtype or (file.dtype(key) if form is None else torch.float32),
+                tuple(self._pieces(key, rows, wide, device)),
+                self.options.dtype or source,
                 self.options.seed,
-                self.options.device,
+                device,
             )
             if form is None:
                 yield weight
@@ -104,11 +109,13 @@ class Plan:
                 made = Requantized.of(weight, form, self.checkpoint.holder)
                 yield dataclasses.replace(made, name=weight_path(key, self.prefix), tally=self.tally)
 
-    def _pieces(self, key: str, rows: int) -> Iterator[Piece]:
+    def _pieces(self, key: str, rows: int, dtype: torch.dtype, device: str) -> Iterator[Piece]:
         for addition in self.additions:
             for placed, strength in addition.pieces.get(key, []):
                 adapter: Adapter = placed.part(addition.adapter_set.adapters[placed.module_path])
-                adapter = adapter.to(self.options.device, torch.promote_types(adapter.dtype, torch.float32))
+                if not abs(factor := strength * adapter.scale) <= torch.finfo(torch.float32).max:
+                    raise MergeError(f"{placed.module_path}: strength times scale is {factor:g}; lower the strength")
+                adapter = adapter.to(dtype=dtype).to(device)  # the device may not know what is stored
                 start, stop = placed.rows or (0, rows)
                 yield Piece(adapter, start, stop, strength, placed.module_path, placed.shape[1:])
 
@@ -151,7 +158,7 @@ def _require_drawn(forms: Collection[Form]) -> None:
 def _require_plain(refused: Mapping[str, str]) -> None:
     if refused:
         path, title = next(iter(refused.items()))
-        raise MergeError(f"{path}: is stored as {title}, which --dtype cannot convert; leave --dtype out")
+        raise MergeError(f"{path}: is stored as {title}, which no other dtype can be made of", Remedy.OWN_DTYPE)
 
 
 def _specs(

@@ -20,6 +20,8 @@ from .weight import Weight, on_processor
 
 __all__ = ["Dequantized", "Requantized"]
 
+UNSCALABLE = "the weight holds numbers that are NaN, infinite or too large for its scale; it cannot be scaled"
+
 MEASURED = 4
 """Of so many bands of a weight, the first is measured: what rounding leaves of the others is much the same."""
 
@@ -67,42 +69,47 @@ class Requantized(Dequantized):
         fixed = dict(self.fixed)
         if self.form.rescaled:
             scale = self.form.scale_of(self._peak())
+            if not all(bool(torch.isfinite(part).all()) for part in scale.values()):
+                raise MergeError(UNSCALABLE)
             yield from ((key_of(self.form, role), 0, on_processor(part)) for role, part in scale.items())
             fixed |= scale
         for first, last in super().bands() if self.form.rescaled else [(start, stop)]:
             yield from self._rounded(first, last, fixed)
 
     def _peak(self) -> Tensor:
-        peaks = [largest(self._summed(*band)) for band in super().bands()]
+        peaks = [largest(self._turned(*band)) for band in super().bands()]
         if not all(map(math.isfinite, peaks)):  # max() alone would pass over a NaN
-            raise MergeError("the weight holds NaN or infinite numbers; it cannot be scaled")
-        return torch.tensor(max(peaks), device=self.device)
+            raise MergeError(UNSCALABLE)
+        return torch.full((), max(peaks), device=self.device)
 
     def _rounded(self, start: int, stop: int, fixed: Parts) -> Iterator[tuple[str, int, Tensor]]:
         generator = generator_for(self.seed, self.key, start, self.device)
         if start // max(stop - start, 1) % MEASURED:
-            parts = self.form.encode(self._summed(start, stop), fixed, generator)
+            parts = self.form.encode(self._finite(self._turned(start, stop)), fixed, generator)
         else:
-            values, change = self._summed_apart(start, stop)
-            wanted = scratch("wanted", values.shape, device=self.device).copy_(values)
+            values, change = self._turned_apart(start, stop)
+            wanted = scratch("wanted", values.shape, device=self.device).copy_(self._finite(values))
             parts = self.form.encode(values, fixed, generator)
             error = self.form.decode({**fixed, **parts})[: stop - start].sub_(wanted)
             if not self.form.isometric:
                 error, change = (self.form.straighten(tensor, fixed) for tensor in (error, change))
             self.tally.add(self.name, change, error)
+        if any(part.dtype.itemsize > 1 and not bool(torch.isfinite(part).all()) for part in parts.values()):
+            raise MergeError(UNSCALABLE)
         for role, part in parts.items():
             yield key_of(self.form, role), self.form.place(role, start, stop)[0], on_processor(part)
 
-    def _summed(self, start: int, stop: int) -> Tensor:
-        """New rows in the form's basis."""
-        if not self.form.upright:
-            return self._summed_apart(start, stop)[0]
-        values = self._rows(start, stop)
-        for piece in self.pieces:
-            piece.add_to_(values, start)
+    def _finite(self, values: Tensor) -> Tensor:
+        """Itself; raises `MergeError` if the form cannot hold it."""
+        if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()) and not self.form.any:
+            raise MergeError(UNSCALABLE)
         return values
 
-    def _summed_apart(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def _turned(self, start: int, stop: int) -> Tensor:
+        """New rows in the form's basis."""
+        return self._summed(start, stop) if self.form.upright else self._turned_apart(start, stop)[0]
+
+    def _turned_apart(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """(new rows, what was added to the old ones) in the form's basis."""
         values = self._rows(start, stop)
         change = scratch("change", values.shape, device=self.device).zero_()

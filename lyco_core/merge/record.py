@@ -29,7 +29,10 @@ def merged_metadata(plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
     rounding = "nearest" if plan.options.seed is None else f"stochastic, seed {plan.options.seed}"
     record: dict[str, Any] = {
         "base": {"name": plan.checkpoint.name, "autov1": auto_v1(plan.checkpoint.files[0].path)},
-        "adapters": [_adapter(source) for source in sources],
+        "adapters": [
+            _adapter(source) | ({"left_out": addition.left_out} if addition.left_out else {})
+            for source, addition in zip(sources, plan.additions, strict=True)
+        ],
         "rounding": rounding,
         **plan.options.selection.as_json(),
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["Survival", "Tally"]
 
 ENOUGH = 0.9
-"""Of a change; below it a person is told what would keep more."""
+"""Of a change, or of its likeness to what is stored; below it a person is told what would keep more."""
 
 TOO_LITTLE = (
     "warning: these weights are too coarse for this change; to keep it, write a bfloat16 file (Merge into Checkpoint "
@@ -28,6 +28,12 @@ class Survival:
     """‖stored - wanted‖ / ‖wanted‖."""
     kept: float
     """⟨stored, wanted⟩ / ‖wanted‖²."""
+
+    @property
+    def likeness(self) -> float:
+        """⟨stored, wanted⟩ / (‖stored‖ ‖wanted‖): what is lost in noise lowers it, though it is all there."""
+        stored = 2 * self.kept - 1 + self.error**2
+        return self.kept / math.sqrt(stored) if stored > 0 else 0.0
 
     def __str__(self) -> str:
         return f"{100 * self.kept:.1f} % (error {self.error:.2g})"
@@ -55,7 +61,7 @@ class Tally:
             return []
         key, least = worst
         lines = [f"of the change in quantized weights, {whole} is stored; worst in {key}: {least}"]
-        if min(whole.kept, least.kept) < ENOUGH:
+        if min(whole.kept, least.kept, whole.likeness, least.likeness) < ENOUGH:
             lines.append(TOO_LITTLE)
         return lines
 

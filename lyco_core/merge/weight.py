@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapter
-from ..errors import LycoError
+from ..adapters.base import compute_dtype
+from ..devices import is_cuda, knows
+from ..errors import LycoError, MergeError
 from ..io.reader import SafetensorsFile
 from ..quantized.reading import bands
 from ..quantized.rounding import generator_for, round_to
@@ -78,30 +80,51 @@ class Weight:
         try:
             yield from self._stored(start, stop)
         except LycoError as error:
-            if error.file is None and self.pieces:
-                raise type(error)(f"{self.key} ({self.pieces[0].module_path}): {error}") from None
-            raise
+            if error.file is not None:
+                raise
+            raise error.within(f"{self.key} ({self.pieces[0].module_path})" if self.pieces else self.key) from None
 
     def _stored(self, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
+        values = self._summed(start, stop)
+        if self.dtype != values.dtype:
+            device = self.device if knows(self.device, self.dtype) else "cpu"
+            generator = generator_for(self.seed, self.key, start, device)
+            narrow = scratch("narrow", values.shape, self.dtype, device)
+            values = round_to(values.to(device), self.dtype, generator, narrow)
+        yield self.key, start * self.columns * self.dtype.itemsize, on_processor(values)
+
+    def _summed(self, start: int, stop: int) -> Tensor:
+        """Rows start:stop in float32 (float64 if they are stored so) with everything added.
+
+        Raises:
+            MergeError: a sum is none, of numbers that were.
+        """
         values = self._read(start, stop)
         for piece in self.pieces:
             piece.add_to_(values, start)
-        generator = generator_for(self.seed, self.key, start, self.device)
-        if self.dtype != values.dtype:
-            narrow = scratch("narrow", values.shape, self.dtype, self.device)
-            values = round_to(values, self.dtype, generator, narrow)
-        yield self.key, start * self.columns * self.dtype.itemsize, on_processor(values)
+        # The sum of all is finite only if each is, and the much faster test.
+        if self.pieces and not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+            summed = torch.isfinite(values)
+            if bool((torch.isfinite(self._read(start, stop)) & ~summed).any()):
+                raise MergeError(
+                    "the result is NaN or infinite where the base is not; lower the strength, or leave it out"
+                )
+            for piece in self.pieces:
+                piece.add_to_(values, start)
+        return values
 
     def _read(self, start: int, stop: int) -> Tensor:
-        """Rows start:stop in float32 (float64 if they are stored so)."""
+        """Rows start:stop of the base as numbers, in memory of the thread's: the same at each call."""
         source = self.file.dtype(self.key)
         shape = (stop - start, self.columns)
-        band = scratch("stored", shape, source, pinned=self.device != "cpu")
+        pinned = is_cuda(self.device)
+        band = scratch("stored", shape, source, pinned=pinned)
         self.file.read_into(
             band.view(-1).view(torch.uint8).numpy().data, self.key, start * self.columns * source.itemsize
         )
-        wide = torch.float64 if source == torch.float64 else torch.float32
-        return scratch("wide", shape, wide, self.device).copy_(band, non_blocking=True)
+        wide = compute_dtype(source)
+        band = band if knows(self.device, source) else band.to(wide)
+        return scratch("wide", shape, wide, self.device).copy_(band, non_blocking=pinned)
 
 
 def on_processor(tensor: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class Float8(Form):
     """Numbers as they are."""
 
     title = "float8"
+    any = True
 
     @classmethod
     def of(cls, found: Found) -> Form:
@@ -60,6 +61,7 @@ class ScaledFloat8(Float8):
     """The scale's."""
 
     title = "scaled float8"
+    any = False
 
     @classmethod
     def beside_it(cls, found: Found, role: str) -> ScaledFloat8:
@@ -108,7 +110,8 @@ class ScaledFloat8(Float8):
     def _fresh(self, peak: Tensor) -> Tensor:
         """The scale in its own dtype that puts `peak` at the end of float8's range."""
         dtype = TORCH_DTYPES[self.found.infos[self.role].dtype]
-        return (peak / torch.finfo(self.dtype).max).clamp_(min=1e-8).to(dtype)
+        least = max(1e-8, torch.finfo(dtype).smallest_normal)  # below, float16 has few digits, and then 0
+        return (peak / torch.finfo(self.dtype).max).clamp_(min=least).to(dtype)
 
     def _scale(self, parts: Parts) -> Tensor:
         scale = parts[self.role].view(TORCH_DTYPES[self.found.infos[self.role].dtype]).to(torch.float32)

@@ -80,6 +80,8 @@ class Form(ABC):
     title: ClassVar[str]
     step: ClassVar[int] = 1
     """Bands begin at multiples of so many rows."""
+    any: ClassVar[bool] = False
+    """Whether it holds numbers that are NaN."""
     draws: ClassVar[bool] = True
     """Whether it can be rounded stochastically."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..devices import is_cuda
 from ..io.reader import SafetensorsFile
 from ..scratch import scratch
 from .form import Form, Parts
@@ -62,16 +63,16 @@ def _read(
     form: Form, files: Files, places: Mapping[str, tuple[int, int]], device: str | torch.device, *, keep: bool
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    on_processor = str(device) == "cpu"
+    on_processor, pinned = str(device) == "cpu", is_cuda(str(device))
     for role, (first, last) in places.items():
         size = last - first
         data = (
             torch.empty(size, dtype=torch.uint8)
             if keep
-            else scratch(f"stored {role}", (size,), torch.uint8, pinned=not on_processor)
+            else scratch(f"stored {role}", (size,), torch.uint8, pinned=pinned)
         )
         if size:
             key = key_of(form, role)
             files[key].read_into(data.numpy().data, key, first)
-        found[role] = data if on_processor else data.to(device, non_blocking=not keep)
+        found[role] = data if on_processor else data.to(device, non_blocking=pinned and not keep)
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
 
-from ..errors import MergeError
+from ..errors import MergeError, Remedy
 
 __all__ = ["generator_for", "largest", "largest_of", "round_to", "round_to_whole"]
 
@@ -29,11 +30,12 @@ def round_to(
     if dtype.itemsize >= 4:
         return values.to(dtype)
     if dtype != torch.bfloat16:  # whose range is float32's
-        peak = largest(values)
-        limit = torch.finfo(dtype).max
-        if limit < peak < float("inf"):
+        limit, peak = torch.finfo(dtype).max, largest(values)
+        if not math.isfinite(peak):  # what the base has of NaN and infinity stays; the rest is still to fit
+            peak = largest(values[torch.isfinite(values)])
+        if peak > limit:
             name = str(dtype).removeprefix("torch.")
-            raise MergeError(f"the result reaches {peak:g}, {name} ends at {limit:g}; use --dtype bfloat16")
+            raise MergeError(f"the result reaches {peak:g}, {name} ends at {limit:g}", Remedy.WIDER_DTYPE)
     nearest = values.to(dtype) if out is None else out.copy_(values)
     return nearest if generator is None else _stochastic(values, nearest, generator)
 

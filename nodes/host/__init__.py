@@ -1,5 +1,6 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
+from .advice import CONVERT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, acting
 from .checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names, merge_files, merge_options
 from .compressing import asked, extract, resize
 from .converting import conversion, convert
@@ -21,10 +22,17 @@ from .schema import (
 )
 
 __all__ = [
+    "CONVERT",
+    "INSPECT",
+    "LOAD",
+    "LOAD_ROWS",
+    "MERGE_FILE",
+    "MERGE_MODEL",
     "MODES",
     "NONE",
     "ROWS",
     "Row",
+    "acting",
     "adapter_list",
     "adapter_names",
     "asked",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import comfy.model_management
 import folder_paths
 import torch
 
-from ...lyco_core.errors import FileError
+from ...lyco_core.errors import FileError, clipped, one_line
 from ...lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from ...lyco_core.merge.options import parse_source
 from ...lyco_core.selection import Selection
 from .files import adapter_path, output_path, stamp
 from .progress import Progress
 from .schema import lines
+
+log = logging.getLogger("lyco")
 
 FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
 """Of the models folders, those that hold bases, the last ComfyUI-GGUF's -> the one under output for what is merged."""
@@ -56,13 +59,14 @@ def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, fl
     return found
 
 
-def merge_options(selection: Selection, *, dtype: str, rounding_seed: int, gpu: bool) -> MergeOptions:
+def merge_options(selection: Selection, *, dtype: str, rounding_seed: int, gpu: bool, partial: bool) -> MergeOptions:
     """The widgets' values; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
     return MergeOptions(
         selection,
         dtype=getattr(torch, dtype) if dtype != "as it is" else None,
         seed=rounding_seed if rounding_seed >= 0 else None,
         device=str(comfy.model_management.get_torch_device()) if gpu else "cpu",
+        partial=partial,
     )
 
 
@@ -82,6 +86,9 @@ def merge_files(
     name, output = output_path(folder, filename or "_".join(stems)[:150], suffix)
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
-    for (adapter, strength), modules in zip(adapters, made.modules, strict=True):
+    for (adapter, strength), modules, left_out in zip(adapters, made.modules, made.left_out, strict=True):
         lines.append(f"{adapter}: {modules} modules at strength {strength:g}")
+        if left_out:
+            lines.append(f"left out: {one_line(clipped(left_out))}")
+            log.warning("%s: left out: %s", adapter, one_line(clipped(left_out)))
     return name, "\n".join([*lines, *made.survival])

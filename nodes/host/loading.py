@@ -7,16 +7,18 @@ import logging
 
 from ...lyco_core.adapter_set import AdapterSet
 from ...lyco_core.architectures import ARCHITECTURES, identify
-from ...lyco_core.errors import PlacementError, about_file
+from ...lyco_core.errors import PlacementError, Remedy, about_file
+from ...lyco_core.exclusion import exclusion
 from ...lyco_core.inspect import describe_match, inspect_file
 from ...lyco_core.model_weights import ModelWeights, describe_weights
+from ...lyco_core.names import Names, every_name, names_in, wanted, weight_names
 from ...lyco_core.placement import Placed, Placement, place
-from ...lyco_core.selection import EVERYTHING, Selection, names_of, wanted, weight_path
+from ...lyco_core.selection import EVERYTHING, Selection
 from .files import adapter_path, cached_adapter_set
 from .matched import matched
 from .patch import LycoPatch
 from .runtime import add_injection, wants_runtime
-from .stock import StockMatch, match_by_names, put, weight_key
+from .stock import StockMatch, match_by_names, put, their_names, weight_key
 
 log = logging.getLogger("lyco")
 
@@ -104,11 +106,15 @@ class Match:
     """The file's, in models/loras."""
     placement: Placement
     rest: StockMatch
+    left: tuple[str, ...]
+    """Modules and keys that have no place."""
     left_out: str
-    """What has no place and why, in one line; empty if everything has."""
+    """Why, in one line; empty if everything has one."""
     prefix: str
     """What the keys of the model's weights begin with."""
     selection: Selection
+    names: Names
+    """What everything in the file goes by, selected or not."""
 
     def require(self, *, partial: bool) -> dict[float, dict]:
         """What `add_patches` takes, by what the strength is to be multiplied with.
@@ -118,18 +124,22 @@ class Match:
             SelectionError: a pattern matches nothing, or nothing is left.
         """
         patches = self.patches
-        if not patches or (self.left_out and not partial):
-            raise PlacementError(self.left_out or "holds nothing that changes this model")
-        if self.left_out:
-            log.warning("%s: %s", self.name, self.left_out)
         names = {
-            target: (weight_path(weight_key(target), self.prefix), *getattr(patch, "loaded_keys", ()))
-            for target, patch in patches.items()
+            target: (*weight_names(weight_key(target), self.prefix), *self.rest.names.get(target, ()))
+            for target in patches
         }
         for placed in self.placement.placed:
-            names[place_of(placed)] = names_of(placed, self.prefix)
+            names[place_of(placed)] = self.names[placed]
+        chosen = self.selection.choose(names, every_name(self.names))
+        if not patches:
+            raise PlacementError(self.left_out or "holds nothing that changes this model")
+        if self.left_out and not partial:
+            pattern = exclusion(self.left, every_name(names))
+            raise PlacementError(self.left_out, Remedy.LEAVE_OUT if pattern else None, pattern)
+        if self.left_out:
+            log.warning("%s: %s", self.name, self.left_out)
         groups: dict[float, dict] = {}
-        for target, strength in self.selection.choose(names, self.placement.adapter_set.adapters).items():
+        for target, strength in chosen.items():
             groups.setdefault(strength, {})[target] = patches[target]
         return groups
 
@@ -173,10 +183,15 @@ def match_model(name: str, model, clip, selection: Selection = EVERYTHING, scale
     weights = model_weights(model)
     prefer = weights.architecture.id if weights.architecture else None
     adapters = identify(cached_adapter_set(name).with_scale(scale), weights=weights.paths, prefer=prefer)
-    placement = wanted(place(adapters, weights.shapes, prefix=weights.prefix), selection, weights.prefix)
+    placement = place(adapters, weights.shapes, prefix=weights.prefix)
+    names = names_in(placement, weights.prefix)
+    if selection and not placement.complete:
+        names |= their_names(placement, names, model, clip, weights)
+    placement = wanted(placement, selection, names)
     rest = match_by_names(placement, model, clip, weights.shapes)
-    left_out = problem(placement, rest, weights, with_clip=clip is not None)
-    return Match(name, placement, rest, left_out, weights.prefix, selection)
+    remaining = still_left(placement, rest)
+    left_out = problem(remaining, weights, with_clip=clip is not None)
+    return Match(name, placement, rest, remaining.left, left_out, weights.prefix, selection, names)
 
 
 def model_weights(model) -> ModelWeights:
@@ -220,19 +235,23 @@ def add_patches(patched, patched_clip, patches: dict, strength: float) -> None:
         raise PlacementError(f"ComfyUI did not take {len(lost)} patches, e.g. {next(iter(lost))}; nothing was applied")
 
 
-def problem(placement: Placement, rest: StockMatch, weights: ModelWeights, *, with_clip: bool) -> str:
-    """What of the file is left out and why, in one line; empty if nothing is."""
+def still_left(placement: Placement, rest: StockMatch) -> Placement:
+    """Without what ComfyUI's names have a place for after all."""
     found: AdapterSet = placement.adapter_set
-    homeless = tuple(path for path in placement.homeless if path not in rest.modules)
-    remaining = dataclasses.replace(
+    return dataclasses.replace(
         placement,
         adapter_set=dataclasses.replace(found, unrecognised={key: found.unrecognised[key] for key in rest.unread}),
-        homeless=homeless,
+        homeless=tuple(path for path in placement.homeless if path not in rest.modules),
         misfits=tuple(m for m in placement.misfits if m.module_path not in rest.modules),
     )
+
+
+def problem(remaining: Placement, weights: ModelWeights, *, with_clip: bool) -> str:
+    """What of the file is left out and why, in one line; empty if nothing is."""
+    found, homeless = remaining.adapter_set, remaining.homeless
     text = remaining.problem()
     ours, theirs = ARCHITECTURES.get(found.architecture or ""), weights.architecture
-    if homeless and not placement.placed and ours and theirs and ours is not theirs:
+    if homeless and not remaining.placed and ours and theirs and ours is not theirs:
         text = f"is an adapter for {ours.title}, the model is {theirs.title}; {text}"
     if not with_clip and any(found.prefixes[path].startswith(("lora_te", "text_encoder")) for path in homeless):
         text += "; it was trained on the text encoder too: connect CLIP"

@@ -21,7 +21,9 @@ from .stock import weight_key
 from .weights import is_coarse, layout_of, read_weight, require_mergeable, write_weight
 
 
-def merge_onto(model, name: str, strength: float, *, selection: Selection = EVERYTHING) -> Loaded:
+def merge_onto(
+    model, name: str, strength: float, *, partial: bool = False, selection: Selection = EVERYTHING
+) -> Loaded:
     """A model like `model` with the file's adapters in its weights; `model` stays as it is.
 
     Weights that nothing changes are shared with it. The sums are float32, rounded once to the
@@ -30,6 +32,7 @@ def merge_onto(model, name: str, strength: float, *, selection: Selection = EVER
     Args:
         model: a ModelPatcher; it is unloaded, so that its weights are its own.
         name: of a file in models/loras.
+        partial: merge what matches and warn about the rest, instead of refusing.
 
     Raises:
         LycoError: the file is bad or does not fit, or a weight is stored in a way that nothing
@@ -37,7 +40,7 @@ def merge_onto(model, name: str, strength: float, *, selection: Selection = EVER
     """
     with about_file(adapter_path(name)):
         match = match_model(name, model, None, selection)
-        groups = match.require(partial=False)
+        groups = match.require(partial=partial)
         if strength == 0:
             text = "strength 0, nothing is merged"
             return Loaded(model, None, f"{name}: {text}", (matched(match, applied=text),))

@@ -65,7 +65,7 @@ class LycoPatch(WeightAdapterBase):
             weight += function(delta * strength).to(weight.dtype)
             return weight
         except AdapterError as error:
-            raise AdapterError(f"{key} ({', '.join(self.loaded_keys)}): {error}") from None
+            raise error.within(f"{key} ({', '.join(self.loaded_keys)})") from None
 
     def _delta(self, weight: torch.Tensor) -> torch.Tensor:
         """ΔW in float32, of the weight's shape."""

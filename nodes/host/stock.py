@@ -14,6 +14,8 @@ from ...lyco_core.errors import AdapterError
 from ...lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 from ...lyco_core.layouts import BIAS
 from ...lyco_core.load import check_finite
+from ...lyco_core.model_weights import ModelWeights
+from ...lyco_core.names import Names, weight_names
 from ...lyco_core.placement import Placement
 from .patch import LycoPatch
 
@@ -32,6 +34,8 @@ class StockMatch:
     """Modules of the adapter set that have a place after all."""
     unread: tuple[str, ...]
     """Keys that are still nowhere."""
+    names: Mapping[object, tuple[str, ...]]
+    """Place of a patch -> what the file calls it."""
 
     @property
     def patches(self) -> dict:
@@ -50,13 +54,10 @@ def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMa
     found = placement.adapter_set
     left = (*placement.homeless, *(m.module_path for m in placement.misfits))
     if not left and not found.unrecognised:
-        return StockMatch({}, {}, frozenset(), ())
-    names = comfy.lora.model_lora_keys_unet(model.model, {})
-    if clip is not None:
-        names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
-        shapes = {**shapes, **{k: tuple(t.shape) for k, t in clip.cond_stage_model.state_dict().items()}}
-    names = {name: target for name, target in names.items() if weight_key(target) in shapes}
+        return StockMatch({}, {}, frozenset(), (), {})
+    names, shapes = key_map(model, clip, shapes)
     exact: dict = {}
+    spelled: dict = {}
     modules: set[str] = set()
     for path in left:
         target = names.get(found.prefixes[path])
@@ -64,6 +65,7 @@ def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMa
             target = bias_of(target, shapes)
         if target is not None and fits(found.adapters[path].shape, shape_of(target, shapes)):
             modules.add(path)
+            spelled[target] = (path, found.prefixes[path])
             put(exact, target, LycoPatch.of(found.adapters[path], found.prefixes[path]), found.prefixes[path])
     stock: dict = {}
     unread: list[str] = []
@@ -74,8 +76,31 @@ def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMa
             unread += keys
         else:
             for target, patch in patches.items():
+                spelled[target] = (prefix, *keys)
                 put(stock, target, patch, prefix)
-    return StockMatch(exact, stock, frozenset(modules), tuple(unread))
+    return StockMatch(exact, stock, frozenset(modules), tuple(unread), spelled)
+
+
+def key_map(model, clip, shapes: Shapes) -> tuple[dict, Shapes]:
+    """ComfyUI's names of a model's and a text encoder's weights -> the weight, or rows of it; and all their shapes."""
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    if clip is not None:
+        names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+        shapes = {**shapes, **{k: tuple(t.shape) for k, t in clip.cond_stage_model.state_dict().items()}}
+    return {name: target for name, target in names.items() if weight_key(target) in shapes}, shapes
+
+
+def their_names(placement: Placement, names: Names, model, clip, weights: ModelWeights) -> Names:
+    """`names` of what our tables leave over, and those of the weights that ComfyUI has for it."""
+    found = placement.adapter_set
+    targets, _ = key_map(model, clip, weights.shapes)
+    prefixes = {path: found.prefixes[path] for path in placement.left if path in found.prefixes}
+    prefixes |= {key: prefix for prefix, keys in _by_module(found.unrecognised, targets).items() for key in keys}
+    return {
+        item: (*names[item], prefix, *weight_names(weight_key(targets[prefix]), weights.prefix))
+        for item, prefix in prefixes.items()
+        if prefix in targets
+    }
 
 
 def put(patches: dict, target, patch, prefix: str) -> None:

@@ -6,6 +6,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...lyco_core.devices import knows
 from ...lyco_core.errors import MergeError
 from ...lyco_core.quantized.rounding import largest, round_to
 
@@ -47,7 +48,8 @@ def read_weight(model, key: str, device: torch.device) -> Tensor:
         values = values.to(device, copy=True)
         scale = input_scale_of(model, key)
         return values if scale is None else values.mul_(scale.to(values))
-    values = weight.to(device, torch.float32, copy=True)
+    there = device if knows(str(device), weight.dtype) else weight.device
+    values = weight.to(there, torch.float32, copy=True).to(device)
     scale = scale_of(model, key)
     return values if scale is None else values.mul_(scale.to(values))
 
@@ -60,6 +62,12 @@ def write_weight(model, key: str, values: Tensor) -> None:
     """
     weight = comfy.utils.get_attr(model, key)
     values = values.to(weight.device)
+    scaled = layout_of(weight) is not None or scale_of(model, key) is not None
+    # The sum of all is finite only if each is, and the much faster test.
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        was = torch.isfinite(read_weight(model, key, weight.device))
+        if scaled or bool((was & ~torch.isfinite(values)).any()):
+            raise MergeError(f"{key}: the result is NaN or infinite; lower the strength, or use another base")
     if layout_of(weight) is not None:
         scale = input_scale_of(model, key)
         values = values if scale is None else values / scale.to(values)
@@ -76,7 +84,7 @@ def write_weight(model, key: str, values: Tensor) -> None:
     try:
         comfy.utils.set_attr_param(model, key, round_to(values, weight.dtype))
     except MergeError as error:
-        raise MergeError(f"{key}: {error}") from None
+        raise error.within(key) from None
 
 
 def input_scale_of(model, key: str) -> Tensor | None:

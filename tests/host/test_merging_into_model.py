@@ -169,3 +169,25 @@ def test_a_format_that_holds_no_numbers(loras, host):
     layer.weight = torch.nn.Parameter(torch.zeros(layer.weight.shape, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(Exception, match=r"self_attn\.q\.weight: is stored as Parameter of torch\.uint8, which nothing"):
         host.merge_onto(model, "a.safetensors", 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_sum_beyond_all_numbers_is_refused(dtype, loras, host):
+    tensors = musubi_file(tiny_targets("wan"), "lora", random)
+    save_file({k: t * 1e19 if "lora" in k.split(".", 1)[1] else t for k, t in tensors.items()}, loras / "a.safetensors")
+    model = tiny_model("wan", dtype)
+    before = {key: tensor.clone() for key, tensor in weights(model).items()}
+    with pytest.raises(
+        Exception, match=r"\.weight: the result is NaN or infinite; lower the strength|the result reaches"
+    ):
+        host.merge_onto(model, "a.safetensors", 100.0)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in weights(model).items())
+
+
+def test_nan_of_the_base_stays_where_it_is(loras, host):
+    save_file(musubi_file(tiny_targets("wan"), "lora", random), loras / "a.safetensors")
+    model = tiny_model("wan")
+    key = "diffusion_model.blocks.0.self_attn.q.weight"
+    weights(model)[key][3, 5] = float("nan")
+    found = weights(host.merge_onto(model, "a.safetensors", 1.0).model)[key]
+    assert (~torch.isfinite(found)).nonzero().tolist() == [[3, 5]]

@@ -1,0 +1,66 @@
+"""What to do about the core's errors, by the inputs of each node."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+
+from ...lyco_core.errors import LycoError, Remedy, advising
+
+LOAD = {
+    Remedy.LEAVE_OUT: "set on_partial_match to warn to apply the rest, or leave these out by this line in exclude: {}",
+}
+LOAD_ROWS = {
+    Remedy.LEAVE_OUT: (
+        "set on_partial_match to warn to apply the rest, or load this file with Load LoHa/LoKr and leave these out by "
+        "this line in its exclude: {}"
+    ),
+}
+MERGE_MODEL = {
+    Remedy.LEAVE_OUT: "set on_partial_match to warn to merge the rest, or leave these out by this line in exclude: {}",
+    Remedy.WIDER_DTYPE: "lower the strength, or use Merge into Checkpoint File with dtype bfloat16",
+}
+MERGE_FILE = {
+    Remedy.LEAVE_OUT: MERGE_MODEL[Remedy.LEAVE_OUT],
+    Remedy.WIDER_DTYPE: "set dtype to bfloat16",
+    Remedy.OWN_DTYPE: "set dtype to as it is",
+    Remedy.PROCESSOR: "switch gpu off",
+    Remedy.ARCHITECTURE: "name it on the command line: lyco merge --architecture",
+    Remedy.UNMERGED: (
+        "merge into the bf16, fp16 or fp8 checkpoint that it was made from and quantize the result, or load the "
+        "adapter with Load LoHa/LoKr"
+    ),
+}
+CONVERT = {
+    Remedy.ARCHITECTURE: "name it on the command line: lyco convert --architecture",
+    Remedy.AS_LORA: "set form to lora",
+    Remedy.RANK: "set a rank",
+    Remedy.LAYOUT: "set to to {}",
+    Remedy.OTHER_LAYOUT: "set to to {}, which have a place for them",
+}
+INSPECT = {
+    Remedy.ARCHITECTURE: "connect a model",
+}
+
+
+def acting(advice: Mapping[Remedy, str] | None = None):
+    """Decorates a node's `execute`: it is given finite numbers only, and its errors end in `advice`."""
+
+    def decorate(execute):
+        @functools.wraps(execute)
+        def act(cls, *inputs, **named):
+            require_finite(named)
+            with advising(advice or {}):
+                return execute(cls, *inputs, **named)
+
+        return act
+
+    return decorate
+
+
+def require_finite(inputs: Mapping[str, object]) -> None:
+    """Raise `LycoError` for NaN or infinity, which ComfyUI takes for numbers between any bounds."""
+    for name, value in inputs.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise LycoError(f"{name} is {value}, expected a finite number")
