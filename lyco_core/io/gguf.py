@@ -207,10 +207,8 @@ def _placed(
         if kind not in BLOCKS:
             raise FileError(f"{key}: is of type {kind}, which no GGUF file that is known here has")
         name, block, each = BLOCKS[kind]
-        if (shape[-1] if shape else 1) % block:
-            raise FileError(
-                f"{key}: has rows of {shape[-1]} weights, {name} has blocks of {block}; the file is damaged"
-            )
+        if (width := shape[-1] if shape else 1) % block:
+            raise FileError(f"{key}: has rows of {width} weights, {name} has blocks of {block}; the file is damaged")
         first = start + offset
         stop = first + math.prod(shape) // block * each
         if stop > size:
