@@ -23,7 +23,7 @@ lint: .venv/test
 # torchaudio's releases lag behind torch's, so it comes without its own idea of torch.
 host-requirements: .venv/test
 ifneq ($(COMFYUI),)
-	grep -vxE 'torch|torchvision|torchaudio' $(COMFYUI)/requirements.txt > .venv/comfyui.txt
+	grep -vxE 'torch|torchvision|torchaudio' "$(COMFYUI)/requirements.txt" > .venv/comfyui.txt
 	-$(BIN)/pip install --quiet torchvision -r .venv/comfyui.txt
 	-$(BIN)/pip install --quiet --no-deps torchaudio
 endif

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .adapters import Adapter, rescaled
+from .errors import clipped, one_line, shorten
 from .layouts import Layout
 
 __all__ = ["AdapterSet"]
@@ -33,10 +34,16 @@ class AdapterSet:
     """Module path -> its alpha as the file has it, for those that have one."""
     unrecognised: Mapping[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
     """Key -> tensor of what belongs to none of `adapters`."""
+    foreign: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    """Key -> what it is: known to be no adapter's, and left out."""
+    idle: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    """What the keys of a module begin with -> why it counts for nothing: it is off, or said twice."""
     architecture: str | None = None
     """Id of the model family, one of `architectures.ARCHITECTURES`; None where it is unknown."""
     layout: Layout | None = None
     """Whose module names the paths are."""
+    exceptions: Mapping[str, Layout] = dataclasses.field(default_factory=dict[str, Layout])
+    """Module path -> whose name it is, where that is not `layout`'s: some files mix them."""
 
     def with_scale(self, scale: float | None) -> AdapterSet:
         """The same factors under `scale` instead of alpha / rank, for files whose rule is disputed; None: itself.
@@ -47,9 +54,30 @@ class AdapterSet:
             return self
         return dataclasses.replace(self, adapters={path: rescaled(a, scale) for path, a in self.adapters.items()})
 
+    def without(self, modules: Mapping[str, str]) -> AdapterSet:
+        """The same less `modules`: path -> why it counts for nothing."""
+        adapters = {path: adapter for path, adapter in self.adapters.items() if path not in modules}
+        prefixes = {path: prefix for path, prefix in self.prefixes.items() if path not in modules}
+        idle = {self.prefixes[path]: why for path, why in modules.items()}
+        if not modules:
+            return self
+        return dataclasses.replace(self, adapters=adapters, prefixes=prefixes, idle={**self.idle, **idle})
+
+    @property
+    def left_out(self) -> list[str]:
+        """What of the file is left out for good reason, a line for each reason."""
+        named: dict[tuple[str, str], list[str]] = {}
+        for what, reasons in (("module", self.idle), ("key", self.foreign)):
+            for name, why in reasons.items():
+                named.setdefault((what, why), []).append(name)
+        return [
+            f"{len(names)} {what}{'s' * (len(names) > 1)} ({one_line(clipped(shorten(names), 300))}): {why}"
+            for (what, why), names in named.items()
+        ]
+
     @property
     def unrecognised_keys(self) -> tuple[str, ...]:
-        """Keys that belong to none of `adapters`."""
+        """Keys that belong to none of `adapters` and are not known to be foreign."""
         return tuple(self.unrecognised)
 
     @property

@@ -57,6 +57,7 @@ def card(inspection: Inspection) -> dict[str, Any]:
         "ranks": found.ranks[:NUMBERS],
         "alphas": found.alphas[:NUMBERS],
         "unrecognised": len(found.unrecognised),
+        "left_out": [_text(line) for line in found.left_out],
         "blocks": by_block(found.adapters, found.adapters),
         "facts": {name: value for name, keys in FACTS.items() if (value := _fact(found.metadata, keys))},
         "tags": _tags(found.metadata.get("ss_tag_frequency", "")),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .adapters import Adapter
+from .compress.options import Asked
 from .errors import LycoError
 from .layouts import Layout
 
@@ -39,9 +40,9 @@ class Options:
             raise LycoError(f"the error is {self.max_error:g}, expected a number between 0 and 1")
 
     @property
-    def approximate(self) -> bool:
-        """Whether SVD is asked for by name."""
-        return self.rank is not None or self.max_error is not None
+    def asked(self) -> Asked | None:
+        """The approximation that is asked for by name, if one is."""
+        return None if self.rank is None and self.max_error is None else Asked(self.rank, self.max_error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,4 +85,4 @@ class Conversion:
         if (error := self.error) is not None:
             worst = max(self.modules, key=lambda m: m.error or 0.0)
             text += f"; relative error {error:.2e}, at worst {worst.error or 0.0:.2e} ({worst.module_path})"
-        return text
+        return "; left out: ".join([text, *self.source.left_out])

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
+from . import __version__
+from .adapter_file import stored_as, write_adapters
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, LOW_RANK, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
 from .architectures import ARCHITECTURES, Architecture, identify
 from .compress.lora import best_lora
+from .compress.options import RankTooSmall
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
-from .emit import fields_of, metadata_of, prefix_of, without_magnitude
+from .devices import norm
+from .emit import Entry, bare, in_layout, prefix_of
 from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from .formats import FORMATS
-from .formats.suffixes import BIAS_SUFFIX, suffix_of
-from .io import TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
-from .layouts import BIAS, LAYOUTS, parameter_of
+from .formats.peft import ADAPTER_METADATA
+from .io import is_same_file, refuse_existing, sshs_hashes
+from .layouts import LAYOUTS, parameter_of
 from .load import read_adapter_set, require_known
 from .placement import Placed, Placement, place
 
@@ -53,15 +60,13 @@ def convert_file(
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
     with about_file(source):
-        if os.path.exists(output) and os.path.samefile(source, output):
+        if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
         found = identify(read_adapter_set(source), architecture=architecture, layout=options.to)
         conversion = convert_set(
             require_known(found), options, name=os.path.basename(os.fspath(source)), progress=progress
         )
-    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in conversion.tensors.items()])
-    tensors = (conversion.tensors[spec.key] for spec in specs)
-    write_safetensors(output, specs, tensors, conversion.metadata, overwrite=overwrite)
+    write_adapters(output, conversion.tensors, conversion.metadata, overwrite=overwrite)
     return conversion
 
 
@@ -73,30 +78,30 @@ def convert_set(
     Raises:
         PlacementError: a module has no place in the layout, or cannot be expressed there.
     """
-    exact = _modules(found, options)
+    placement = _placement(found, options)
+    found = placement.adapter_set
+    exact = _modules(placement, options)
     _require_musubis_own(found, options)
-    if options.to == "musubi" and not (options.as_lora or options.approximate):
+    if options.to == "musubi" and not (options.as_lora or options.asked):
         exact = _uniform(exact)
     modules: list[Converted] = []
-    for module in exact:
-        modules.append(_as_asked(module, options))
-        progress(len(modules), len(exact))
-    form = FORMATS[options.to]
-    # A file of LoRA alone is PEFT's own, and PEFT knows no alpha tensors.
-    peft = form.peft and all(isinstance(without_magnitude(m), LoRA) for m in modules)
-    tensors: dict[str, Tensor] = {}
-    for module in modules:
-        path, parameter = parameter_of(module.module_path)
-        prefix = prefix_of(found, options, path)
-        for (algorithm, field), tensor in fields_of(found, module, options, alphas_in_metadata=peft).items():
-            suffix = BIAS_SUFFIX if parameter == BIAS else suffix_of(algorithm, field, peft=form.peft)
-            tensors[f"{prefix}.{suffix}"] = tensor
-    metadata = metadata_of(found, modules, options, name, peft=peft)
+    needed: dict[str, int] = {}
+    for done, module in enumerate(exact, 1):
+        try:
+            modules.append(_as_asked(module, found, options))
+        except RankTooSmall as error:
+            needed[module.sources[0]] = error.needed
+        progress(done, len(exact))
+    if options.asked is not None:
+        options.asked.require(needed, {m.module_path: m.error or 0.0 for m in modules})
+    entries = [Entry(m.module_path, m.adapter, _alpha(found, m, options)) for m in modules]
+    tensors, config = in_layout(entries, ARCHITECTURES[found.architecture or ""], options.to)
+    metadata = _metadata(found, modules, options, name) | config
     return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
 
 
-def _modules(found: AdapterSet, options: Options) -> list[Converted]:
-    """The modules of the new file, exact."""
+def _placement(found: AdapterSet, options: Options) -> Placement:
+    """Where all of it goes in the new file."""
     architecture = ARCHITECTURES[found.architecture or ""]
     layout = options.to
     if layout == "comfyui" and found.layout != "comfyui":
@@ -105,6 +110,12 @@ def _modules(found: AdapterSet, options: Options) -> list[Converted]:
     if not placement.complete:
         others = _what_would_work(architecture, placement)
         raise PlacementError(placement.problem(), Remedy.OTHER_LAYOUT if others else None, others)
+    return placement
+
+
+def _modules(placement: Placement, options: Options) -> list[Converted]:
+    """The modules of the new file, exact."""
+    found = placement.adapter_set
     adapters = _with_uncut_as_lora(found, placement)
     return [
         _converted(key.removesuffix(".weight"), pieces, found, adapters, options)
@@ -145,25 +156,30 @@ def _converted(
         parts = [((piece.rows or (0, 0))[0], piece.part(adapters[piece.module_path])) for piece in pieces]
         fused = stacked(parts, pieces[0].shape[0])
         if fused is None:
+            on_base = any(part.needs_base for _, part in parts)
             raise PlacementError(
-                f"{', '.join(sources)}: cannot be one module, {path}, as the {options.to} layout wants it",
-                Remedy.AS_LORA,
+                f"{', '.join(sources)}: cannot be one module, {path}, as the {options.to} layout wants it"
+                + ("; load it onto the model, or merge it" if on_base else ""),
+                None if on_base else Remedy.AS_LORA,
             )
         kinds = {part.algorithm for _, part in parts}
         adapter, how = fused, "stacked" if kinds == {fused.algorithm} else f"as {fused.title}"
     return Converted(path, sources, adapter, how)
 
 
-def _as_asked(module: Converted, options: Options) -> Converted:
+def _as_asked(module: Converted, found: AdapterSet, options: Options) -> Converted:
     """The module as a LoRA, of less rank or in another dtype, where that is asked for."""
     exact = module.adapter
     made: Adapter | None = exact
     how = module.how
     try:
-        if options.approximate:
-            made, how = best_lora(exact, rank=options.rank, max_error=options.max_error), "approximated"
+        if options.asked is not None:
+            asked = options.asked.before_rounding(options.dtype or torch.float32)
+            made, how = best_lora(exact, asked), "approximated"
         elif options.as_lora and not isinstance(exact, LoRA):
             made, how = exact.to_lora(), "as LoRA"
+    except RankTooSmall:
+        raise
     except AdapterError as error:
         raise error.within(module.sources[0]) from None
     if made is None:
@@ -176,19 +192,53 @@ def _as_asked(module: Converted, options: Options) -> Converted:
             f"{module.sources[0]}: its DoRA magnitude is along the inputs, diffusers knows the outputs' only; "
             "convert to another layout"
         )
-    made = made.to(dtype=options.dtype)
-    if not options.approximate and options.dtype is None:
+    prefix = prefix_of(ARCHITECTURES[found.architecture or ""], options.to, parameter_of(module.module_path)[0])
+    made = stored_as(made, options.dtype, prefix, peft=FORMATS[options.to].peft)
+    if options.asked is None and options.dtype is None:
         return dataclasses.replace(module, adapter=made, how=how)
-    error, norm = _error(made, exact)
+    error, norm = _error(bare(made), bare(exact))
     return dataclasses.replace(module, adapter=made, how=how, error=error, norm=norm)
 
 
 def _error(made: Adapter, exact: Adapter) -> tuple[float, float]:
-    """Relative error of ΔW, and the norm that it is relative to."""
+    """Relative error of ΔW, of a DoRA's before its norms, and the norm that it is relative to."""
     delta = exact.delta_weight()
-    norm = math.sqrt(float(delta.double().square().sum()))
+    whole = norm(delta)
     made.add_to_(delta, -1.0)
-    return math.sqrt(float(delta.double().square().sum())) / (norm or 1.0), norm
+    return norm(delta) / (whole or 1.0), whole
+
+
+def _alpha(found: AdapterSet, module: Converted, options: Options) -> Tensor | None:
+    """The alpha to write: the file's own tensor where it still holds, else in the smallest exact dtype."""
+    path, alpha = module.sources[0], module.adapter.alpha
+    kept = found.alpha_tensors.get(path)
+    if kept is not None and options.dtype is None and _same_number(alpha, found.adapters[path].alpha):
+        return kept
+    if alpha is None and options.to == "musubi" and (inner := bare(module.adapter)).algorithm in LOW_RANK:
+        alpha = float(inner.rank or max(inner.tensors["w2"].shape))
+    if alpha is None:
+        return None
+    exact = torch.tensor(alpha, dtype=module.adapter.dtype)
+    return exact if _same_number(float(exact), alpha) else torch.tensor(alpha)
+
+
+def _same_number(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
+
+
+def _metadata(found: AdapterSet, modules: list[Converted], options: Options, name: str) -> dict[str, str]:
+    """The file's own, and what was done."""
+    kept = {k: v for k, v in found.metadata.items() if k not in (ADAPTER_METADATA, "lyco_conversion")}
+    record = {
+        "version": __version__,
+        "source": name,
+        "from": {"format": found.format, "layout": found.layout},
+        "to": options.to,
+        "modules": dict(Counter(m.how for m in modules)),
+    }
+    kept["lyco_architecture"] = found.architecture or ""
+    kept["lyco_conversion"] = json.dumps(record, sort_keys=True)
+    return kept
 
 
 def _require_musubis_own(found: AdapterSet, options: Options) -> None:

@@ -57,8 +57,8 @@ def write_delta(
     layout: Layout = "comfyui",
     architecture: str | None = None,
     overwrite: bool = False,
-) -> list[str]:
-    """Write the delta weights of an adapter file as safetensors; returns their keys.
+) -> tuple[list[str], list[str]]:
+    """Write the delta weights of an adapter file as safetensors; returns their keys, and what `left_out` says.
 
     Weights are computed and written one at a time: memory holds the adapters and one of them.
 
@@ -72,7 +72,7 @@ def write_delta(
         placement = place(load_adapter_set(source, architecture=outline.architecture, layout=layout), layout=layout)
         specs = [TensorSpec(key, p[0].shape, torch.float32) for key, p in by_key(placement).items()]
     write_safetensors(output, specs, _naming(source, placement), {"format": "pt"}, overwrite=overwrite)
-    return [spec.key for spec in specs]
+    return [spec.key for spec in specs], placement.adapter_set.left_out
 
 
 def by_key(placement: Placement) -> dict[str, list[Placed]]:

@@ -1,10 +1,36 @@
-"""What a device cannot do, and the processor does for it."""
+"""What torch has on every device only in name: products into a view, float64, float8, factorizations."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-__all__ = ["is_cuda", "knows"]
+__all__ = ["COMPLETE", "add_product_", "capable", "is_cuda", "knows", "norm", "product_into"]
+
+COMPLETE = frozenset({"cpu", "cuda"})
+"""Device types that have all of it. MPS has no float64, and before torch 2.14 what a matrix product is told to write
+into a part of a tensor is lost without a word."""
+
+
+def product_into(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`out = a @ b`, also where `out` is a part of a tensor."""
+    return torch.mm(a, b, out=out) if out.device.type in COMPLETE else out.copy_(a @ b)
+
+
+def add_product_(out: Tensor, a: Tensor, b: Tensor, factor: float = 1.0) -> Tensor:
+    """`out += factor * (a @ b)`, also where `out` is a part of a tensor."""
+    return out.addmm_(a, b, alpha=factor) if out.device.type in COMPLETE else out.add_(a @ b, alpha=factor)
+
+
+def capable(tensor: Tensor) -> Tensor:
+    """The tensor where float64 and factorizations are: itself, or its numbers on the CPU."""
+    return tensor if tensor.device.type in COMPLETE else tensor.cpu()
+
+
+def norm(tensor: Tensor) -> float:
+    """Frobenius norm, summed in float64."""
+    return float(capable(tensor).double().square().sum().sqrt())
+
 
 _EVERYWHERE = (torch.float32, torch.float16, torch.bfloat16)
 

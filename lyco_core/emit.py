@@ -1,90 +1,83 @@
-"""What a conversion writes: tensors by algorithm and field, and metadata."""
+"""Adapters into a file's tensors: keys by layout, alphas, and the metadata that PEFT needs beside them."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
+import dataclasses
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from . import __version__
-from .adapter_set import AdapterSet
-from .adapters import LOW_RANK, Adapter, DoRA, LoRA
-from .architectures import ARCHITECTURES
-from .conversion import Converted, Options
+from .adapters import Adapter, DoRA, LoRA
+from .architectures import Architecture
 from .formats import FORMATS
 from .formats.peft import ADAPTER_METADATA, adapter_metadata
-from .formats.suffixes import ALPHA
+from .formats.suffixes import ALPHA, BIAS_SUFFIX, suffix_of
+from .layouts import BIAS, Layout, parameter_of
 
-__all__ = ["fields_of", "metadata_of", "prefix_of", "without_magnitude"]
+__all__ = ["Entry", "bare", "in_layout", "is_peft", "lora_config", "prefix_of"]
 
 
-def prefix_of(found: AdapterSet, options: Options, module_path: str) -> str:
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One module of a file; a module path that ends in `.bias` means its bias."""
+
+    module_path: str
+    adapter: Adapter
+    alpha: Tensor | None
+    """As it is to stand among the tensors, if it does."""
+
+
+def in_layout(
+    entries: Sequence[Entry], family: Architecture | None, layout: Layout
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file in `layout`, and the metadata that they cannot be read without.
+
+    A file of LoRA alone is PEFT's own in diffusers' layout: its alphas stand in the metadata.
+    """
+    form, peft = FORMATS[layout], is_peft([entry.adapter for entry in entries], layout)
+    tensors: dict[str, Tensor] = {}
+    for entry in entries:
+        path, parameter = parameter_of(entry.module_path)
+        prefix = prefix_of(family, layout, path)
+        for (algorithm, field), tensor in (_as_peft(entry.adapter) if peft else entry.adapter).stored.items():
+            suffix = BIAS_SUFFIX if parameter == BIAS else suffix_of(algorithm, field, peft=form.peft)
+            tensors[f"{prefix}.{suffix}"] = tensor.contiguous()
+        if entry.alpha is not None and not peft:
+            tensors[f"{prefix}.{ALPHA}"] = entry.alpha
+    if not peft or family is None:
+        return tensors, {}
+    loras = {entry.module_path: entry.adapter for entry in entries}
+    return tensors, {"format": "pt"} | lora_config(loras, family.diffusers_prefix)
+
+
+def is_peft(adapters: Sequence[Adapter], layout: Layout) -> bool:
+    """Whether a file of these is one that PEFT itself reads."""
+    inner = [bare(adapter) for adapter in adapters]
+    return FORMATS[layout].peft and all(isinstance(a, LoRA) and a.mid is None for a in inner)
+
+
+def lora_config(loras: Mapping[str, Adapter], component: str) -> dict[str, str]:
+    """The metadata that gives PEFT the ranks and alphas of LoRA, with or without DoRA, by module path."""
+    ranks = {path: adapter.rank for path, adapter in loras.items() if adapter.rank is not None}
+    inner = {path: bare(adapter).alpha for path, adapter in loras.items()}
+    alphas = {path: float(rank) if (alpha := inner[path]) is None else alpha for path, rank in ranks.items()}
+    use_dora = any(isinstance(adapter, DoRA) for adapter in loras.values())
+    return {ADAPTER_METADATA: adapter_metadata(ranks, alphas, use_dora=use_dora, component=component)} if ranks else {}
+
+
+def _as_peft(adapter: Adapter) -> Adapter:
+    """A convolution's up as the 1 x 1 convolution that PEFT has for it."""
+    up, down = adapter.tensors["up"], adapter.tensors["down"]
+    return adapter.with_tensors({**adapter.tensors, "up": up.reshape(*up.shape[:2], *[1] * (down.dim() - 2))})
+
+
+def prefix_of(family: Architecture | None, layout: Layout, module_path: str) -> str:
     """What the keys of a module begin with; diffusers calls a UNet `unet`, all others `transformer`."""
-    form = FORMATS[options.to]
-    if form.id != "diffusers":
-        return form.prefix(module_path)
-    return ARCHITECTURES[found.architecture or ""].diffusers_prefix + module_path
+    if layout == "diffusers" and family is not None:
+        return family.diffusers_prefix + module_path
+    return FORMATS[layout].prefix(module_path)
 
 
-def without_magnitude(module: Converted) -> Adapter:
-    """The module's adapter; of a DoRA, what it sits on."""
-    return module.adapter.inner if isinstance(module.adapter, DoRA) else module.adapter
-
-
-def fields_of(
-    found: AdapterSet, module: Converted, options: Options, *, alphas_in_metadata: bool
-) -> dict[tuple[str, str], Tensor]:
-    """A module's tensors by algorithm and field, its alpha among them unless it stands in the metadata."""
-    adapter = module.adapter
-    fields = {name: tensor.contiguous() for name, tensor in adapter.stored.items()}
-    alpha = None if alphas_in_metadata else _alpha(found, module, options)
-    return fields if alpha is None else fields | {(adapter.algorithm, ALPHA): alpha}
-
-
-def _alpha(found: AdapterSet, module: Converted, options: Options) -> Tensor | None:
-    """The alpha to write: the file's own tensor where it still holds, else in the smallest exact dtype."""
-    path, alpha = module.sources[0], module.adapter.alpha
-    kept = found.alpha_tensors.get(path)
-    if kept is not None and options.dtype is None and _same_number(alpha, found.adapters[path].alpha):
-        return kept
-    if alpha is None and options.to == "musubi" and (bare := without_magnitude(module)).algorithm in LOW_RANK:
-        alpha = float(bare.rank or max(bare.tensors["w2"].shape))
-    if alpha is None:
-        return None
-    exact = torch.tensor(alpha, dtype=module.adapter.dtype)
-    return exact if _same_number(float(exact), alpha) else torch.tensor(alpha)
-
-
-def _same_number(a: float | None, b: float | None) -> bool:
-    return a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
-
-
-def metadata_of(
-    found: AdapterSet, modules: list[Converted], options: Options, name: str, *, peft: bool
-) -> dict[str, str]:
-    """The file's own, what was done, and PEFT's config where the file is PEFT's."""
-    kept = {k: v for k, v in found.metadata.items() if k not in (ADAPTER_METADATA, "lyco_conversion")}
-    record = {
-        "version": __version__,
-        "source": name,
-        "from": {"format": found.format, "layout": found.layout},
-        "to": options.to,
-        "modules": dict(Counter(m.how for m in modules)),
-    }
-    kept["lyco_architecture"] = found.architecture or ""
-    kept["lyco_conversion"] = json.dumps(record, sort_keys=True)
-    loras = {m.module_path: a for m in modules if isinstance(a := without_magnitude(m), LoRA)}
-    if peft:
-        kept["format"] = "pt"
-        ranks = {path: adapter.rank for path, adapter in loras.items()}
-        alphas = {path: float(a.rank) if a.alpha is None else a.alpha for path, a in loras.items()}
-        kept[ADAPTER_METADATA] = adapter_metadata(
-            ranks,
-            alphas,
-            use_dora=any(isinstance(m.adapter, DoRA) for m in modules),
-            component=ARCHITECTURES[found.architecture or ""].diffusers_prefix,
-        )
-    return kept
+def bare(adapter: Adapter) -> Adapter:
+    """Of a DoRA, what it sits on."""
+    return adapter.inner if isinstance(adapter, DoRA) else adapter

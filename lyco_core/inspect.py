@@ -52,7 +52,8 @@ class Inspection:
             "ranks": found.ranks,
             "alphas": found.alphas,
             "dtypes": _dtypes(found),
-            "unrecognised_keys": list(found.unrecognised_keys),
+            "unrecognised_keys": [*found.unrecognised_keys, *found.foreign],
+            "idle": dict(found.idle),
             "metadata": dict(found.metadata),
         }
         if self.placement is not None:
@@ -85,6 +86,7 @@ class Inspection:
         if found.unrecognised_keys:
             keys = found.unrecognised_keys
             lines.append(f"{'unrecognised':<13} {len(keys)} keys, e.g. {_clip(keys[0], 300)}")
+        lines += [f"{'left out':<13} {_clip(line, 500)}" for line in found.left_out]
         lines += [f"{'metadata':<13} {line}" for line in _notes(found.metadata)]
         if self.placement is not None:
             lines += [f"{'model':<13} {line}" for line in describe_match(self.placement)]
@@ -107,7 +109,7 @@ def inspect_file(
         paths = weights.paths if weights is not None and weights.layout == "comfyui" else None
         prefer = weights.architecture.id if weights is not None and weights.architecture is not None else None
         found = outline_adapter_set(path, architecture=architecture, weights=paths, prefer=prefer)
-        found = _as_checkpoint(found) or found
+        found = _as_checkpoint(found) or place(found).adapter_set
         if not found.adapters and found.format != "checkpoint" and not _other_algorithms(found):
             require_known(found)
         placement = None if weights is None else _place(found, weights, model)

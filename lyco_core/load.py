@@ -97,8 +97,9 @@ def read_adapter_set(
         tensors = {key: file.tensor(key) for key in file.header.tensors}
         tensors = tensors if rename is None else _renamed(tensors, rename)
         adapter_set = parse(tensors, file.header.metadata, read_config(path))
+        left_out = adapter_set.unrecognised.keys() | adapter_set.foreign.keys()
         for key, tensor in tensors.items():
-            if key not in adapter_set.unrecognised and split_key(key)[1] not in NUMBERS:
+            if key not in left_out and split_key(key)[1] not in NUMBERS:
                 check_finite(key, tensor)
         return adapter_set
 
@@ -136,8 +137,10 @@ def check_finite(key: str, tensor: Tensor) -> None:
 def require_known(adapter_set: AdapterSet) -> AdapterSet:
     """Itself, or an error if it holds no adapters, or those of an unknown format or architecture."""
     known = "; ".join(f.title for f in FORMATS.values())
+    if not adapter_set.adapters and adapter_set.idle:
+        raise FormatError(f"holds nothing that changes a model: {'; '.join(adapter_set.left_out)}")
     if not adapter_set.adapters:
-        keys = list(adapter_set.unrecognised_keys)
+        keys = [*adapter_set.unrecognised_keys, *adapter_set.foreign]
         what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
         raise FormatError(f"holds no adapter; found {what}; expected one of: {known}")
     if adapter_set.format not in FORMATS:

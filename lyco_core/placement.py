@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from .adapter_set import AdapterSet
 from .adapters import ANY, Adapter, fits, shape_text
 from .architectures import ARCHITECTURES, Target
+from .duplicates import said_before
 from .errors import PlacementError, shorten
 from .layouts import Layout, parameter_of
 
@@ -135,11 +136,15 @@ def place(
     """Find the weight, and the rows of it, for each adapter.
 
     Args:
-        adapter_set: with its architecture identified; outlines will do.
+        adapter_set: with its architecture identified; outlines will do. That of the result lacks
+            what is there twice.
         weights: key -> shape of the model's weights; None: from the architecture alone, each
             weight as large as the adapters say.
         layout: whose names the weights have.
         prefix: what their keys begin with; by default `KEY_PREFIXES`.
+
+    Raises:
+        AdapterError: two modules contradict each other; see `duplicates`.
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
     known: dict[str, Shape] = {} if weights is None else dict(weights)
@@ -162,7 +167,9 @@ def place(
         else:
             placed += (f for f in found if isinstance(f, Placed))
     where = f"the {layout} layout" if weights is None else "the model"
-    return Placement(adapter_set, tuple(placed), tuple(homeless), tuple(misfits), where)
+    idle = said_before(placed, adapter_set)
+    counted = tuple(piece for piece in placed if piece.module_path not in idle)
+    return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where)
 
 
 def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:
@@ -179,7 +186,7 @@ def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Targe
     if adapter_set.architecture is None or adapter_set.layout is None:
         return []
     architecture = ARCHITECTURES[adapter_set.architecture]
-    source = adapter_set.layout
+    source = adapter_set.exceptions.get(path, adapter_set.layout)
     if architecture.resolve(path, source, underscored=False) is None:
         return []
     return architecture.locate(path, source, layout)

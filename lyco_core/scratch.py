@@ -26,10 +26,13 @@ def scratch(
     Only uses of a few megabytes belong here: the memory is kept as long as the thread lives.
     """
     kind = torch.device(device)
+    if kind.type != "cpu" and ":" not in str(kind):  # the current one, which changes
+        kind = torch.empty(0, device=kind).device
     size = torch.Size(shape).numel() * dtype.itemsize
-    buffers: dict[str, Tensor] = _own.__dict__
-    buffer = buffers.get(use)
-    if buffer is None or buffer.numel() < size or (buffer.device.type, buffer.is_pinned()) != (kind.type, pinned):
+    buffers: dict[tuple[str, torch.device, bool], Tensor] = _own.__dict__.setdefault("buffers", {})
+    buffer = buffers.get((use, kind, pinned))
+    if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # ComfyUI's nodes run in it; the next user may not
-            buffer = buffers[use] = torch.empty(size, dtype=torch.uint8, device=kind, pin_memory=pinned)
+            buffer = torch.empty(size, dtype=torch.uint8, device=kind, pin_memory=pinned)
+        buffers[use, kind, pinned] = buffer
     return buffer[:size].view(dtype).view(*shape)

@@ -15,17 +15,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..lyco_core.errors import FileError, TrainError
-from ..lyco_core.io.toml import read_toml
+from ..lyco_core.architectures import Architecture
+from ..lyco_core.errors import FileError, TrainError, about_file
+from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model_weights import outline_checkpoint
+from ..lyco_core.train.checking import require_possible
 from ..lyco_core.train.dataset import Dataset, parse_datasets
-from ..lyco_core.train.distributed import World, join, leave
+from ..lyco_core.train.distributed import World, accelerator, join, leave
+from ..lyco_core.train.image_inputs import image_input
 from ..lyco_core.train.loop import Step, Training
 from ..lyco_core.train.options import TrainOptions, train_options
+from ..lyco_core.train.targets import choose_targets
 
 log = logging.getLogger("lyco")
+
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""Signals that ask for an end, where the system has them."""
 
 
 class Stopped(BaseException):
@@ -74,20 +79,20 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
 def read(settings: Mapping[str, Any], folder: Path) -> Asked:
     """Check a configuration. Raises `TrainError` or `FileError`."""
     rest = dict(settings)
-    if described := _path(rest.pop("dataset_config", ""), "dataset_config", folder):
+    if described := path_of(rest.pop("dataset_config", ""), "dataset_config", folder):
         datasets, place = read_toml(Path(described)), Path(described).parent
     else:
         datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
     held_out = rest.pop("validation_datasets", None)
     for name in [name for name, value in rest.items() if isinstance(value, Mapping)]:
         rest |= rest.pop(name)  # a section, whose name says nothing
-    dit, vae, output = (_path(rest.pop(name, ""), name, folder) for name in ("dit", "vae", "output_dir"))
+    dit, vae, output = (path_of(rest.pop(name, ""), name, folder) for name in ("dit", "vae", "output_dir"))
     if not dit:
         raise TrainError("the configuration names no dit: the diffusion model's file")
     encoders = rest.pop("text_encoder", "")
     encoders = encoders if isinstance(encoders, list) else [encoders]
-    texts = tuple(_path(name, "text_encoder", folder) for name in encoders if name)
-    rest |= {name: _path(rest[name], name, folder) for name in ("network_weights", "resume") if name in rest}
+    texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
+    rest |= {name: path_of(rest[name], name, folder) for name in ("network_weights", "resume") if name in rest}
     return Asked(
         dit,
         vae,
@@ -98,13 +103,6 @@ def read(settings: Mapping[str, Any], folder: Path) -> Asked:
         parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
         train_options(rest),
     )
-
-
-def _path(value: object, name: str, folder: Path) -> str:
-    """An absolute path; empty for none."""
-    if not isinstance(value, str):
-        raise TrainError(f"{name} is {value!r}, expected the name of a file or a folder")
-    return str(folder / os.path.expanduser(value)) if value else ""
 
 
 def start(comfyui: Path, *, quiet: bool) -> None:
@@ -121,7 +119,8 @@ def start(comfyui: Path, *, quiet: bool) -> None:
     try:
         from comfy.cli_args import args
 
-        if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        if accelerator() is None:
+            log.info("torch finds no GPU here: the CPU trains")
             args.cpu = True
         import comfy.sd  # noqa: F401
     except ImportError as error:
@@ -130,14 +129,17 @@ def start(comfyui: Path, *, quiet: bool) -> None:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[list[int]]:
-    """Inside, the first Ctrl+C or request to terminate is only noted, so that it takes effect between two steps."""
+    """Inside, the first of each of `STOPS` is only noted, so that it takes effect between two steps."""
     asked: list[int] = []
 
     def remember(number: int, _: object) -> None:
         asked.append(number)
         signal.signal(number, signal.default_int_handler)
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored stays so: nohup's SIGHUP. SIGHUP is a terminal that is closed, SIGBREAK Windows' Ctrl+Break.
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, remember) for number in heard}
     try:
         yield asked
     finally:
@@ -172,15 +174,34 @@ def _encoded(asked: Asked, world: World):
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
-    if asked.dit.lower().endswith(".gguf"):
-        raise TrainError(f"{asked.dit}: is a GGUF file, which this does not train; use the file that it was made from")
-    family = outline_checkpoint(asked.dit).architecture
-    if family is None:
-        raise TrainError(f"{asked.dit}: is of no model family that Musubi Tuner trains")
+    family = _require_possible(asked)
     encoders = Encoders(family.id, asked.vae, asked.text_encoders, asked.clip_type)
     encoded = encode_datasets(asked.datasets, encoders, world)
     held_out = encode_datasets(asked.validation, encoders, world).items if asked.validation else []
     return Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
+
+
+def _require_possible(asked: Asked) -> Architecture:
+    """The model's family, once all is checked that needs neither the model nor the dataset. Raises `LycoError`."""
+    from .host.training.run import in_musubis_names
+
+    if asked.dit.lower().endswith(".gguf"):
+        raise TrainError(f"{asked.dit}: is a GGUF file, which is not trained on; use the file that it was made from")
+    weights, options = outline_checkpoint(asked.dit), asked.options
+    told = {"empty": True, "validation": bool(asked.validation)}
+    family = require_possible(options, weights.architecture, asked.output_dir, **told)
+    with about_file(asked.dit):
+        if image_input(weights):
+            raise TrainError(
+                "reads an image beside the noise, and lyco train encodes none, so it would be trained on zeros; train "
+                "it in the graph with its own conditioning, or in Musubi Tuner"
+            )
+        if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
+            choose_targets(weights, options.network)
+    if path := options.run.network_weights:
+        with about_file(path):
+            in_musubis_names(path, family)
+    return family
 
 
 def _train(asked: Asked, data, tell: _Console, world: World) -> None:
@@ -195,8 +216,12 @@ def _train(asked: Asked, data, tell: _Console, world: World) -> None:
 def _load(path: str):
     import comfy.sd
 
+    from .host.training.memory import memory_for
+    from .host.training.run import LOADING_HELPS
+
     try:
-        return comfy.sd.load_diffusion_model(path)
+        with memory_for("the model was loaded", LOADING_HELPS):
+            return comfy.sd.load_diffusion_model(path)
     except (RuntimeError, OSError, ValueError) as error:
         raise TrainError(f"{path}: ComfyUI cannot load it as a diffusion model: {error}") from None
 

@@ -212,6 +212,43 @@ def test_a_dtype_is_an_approximation_too(tmp_path: Path):
     assert 1e-4 < conversion.error < 1e-2
 
 
+@pytest.mark.parametrize("suffix", ["lora_up.weight", "dora_scale", "diff_b"])
+def test_a_number_that_the_dtype_cannot_hold_is_refused(suffix: str, tmp_path: Path):
+    torch.manual_seed(0)
+    prefix = "diffusion_model.blocks.0.ffn.0"
+    tensors = {f"{prefix}.lora_up.weight": random(8, 2), f"{prefix}.lora_down.weight": random(2, 6)}
+    tensors |= {f"{prefix}.dora_scale": random(8, 1), f"{prefix}.diff_b": random(8)}
+    tensors[f"{prefix}.{suffix}"].view(-1)[3] = -7e4
+    save_file(tensors, tmp_path / "a.safetensors")
+    out = tmp_path / "b.safetensors"
+    with pytest.raises(
+        LycoError, match=r"blocks.0.ffn.0\.\S+: its 70000 is beyond what float16 holds, 65504; store it as bf"
+    ):
+        convert_file(tmp_path / "a.safetensors", out, Options("comfyui", dtype=torch.float16), architecture="wan")
+    assert not out.exists()
+
+
+def test_a_product_that_float32_cannot_hold_is_refused():
+    tensors = {
+        "diffusion_model.blocks.0.ffn.0.lokr_w1": torch.full((2, 2), 1e30),
+        "diffusion_model.blocks.0.ffn.0.lokr_w2": torch.full((4, 4), 1e30),
+    }
+    with pytest.raises(LycoError, match=r"blocks.0.ffn.0\.lora_\w+.weight: \d+ of its \d+ numbers are NaN or infinite"):
+        convert_set(parsed(tensors, architecture="wan"), Options("comfyui", as_lora=True))
+
+
+def test_a_rank_and_an_error_hold_both_or_it_says_what_would():
+    torch.manual_seed(0)
+    prefix = "diffusion_model.blocks.0.ffn.0"
+    found = parsed({f"{prefix}.lokr_w1": random(4, 4), f"{prefix}.lokr_w2": random(8, 8)}, architecture="wan")
+    with pytest.raises(LycoError, match=r"1 modules cannot have rank 2 and an error of at most 0.1 .*rank (\d+)") as e:
+        convert_set(found, Options("comfyui", rank=2, max_error=0.1))
+    needed = int(str(e.value).rpartition("give rank ")[2].split(",")[0])
+    made = convert_set(found, Options("comfyui", rank=needed, max_error=0.1))
+    assert made.modules[0].adapter.rank == needed
+    assert made.error <= 0.1
+
+
 def test_musubi_reads_one_algorithm_a_file():
     """A LoKr that cannot be cut becomes a LoHa, and so does all else."""
     torch.manual_seed(0)
@@ -224,6 +261,25 @@ def test_musubi_reads_one_algorithm_a_file():
     made = convert_set(parsed(tensors), Options("musubi"))
     assert {m.adapter.algorithm for m in made.modules} in ({"loha"}, {"lora"})
     before, after = deltas(tensors, {}, "z_image"), deltas(dict(made.tensors), {}, "z_image")
+    assert all(relative(after[k], before[k]) < 2e-6 for k in before)
+
+
+@pytest.mark.parametrize("w2", ["full", "low"])
+def test_musubi_gets_no_lokr_with_a_low_rank_w1(w2: str):
+    """It reads w1 alone, and would take such a module for none."""
+    torch.manual_seed(0)
+    prefix = "diffusion_model.blocks.0.ffn.0"
+    tensors = {f"{prefix}.lokr_w1_a": random(4, 3), f"{prefix}.lokr_w1_b": random(3, 4)}
+    if w2 == "full":
+        tensors[f"{prefix}.lokr_w2"] = random(6, 5)
+    else:
+        tensors |= {f"{prefix}.lokr_w2_a": random(6, 2), f"{prefix}.lokr_w2_b": random(2, 5)}
+    tensors[f"{prefix}.alpha"] = torch.tensor(1.5)
+    made = convert_set(parsed(tensors, architecture="wan"), Options("musubi"))
+    assert made.tensors
+    assert not any("lokr" in key for key in made.tensors)
+    before, after = deltas(tensors, {}, "wan"), deltas(dict(made.tensors), dict(made.metadata), "wan")
+    assert before.keys() == after.keys()
     assert all(relative(after[k], before[k]) < 2e-6 for k in before)
 
 

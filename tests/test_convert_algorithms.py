@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lyco_testing.tables import lokr, lora, random
+from lyco_testing.tables import loha, lokr, lora, random
 from lyco_testing.zoo import normal
 
 from lyco_core.adapters import DoRA
@@ -27,6 +27,10 @@ def files() -> dict[str, dict[str, torch.Tensor]]:
         "BOFT": {f"{Q}.oft_blocks": random(4, 16, 4, 4) / 5},
         "a difference with a bias": {f"{Q}.diff": random(64, 64), f"{Q}.diff_b": random(64)},
     }
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
 
 
 def converted(tensors: dict[str, torch.Tensor], to: str, metadata: dict[str, str] | None = None, **options):
@@ -64,15 +68,17 @@ def test_kohyas_names_take_all_of_it():
     assert torch.equal(made.tensors[f"{name}.dora_scale"], tensors[f"{path}.dora_scale"])
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("inner", ["lokr", "lora"])
-def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner):
-    """Z-Image's qkv is one weight for ComfyUI and three for diffusers."""
+def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner, alone):
+    """Z-Image's qkv is one weight for ComfyUI and three for diffusers; alphas stand where the file's kind has them."""
     torch.manual_seed(3)
     prefix = "diffusion_model.layers.0.attention.qkv"
     tensors = {"lokr": lokr, "lora": lora}[inner](prefix, 192, 64, random)
     tensors[f"{prefix}.dora_scale"] = random(192, 1).abs() + 3
-    there = converted(tensors, "diffusers", architecture="z_image")
-    cut = parse(there.tensors, there.metadata).adapters
+    beside = {} if alone else lokr("diffusion_model.layers.0.attention.out", 64, 64, random)
+    there = converted(tensors | beside, "diffusers", architecture="z_image")
+    cut = {p: a for p, a in parse(there.tensors, there.metadata).adapters.items() if "to_out" not in p}
     assert {path.rpartition(".")[2] for path in cut} == {"to_q", "to_k", "to_v"}
     weight = normal(192, 64)
     expected = next(iter(parse(tensors, {}).adapters.values())).add_to_(weight.clone())
@@ -86,6 +92,52 @@ def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner):
     assert all(isinstance(adapter, DoRA) for adapter in cut.values())
     again = identify(parse(there.tensors, there.metadata), architecture="z_image", layout="musubi")
     assert again.architecture == "z_image"
+
+
+FUSED = {  # what diffusers keeps apart of a fused weight, from its first row on
+    "flux1": ("double_blocks.0.img_attn.qkv", "transformer_blocks.0.attn.to_{}", "qkv"),
+    "flux2": ("double_blocks.0.txt_attn.qkv", "transformer_blocks.0.attn.add_{}_proj", "qkv"),
+    "sd3": ("joint_blocks.0.x_block.attn.qkv", "transformer_blocks.0.attn.to_{}", "qkv"),
+    "hunyuan_video": ("double_blocks.0.img_attn.qkv", "transformer_blocks.0.attn.to_{}", "qkv"),
+}
+
+
+@pytest.mark.parametrize("family", FUSED)
+@pytest.mark.parametrize("order", ["qkv", "kqv", "vkq"])
+@pytest.mark.parametrize("make", [lokr, loha, lora], ids=["lokr", "loha", "lora"])
+def test_rows_are_joined_as_they_lie_in_the_weight_whatever_their_order_in_the_file(family, order, make):
+    torch.manual_seed(5)
+    fused, apart, parts = FUSED[family]
+    whole = {f"x.{x}": make("x", 192, 192, random) | {"x.dora_scale": random(192, 1).abs() + 3} for x in parts}
+    tensors = {
+        f"transformer.{apart.format(x)}.{key.removeprefix('x.')}": t
+        for x in order
+        for key, t in whole[f"x.{x}"].items()
+    }
+    made = converted(tensors, "comfyui", architecture=family)
+    adapters = parse(made.tensors, made.metadata).adapters
+    assert adapters.keys() == {fused}
+    weight = normal(3 * 192, 192)
+    expected = torch.cat(
+        [
+            next(iter(parse(whole[f"x.{x}"], {}).adapters.values())).add_to_(part.clone())
+            for x, part in zip(parts, weight.split(192), strict=True)
+        ]
+    )
+    assert relative(adapters[fused].add_to_(weight.clone()), expected) < 1e-6
+
+
+@pytest.mark.parametrize("order", ["qkv", "kqv"])
+def test_a_lokr_that_was_cut_is_that_lokr_again(order):
+    torch.manual_seed(5)
+    prefix = "diffusion_model.double_blocks.0.img_attn.qkv"
+    whole = {f"{prefix}.lokr_w1": random(6, 4), f"{prefix}.lokr_w2": random(32, 16)}
+    there = converted(whole, "diffusers", architecture="hunyuan_video")
+    tensors = {k: t for x in order for k, t in there.tensors.items() if f".to_{x}." in k}
+    assert tensors.keys() == there.tensors.keys()
+    back = converted(tensors, "comfyui", architecture="hunyuan_video")
+    assert back.tensors.keys() == whole.keys()
+    assert all(torch.equal(back.tensors[key], t) for key, t in whole.items())
 
 
 def test_a_magnitude_by_inputs_is_not_cut():

@@ -141,3 +141,59 @@ def test_a_whole_weight_need_not_divide_into_parts():
     found = dotted_file({"layers.0.attention.qkv": (192, 64), "layers.1.attention.qkv": (128, 64)})
     shapes = {f"diffusion_model.layers.{n}.attention.qkv.weight": (192 - 64 * n, 64) for n in range(2)}
     assert placed(found, shapes).complete
+
+
+OWN = {f"diffusion_model.tower.{n}.{name}.weight": (8, 8) for n in range(2) for name in ("up_proj", "down.proj")}
+OWN |= {"diffusion_model.tower.0.up_proj.bias": (8,), "diffusion_model.scale_table": (6, 8)}
+"""A model of no family."""
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("diffusion_model.tower.1.up_proj", "diffusion_model.tower.1.up_proj.weight"),
+        ("lora_unet_tower_0_down_proj", "diffusion_model.tower.0.down.proj.weight"),
+        ("lora_unet_tower_0.down_proj", "diffusion_model.tower.0.down.proj.weight"),
+        ("transformer.tower.1.up_proj", "diffusion_model.tower.1.up_proj.weight"),
+        ("tower.1.up_proj", "diffusion_model.tower.1.up_proj.weight"),
+        ("lora_unet_tower_2_up_proj", None),
+        ("lora_unet_up_proj", None),
+        ("lora_te_tower_0_up_proj", None),
+        ("tower.0.up_proj.weight", None),
+    ],
+)
+def test_a_models_own_names_place_what_no_table_has(name: str, key: str | None):
+    tensors = lora(name, 8, 8, random)
+    placement = placed(tensors, OWN)
+    assert [(p.key, p.rows, p.source_rows, p.by_name) for p in placement.placed] == (
+        [(key, None, None, True)] if key else []
+    )
+    assert bool(placement.homeless) == (key is None)
+    if key:
+        (piece,) = placement.placed
+        part = piece.part(placement.adapter_set.adapters[piece.module_path])
+        expected = tensors[f"{name}.lora_up.weight"] @ tensors[f"{name}.lora_down.weight"] / 2
+        assert torch.allclose(part.delta_weight(), expected, atol=1e-6)
+
+
+def test_own_names_of_a_bias_and_of_a_lone_parameter():
+    tensors = {"lora_unet_tower_0_up_proj.diff_b": random(8), "diffusion_model.scale_table.diff": random(6, 8)}
+    placement = placed(tensors, OWN)
+    keys = {"diffusion_model.tower.0.up_proj.bias", "diffusion_model.scale_table"}
+    assert placement.complete
+    assert {p.key for p in placement.placed} == keys
+    assert not placed({"lora_unet_tower_1_up_proj.diff_b": random(8)}, OWN).placed
+
+
+def test_an_own_name_that_two_weights_go_by_decides_nothing():
+    """`up_proj` of one block and `up.proj` of the same: an underscore can be either."""
+    both = OWN | {"diffusion_model.tower.0.up.proj.weight": (8, 8)}
+    assert placed(lora("lora_unet_tower_0_up_proj", 8, 8), both).homeless == ("tower_0_up_proj",)
+
+
+def test_an_own_name_of_another_shape_or_prefix():
+    (misfit,) = placed(lora("lora_unet_tower_0_up_proj", 8, 16), OWN).misfits
+    assert (misfit.key, misfit.expected, misfit.found) == ("diffusion_model.tower.0.up_proj.weight", (8, 8), (8, 16))
+    plain = {key.replace("diffusion_model.", "model."): shape for key, shape in OWN.items()}
+    assert not placed(lora("lora_unet_tower_0_up_proj", 8, 8), plain).placed
+    assert placed(lora("lora_unet_tower_0_up_proj", 8, 8), plain, prefix="model.").complete

@@ -3,4 +3,4 @@ export { addStyle } from "./dom.mjs";
 export { addFileCard, listenForCached, refreshCards } from "./file_card.mjs";
 export { restoreSize } from "./node.mjs";
 export { foldRows } from "./rows.mjs";
-export { addTrainCard, listen } from "./train_card.mjs";
+export { addTrainCard, hear, listen } from "./train_card.mjs";

@@ -3,6 +3,7 @@
 // ComfyUI waits for every .js file of a pack before it asks what nodes there are. This one is small, and lets the others
 // come meanwhile: they are .mjs, which ComfyUI leaves alone.
 const { app } = window.comfyAPI.app;
+const { api } = window.comfyAPI.api;
 
 const TRAIN = "LycoTrainAdapter";
 const ROWS = [1, 2, 3, 4, 5, 6].map((row) => `adapter_${row}`);
@@ -22,6 +23,9 @@ const FILES = {
 const loading = import("./cards.mjs");
 /** @type {Awaited<typeof loading>} */
 let cards;
+
+// Before the page hears of anything: 1.58 logs a message that nobody listens to as an error.
+api.addEventListener(/** @type {any} */ ("lyco.train"), (/** @type {any} */ { detail }) => cards?.hear(detail));
 
 app.registerExtension({
   name: "lyco",

@@ -14,6 +14,7 @@ import { el } from "./dom.mjs";
 const WIDTH = 320;
 const LOW = 60;
 const MARGIN = 4;
+let cards = 0;
 
 /**
  * @param {GraphNode} node
@@ -23,7 +24,8 @@ export function addCard(node) {
   const content = el("div", "lyco-card");
   const root = el("div", "lyco-root", content);
   let height = 2 * MARGIN;
-  const widget = node.addDOMWidget("lyco_card", "LYCO_CARD", root, {
+  // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.
+  const widget = node.addDOMWidget(`lyco_card_${++cards}`, "LYCO_CARD", root, {
     serialize: false,
     hideOnZoom: false,
     margin: MARGIN,
@@ -43,7 +45,7 @@ export function addCard(node) {
     if (size) saved.set(node, [size[0], size[1]]); // an object with 0 and 1 in some files
   });
   // Vue's nodes grow to what is in them, while litegraph makes room for the advanced inputs too, which Vue hides.
-  node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.size[1]]);
+  node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.computeSize()[1]]);
   return content;
 }
 
@@ -69,6 +71,17 @@ function fit(node, before) {
   const stretched = node.size[1] > before + 4;
   node.setSize([Math.max(node.size[0], WIDTH), stretched ? Math.max(node.size[1], needed) : needed]);
   node.setDirtyCanvas(true, true);
+}
+
+/**
+ * The same for rows that were shown or hidden. Vue's nodes grow by themselves, but never below the size that was saved.
+ * @param {GraphNode} node
+ * @param {number} before
+ */
+export function fitRows(node, before) {
+  const change = node.computeSize()[1] - before;
+  if (!LiteGraph.vueNodesMode && change) fit(node, before);
+  if (LiteGraph.vueNodesMode && change < 0) node.setSize([node.size[0], LOW]);
 }
 
 /**

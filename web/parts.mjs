@@ -13,6 +13,7 @@ import { t } from "./words.mjs";
  * @property {number[]} ranks
  * @property {number[]} alphas
  * @property {number} unrecognised
+ * @property {string[]} left_out what counts for nothing, and why
  * @property {Blocks[]} blocks
  * @property {Record<string, string>} facts
  * @property {string[]} tags
@@ -61,6 +62,7 @@ function facts(name, found, picture) {
   if (description) words.append(el("div", "lyco-description", description));
   const card = el("div", "lyco-about", words, preview(picture));
   const parts = [card, bars(found.blocks, false)];
+  for (const line of found.left_out) parts.push(el("div", "lyco-left", t("set_aside", line)));
   if (found.unrecognised) parts.push(el("div", "lyco-left", t("unrecognised", found.unrecognised)));
   return el("div", "lyco-file", ...parts);
 }

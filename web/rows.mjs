@@ -1,5 +1,5 @@
 // Load Adapters shows the rows in use and one more.
-import { after } from "./node.mjs";
+import { after, fitRows } from "./node.mjs";
 
 const NONE = "none";
 
@@ -13,18 +13,22 @@ export function foldRows(node, adapters) {
   function fold() {
     const linked = (/** @type {string} */ name) => node.inputs?.some((input) => input.name === name && input.link != null);
     const used = adapters.map((name) => (named(name)?.value ?? NONE) !== NONE || linked(name)).lastIndexOf(true);
-    const before = node.computeSize()[1];
     adapters.forEach((name, row) => {
       for (const widget of [name, name.replace("adapter", "strength"), name.replace("adapter", "on")].map(named)) {
         if (widget) widget.hidden = widget.options.hidden = row > used + 1;
       }
     });
-    const change = node.computeSize()[1] - before;
-    if (change) node.setSize([node.size[0], node.size[1] + change]);
   }
 
-  for (const name of adapters) after(named(name) ?? {}, "callback", fold);
-  after(node, "onConnectionsChange", () => queueMicrotask(fold));
-  after(node, "onConfigure", () => queueMicrotask(fold));
-  fold();
+  function refold() {
+    const before = node.computeSize()[1];
+    fold();
+    fitRows(node, before);
+  }
+
+  for (const name of adapters) after(named(name) ?? {}, "callback", refold);
+  after(node, "onConnectionsChange", refold);
+  // At once: what is read from a file has the size of its rows, and ComfyUI makes room for all that shows by then.
+  after(node, "onConfigure", fold);
+  refold();
 }

@@ -5,7 +5,6 @@ import { clock, el } from "./dom.mjs";
 import { addCard, after, executionId, lastOutput, nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
-const EVENT = "lyco.train";
 const CORE_TEXT = "$$node-text-preview"; // ComfyUI's own line of progress, which says the same
 
 /**
@@ -137,11 +136,13 @@ async function resume(node, card) {
   if (output?.lyco_train && !card.series.last) card.finish(output.lyco_train[0]);
 }
 
-/** Follow what the server tells; once, when the page is set up. */
+/** @param {News} news of the server's own message */
+export function hear(news) {
+  cards.get(nodeOf(news.node) ?? {})?.hear(news);
+}
+
+/** Follow what else the server tells; once, when the page is set up. */
 export function listen() {
-  api.addEventListener(/** @type {any} */ (EVENT), (/** @type {any} */ { detail }) => {
-    cards.get(nodeOf(detail.node) ?? {})?.hear(detail);
-  });
   for (const end of ["execution_interrupted", "execution_error"]) {
     api.addEventListener(/** @type {any} */ (end), (/** @type {any} */ { detail }) => {
       cards.get(nodeOf(String(detail.node_id ?? "")) ?? {})?.stopped();

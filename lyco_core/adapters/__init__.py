@@ -10,6 +10,7 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 from .on_base import OnBase
+from .same import agreed, changes_nothing, is_outline, same_change
 from .scaling import rescaled, scaled
 
 __all__ = [
@@ -27,8 +28,12 @@ __all__ = [
     "LoKr",
     "LoRA",
     "OnBase",
+    "agreed",
+    "changes_nothing",
     "fits",
+    "is_outline",
     "rescaled",
+    "same_change",
     "scaled",
     "shape_text",
 ]

@@ -112,7 +112,7 @@ class DoRA(OnBase):
         piece = self.inner.rows(start, stop) or _rows_of_lora(self.inner, start, stop)
         if self.axis == 1 or piece is None:
             return None
-        return dataclasses.replace(self, inner=piece, magnitude=self.magnitude[start:stop])
+        return dataclasses.replace(self, inner=piece, magnitude=self.magnitude[start:stop], alpha=piece.alpha)
 
 
 def _rows_of_lora(adapter: Adapter, start: int, stop: int) -> Adapter | None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..devices import add_product_, product_into
 from ..errors import AdapterError
 from ..scratch import scratch
 from .base import Adapter, band_size, compute_dtype, working
@@ -79,8 +80,8 @@ class LoHa(Adapter):
             band = slice(start, start + step)
             with working(flat[band]) as target:
                 height = target.shape[0]
-                torch.mm(w1_a[band], w1_b, out=first[:height])
-                torch.mm(w2_a[band], w2_b, out=second[:height])
+                product_into(first[:height], w1_a[band], w1_b)
+                product_into(second[:height], w2_a[band], w2_b)
                 target.addcmul_(first[:height], second[:height], value=factor)
 
     def apply(self, x: Tensor) -> Tensor:
@@ -137,5 +138,5 @@ def _by_pairs(x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor)
         some = slice(start, start + step)
         down = row_pairs(w1_b[some], w2_b)
         up = (w1_a[:, some].unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
-        out.addmm_(flat @ down.t(), up.t())
+        add_product_(out, flat @ down.t(), up.t())
     return out.view(*x.shape[:-1], -1)

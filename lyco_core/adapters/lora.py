@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from ..devices import COMPLETE, add_product_
 from .base import Adapter, band_size, compute_dtype, working
 from .factors import low_rank, matrix, multiplies, require
 
@@ -59,10 +60,11 @@ class LoRA(Adapter):
 
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         up, down = self.factors(compute_dtype(flat.dtype), flat.device)
-        step = flat.shape[0] if flat.dtype == up.dtype else band_size(flat.shape[1])
+        whole = flat.dtype == up.dtype and flat.device.type in COMPLETE  # nothing is made beside it
+        step = flat.shape[0] if whole else band_size(flat.shape[1])
         for start in range(0, flat.shape[0], step):
             with working(flat[start : start + step]) as band:
-                band.addmm_(up[start : start + step], down, alpha=factor)
+                add_product_(band, up[start : start + step], down, factor)
 
     def apply(self, x: Tensor) -> Tensor:
         up, down = self.factors(x.dtype, x.device)

@@ -11,6 +11,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from ..devices import capable
 from ..errors import AdapterError
 from .base import ANY
 from .factors import require
@@ -57,7 +58,8 @@ class _Rotation(OnBase):
             limit, norm = self.alpha * self.shape[0], float(skew.square().sum().sqrt())
             skew = skew * (limit / norm) if norm > limit else skew
         eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-        return cast(Tensor, torch.linalg.solve(eye - skew, 2 * skew, left=False))
+        turns = cast(Tensor, torch.linalg.solve(capable(eye - skew), capable(2 * skew), left=False))
+        return turns.to(base)
 
     def change(self, base: Tensor) -> Tensor:
         turned = self._rotated(base.flatten(1), self._turns(base)).reshape(base.shape)

@@ -15,7 +15,7 @@ from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
 
-__all__ = ["stacked", "stacked_loha", "stacked_lokr", "stacked_lora"]
+__all__ = ["stacked"]
 
 Part = tuple[int, Adapter]
 """(first row in the fused weight, the adapter of the rows from there)."""
@@ -24,25 +24,27 @@ Part = tuple[int, Adapter]
 def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
     """One adapter with the parts' ΔW on their rows and zero on the others, of `height` rows.
 
+    The parts may come in any order, as a file's do: often by name, so k before q.
     Parts of one kind stay that kind; a factor that all parts share is kept once, so that what was
     cut from one adapter becomes that adapter again. LoKr parts that share no factor, and parts of
     several kinds, become the smaller of the LoHa and the LoRA that they all have; None if they
     have none.
     """
+    parts = sorted(parts, key=lambda part: part[0])
     if any(adapter.needs_base for _, adapter in parts):
         return _stacked_dora(parts, height)
-    if (lokr := stacked_lokr(parts, height)) is not None:
+    if (lokr := _stacked_lokr(parts, height)) is not None:
         return lokr
     if all(isinstance(adapter, LoRA) for _, adapter in parts):
-        return stacked_lora(parts, height)
+        return _stacked_lora(parts, height)
     if all(isinstance(adapter, LoHa) for _, adapter in parts):
-        return stacked_loha(parts, height)
+        return _stacked_loha(parts, height)
     # To build both would cost more than to write the smaller.
-    loha = stacked_loha(parts, height)
+    loha = _stacked_loha(parts, height)
     lora_bytes = 4 * sum(adapter.lora_rank for _, adapter in parts) * (height + parts[0][1].flat_shape[1])
     if loha is not None and sum(t.nbytes for t in loha.tensors.values()) <= lora_bytes:
         return loha
-    return stacked_lora(parts, height) or loha
+    return _stacked_lora(parts, height) or loha
 
 
 def _stacked_dora(parts: Sequence[Part], height: int) -> DoRA | None:
@@ -56,7 +58,7 @@ def _stacked_dora(parts: Sequence[Part], height: int) -> DoRA | None:
     return DoRA.of(inner, torch.cat(_one_dtype([dora.magnitude for dora in doras])), on_output=True)
 
 
-def stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
+def _stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
     """Parts with one w2 and one scale that follow each other from the first row to the last."""
     lokrs = [adapter for _, adapter in parts if isinstance(adapter, LoKr)]
     first = lokrs[0] if lokrs else None
@@ -73,7 +75,7 @@ def stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
     return dataclasses.replace(first, w1=torch.cat([a.w1 for a in lokrs if a.w1 is not None]))
 
 
-def stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
+def _stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
     """Ups side by side, each in its rows; downs above each other: the ranks add up."""
     loras = [(start, a if isinstance(a, LoRA) else a.to_lora()) for start, a in parts]
     known = [(start, a) for start, a in loras if a is not None and a.mid is None]
@@ -84,8 +86,8 @@ def stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
     return LoRA(up, down, alpha=scale * down.shape[0])
 
 
-def stacked_loha(parts: Sequence[Part], height: int) -> LoHa | None:
-    """Both halves as `stacked_lora`'s."""
+def _stacked_loha(parts: Sequence[Part], height: int) -> LoHa | None:
+    """Both halves as `_stacked_lora`'s."""
     lohas = [(start, a.to_loha()) for start, a in parts]
     known = [(start, a) for start, a in lohas if a is not None and a.t1 is None]
     if len(known) != len(parts):

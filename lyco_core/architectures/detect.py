@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ..adapter_set import AdapterSet
-from ..adapters import ANY
+from ..adapters import ANY, Full
 from ..errors import ArchitectureError, Remedy, shorten
 from ..formats import FORMATS
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
+from ..modules_once import ModulesOnce
 from .registry import ARCHITECTURES
 from .table import Architecture, template_of
 
@@ -99,7 +100,10 @@ def identify(
     if adapter_set.format not in FORMATS:
         return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
-    best = _best(_readings(adapter_set, families), weights)
+    underscored = FORMATS[adapter_set.format].underscored
+    best = _best(_readings(adapter_set, families, underscored=underscored), weights)
+    if not best and not underscored:  # some underscores may be dots
+        best = _best(_readings(adapter_set, families, underscored=True), weights)
     if not best and architecture is not None and adapter_set.adapters:
         names = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
@@ -115,20 +119,51 @@ def identify(
 
 
 def _renamed(adapter_set: AdapterSet, chosen: _Reading) -> AdapterSet:
-    rename: dict[str, str] = {}
-    owners: dict[str, str] = {}
-    for name, prefix in adapter_set.prefixes.items():
-        path = rename[name] = chosen.paths.get(name, name)
-        if owners.setdefault(path, prefix) != prefix:
-            raise ArchitectureError(f"{prefix}: the same module is there twice, also as {owners[path]}")
+    """With the family's dotted paths; each module counts once, by whatever names the file has it."""
+    mixed = _mixed(adapter_set, chosen)
+    rename = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
+    modules = ModulesOnce()
+    for name, adapter in adapter_set.adapters.items():
+        modules.add(rename.get(name, name), adapter, adapter_set.prefixes[name])
+    alphas = {
+        prefix: adapter_set.alpha_tensors[module]
+        for name, prefix in adapter_set.prefixes.items()
+        if (module := parameter_of(name)[0]) in adapter_set.alpha_tensors
+    }
     return dataclasses.replace(
         adapter_set,
-        adapters={rename[name]: adapter for name, adapter in adapter_set.adapters.items()},
-        prefixes={rename[name]: prefix for name, prefix in adapter_set.prefixes.items()},
-        alpha_tensors={rename[name]: alpha for name, alpha in adapter_set.alpha_tensors.items()},
+        adapters=modules.adapters,
+        prefixes=modules.prefixes,
+        alpha_tensors={
+            parameter_of(path)[0]: alphas[prefix] for path, prefix in modules.prefixes.items() if prefix in alphas
+        },
+        idle={**adapter_set.idle, **modules.idle},
         architecture=chosen.architecture.id,
         layout=chosen.layout,
+        exceptions={parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout},
     )
+
+
+def _mixed(adapter_set: AdapterSet, chosen: _Reading) -> dict[str, tuple[str, Layout]]:
+    """Names that the reading lacks -> (path, layout) of the one module of the family that each can mean.
+
+    Some files have a module under another layout's name too, or some dots as underscores.
+    """
+    family, form = chosen.architecture, FORMATS[adapter_set.format]
+    found: dict[str, tuple[str, Layout]] = {}
+    for name, adapter in adapter_set.adapters.items():
+        if name in chosen.paths or adapter_set.prefixes[name].startswith(form.other_prefixes):
+            continue
+        meant: dict[Layout, str] = {}
+        for layout in (chosen.layout, *LAYOUTS):
+            path = _resolved(family, name, layout, underscored=True)
+            if path is not None and _fits(family, path, layout, adapter.flat_shape):
+                meant[layout] = path
+        places = {tuple(family.locate(parameter_of(path)[0], layout, "comfyui")) for layout, path in meant.items()}
+        if len(places) == 1:
+            layout, path = next(iter(meant.items()))
+            found[name] = path, layout
+    return found
 
 
 def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
@@ -143,19 +178,21 @@ def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
     return (best[0].architecture, best[0].layout) if best else None
 
 
-def _readings(adapter_set: AdapterSet, families: Iterable[Architecture]) -> list[_Reading]:
+def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, underscored: bool) -> list[_Reading]:
     form = FORMATS[adapter_set.format]
     shapes = {
         name: adapter.flat_shape
         for name, adapter in adapter_set.adapters.items()
         if not adapter_set.prefixes[name].startswith(form.other_prefixes)
     }
+    # Differences of norms and tables, which families do not list, say nothing where there is more.
+    telling = {n: s for n, s in shapes.items() if not isinstance(adapter_set.adapters[n], Full)} or shapes
     readings: list[_Reading] = []
-    for family, layout in _candidates(shapes, families, underscored=form.underscored):
-        resolved = ((name, _resolved(family, name, layout, form.underscored)) for name in shapes)
+    for family, layout in _candidates(telling, families, underscored=underscored):
+        resolved = ((name, _resolved(family, name, layout, underscored=underscored)) for name in shapes)
         paths = {name: path for name, path in resolved if path is not None}
-        fitting = {path: shapes[name] for name, path in paths.items() if _fits(family, path, layout, shapes[name])}
-        readings.append(_Reading(family, layout, paths, fitting, len(shapes)))
+        fitting = {p: telling[n] for n, p in paths.items() if n in telling and _fits(family, p, layout, telling[n])}
+        readings.append(_Reading(family, layout, paths, fitting, len(telling)))
     return readings
 
 
@@ -163,7 +200,7 @@ def _candidates(
     names: Collection[str], families: Iterable[Architecture], *, underscored: bool
 ) -> Iterator[tuple[Architecture, Layout]]:
     """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
-    plain = {parameter_of(name)[0] for name in names}
+    plain = {_spelled(parameter_of(name)[0], underscored=underscored) for name in names}
     numbered = Counter(template for template, number in map(template_of, plain) if number)
     for family in families:
         for layout in LAYOUTS:
@@ -173,10 +210,14 @@ def _candidates(
                 yield family, layout
 
 
-def _resolved(family: Architecture, name: str, layout: Layout, underscored: bool) -> str | None:
+def _spelled(module: str, *, underscored: bool) -> str:
+    return module.replace(".", "_") if underscored else module
+
+
+def _resolved(family: Architecture, name: str, layout: Layout, *, underscored: bool) -> str | None:
     """The path of the module, or of its bias."""
     module, parameter = parameter_of(name)
-    path = family.resolve(module, layout, underscored=underscored)
+    path = family.resolve(_spelled(module, underscored=underscored), layout, underscored=underscored)
     return path + BIAS if path is not None and parameter == BIAS else path
 
 

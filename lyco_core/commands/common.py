@@ -5,16 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ..errors import FileError, Remedy, about_file
+from ..errors import FileError, LycoError, Remedy, about_file
 
 if TYPE_CHECKING:
     from ..compress.report import Report
 
-__all__ = ["ADVICE", "Commands", "add_architecture", "add_smallness", "counter", "print_report", "size_text"]
+__all__ = [
+    "ADVICE",
+    "Commands",
+    "add_architecture",
+    "add_smallness",
+    "counter",
+    "each",
+    "print_report",
+    "require_report",
+    "size_text",
+]
 
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 ADVICE = {
     Remedy.WIDER_DTYPE: "use --dtype bfloat16",
@@ -53,10 +66,21 @@ def add_smallness(parser: argparse.ArgumentParser) -> None:
     """The options of the commands that approximate."""
     parser.add_argument("--rank", type=int, help="of at most this rank")
     parser.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
-    parser.add_argument("--max-error", type=float, help="the least rank of this relative error")
+    parser.add_argument(
+        "--max-error", type=float, help="the least rank of this relative error; with --rank both must hold"
+    )
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
     parser.add_argument("--report", metavar="JSON", help="write the error of every module into this file")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+
+
+def require_report(path: str | None) -> None:
+    """Raise `FileError`, before the work, if no report can be written at `path`; None asks for none."""
+    from ..io import refuse_existing
+
+    if path is not None:
+        with about_file(path):
+            refuse_existing(path, overwrite=True)
 
 
 def print_report(report: Report, path: str | None) -> None:
@@ -69,6 +93,27 @@ def print_report(report: Report, path: str | None) -> None:
                     json.dump(report.as_json(), file, indent=2)
             except OSError as error:
                 raise FileError(f"cannot be written: {error.strerror}") from None
+
+
+def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterator[Made]:
+    """What `do` makes of each item; of several, one that fails is told, and the others go on.
+
+    Raises:
+        LycoError: one failed; `what` was not done to it.
+    """
+    failed = 0
+    for item in items:
+        try:
+            made = do(item)
+        except LycoError as error:
+            if len(items) == 1:
+                raise
+            print(f"lyco: error: {error}", file=sys.stderr)
+            failed += 1
+        else:
+            yield made
+    if failed:
+        raise LycoError(f"{failed} of {len(items)} files were not {what}")
 
 
 def counter(name: str, unit: str, size: int = 1) -> Callable[[int, int], None]:

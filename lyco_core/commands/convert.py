@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ..errors import LycoError, advising
+from ..errors import FileError, about_file, advising
 from ..layouts import LAYOUTS
-from .common import ADVICE, Commands, add_architecture, counter, size_text
+from .common import ADVICE, Commands, add_architecture, counter, each, size_text
 
 __all__ = ["add"]
 
@@ -19,12 +18,18 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("convert", help="another layout, losslessly")
     parser.add_argument("files", metavar="FILE", nargs="+", help="adapters (.safetensors), or folders of them")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", required=True, help="the file to write, or a folder for several"
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="the file to write (.safetensors is added), or the folder to write into, which several need",
     )
     parser.add_argument("--to", choices=LAYOUTS, required=True, help="whose module names it is to have")
     parser.add_argument("--as", dest="form", choices=("lora",), help="every adapter as a LoRA, exactly")
     parser.add_argument("--rank", type=int, help="the best LoRAs of this rank (an approximation; its error is printed)")
-    parser.add_argument("--max-error", type=float, help="the smallest LoRAs of this relative error (likewise)")
+    parser.add_argument(
+        "--max-error", type=float, help="the smallest LoRAs of this relative error (with --rank both must hold)"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype (its error is printed)"
     )
@@ -38,6 +43,8 @@ def run(options: argparse.Namespace) -> None:
 
     from ..conversion import Options
     from ..convert import convert_file
+    from ..io.output import make_folder_of
+    from ..io.paths import expanded
 
     asked = Options(
         options.to,
@@ -46,43 +53,62 @@ def run(options: argparse.Namespace) -> None:
         max_error=options.max_error,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
     )
-    sources, failed = _sources(options.files), 0
-    several = len(sources) > 1 or os.path.isdir(options.files[0]) or os.path.isdir(options.output)
-    for source, name in sources:
-        output = os.path.join(options.output, name) if several else options.output
-        try:
-            if several:
-                os.makedirs(os.path.dirname(output), exist_ok=True)
-            with advising(ADVICE):
-                made = convert_file(
-                    source,
-                    output,
-                    asked,
-                    architecture=options.architecture,
-                    overwrite=options.overwrite,
-                    progress=counter(name, "modules"),
-                )
-            sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (source, output))
-            print(f"{output}: {made.summary()}; {sizes}")
-        except LycoError as error:
-            if len(sources) == 1:
-                raise
-            print(f"lyco: error: {error}", file=sys.stderr)
-            failed += 1
-    if failed:
-        raise LycoError(f"{failed} of {len(sources)} files were not converted")
+    sources = _sources(expanded(options.files), options.output)
+
+    def convert(pair: tuple[str, str]) -> str:
+        source, output = pair
+        with about_file(output):
+            make_folder_of(output)
+        with advising(ADVICE):
+            made = convert_file(
+                source,
+                output,
+                asked,
+                architecture=options.architecture,
+                overwrite=options.overwrite,
+                progress=counter(os.path.basename(source), "modules"),
+            )
+        sizes = " -> ".join(size_text(os.path.getsize(path)) for path in pair)
+        return f"{output}: {made.summary()}; {sizes}"
+
+    for line in each(sources, convert, "converted"):
+        print(line)
 
 
-def _sources(files: Sequence[str]) -> list[tuple[str, str]]:
-    """(path, name below the output folder) of each file, and of each adapter in a folder."""
-    found: list[tuple[str, str]] = []
-    for file in files:
-        if not os.path.isdir(file):
-            found.append((file, os.path.basename(file)))
-            continue
-        for folder, _, names in sorted(os.walk(file)):
-            paths = (os.path.join(folder, name) for name in sorted(names) if name.endswith(".safetensors"))
-            found += ((path, os.path.relpath(path, file)) for path in paths)
-    if not found:
-        raise LycoError(f"there is no .safetensors file in {', '.join(files)}")
-    return found
+def _sources(files: Sequence[str], output: str) -> list[tuple[str, str]]:
+    """Each file, and each adapter in a folder, with the path that its conversion gets.
+
+    Raises:
+        FileError: there is none, or `output` does not suit them.
+    """
+    from ..io.paths import ENDING, is_safetensors, without_ending
+
+    if not output:
+        raise FileError("the output has no name; give it one")
+    into_folder = os.path.isdir(output) or output.endswith((os.sep, "/"))
+    if len(files) == 1 and not os.path.isdir(files[0]):
+        name = os.path.basename(files[0])
+        return [(files[0], os.path.join(output, name) if into_folder else without_ending(output) + ENDING)]
+    named = [pair for file in files for pair in _named(file)]
+    if not named:
+        raise FileError(f"there is no {ENDING} file in {', '.join(files)}")
+    if not into_folder and (is_safetensors(output) or os.path.lexists(output)):
+        raise FileError(f"{output}: is a file's name, and several adapters go into a folder; name one with -o")
+    found: dict[str, str] = {}
+    for path, name in named:
+        target = os.path.join(output, name)
+        if target in found:
+            raise FileError(f"{found[target]} and {path} would both become {target}; convert them one after the other")
+        found[target] = path
+    return [(path, target) for target, path in found.items()]
+
+
+def _named(file: str) -> Iterator[tuple[str, str]]:
+    """(path, name below the output folder) of a file, or of each adapter in a folder."""
+    from ..io.paths import is_safetensors
+
+    if not os.path.isdir(file):
+        yield file, os.path.basename(file)
+    for folder, _, names in sorted(os.walk(file)):
+        for path in (os.path.join(folder, name) for name in sorted(names) if is_safetensors(name)):
+            yield path, os.path.relpath(path, file)

@@ -25,12 +25,14 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..delta import write_delta
+    from ..io.paths import only_one
 
-    keys = write_delta(
-        options.file,
+    keys, left_out = write_delta(
+        only_one(options.file),
         options.output,
         layout=options.layout,
         architecture=options.architecture,
         overwrite=options.overwrite,
     )
-    print(f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout")
+    done = f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout"
+    print("; left out: ".join([done, *left_out]))

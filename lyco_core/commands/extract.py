@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_smallness, counter, print_report, size_text
+from .common import Commands, add_smallness, counter, print_report, require_report, size_text
 
 __all__ = ["add"]
 
@@ -20,7 +20,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
     parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
     parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
-    parser.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="where the arithmetic is done; what it cannot do is done on the CPU [%(default)s]",
+    )
     parser.set_defaults(run=run)
 
 
@@ -31,13 +35,15 @@ def run(options: argparse.Namespace) -> None:
 
     from ..compress.extract import extract_file
     from ..compress.options import Asked, ExtractOptions
+    from ..io.paths import only_one
     from ..selection import Selection
 
+    require_report(options.report)
     given = (options.rank, options.energy, options.max_error)
     asked = None if options.form == "lokr" and not any(given) else Asked.of(*given)
     report = extract_file(
-        options.base,
-        options.tuned,
+        only_one(options.base),
+        only_one(options.tuned),
         options.output,
         ExtractOptions(
             options.form,

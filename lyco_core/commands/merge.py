@@ -56,8 +56,9 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     import torch
 
+    from ..io.paths import expanded, only_one
     from ..merge import MergeOptions, merge_checkpoint
-    from ..merge.options import parse_size, parse_source
+    from ..merge.options import Source, parse_size, parse_source
     from ..selection import Selection, parse_block_strength
 
     strengths = [parse_block_strength(text) for text in options.block_strength]
@@ -70,17 +71,18 @@ def run(options: argparse.Namespace) -> None:
         architecture=options.architecture,
         partial=options.on_partial_match == "warn",
     )
-    sources = [parse_source(text) for text in options.adapters]
+    given = [parse_source(text) for text in options.adapters]
+    sources = [Source(path, source.strength) for source in given for path in expanded([str(source.path)])]
     made = merge_checkpoint(
-        options.base,
+        only_one(options.base),
         sources,
         options.output,
         asked,
         overwrite=options.overwrite,
         progress=counter(options.output, "MB", 10**6),
     )
-    for source, modules, left_out in zip(sources, made.modules, made.left_out, strict=True):
-        print(f"{source.path}: {modules} modules at strength {source.strength:g}")
+    for source, modules, ignored, left_out in zip(sources, made.modules, made.ignored, made.left_out, strict=True):
+        print("; left out: ".join([f"{source.path}: {modules} modules at strength {source.strength:g}", *ignored]))
         if left_out:
             print(f"lyco: warning: {source.path}: left out: {one_line(clipped(left_out))}", file=sys.stderr)
     for line in made.survival:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_smallness, counter, print_report, size_text
+from .common import Commands, add_smallness, counter, print_report, require_report, size_text
 
 __all__ = ["add"]
 
@@ -25,15 +25,18 @@ def run(options: argparse.Namespace) -> None:
 
     from ..compress.options import Asked
     from ..compress.resize import resize_file
+    from ..io.paths import only_one
 
+    source = only_one(options.file)
+    require_report(options.report)
     report = resize_file(
-        options.file,
+        source,
         options.output,
         Asked.of(options.rank, options.energy, options.max_error),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         overwrite=options.overwrite,
         progress=counter(options.output, "modules"),
     )
-    sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (options.file, options.output))
+    sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (source, options.output))
     print(f"{options.output}: {sizes}")
     print_report(report, options.report)

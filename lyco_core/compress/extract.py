@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Set
 
 import torch
 from torch import Tensor
 
 from .. import __version__
+from ..adapter_file import stored_as, write_adapters
+from ..adapter_set import AdapterSet
 from ..adapters import Adapter, Full
-from ..errors import FileError, LycoError, MergeError, PlacementError, about_file, shorten
-from ..formats import FORMATS
-from ..formats.suffixes import ALPHA, suffix_of
-from ..io import Checkpoint, TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
+from ..devices import norm
+from ..emit import Entry, in_layout, is_peft
+from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
+from ..io import Checkpoint, refuse_existing, sshs_hashes
 from ..io.output import refuse_inputs
 from ..load import check_finite
 from ..model_weights import ModelWeights, describe_checkpoint
-from ..quantized import Quantization
+from ..placement import place
+from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
-from ..selection import weight_path
+from ..selection import Selection, weight_path
 from .hadamard import nearest_loha
 from .kronecker import nearest_lokr
 from .lora import best_lora
-from .options import ExtractOptions
+from .options import ExtractOptions, RankTooSmall
 from .report import Module, Report
 
 __all__ = ["extract_file"]
@@ -56,57 +59,69 @@ def extract_file(
         refuse_existing(output, overwrite=overwrite)
     with Checkpoint(base) as old, Checkpoint(tuned) as new:
         refuse_inputs(output, [file.path for file in (*old.files, *new.files)])
-        pairs = _Pairs(old, new)
-        made = _extracted(pairs, options, progress)
-        architecture = pairs.base.architecture
+        pairs = _Pairs(old, new, options.selection)
+        adapters, report = _extracted(pairs, options, progress)
+        weights = pairs.base
         names = os.path.basename(old.path), os.path.basename(new.path)
-    tensors, report = made
-    if not tensors:
+    if not adapters:
         raise LycoError(f"{names[1]}: none of its selected weights differs from that of {names[0]}; nothing to extract")
+    with about_file(tuned):
+        _require_places(adapters, weights)
+    layout = "diffusers" if weights.layout == "diffusers" else "comfyui"  # dotted: nothing to guess
+    entries = [Entry(path, a, None if a.alpha is None else torch.tensor(a.alpha)) for path, a in adapters.items()]
+    tensors, config = in_layout(entries, weights.architecture, layout)
     record = {"version": __version__, "base": names[0], "tuned": names[1], "error": report.error}
-    metadata = {"lyco_extraction": json.dumps(record, sort_keys=True)}
-    if architecture is not None:
-        metadata["lyco_architecture"] = architecture.id
+    metadata = config | {"lyco_extraction": json.dumps(record, sort_keys=True)}
+    if weights.architecture is not None:
+        metadata["lyco_architecture"] = weights.architecture.id
     metadata |= _network_metadata(options, report)
-    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
-    data = (tensors[spec.key] for spec in specs)
-    write_safetensors(output, specs, data, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
+    write_adapters(output, tensors, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
     return report
 
 
 class _Pairs:
     """The weights of the diffusion models of two checkpoints, under one name each."""
 
-    def __init__(self, old: Checkpoint, new: Checkpoint) -> None:
+    def __init__(self, old: Checkpoint, new: Checkpoint, selection: Selection) -> None:
         self.old, self.new = old, new
         (self.base, self._old_forms), (self.tuned, self._new_forms) = (_described(c) for c in (old, new))
-        names = [
-            {k.removeprefix(w.prefix): k for k in w.shapes if k.startswith(w.prefix) and k.endswith(_ENDS)}
-            for w in (self.base, self.tuned)
-        ]
-        self.keys = {name: (key, names[1][name]) for name, key in names[0].items() if name in names[1]}
-        self._require_alike(set(names[0]), set(names[1]))
+        ours, theirs = _by_name(self.base, self._old_forms), _by_name(self.tuned, self._new_forms)
+        self.keys = {name: (key, theirs[name]) for name, key in ours.items() if name in theirs}
+        self.chosen = selection.choose({name: (weight_path(name, ""),) for name in dict.fromkeys([*ours, *theirs])})
+        self._require_alike(self.chosen.keys() & ours.keys(), self.chosen.keys() & theirs.keys())
 
-    def _require_alike(self, ours: set[str], theirs: set[str]) -> None:
+    def _require_alike(self, ours: Set[str], theirs: Set[str]) -> None:
         problems: list[str] = []
         if missing := sorted(ours - theirs):
             problems.append(f"{len(missing)} weights of the base are not in it ({shorten(missing)})")
         if extra := sorted(theirs - ours):
             problems.append(f"{len(extra)} weights are not in the base ({shorten(extra)})")
-        if other := [n for n, (a, b) in self.keys.items() if self.base.shapes[a] != self.tuned.shapes[b]]:
+        both = [(name, *self.keys[name]) for name in sorted(ours & theirs)]
+        if other := [n for n, a, b in both if self.base.shapes[a] != self.tuned.shapes[b]]:
             problems.append(f"{len(other)} have another shape than the base's ({shorten(other)})")
         if problems:
             with about_file(self.new.path):
                 raise PlacementError("; ".join(problems) + "; give the checkpoint that it was tuned from")
 
     def difference(self, name: str, device: str) -> Tensor:
-        """tuned - base in float32."""
+        """tuned - base in float32. Raises `MergeError` if they are no numbers that a difference could change."""
         ours, theirs = self.keys[name]
+        if ours not in self._old_forms.forms and theirs not in self._new_forms.forms:
+            old, new = (c.holder[key].tensor(key) for c, key in ((self.old, ours), (self.new, theirs)))
+            if not (old.is_floating_point() and new.is_floating_point()) or not old.dim():
+                if torch.equal(old, new):
+                    return torch.zeros(1)
+                with about_file(self.new.path):
+                    raise MergeError(
+                        f"{theirs}: {_kind(new)} differs from the base's, which no adapter can express; leave it out "
+                        f"(exclude {weight_path(name, '')})"
+                    )
         tuned = _values(self.new, theirs, self._new_forms, device)
         return tuned.sub_(_values(self.old, ours, self._old_forms, device))
 
 
-_ENDS = (".weight", ".bias")
+def _kind(tensor: Tensor) -> str:
+    return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}" if tensor.dim() else "a lone number"
 
 
 def _described(checkpoint: Checkpoint) -> tuple[ModelWeights, Quantization]:
@@ -118,75 +133,88 @@ def _described(checkpoint: Checkpoint) -> tuple[ModelWeights, Quantization]:
     return weights, quantization
 
 
+def _by_name(weights: ModelWeights, quantization: Quantization) -> dict[str, str]:
+    """Name -> key of every tensor of the diffusion model, but for what only says how others are stored."""
+    markers = {*quantization.beside, weights.prefix + SCALED_MARKER}
+    keys = (key for key in weights.shapes if key.startswith(weights.prefix) and key not in markers)
+    return {key.removeprefix(weights.prefix): key for key in keys}
+
+
 def _values(checkpoint: Checkpoint, key: str, quantization: Quantization, device: str) -> Tensor:
     """A float32 copy of what a weight stands for."""
     file, form = checkpoint.holder[key], quantization.forms.get(key)
     with about_file(file.path):
         if form is not None:
-            values = read_weight(form, checkpoint.holder, device)
+            values = read_weight(form, checkpoint.holder).to(device)
         else:
-            values = file.tensor(key).to(device, torch.float32, copy=True)
+            values = file.tensor(key).to(torch.float32, copy=True).to(device)  # a device may lack the file's dtype
         check_finite(key, values)
         return values
 
 
-def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tuple[dict[str, Tensor], Report]:
-    form = FORMATS["diffusers" if pairs.base.layout == "diffusers" else "comfyui"]  # dotted: nothing to guess
-    family = pairs.base.architecture
-    start = family.diffusers_prefix if family is not None and form.peft else form.module_prefixes[0]
-    names = {name: (weight_path(name, ""),) for name in pairs.keys}
-    chosen = options.selection.choose(names)
-    tensors: dict[str, Tensor] = {}
+def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tuple[dict[str, Adapter], Report]:
+    """What turns the base into the other, as it will be stored, by module path; and how near it is."""
+    made: dict[str, Adapter] = {}
     modules: list[Module] = []
-    exact = unchanged = 0
-    for done, (name, share) in enumerate(chosen.items()):
-        progress(done, len(chosen))
+    needed: dict[str, int] = {}
+    unchanged = 0
+    for done, (name, share) in enumerate(pairs.chosen.items()):
+        progress(done, len(pairs.chosen))
         delta = pairs.difference(name, options.device).mul_(share)
+        path = weight_path(name, "")
         if not delta.any():
             unchanged += 1
-            continue
-        prefix, bias = start + name.rpartition(".")[0], name.endswith(".bias")
-        if delta.dim() < 2:
-            exact += 1
-            tensors[f"{prefix}.{'diff_b' if bias else 'diff'}"] = delta.to("cpu", options.dtype)
-            continue
-        adapter = _fitted(name, delta, options)
-        modules.append(_measured(name, adapter, delta))
-        tensors |= dict(_stored(prefix, adapter, peft=form.peft))
-    progress(len(chosen), len(chosen))
-    return tensors, Report(tuple(modules), exact, unchanged)
+        elif delta.dim() < 2 or path == name:  # a norm, a bias, or a table that is no module's
+            made[path] = stored_as(Full(delta.cpu()), options.dtype, name)
+        else:
+            try:
+                made[path] = _fitted(path, delta, options)
+            except RankTooSmall as error:
+                needed[path] = error.needed
+                continue
+            modules.append(_measured(path, made[path], delta))
+    progress(len(pairs.chosen), len(pairs.chosen))
+    if options.asked is not None:
+        options.asked.require(needed, {m.name: m.error for m in modules})
+    return made, Report(tuple(modules), len(made) - len(modules), unchanged)
 
 
-def _fitted(name: str, delta: Tensor, options: ExtractOptions) -> Adapter:
+def _require_places(made: Mapping[str, Adapter], base: ModelWeights) -> None:
+    """Raise `PlacementError` if nobody would find a place for a tensor; PEFT itself asks for none."""
+    if is_peft(list(made.values()), base.layout):
+        return
+    family = None if base.architecture is None else base.architecture.id
+    found = AdapterSet(made, {path: path for path in made}, base.layout, {}, architecture=family, layout=base.layout)
+    if base.layout == "diffusers":  # its files of anything but LoRA are ComfyUI's alone
+        placement = place(found, layout="comfyui")
+    else:
+        placement = place(found, base.shapes, layout=base.layout, prefix=base.prefix)
+    if lost := placement.homeless:
+        raise PlacementError(
+            f"{len(lost)} of the {len(made)} tensors that differ cannot be loaded under the names that they have "
+            f"({shorten(list(lost))}); leave them out (exclude), or extract from checkpoints with ComfyUI's names"
+        )
+
+
+def _fitted(path: str, delta: Tensor, options: ExtractOptions) -> Adapter:
     """The adapter nearest to `delta` as it will be stored."""
     asked = options.asked
     rank = None if asked is None else asked.rank
     if options.algorithm == "lora":
         assert asked is not None
-        made: Adapter = best_lora(Full(delta), rank=rank, max_error=asked.max_error)
+        made: Adapter = best_lora(Full(delta), asked.before_rounding(options.dtype))
     elif options.algorithm == "loha":
         assert rank is not None
         made = nearest_loha(delta.flatten(1), rank)
     else:
         made = nearest_lokr(delta, options.factor, rank)
-    stored = made.to("cpu", options.dtype)
-    for field, tensor in stored.tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise FileError(f"{name}: {field} has numbers that {options.dtype} cannot hold; use bfloat16 or float32")
-    return stored
+    return stored_as(made.to("cpu"), options.dtype, path)
 
 
-def _measured(name: str, adapter: Adapter, delta: Tensor) -> Module:
-    norm = float(delta.double().square().sum().sqrt())
+def _measured(path: str, adapter: Adapter, delta: Tensor) -> Module:
+    whole = norm(delta)
     adapter.to(delta.device).add_to_(delta, -1.0)
-    error = float(delta.double().square().sum().sqrt()) / norm
-    return Module(name.removesuffix(".weight"), adapter.algorithm, adapter.rank, error, norm)
-
-
-def _stored(prefix: str, adapter: Adapter, *, peft: bool) -> Iterator[tuple[str, Tensor]]:
-    for (algorithm, field), tensor in adapter.stored.items():
-        yield f"{prefix}.{suffix_of(algorithm, field, peft=peft)}", tensor.contiguous()
-    yield f"{prefix}.{ALPHA}", torch.tensor(adapter.alpha)
+    return Module(path, adapter.algorithm, adapter.rank, norm(delta) / whole, whole)
 
 
 def _network_metadata(options: ExtractOptions, report: Report) -> dict[str, str]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import LoHa
+from ..devices import capable, norm
 from .svd import truncated
 
 __all__ = ["nearest_loha"]
@@ -26,10 +27,10 @@ def nearest_loha(delta: Tensor, rank: int) -> LoHa:
     """
     u, s, v = truncated(delta, rank)
     rank = s.shape[0]
-    generator = torch.Generator(device=delta.device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     one_a, one_b = u * s.sqrt(), (v * s.sqrt()).t().contiguous()
     other_a = delta.new_zeros(delta.shape[0], rank)
-    other_b = torch.randn((rank, delta.shape[1]), generator=generator, dtype=delta.dtype, device=delta.device)
+    other_b = torch.randn((rank, delta.shape[1]), generator=generator).to(delta)
     other_a[:, 0], other_b[0] = 1, 1  # the other columns of a are zero until they are solved for
     factors = [one_a, one_b, other_a, other_b]
     error = _distance(delta, factors)
@@ -65,14 +66,14 @@ def _solved(delta: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     for start in range(0, delta.shape[0], step):
         some = slice(start, start + step)
         scaled = b * mask[some].unsqueeze(1)
-        normal = (scaled @ scaled.transpose(1, 2)).double()
+        normal = capable(scaled @ scaled.transpose(1, 2)).double()
         ridge = 1e-10 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-30
         normal += torch.eye(rank, dtype=normal.dtype, device=normal.device) * ridge.view(-1, 1, 1)
-        right = (scaled @ delta[some].unsqueeze(2)).double()
-        solved[some] = torch.linalg.solve(normal, right).squeeze(2).to(delta.dtype)
+        right = capable(scaled @ delta[some].unsqueeze(2)).double()
+        solved[some] = torch.linalg.solve(normal, right).squeeze(2).to(delta.dtype).to(delta.device)
     return solved
 
 
 def _distance(delta: Tensor, factors: list[Tensor]) -> float:
     w1_a, w1_b, w2_a, w2_b = factors
-    return float((delta - (w1_a @ w1_b) * (w2_a @ w2_b)).double().square().sum().sqrt())
+    return norm(delta - (w1_a @ w1_b) * (w2_a @ w2_b))

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import torch
 
 from ..adapters import LOW_RANK
-from ..errors import LycoError
+from ..errors import AdapterError, LycoError, shorten
 from ..selection import EVERYTHING, Selection
 
-__all__ = ["Asked", "ExtractOptions"]
+__all__ = ["Asked", "ExtractOptions", "RankTooSmall"]
+
+
+class RankTooSmall(AdapterError):
+    """An approximation that needs a larger rank than the one asked for, if it is to be as near as asked for."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(f"needs rank {needed} for that error")
+        self.needed = needed
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """At most `rank`, or the least rank whose relative error is at most `max_error`; with both, the smaller one."""
+    """At most `rank`, or the least rank whose relative error is at most `max_error`; with both, both hold."""
 
     rank: int | None = None
     max_error: float | None = None
@@ -37,6 +46,49 @@ class Asked:
             raise LycoError(f"energy is {energy:g}, expected a number between 0 and 1")
         errors = [max_error] if energy is None else [math.sqrt(1 - energy), *([max_error] if max_error else [])]
         return cls(rank, min((e for e in errors if e is not None), default=None))
+
+    def enough(self, needed: int) -> int:
+        """`needed`, a rank that is near enough. Raises `RankTooSmall` if it is more than `rank`."""
+        if self.max_error is not None and self.rank is not None and needed > self.rank:
+            raise RankTooSmall(needed)
+        return needed
+
+    def before_rounding(self, dtype: torch.dtype) -> Asked:
+        """With the error that may be made before numbers are rounded to `dtype`, whose error adds to it squared.
+
+        Raises:
+            LycoError: rounding alone makes a larger one.
+        """
+        if self.max_error is None:
+            return self
+        rounding = torch.finfo(dtype).eps / 2  # a number's at worst, for two factors of random roundings
+        if self.max_error <= rounding:
+            name = str(dtype).removeprefix("torch.")
+            raise LycoError(
+                f"the error is {self.max_error:g}, and rounding to {name} alone may make one of {rounding:.1g}; "
+                "store it in a wider dtype, or allow a larger error"
+            )
+        return dataclasses.replace(self, max_error=math.sqrt(self.max_error**2 - rounding**2))
+
+    def require(self, needed: Mapping[str, int], errors: Mapping[str, float]) -> None:
+        """Raise `LycoError` unless all that was asked for is so.
+
+        Args:
+            needed: module -> the rank that it needs, for those that need more than `rank`.
+            errors: module -> its error as it is stored, for the others.
+        """
+        if needed:
+            some = shorten([f"{name}: rank {rank}" for name, rank in needed.items()])
+            raise LycoError(
+                f"{len(needed)} modules cannot have rank {self.rank} and an error of at "
+                f"most {self.max_error:g} ({some}); give rank {max(needed.values())}, or allow a larger error"
+            )
+        worst = max(errors, key=lambda name: errors[name], default="")
+        if self.max_error is not None and worst and errors[worst] > self.max_error:
+            raise LycoError(
+                f"{worst}: its error is {errors[worst]:.3g} as it would be stored, more than {self.max_error:g}; store "
+                "it in a wider dtype, or allow a larger error"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

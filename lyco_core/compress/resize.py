@@ -11,18 +11,24 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
 from ..adapters import LOW_RANK, Adapter, DoRA, Full, LoHa, LoKr, LoRA
-from ..errors import AdapterError, LycoError, about_file
+from ..architectures import identify
+from ..devices import norm
+from ..emit import bare, lora_config
+from ..errors import AdapterError, ArchitectureError, LycoError, about_file
 from ..formats import FORMATS, TENSOR_SUFFIXES
-from ..formats.peft import ADAPTER_METADATA, adapter_metadata
+from ..formats.grammar import underscored
+from ..formats.peft import ADAPTER_METADATA
 from ..formats.suffixes import ALPHA, BIAS_SUFFIX, split_key, suffix_of
-from ..io import SafetensorsFile, TensorSpec, library_order, refuse_existing, sshs_hashes, write_safetensors
+from ..io import SafetensorsFile, is_same_file, refuse_existing, sshs_hashes
 from ..layouts import BIAS
 from ..load import read_adapter_set
+from ..placement import place
 from .hadamard import nearest_loha
 from .lora import best_lora
-from .options import Asked
+from .options import Asked, RankTooSmall
 from .report import Module, Report
 from .svd import rank_for, svd_of_product, truncated
 
@@ -52,9 +58,9 @@ def resize_file(
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
     with about_file(source):
-        if os.path.exists(output) and os.path.samefile(source, output):
+        if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
-        found = read_adapter_set(source)
+        found = _once(read_adapter_set(source))
         smaller, report = _all_resized(found, asked, dtype, progress)
         if not smaller:
             raise LycoError("nothing in it can be made smaller as asked; it would be the same file")
@@ -64,10 +70,20 @@ def resize_file(
     metadata["lyco_resize"] = json.dumps(
         {"version": __version__, "source": os.path.basename(os.fspath(source)), "error": report.error}, sort_keys=True
     )
-    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
-    data = (tensors[spec.key] for spec in specs)
-    write_safetensors(output, specs, data, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
+    write_adapters(output, tensors, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
     return report
+
+
+def _once(found: AdapterSet) -> AdapterSet:
+    """Without the modules that are there under another layout's names too."""
+    try:
+        identified = identify(found)
+    except ArchitectureError:  # its names are those of several families: where they lie is not known
+        return found
+    twice = {p: why for p, why in place(identified).adapter_set.idle.items() if p not in found.idle}
+    return found.without(
+        {path: twice[found.prefixes[path]] for path in found.adapters if found.prefixes[path] in twice}
+    )
 
 
 def _all_resized(
@@ -76,16 +92,22 @@ def _all_resized(
     """What becomes smaller, as it will be stored, by module path."""
     made: dict[str, Adapter] = {}
     modules: list[Module] = []
+    needed: dict[str, int] = {}
     for done, (path, adapter) in enumerate(found.adapters.items()):
         progress(done, len(found.adapters))
+        stored = dtype or adapter.dtype
         try:
-            smaller = resized(adapter, asked)
+            smaller = resized(adapter, asked.before_rounding(stored))
+        except RankTooSmall as error:
+            needed[found.prefixes[path]] = error.needed
+            continue
         except AdapterError as error:
             raise AdapterError(f"{found.prefixes[path]}: {error}") from None
         if smaller is not None:
-            made[path] = smaller.to(dtype=dtype or adapter.dtype)
-            modules.append(_measured(path, _bare(made[path]), _bare(adapter)))
+            made[path] = stored_as(smaller, stored, found.prefixes[path])
+            modules.append(_measured(path, bare(made[path]), bare(adapter)))
     progress(len(found.adapters), len(found.adapters))
+    asked.require(needed, {m.name: m.error for m in modules})
     return made, Report(tuple(modules), exact=len(found.adapters) - len(modules))
 
 
@@ -101,16 +123,18 @@ def _written(
     scaled = [
         path
         for path, adapter in found.adapters.items()
-        if _bare(adapter).algorithm in LOW_RANK and path not in found.alpha_tensors and form is not None and form.peft
+        if bare(adapter).algorithm in LOW_RANK and path not in found.alpha_tensors and form is not None and form.peft
     ]
     anew = {path: smaller.get(path, found.adapters[path]) for path in dict.fromkeys([*scaled, *smaller])}
-    in_metadata = bool(scaled) and all(isinstance(_bare(anew[path]), LoRA) for path in scaled)
-    replaced = {found.prefixes[path] for path in anew}
+    in_metadata = bool(scaled) and all(isinstance(bare(anew[path]), LoRA) for path in scaled)
+    # Also what counts for nothing, and is not half of a module that does: beside it it might contradict.
+    idle = found.idle.keys() - set(found.prefixes.values())
+    replaced = {underscored(prefix) for prefix in (*(found.prefixes[path] for path in anew), *idle)}
     result: dict[str, Tensor] = {}
     spelled: dict[str, dict[tuple[str, str] | None, str]] = {}
     for key, tensor in tensors.items():
         prefix, suffix = split_key(key)
-        if prefix not in replaced:
+        if underscored(prefix) not in replaced:
             result[key] = tensor
         spelled.setdefault(prefix, {})[TENSOR_SUFFIXES.get(suffix)] = key
     for path, adapter in anew.items():
@@ -120,7 +144,7 @@ def _written(
                 spelled[prefix].get((algorithm, field)) or f"{prefix}.{suffix_of(algorithm, field, peft=bool(scaled))}"
             )
             result[key] = tensor.contiguous()
-        alpha = _bare(adapter).alpha
+        alpha = bare(adapter).alpha
         if (
             alpha is not None
             and not (in_metadata and path in scaled)
@@ -138,26 +162,23 @@ def _metadata(found: AdapterSet, smaller: Iterable[Adapter], loras: Iterable[tup
     if "ss_network_dim" in kept:
         rank = max(adapter.rank or 0 for adapter in smaller)
         kept |= {"ss_network_dim": str(rank), "ss_network_alpha": "Dynamic"}
-    ranks = {path: adapter.rank for path, adapter in loras if adapter.rank is not None}
-    if ranks:
-        bare = dict(loras)
-        alphas = {path: ranks[path] * _bare(bare[path]).scale for path in ranks}
-        component = "unet." if all(found.prefixes[path].startswith("unet.") for path in ranks) else "transformer."
-        use_dora = any(isinstance(adapter, DoRA) for adapter in bare.values())
-        kept[ADAPTER_METADATA] = adapter_metadata(ranks, alphas, use_dora=use_dora, component=component)
+    scaled = dict(loras)
+    component = "unet." if all(found.prefixes[path].startswith("unet.") for path in scaled) else "transformer."
+    kept |= lora_config(scaled, component)
     return kept
 
 
 def resized(adapter: Adapter, asked: Asked) -> Adapter | None:
     """The same algorithm with less rank, in float32; None where that would not be smaller.
 
-    A DoRA's magnitudes stay, so its changed weight still has their norms.
+    A DoRA's magnitudes stay, so its changed weight still has their norms. Raises `RankTooSmall` if
+    both a rank and an error are asked for, and the error needs a larger rank.
     """
     if isinstance(adapter, DoRA):
         inner = resized(adapter.inner, asked)
         return None if inner is None else dataclasses.replace(adapter, inner=inner, alpha=inner.alpha)
     if isinstance(adapter, LoRA):
-        made = best_lora(adapter, rank=asked.rank, max_error=asked.max_error)
+        made = best_lora(adapter, asked)
         return made if made.rank < adapter.rank else None
     if isinstance(adapter, LoKr):
         return _lokr(adapter, asked)
@@ -175,7 +196,7 @@ def _lokr(adapter: LoKr, asked: Asked) -> LoKr | None:
         u, s, v = truncated(a, asked.rank if asked.rank and asked.max_error is None else most)
     rank = most if asked.rank is None else min(asked.rank, most)
     if asked.max_error is not None:
-        rank = min(rank, rank_for(s, asked.max_error) or rank)
+        rank = asked.enough(rank_for(s, asked.max_error) or most)
     # A product of rank r has r * (rows + columns) numbers.
     smaller = rank < most if b is not None else rank * (rows + columns) < rows * columns
     if not smaller:
@@ -198,30 +219,25 @@ def _columns(adapter: LoKr) -> tuple[int, ...]:
 
 
 def _loha(adapter: LoHa, asked: Asked) -> LoHa | None:
-    """By rank; by error, the first of 1, 2, 4, … below its own that is near enough."""
-    most = min(asked.rank or adapter.rank, adapter.rank)
-    if asked.max_error is None:
-        sizes = [most] if most < adapter.rank else []
-    else:
-        sizes = [2**n for n in range(most.bit_length()) if 2**n < most] + ([most] if most < adapter.rank else [])
+    """By rank; by error, the first of 1, 2, 4, … and the rank, below its own, that is near enough."""
+    own = adapter.rank
+    sizes: set[int] = set() if asked.rank is None else {asked.rank}
+    if asked.max_error is not None:
+        sizes |= {2**n for n in range(own.bit_length())}
     delta = adapter.delta_weight().flatten(1)
-    norm = float(delta.double().square().sum().sqrt())
-    for size in sizes:
+    whole = norm(delta)
+    for size in sorted(size for size in sizes if size < own):
         made = nearest_loha(delta, size)
         left = made.add_to_(delta.clone(), -1.0)
-        error = float(left.double().square().sum().sqrt())
-        if asked.max_error is None or error <= asked.max_error * norm or size == asked.rank:
+        if asked.max_error is None or norm(left) <= asked.max_error * whole:
+            asked.enough(size)
             return made
+    asked.enough(own)
     return None
-
-
-def _bare(adapter: Adapter) -> Adapter:
-    return adapter.inner if isinstance(adapter, DoRA) else adapter
 
 
 def _measured(path: str, made: Adapter, exact: Adapter) -> Module:
     delta = exact.delta_weight().reshape(exact.flat_shape)
-    norm = float(delta.double().square().sum().sqrt())
+    whole = norm(delta)
     made.add_to_(delta, -1.0)
-    error = float(delta.double().square().sum().sqrt()) / (norm or 1.0)
-    return Module(path, made.algorithm, made.rank, error, norm)
+    return Module(path, made.algorithm, made.rank, norm(delta) / (whole or 1.0), whole)

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..devices import capable
 from ..errors import AdapterError
 
 __all__ = ["Svd", "full_svd", "rank_for", "require_finite", "svd_of_product", "truncated"]
@@ -21,8 +22,8 @@ DENSE = 768
 def full_svd(matrix: Tensor) -> Svd:
     """All of them. Raises `AdapterError` if a number is NaN or infinite."""
     require_finite(matrix)
-    u, s, vh = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(matrix, full_matrices=False))
-    return u, s, vh.t()
+    u, s, vh = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(capable(matrix), full_matrices=False))
+    return u.to(matrix), s.to(matrix), vh.t().to(matrix)
 
 
 def truncated(matrix: Tensor, rank: int) -> Svd:
@@ -36,9 +37,11 @@ def truncated(matrix: Tensor, rank: int) -> Svd:
         u, s, v = full_svd(matrix)
     else:
         require_finite(matrix)
-        with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
+        able = capable(matrix)
+        with torch.random.fork_rng(devices=[able.device] if able.is_cuda else []):
             torch.manual_seed(0)
-            u, s, v = torch.svd_lowrank(matrix, q=min(most, rank + max(8, rank // 2)), niter=6)
+            found = torch.svd_lowrank(able, q=min(most, rank + max(8, rank // 2)), niter=6)
+        u, s, v = (part.to(matrix) for part in found)
     return u[:, :rank], s[:rank], v[:, :rank]
 
 
@@ -51,7 +54,8 @@ def svd_of_product(a: Tensor, b: Tensor) -> Svd:
 
 
 def _qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    return cast(tuple[Tensor, Tensor], torch.linalg.qr(matrix))
+    q, r = cast(tuple[Tensor, Tensor], torch.linalg.qr(capable(matrix)))
+    return q.to(matrix), r.to(matrix)
 
 
 def rank_for(s: Tensor, max_error: float, rest: float = 0.0) -> int | None:
@@ -61,7 +65,7 @@ def rank_for(s: Tensor, max_error: float, rest: float = 0.0) -> int | None:
         rest: the squared norm of what `s` lacks of the matrix, measured, not inferred: a small
             tail is lost in the rounding of the norm.
     """
-    squares = s.double().square()
+    squares = capable(s).double().square()
     tails = squares.flip(0).cumsum(0).flip(0)  # small numbers first
     left = torch.cat([tails[1:], tails.new_zeros(1)]) + rest
     good = torch.nonzero(left <= max_error**2 * (tails[0] + rest))

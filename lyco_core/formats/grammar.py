@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["FORMATS", "UNKNOWN", "Format", "format_of"]
+__all__ = ["FORMATS", "UNKNOWN", "Format", "format_of", "underscored"]
 
 UNKNOWN = "unknown"
 """Stands for a format's id where no format spells a file's modules so."""
+
+
+def underscored(name: str) -> str:
+    """A name with every dot as an underscore: one for all spellings of it that mix the two."""
+    return name.replace(".", "_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Format:
 
     def prefix(self, module_path: str) -> str:
         """What the keys of a module of the diffusion model begin with."""
-        return self.module_prefixes[0] + (module_path.replace(".", "_") if self.underscored else module_path)
+        return self.module_prefixes[0] + (underscored(module_path) if self.underscored else module_path)
 
     def module(self, prefix: str) -> str:
         """What a module is called whose keys begin with `prefix`; some files mix dots into underscored names."""
@@ -35,7 +40,7 @@ class Format:
             return prefix
         start = next(p for p in _longest_first(self.module_prefixes) if prefix.startswith(p))
         name = prefix.removeprefix(start)
-        return name.replace(".", "_") if self.underscored else name
+        return underscored(name) if self.underscored else name
 
 
 def _longest_first(prefixes: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,9 +11,12 @@ from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, res
 from ..errors import AdapterError
 from ..layouts import BIAS
 from .peft import PeftConfig
-from .suffixes import ALPHA, BIAS_SUFFIXES, NUMBERS, ON_INPUT, TENSOR_SUFFIXES
+from .suffixes import ALPHA, BIAS_SUFFIXES, MAGNITUDES, NUMBERS, ON_INPUT, TENSOR_SUFFIXES
 
-__all__ = ["build", "is_adapter"]
+__all__ = ["WEIGHT", "build", "has_factors", "is_adapter", "is_companion"]
+
+WEIGHT = ""
+"""Stands for the module's weight where `layouts.BIAS` stands for its bias."""
 
 _IA3 = {"weight", ON_INPUT}
 """Together these are LyCORIS's IA3; a `weight` alone is a model's."""
@@ -25,8 +28,18 @@ def is_adapter(suffixes: Mapping[str, object]) -> bool:
     return named == _IA3 or (bool(named) and all(s in TENSOR_SUFFIXES or s in BIAS_SUFFIXES for s in named))
 
 
+def has_factors(suffixes: Iterable[str]) -> bool:
+    """Whether one is a tensor of the weight's change itself, which an alpha and magnitudes only scale."""
+    return any(s in TENSOR_SUFFIXES and s not in MAGNITUDES for s in suffixes)
+
+
+def is_companion(suffixes: Iterable[str]) -> bool:
+    """Whether all belong to factors that are elsewhere."""
+    return all(s == ALPHA or s in MAGNITUDES for s in suffixes)
+
+
 def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None, module: str) -> dict[str, Adapter]:
-    """What changes the module's weight, under "", and its bias, under `.bias`.
+    """What changes the module's weight, under `WEIGHT`, and its bias, under `.bias`; nothing where its scale is 0.
 
     Args:
         prefix: what the module's keys begin with, for messages.
@@ -46,19 +59,25 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
     try:
         alpha = _number(ALPHA, tensors.get(ALPHA))
         if tensors.keys() - {ALPHA} == _IA3:
-            return {"": IA3(tensors["weight"], bool(_number(ON_INPUT, tensors[ON_INPUT])))}
+            return {WEIGHT: IA3(tensors["weight"], bool(_number(ON_INPUT, tensors[ON_INPUT])))}
         made: dict[str, Adapter] = {}
-        scale = 1.0
-        if fields := _fields(tensors):
+        fields, scale = _fields(tensors), 1.0
+        if fields:
             adapter = _low_rank_or_other(fields, alpha, config, module)
-            scale = adapter.scale
-            made[""] = _with_magnitude(adapter, tensors)
+            scale = 0.0 if adapter is None else adapter.scale
+            if adapter is not None:
+                made[WEIGHT] = _with_magnitude(adapter, tensors)
+            elif any(s in tensors for s in MAGNITUDES):
+                raise AdapterError("its scale is 0 beside a DoRA magnitude, which changes the weight by itself")
         for suffix in tensors.keys() & BIAS_SUFFIXES:
             if BIAS in made:
                 raise AdapterError("its bias is changed under two names")
             bias = tensors[suffix]
-            made[BIAS] = Full(scaled(bias, scale) if suffix.startswith("lora_B") and scale != 1 else bias)
-        if "" not in made and (alone := sorted(tensors.keys() - BIAS_SUFFIXES - {ALPHA})):
+            if not suffix.startswith("lora_B"):
+                made[BIAS] = Full(bias)
+            elif scale:
+                made[BIAS] = Full(scaled(bias, scale) if scale != 1 else bias)
+        if not fields and (alone := sorted(tensors.keys() - BIAS_SUFFIXES - {ALPHA})):
             raise AdapterError(f"{' and '.join(alone)} without the factors that it belongs to; the file is incomplete")
         return made
     except AdapterError as error:
@@ -82,29 +101,30 @@ def _fields(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def _low_rank_or_other(
     fields: dict[str, dict[str, Tensor]], alpha: float | None, config: PeftConfig | None, module: str
-) -> Adapter:
+) -> Adapter | None:
+    """Its only algorithm's; None where an alpha or a scale of 0 turns that off."""
     if len(fields) != 1:
         raise AdapterError(f"tensors of {' and '.join(sorted(fields)) or 'no algorithm'} in one module")
     algorithm, own = next(iter(fields.items()))
     if algorithm == "oft" and "blocks" in own and own["blocks"].dim() == BOFT.dimensions:
         algorithm = "boft"
     cls = ALGORITHMS[algorithm]
-    adapter = cls(**{name: own.get(name) for name in cls.tensor_names}, alpha=alpha)
+    adapter = cls(**{name: own.get(name) for name in cls.tensor_names}, alpha=alpha or None)
+    if alpha == 0 and adapter.rank is not None:
+        return None
     if alpha is None and config is not None and algorithm in LOW_RANK:
         scale = config.scale(module, adapter.rank)
         if scale is None:
             return adapter
-        if not 0 < abs(scale) <= torch.finfo(torch.float32).max:
-            raise AdapterError(
-                f"PEFT's configuration gives it a scale of {scale:g}, expected a finite one that is not 0"
-            )
-        return rescaled(adapter, scale)
+        if not abs(scale) <= torch.finfo(torch.float32).max:
+            raise AdapterError(f"PEFT's configuration gives it a scale of {scale:g}, expected a finite one")
+        return rescaled(adapter, scale) if scale else None
     return adapter
 
 
 def _with_magnitude(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
     """With DoRA's magnitude, if there is one: the shape of LyCORIS's tells its axis, others have the output's."""
-    found = [s for s in tensors if TENSOR_SUFFIXES.get(s, ("", ""))[0] == "dora"]
+    found = [s for s in tensors if s in MAGNITUDES]
     if not found:
         return adapter
     if len(found) > 1 or adapter.algorithm not in LOW_RANK:

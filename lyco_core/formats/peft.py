@@ -70,17 +70,18 @@ def adapter_metadata(ranks: Mapping[str, int], alphas: Mapping[str, float], *, u
         use_dora: whether the modules have magnitudes.
         component: `transformer.` or `unet.`.
     """
+    first_longest = sorted(ranks, key=lambda path: (-len(path), path))  # PEFT takes the first that a name ends with
     config = {
         "r": next(iter(ranks.values())),
         "lora_alpha": next(iter(alphas.values())),
-        "rank_pattern": dict(ranks),
-        "alpha_pattern": dict(alphas),
+        "rank_pattern": {path: ranks[path] for path in first_longest},
+        "alpha_pattern": {path: alphas[path] for path in first_longest},
         "target_modules": sorted(ranks),
         "lora_bias": False,
         "use_dora": use_dora,
         "use_rslora": False,
     }
-    return json.dumps({component + name: value for name, value in config.items()}, sort_keys=True)
+    return json.dumps({component + name: value for name, value in config.items()})
 
 
 def config_in_metadata(metadata: Mapping[str, str]) -> PeftConfig | None:

@@ -6,10 +6,13 @@ __all__ = [
     "ALPHA",
     "BIAS_SUFFIX",
     "BIAS_SUFFIXES",
+    "MAGNITUDES",
     "NUMBERS",
     "ON_INPUT",
     "OTHER_SUFFIXES",
+    "RSLORA_FLAG",
     "TENSOR_SUFFIXES",
+    "is_known",
     "split_key",
     "suffix_of",
 ]
@@ -18,7 +21,10 @@ ALPHA = "alpha"
 ON_INPUT = "on_input"
 """LyCORIS's IA3: 1 if the factors are along the inputs."""
 
-NUMBERS = frozenset({ALPHA, ON_INPUT})
+RSLORA_FLAG = "use_rslora_flag"
+"""A whole key, of Blissful Tuner: 1 if the scale of a LoRA is alpha / sqrt(rank)."""
+
+NUMBERS = frozenset({ALPHA, ON_INPUT, RSLORA_FLAG})
 """Suffixes of single numbers that are read even where only shapes are asked for."""
 
 _LORA = {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"}
@@ -52,6 +58,9 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
 }
 """Suffix -> (algorithm id, field of the adapter class)."""
 
+MAGNITUDES = frozenset(suffix for suffix, (algorithm, _) in TENSOR_SUFFIXES.items() if algorithm == "dora")
+"""Suffixes of DoRA's."""
+
 BIAS_SUFFIX = "diff_b"
 """Writes a difference of the module's bias."""
 
@@ -81,6 +90,11 @@ _JOINED = tuple(suffix for suffix in TENSOR_SUFFIXES if suffix.startswith("_"))
 def suffix_of(algorithm: str, field: str, *, peft: bool) -> str:
     """The suffix that writes an adapter's field; `peft`: as PEFT spells LoRA and DoRA."""
     return ALPHA if field == ALPHA else (_WRITTEN_PEFT if peft else _WRITTEN)[algorithm, field]
+
+
+def is_known(suffix: str) -> bool:
+    """Whether it is a suffix of an adapter's tensors, read here or not."""
+    return suffix in _KNOWN
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from .checkpoint import Checkpoint
 from .hashes import sshs_hashes
 from .header import MAX_HEADER_BYTES, Header, TensorInfo, header_length, read_header
-from .output import refuse_existing
+from .output import is_same_file, refuse_existing
 from .reader import SafetensorsFile
 from .writer import TensorSpec, library_order, write_safetensors
 
@@ -15,6 +15,7 @@ __all__ = [
     "TensorInfo",
     "TensorSpec",
     "header_length",
+    "is_same_file",
     "library_order",
     "read_header",
     "refuse_existing",

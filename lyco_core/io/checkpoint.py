@@ -12,6 +12,7 @@ from typing import Any, cast
 from ..errors import FileError, about_file
 from .gguf import GgufFile
 from .header import TensorInfo, open_binary, read_all
+from .paths import ENDING, is_apple_double, is_safetensors
 from .reader import SafetensorsFile
 from .small_json import parse_small
 
@@ -20,7 +21,7 @@ __all__ = ["INDEX_SUFFIX", "Checkpoint", "shard_name"]
 INDEX_SUFFIX = ".safetensors.index.json"
 _MOST_BYTES = 2**24
 """Of an index; those of the largest models have some hundred kilobytes."""
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.safetensors)", re.IGNORECASE)
 
 
 class Checkpoint:
@@ -78,7 +79,7 @@ class Checkpoint:
     def name(self) -> str:
         """The file's name, or what the shards' names begin with."""
         match = _SHARD.fullmatch(os.path.basename(self.files[0].path))
-        return f"{match[1]}.safetensors" if match else os.path.basename(self.files[0].path)
+        return match[1] + match[4] if match else os.path.basename(self.files[0].path)
 
     def require_unchanged(self) -> None:
         """Raise `FileError` if a file is no longer what was opened."""
@@ -86,9 +87,9 @@ class Checkpoint:
             file.require_unchanged()
 
 
-def shard_name(stem: str, number: int, total: int) -> str:
+def shard_name(stem: str, number: int, total: int, *, ending: str = ENDING) -> str:
     """`stem-00001-of-00003.safetensors`, as Hugging Face numbers shards from 1 on."""
-    return f"{stem}-{number:05}-of-{total:05}.safetensors"
+    return f"{stem}-{number:05}-of-{total:05}{ending}"
 
 
 def _kind(path: str) -> type[SafetensorsFile]:
@@ -98,7 +99,7 @@ def _kind(path: str) -> type[SafetensorsFile]:
 def _files_of(path: str) -> list[str]:
     if os.path.isdir(path):
         path = _only_checkpoint_in(path)
-    if path.endswith(".json"):
+    if path.lower().endswith(".json"):
         return _indexed(path)
     folder, name = os.path.split(path)
     if (match := _SHARD.fullmatch(name)) is None:
@@ -107,12 +108,16 @@ def _files_of(path: str) -> list[str]:
     if os.path.exists(index):
         return _indexed(index)
     total = int(match[3])
-    return _require([os.path.join(folder, shard_name(match[1], n, total)) for n in range(1, total + 1)])
+    names = [shard_name(match[1], n, total, ending=match[4]) for n in range(1, total + 1)]
+    return _require([os.path.join(folder, name) for name in names])
 
 
 def _only_checkpoint_in(folder: str) -> str:
-    names = sorted(os.listdir(folder))
-    found = [n for n in names if n.endswith(INDEX_SUFFIX)] or [n for n in names if n.endswith(".safetensors")]
+    try:
+        names = sorted(name for name in os.listdir(folder) if not is_apple_double(name))
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None
+    found = [n for n in names if n.lower().endswith(INDEX_SUFFIX)] or [n for n in names if is_safetensors(n)]
     if len(found) != 1:
         what = ", ".join(found) if found else "no safetensors file"
         raise FileError(f"is a folder with {what}; name the file, or the index of its shards")

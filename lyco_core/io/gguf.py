@@ -6,7 +6,6 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 import os
 import struct
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 
 from ..errors import FileError
 from .header import MAX_HEADER_BYTES, Header
+from .positional import SharedFile
 from .reader import SafetensorsFile
 from .table import LONGEST_KEY, MOST_DIMENSIONS, MOST_NOTES
 from .tensor_info import TensorInfo
@@ -83,7 +83,7 @@ class _Layout:
 class GgufFile(SafetensorsFile):
     """An open GGUF file, to be read as a safetensors file is; types that torch has no name for go by GGUF's."""
 
-    def _read_header(self, file: io.FileIO) -> Header:
+    def _read_header(self, file: SharedFile) -> Header:
         size = os.fstat(file.fileno()).st_size
         reader = _Reader(file, size)
         if reader.take(4) != b"GGUF":
@@ -115,7 +115,7 @@ class GgufFile(SafetensorsFile):
 class _Reader:
     """What a header holds, bounded."""
 
-    def __init__(self, file: io.FileIO, size: int) -> None:
+    def __init__(self, file: SharedFile, size: int) -> None:
         self._file, self._most = file, min(size, MAX_HEADER_BYTES)
         self.read = bytearray()
         self.position = 0

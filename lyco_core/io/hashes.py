@@ -12,11 +12,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..errors import about_file
+from ..errors import FileError, about_file
 from .header import open_binary
+from .positional import SharedFile
 from .writer import TensorSpec, bytes_of, header_bytes, library_order
 
-__all__ = ["auto_v1", "sshs_hashes"]
+__all__ = ["auto_v1", "sha256", "sshs_hashes"]
 
 _LEGACY_START, _LEGACY_STOP = 0x100000, 0x110000
 
@@ -41,5 +42,22 @@ def sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> d
 def auto_v1(path: str | os.PathLike[str]) -> str:
     """The short hash that checkpoints have long gone by (AutoV1): SHA-256 of 64 KiB from the first MiB on, 8 digits."""
     with about_file(path), open_binary(path) as file:
-        file.seek(_LEGACY_START)
-        return hashlib.sha256(file.read(_LEGACY_STOP - _LEGACY_START)).hexdigest()[:8]
+        block = bytearray(_LEGACY_STOP - _LEGACY_START)
+        return hashlib.sha256(block[: _read(file, block, _LEGACY_START)]).hexdigest()[:8]
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Of a whole file; raises `FileError` where it cannot be read, or went away."""
+    digest, block, position = hashlib.sha256(), bytearray(2**20), 0
+    with about_file(path), open_binary(path) as file:
+        while count := _read(file, block, position):
+            digest.update(memoryview(block)[:count])
+            position += count
+    return digest.hexdigest()
+
+
+def _read(file: SharedFile, block: bytearray, offset: int) -> int:
+    try:
+        return file.read_at(memoryview(block), offset)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from types import TracebackType
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ..errors import FileError, about_file
 from .header import Header, TensorInfo, header_of, open_binary
-from .positional import read_at
+from .positional import SharedFile
 
 __all__ = ["TORCH_DTYPES", "SafetensorsFile"]
 
@@ -53,7 +52,7 @@ class SafetensorsFile:
                 self._file.close()
                 raise
 
-    def _read_header(self, file: io.FileIO) -> Header:
+    def _read_header(self, file: SharedFile) -> Header:
         return header_of(file)
 
     def __enter__(self) -> SafetensorsFile:
@@ -62,7 +61,11 @@ class SafetensorsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with about_file(self.path):
+            try:
+                self._file.close()
+            except OSError as left:  # of a network file system, say; what was read may be wrong
+                raise FileError(f"could not be closed: {left.strerror}; read it again") from None
 
     def dtype(self, key: str) -> torch.dtype:
         """The torch dtype of a tensor. Raises `FileError` where torch has none."""
@@ -96,7 +99,7 @@ class SafetensorsFile:
         info = self.header.tensors[key]
         with about_file(self.path):
             try:
-                read = read_at(self._file.fileno(), buffer, info.start + offset)
+                read = self._file.read_at(buffer, info.start + offset)
             except OSError as error:
                 raise FileError(f"{key}: cannot be read: {error.strerror}") from None
             if read != len(buffer):

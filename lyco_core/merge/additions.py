@@ -51,17 +51,31 @@ def add_file(
             "layout": base.layout,
         }
         outline = outline_adapter_set(source.path, **telling)
-        placement = _placed(require_known(outline), base)
-        names = names_in(placement, base.prefix)
-        placement = wanted(placement, options.selection, names)
-        chosen = options.selection.choose({p: names[p] for p in placement.placed}, every_name(names))
-        _require_mergeable(placement, chosen, base, refused, checkpoint)
-        left_out = _left_out(placement, names, base, partial=options.partial)
+        _chosen(require_known(outline), base, refused, options, checkpoint)  # before its numbers are read
+        placement, chosen, left_out = _chosen(
+            load_adapter_set(source.path, **telling), base, refused, options, checkpoint
+        )
         pieces: dict[str, list[tuple[Placed, float]]] = {}
         for placed, strength in chosen.items():
             if strength * source.strength != 0:
                 pieces.setdefault(placed.key, []).append((placed, strength * source.strength))
-        return Addition(load_adapter_set(source.path, **telling), pieces, left_out)
+        return Addition(placement.adapter_set, pieces, left_out)
+
+
+def _chosen(
+    adapters: AdapterSet,
+    base: ModelWeights,
+    refused: Mapping[str, str],
+    options: MergeOptions,
+    checkpoint: Checkpoint,
+) -> tuple[Placement, Mapping[Placed, float], str]:
+    """Where an adapter goes, what of it is wanted and how strongly, and what is left out."""
+    placement = _placed(adapters, base)
+    names = names_in(placement, base.prefix)
+    placement = wanted(placement, options.selection, names)
+    chosen = options.selection.choose({p: names[p] for p in placement.placed}, every_name(names))
+    _require_mergeable(placement, chosen, base, refused, checkpoint)
+    return placement, chosen, _left_out(placement, names, base, partial=options.partial)
 
 
 def _placed(outline: AdapterSet, base: ModelWeights) -> Placement:

@@ -17,6 +17,7 @@ from ..io import Checkpoint
 from ..io.checkpoint import INDEX_SUFFIX, shard_name
 from ..io.gguf import GgufFile
 from ..io.output import NewFile, new_files, refuse_inputs, require_space
+from ..io.paths import without_ending
 from ..io.writer import RawSpec, bytes_of, header_bytes
 from .options import EXACT, MergeOptions, Source
 from .plan import Plan, make_plan
@@ -47,6 +48,8 @@ class Merged:
     """How many modules of each adapter file were merged."""
     left_out: tuple[str, ...]
     """What of each has no place and why; empty if everything has."""
+    ignored: tuple[Sequence[str], ...]
+    """What counts for nothing in each, and why: see `AdapterSet.left_out`."""
     bytes: int
     """Size of all files together."""
     survival: tuple[str, ...]
@@ -91,7 +94,7 @@ def merge_checkpoint(
         for path in paths:
             refuse_inputs(path, [file.path for file in checkpoint.files])
         require_space(output, sum(spec.bytes for spec in plan.specs))
-        index = _index_path(output) if len(paths) > 1 or output.endswith(".json") else None
+        index = _index_path(output) if len(paths) > 1 or output.lower().endswith(".json") else None
         with new_files([*paths, *([index] if index else [])], overwrite=overwrite) as files:
             written = _Written(shards, dict(zip(paths, files, strict=False)), metadata, plan.gguf)
             _run(_jobs(plan, written), written.total, progress)
@@ -101,8 +104,9 @@ def merge_checkpoint(
         size = sum(os.path.getsize(path) for path in paths)
         made = (*paths, *([index] if index else []))
         left_out = tuple(addition.left_out for addition in plan.additions)
+        ignored = tuple(addition.adapter_set.left_out for addition in plan.additions)
         told = tuple(plan.tally.lines())
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, size, told)
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, told)
 
 
 class _Written:
@@ -217,14 +221,15 @@ def _run(jobs: Iterator[Job], total: int, progress: Progress | None) -> None:
 def _shards(plan: Plan, output: str) -> dict[str, list[RawSpec]]:
     """Path -> what goes there."""
     checkpoint, limit = plan.checkpoint, plan.options.max_shard_bytes
-    stem = output.removesuffix(INDEX_SUFFIX).removesuffix(".safetensors")
+    is_index = output.lower().endswith(INDEX_SUFFIX)
+    stem = _stem(output)
     if limit is not None:
         groups = _by_size(plan.specs, limit)
-    elif output.endswith(INDEX_SUFFIX):
+    elif is_index:
         groups = [[spec for spec in plan.specs if checkpoint.holder[spec.key] is file] for file in checkpoint.files]
     else:
         groups = [list(plan.specs)]
-    if len(groups) == 1 and not output.endswith(INDEX_SUFFIX):
+    if len(groups) == 1 and not is_index:
         return {output: groups[0]}
     return {shard_name(stem, n, len(groups)): group for n, group in enumerate(groups, 1)}
 
@@ -242,7 +247,11 @@ def _by_size(specs: Sequence[RawSpec], limit: int) -> list[list[RawSpec]]:
 
 
 def _index_path(output: str) -> str:
-    return output.removesuffix(INDEX_SUFFIX).removesuffix(".safetensors") + INDEX_SUFFIX
+    return output if output.lower().endswith(INDEX_SUFFIX) else _stem(output) + INDEX_SUFFIX
+
+
+def _stem(output: str) -> str:
+    return without_ending(without_ending(output, INDEX_SUFFIX))
 
 
 def _write_index(file: NewFile, shards: Mapping[str, Sequence[RawSpec]], total: int) -> None:

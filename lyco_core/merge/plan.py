@@ -16,7 +16,7 @@ from ..io import Checkpoint
 from ..io.gguf import GgufFile
 from ..io.writer import RawSpec
 from ..model_weights import describe_checkpoint
-from ..quantized import PLAIN, QUANTIZATION_METADATA, Form, Quantization
+from ..quantized import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Form, Quantization
 from ..quantized.reading import key_of
 from ..selection import weight_path
 from .additions import Addition, add_file
@@ -139,7 +139,7 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
             _require_plain(refused)
             floats = {k for k, info in checkpoint.tensors.items() if k.startswith(base.prefix) and info.dtype in PLAIN}
             wanted = changed | floats | quantization.forms.keys()
-            dropped = {"scaled_fp8", f"{base.prefix}scaled_fp8", *quantization.beside}
+            dropped = {SCALED_MARKER, base.prefix + SCALED_MARKER, *quantization.beside}
         elif options.seed is not None:
             _require_drawn([quantization.forms[key] for key in changed if key in quantization.forms])
         computed = [key for key in checkpoint.tensors if key in wanted and key not in dropped]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ..errors import about_file
-from ..io.hashes import auto_v1
+from ..io.hashes import auto_v1, sha256
 from .options import Source
 from .plan import Plan
 
@@ -40,11 +38,7 @@ def merged_metadata(plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
 
 
 def _adapter(source: Source) -> dict[str, Any]:
-    with about_file(source.path), open(source.path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"name": os.path.basename(source.path), "sha256": digest.hexdigest(), "strength": source.strength}
+    return {"name": os.path.basename(source.path), "sha256": sha256(source.path), "strength": source.strength}
 
 
 def _earlier(text: str | None) -> list[Any]:

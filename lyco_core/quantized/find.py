@@ -16,7 +16,7 @@ from .ggml import Q8, Blocks
 from .int8 import Int8
 from .kitchen import W4A4, W4A8, Mxfp8, Nvfp4
 
-__all__ = ["PLAIN", "QUANTIZATION_METADATA", "Quantization", "find_forms"]
+__all__ = ["PLAIN", "QUANTIZATION_METADATA", "SCALED_MARKER", "Quantization", "find_forms"]
 
 PLAIN = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 """Dtypes that are numbers by themselves."""
@@ -26,6 +26,9 @@ _WIDE = {"F64", "F32", "F16", "BF16"}
 
 QUANTIZATION_METADATA = "_quantization_metadata"
 """ComfyUI's metadata key: JSON of `layers`, module path -> what a `comfy_quant` tensor would say."""
+
+SCALED_MARKER = "scaled_fp8"
+"""A tensor of no numbers that says that a model's float8 weights have scales: ComfyUI's older form, and Musubi's."""
 
 _FORMS: dict[str, Callable[[Found], Form]] = {
     "float8_e4m3fn": Float8.of,

@@ -1,17 +1,29 @@
-"""Which files a training writes, and when; names and what is kept are Musubi Tuner's."""
+"""Which files a training writes, and when; names and what is kept are Musubi Tuner's.
+
+A save that fails does not end a training: it says so and the next one tries again. What comes last
+is then written elsewhere.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import tempfile
 
-from ..errors import FileError
+import torch
+
+from ..errors import FileError, LycoError, about_file
+from ..io import refuse_existing
 from .loop import Step, Training
 from .metadata import Run, model_spec
+from .options import ENDINGS
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
-__all__ = ["Checkpoints", "files_of", "require_free"]
+__all__ = ["Checkpoints", "files_of", "require_place"]
+
+logger = logging.getLogger("lyco")
 
 _OURS = r"(?:-step(?P<step>\d{8})|-(?P<epoch>\d{6}))?(?:\.safetensors|-state\.pt)"
 
@@ -25,65 +37,108 @@ class Checkpoints:
 
     def after(self, step: Step) -> list[str]:
         """Save what is due after a step, remove what is no longer kept; the paths of new adapters."""
-        saved: list[str] = []
         training, save = self._training, self._save
+        saved: list[str] = []
         if step.step >= training.total_steps:
             return saved
         if save.save_every_n_steps and step.step % save.save_every_n_steps == 0:
-            saved.append(self.save(f"-step{step.step:08d}"))
-            if save.save_last_n_steps:
-                self._remove("step", step.step - save.save_last_n_steps - 1)
+            last = step.step - save.save_last_n_steps - 1 if save.save_last_n_steps else 0
+            saved += self._due(f"-step{step.step:08d}", "step", last)
         every = save.save_every_n_epochs * training.steps_per_epoch
         if every and step.step % every == 0:
-            saved.append(self.save(f"-{training.epoch:06d}"))
-            if save.save_last_n_epochs:
-                self._remove("epoch", training.epoch - save.save_last_n_epochs * save.save_every_n_epochs)
+            last = training.epoch - save.save_last_n_epochs * save.save_every_n_epochs if save.save_last_n_epochs else 0
+            saved += self._due(f"-{training.epoch:06d}", "epoch", last)
         return saved
 
     def finish(self) -> str:
-        """Save the result under the name without a number."""
-        return self.save("")
+        """Save the result under the name without a number; its path.
 
-    def interrupted(self) -> str | None:
-        """Save what there is, with its state in any case; None if there is nothing yet."""
+        Raises `FileError` if it cannot be; it says where else the result is, if that could be.
+        """
+        try:
+            return self.save("")
+        except LycoError as error:
+            raise FileError(self._elsewhere(error, "")) from None
+
+    def interrupted(self) -> str:
+        """Save what there is, with its state in any case; in words where."""
         if self._training.step == 0:
-            return None
-        return self.save(f"-step{self._training.step:08d}", state=True)
+            return "nothing was trained yet"
+        ending = f"-step{self._training.step:08d}"
+        try:
+            return f"saved {os.path.basename(self.save(ending, state=True))} and its state"
+        except LycoError as error:
+            return self._elsewhere(error, ending)
 
     def save(self, ending: str, *, state: bool = False) -> str:
         """Write NAME`ending`.safetensors, and its state if asked for; the adapter's path.
 
         Raises `FileError` or `TrainError`; files that were there are left as they were.
         """
-        training = self._training
         path = os.path.join(self._folder, f"{self._save.output_name}{ending}.safetensors")
-        if training.world.writes:
-            dtype = STORAGE_DTYPES[self._save.save_precision]
-            with training.as_saved():
-                save_network(
-                    path, training.network, model_spec(training), self._run.metadata(), dtype=dtype, overwrite=True
-                )
-            if state or self._save.save_state:
-                save_state(path.removesuffix(".safetensors") + "-state.pt", training)
+        if self._training.world.writes:
+            self._write(path, STORAGE_DTYPES[self._save.save_precision], state=state or self._save.save_state)
         return path
+
+    def _write(self, path: str, dtype: torch.dtype, *, state: bool) -> None:
+        training = self._training
+        with training.as_saved():
+            spec, run = model_spec(training), self._run.metadata()
+            save_network(path, training.network, spec, run, dtype=dtype, overwrite=True)
+        if state:
+            save_state(path.removesuffix(".safetensors") + "-state.pt", training)
+
+    def _due(self, ending: str, kind: str, last: int) -> list[str]:
+        """Save, then remove those up to number `last`; nothing is removed for what could not be saved."""
+        try:
+            saved = self.save(ending)
+        except LycoError as error:
+            logger.warning("step %d is not saved, training goes on: %s", self._training.step, error)
+            return []
+        self._remove(kind, last)
+        return [saved]
+
+    def _elsewhere(self, error: LycoError, ending: str) -> str:
+        """Write what could not be saved into the system's folder of temporary files; what went wrong, and where it is.
+
+        As float32, with its state: whatever was wrong with the place or the precision, nothing of it is lost.
+        """
+        try:
+            folder = tempfile.mkdtemp(prefix="lyco-")
+            path = os.path.join(folder, f"{self._save.output_name}{ending}.safetensors")
+            self._write(path, torch.float32, state=True)
+        except (LycoError, OSError):
+            return str(error)
+        return f"{error}. What was trained is in {path}, with its state: move it before that folder is emptied"
 
     def _remove(self, kind: str, last: int) -> None:
         """Remove this training's files of steps or epochs up to number `last`."""
-        if not self._training.world.writes:
+        if not self._training.world.writes or last <= 0:
             return
-        for name in os.listdir(self._folder):
+        for name in files_of(self._folder, self._save.output_name):
             match = re.fullmatch(re.escape(self._save.output_name) + _OURS, name)
             if match and match[kind] and int(match[kind]) <= last:
-                os.remove(os.path.join(self._folder, name))
+                try:
+                    os.remove(os.path.join(self._folder, name))
+                except OSError as error:  # another program has it open, say; the next time tries again
+                    logger.warning("%s is no longer needed, but cannot be removed: %s", name, error.strerror)
+
+
+def require_place(folder: str | os.PathLike[str], output_name: str, *, resume: bool) -> None:
+    """Make the folder; raise `FileError` unless a training can write all its files there."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{os.fspath(folder)}: cannot be made: {error.strerror}; name another output_dir") from None
+    if not resume and (found := files_of(folder, output_name)):  # they would be lost
+        raise FileError(f"{found[0]} is there already; choose another output_name, or resume from its state")
+    longest = output_name + max(ENDINGS, key=len)
+    with about_file(longest):
+        refuse_existing(os.path.join(folder, longest), overwrite=True)
 
 
 def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:
-    """Names of what trainings under this name left in a folder."""
-    pattern = re.escape(output_name) + _OURS
-    return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
-
-
-def require_free(folder: str | os.PathLike[str], output_name: str) -> None:
-    """Raise `FileError` if an earlier training left files under this name: they would be lost."""
-    if found := files_of(folder, output_name):
-        raise FileError(f"{found[0]} is there already; choose another output_name, or resume from its state")
+    """Names of what trainings under this name left in a folder; a disk that ignores case says so itself."""
+    found = (re.fullmatch(f".*?({_OURS})", name, re.DOTALL) for name in os.listdir(folder))
+    names = {output_name + match[1] for match in found if match}
+    return sorted(name for name in names if os.path.lexists(os.path.join(folder, name)))

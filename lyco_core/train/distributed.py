@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from collections.abc import Iterable
 
@@ -9,7 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["World", "join", "leave"]
+from ..errors import TrainError
+
+__all__ = ["World", "accelerator", "join", "leave"]
 
 
 class World:
@@ -49,18 +53,38 @@ class World:
             dist.barrier()
 
 
+_ADDED = {"npu": "torch_npu", "mlu": "torch_mlu"}
+"""What torch calls an accelerator -> the package that adds it to torch."""
+
+
+def accelerator() -> str | None:
+    """What torch calls the accelerator that is here; None if there is but the CPU."""
+    for package in _ADDED.values():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(package)
+    if torch.backends.mps.is_available():
+        return "mps"
+    modules = {name: getattr(torch, name, None) for name in ("cuda", "xpu", *_ADDED)}
+    return next((name for name, module in modules.items() if module is not None and module.is_available()), None)
+
+
 def join(backend: str | None = None) -> World:
     """The processes that `torchrun` started, or this one alone.
 
     Args:
-        backend: torch's name for it; None: nccl where there are GPUs, else gloo.
+        backend: torch's name for it; None: nccl where torch has it and GPUs, else gloo (Windows has no nccl).
+
+    Raises:
+        TrainError: there is an accelerator over which neither works.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
-    cuda = torch.cuda.is_available()
-    if cuda:
+    found = accelerator()
+    if found not in ("cuda", None):
+        raise TrainError(f"several processes train on CUDA's GPUs or on the CPU, and here is {found}: start it alone")
+    if found:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(backend or ("nccl" if cuda else "gloo"))
+    dist.init_process_group(backend or ("nccl" if found and dist.is_nccl_available() else "gloo"))
     return World(dist.get_rank(), dist.get_world_size())
 
 

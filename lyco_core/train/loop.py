@@ -25,10 +25,11 @@ from .items import Item
 from .network import Network
 from .noise import loss_weights, sample_times
 from .optimizers import make_optimizer
-from .options import TrainOptions
-from .schedules import rate
+from .options import RunOptions, TrainOptions
+from .scaler import LossScale
+from .schedules import rate, require_rate
 
-__all__ = ["Model", "Step", "Training"]
+__all__ = ["Model", "Step", "Training", "require_told"]
 
 _VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 """At which moments every validation item is tried, whatever is trained: so that any two runs compare."""
@@ -83,22 +84,19 @@ class Training:
         self.world = world or World()
         self._empty, self._validation = empty, validation
         run = options.run
-        if run.caption_dropout_rate and empty is None:
-            raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")
-        if run.validate_every_n_steps and not validation:
-            raise TrainError("validate_every_n_steps needs validation items; give some, or set 0")
+        require_told(run, empty=empty is not None, validation=bool(validation))
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
+        require_rate(options.schedule, options.optimizer.learning_rate)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
-        self.scaler.scale(torch.zeros((), device=model.device))  # makes its scale: the first part may have no item
+        self.scaler = LossScale(enabled=model.dtype == torch.float16)
         self.average = Average(network, run.ema_decay) if run.ema_decay else None
         self.step = 0
         """How many steps are done."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of the optimizer."""
+        """Of the optimizer. An epoch's last one has what is left of its batches, as in Musubi."""
         return math.ceil(len(self.batches) / self.options.run.gradient_accumulation_steps)
 
     @property
@@ -117,23 +115,21 @@ class Training:
 
         Raises `TrainError` if the loss or the gradients are no numbers; the step is then undone.
         """
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
         while self.step < self.total_steps:
-            with torch.random.fork_rng(devices):  # the graph's other nodes draw as if nothing had been
+            with torch.random.fork_rng([]):  # the graph's other nodes draw as if nothing had been
                 done = self._step()
             yield done
 
     def _step(self) -> Step:
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)  # what a step that was stopped has left
-        accumulated = self.options.run.gradient_accumulation_steps
-        first = self.step * accumulated
-        loss = sum(self._batch(number, accumulated) for number in range(first, first + accumulated))
+        numbers = self._numbers()
+        loss = sum(self._batch(number) for number in numbers)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        loss = self._add_up(loss, parameters)
+        loss = self._add_up(loss, parameters) / len(numbers)
         norm = self._move(parameters) if math.isfinite(loss) else math.nan
         # float16's scale falls until the gradients fit; where they do not fit at 1, it is not to blame.
-        if not math.isfinite(loss) or (not math.isfinite(norm) and self.scaler.get_scale() <= 1):
+        if not math.isfinite(loss) or (not math.isfinite(norm) and self.scaler.value <= 1):
             raise TrainError(
                 f"step {self.step + 1}: the loss is {loss:g} and the gradients' norm {norm:g}; training "
                 "diverged: lower learning_rate, add a warm-up, or set mixed_precision to bf16 or no"
@@ -145,6 +141,13 @@ class Training:
         every = self.options.run.validate_every_n_steps
         validation = self.validate() if every and self.step % every == 0 else None
         return Step(self.step, loss, learning_rate, norm, validation)
+
+    def _numbers(self) -> range:
+        """Those of the next step's batches: all of one epoch."""
+        epoch, step = divmod(self.step, self.steps_per_epoch)
+        accumulated, size = self.options.run.gradient_accumulation_steps, len(self.batches)
+        first = step * accumulated
+        return range(epoch * size + first, epoch * size + min(first + accumulated, size))
 
     def _add_up(self, loss: float, parameters: list[torch.nn.Parameter]) -> float:
         """Give every process the gradients of all; the loss of all.
@@ -163,20 +166,24 @@ class Training:
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
         """One step of the optimizer; the norm of the gradients. Does nothing if that is no number."""
+        now = rate(self.options.schedule, self.step, self.total_steps, self.options.optimizer.learning_rate)
         for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = base * rate(self.options.schedule, self.step, self.total_steps)
+            group["lr"] = base * now
         if all(parameter.grad is None for parameter in parameters):
             return 0.0
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale(parameter.grad for parameter in parameters if parameter.grad is not None)
         limit = self.options.optimizer.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if math.isfinite(norm) or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.scaler.update(norm)
         return norm
 
-    def _batch(self, number: int, accumulated: int) -> float:
-        """Gradients of this process's part of a batch; its part of the step's mean loss."""
+    def _batch(self, number: int) -> float:
+        """Gradients of this process's part of a batch; its part of the batch's mean loss.
+
+        Gradients are divided by gradient_accumulation_steps in an epoch's last step too, as accelerate does.
+        """
         indices = self.batches[number]
         generator = _generator(self.options.run.seed, number)
         shape = self.items[indices[0]].latent.shape
@@ -184,7 +191,8 @@ class Training:
         noise = torch.randn((len(indices), *shape), generator=generator)
         dropped = torch.rand(len(indices), generator=generator) < self.options.run.caption_dropout_rate
         conditions = [self._empty if dropped[i] else self.items[index].condition for i, index in enumerate(indices)]
-        torch.manual_seed(_seed(self.options.run.seed, number, 1 + self.world.rank))  # dropout inside the network
+        # Dropout inside the network draws from the CPU's generator alone, whatever the device; see `trainable.base`.
+        torch.default_generator.manual_seed(_seed(self.options.run.seed, number, 1 + self.world.rank))
         loss = 0.0
         mine = list(range(self.world.rank, len(indices), self.world.processes))
         for group in self.model.groups([conditions[i] for i in mine]):
@@ -192,9 +200,9 @@ class Training:
             latents = torch.stack([self.items[indices[i]].latent for i in some])
             errors = self._errors(latents, noise[some], t[some], [conditions[i] for i in some])
             part = (errors * loss_weights(self.options.noise, t[some]).to(errors.device)).sum()
-            part = part / (len(indices) * accumulated)
+            part = part / len(indices)
             if part.requires_grad:  # module dropout may have left nothing of the network in it
-                self.scaler.scale(part).backward()
+                self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
             loss += float(part.detach())
         return loss
 
@@ -229,9 +237,17 @@ class Training:
             yield
 
 
+def require_told(run: RunOptions, *, empty: bool, validation: bool) -> None:
+    """Raises `TrainError` for options that need the empty caption's condition, or validation items, without such."""
+    if run.caption_dropout_rate and not empty:
+        raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")
+    if run.validate_every_n_steps and not validation:
+        raise TrainError("validate_every_n_steps needs validation items; give some, or set 0")
+
+
 def _seed(*numbers: int) -> int:
-    """One seed out of several numbers, such that near ones lead far apart."""
-    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> 1)
+    """One seed out of several numbers, such that near ones lead far apart. Python shifts: NumPy before 2 cannot."""
+    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0]) >> 1
 
 
 def _generator(*numbers: int) -> torch.Generator:

@@ -89,9 +89,10 @@ RECOMMENDED: dict[str, tuple[str, float]] = {
 """Architecture -> `timestep_sampling` and `discrete_flow_shift` of the command in Musubi's page on it."""
 
 _WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigma_sqrt": lambda t: t.clamp(min=1e-3) ** -2,  # Musubi's grid ends there too
-    "cosmap": lambda t: 2 / (math.pi * (1 - 2 * t + 2 * t**2)),
+    "sigma_sqrt": lambda sigma: sigma**-2.0,
+    "cosmap": lambda sigma: 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2)),
 }
+"""`weighting_scheme` -> weight of a moment of the grid of 1000 steps, from 0.001 to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +177,13 @@ def _draw(options: NoiseOptions, count: int, size: tuple[int, int], generator: t
 
 
 def loss_weights(options: NoiseOptions, t: Tensor) -> Tensor:
-    """What each item's mean squared error is multiplied with, (count,)."""
+    """What each item's mean squared error is multiplied with, (count,).
+
+    As in Musubi the weight is that of the nearest step of the grid, and of timestep 1000·t + 1 for
+    all samplings but sigma, whose moments lie on the grid: so none weighs more than a million.
+    """
     weighting = _WEIGHTINGS.get(options.weighting_scheme)
-    return torch.ones_like(t) if weighting is None else weighting(t)
+    if weighting is None:
+        return torch.ones_like(t)
+    timestep = t * 1000 + (0 if options.timestep_sampling == "sigma" else 1)
+    return weighting(torch.floor(timestep + 0.5).clamp(1, 1000) / 1000)

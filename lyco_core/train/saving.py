@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..adapter_file import narrowed, write_adapters
 from ..errors import TrainError
 from ..formats import FORMATS
 from ..formats.suffixes import ALPHA, suffix_of
-from ..io import TensorSpec, library_order, sshs_hashes, write_safetensors
+from ..io import sshs_hashes
 from .network import Network
 from .targets import Choice
 
@@ -89,36 +90,30 @@ def save_network(
         overwrite: replace a file that is there.
 
     Raises:
-        TrainError: a number is NaN or infinite in `dtype`.
+        TrainError: a number is NaN or infinite.
+        AdapterError: one is beyond what `dtype` holds.
         FileError: `path` cannot be written.
     """
     tensors = network_tensors(network, dtype)
     metadata = _of_network(network) | dict(run) | _modelspec(_model_of(network.choice), spec)
     metadata["lyco_architecture"] = network.choice.architecture.id
-    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
-    data = (tensors[spec.key] for spec in specs)
-    write_safetensors(path, specs, data, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
+    write_adapters(path, tensors, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
 
 
 def network_tensors(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What is trained so far by key, on the CPU. Raises `TrainError` for numbers that are none in `dtype`."""
+    """What is trained so far by key, on the CPU; raises as `save_network` does."""
     found = network.adapter_set()
     tensors: dict[str, Tensor] = {}
     for path, adapter in found.adapters.items():
         fields = {**adapter.tensors, ALPHA: torch.tensor(adapter.alpha)}
         for field, tensor in fields.items():
             key = f"{FORMATS['musubi'].prefix(path)}.{suffix_of(adapter.algorithm, field, peft=False)}"
-            tensors[key] = tensor.to("cpu", dtype)
-            _require_finite(key, tensor, tensors[key])
+            if not bool(torch.isfinite(tensor).all()):
+                raise TrainError(
+                    f"{key} has numbers that are NaN or infinite: training diverged; lower the learning rate"
+                )
+            tensors[key] = narrowed(key, tensor.cpu(), dtype)
     return tensors
-
-
-def _require_finite(key: str, trained: Tensor, stored: Tensor) -> None:
-    if not bool(torch.isfinite(trained).all()):
-        raise TrainError(f"{key} has numbers that are NaN or infinite: training diverged; lower the learning rate")
-    if not bool(torch.isfinite(stored).all()):
-        name = str(stored.dtype).removeprefix("torch.")
-        raise TrainError(f"{key} has numbers that {name} cannot hold; save in bf16 or fp32")
 
 
 def _of_network(network: Network) -> dict[str, str]:

@@ -14,10 +14,13 @@ import torch
 from ..errors import TrainError, about_file
 from ..io.output import new_files
 from .loop import Training
+from .options import TrainOptions
 
-__all__ = ["load_state", "save_state"]
+__all__ = ["load_state", "require_resumable", "save_state"]
 
-_VERSION = 2
+_VERSION = 3
+_CROSSING = 2
+"""The version whose steps went on across the end of an epoch; otherwise the same."""
 
 
 def save_state(path: str | os.PathLike[str], training: Training) -> None:
@@ -63,6 +66,16 @@ def load_state(path: str | os.PathLike[str], training: Training) -> None:
                 f"does not fit this training ({type(error).__name__}: {error}); resume with the options that it was "
                 "saved with"
             ) from None
+
+
+def require_resumable(path: str | os.PathLike[str], family: str, options: TrainOptions) -> None:
+    """Raises `TrainError` unless a file is a state of this family and optimizer: what no dataset is needed for."""
+    with about_file(path):
+        state = _read(path)
+        try:
+            _require_options(state, family, options)
+        except (KeyError, TypeError) as error:
+            raise TrainError(f"is no whole state of a training ({type(error).__name__}: {error})") from None
 
 
 def _moving(training: Training) -> dict[str, Any]:
@@ -113,27 +126,37 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TrainError(
             f"is no state of a training ({type(error).__name__}); expected NAME-…-state.pt that save_state wrote"
         ) from None
-    if not isinstance(state, dict) or state.get("version") != _VERSION:  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(state, dict) or state.get("version") not in (_CROSSING, _VERSION):  # pyright: ignore[reportUnknownMemberType]
         raise TrainError(f"is no state of a training of version {_VERSION}; expected NAME-…-state.pt")
     return state  # pyright: ignore[reportUnknownVariableType]
 
 
-def _require_same(state: dict[str, Any], training: Training) -> None:
-    found, family = state["architecture"], training.network.choice.architecture.id
+def _require_options(state: dict[str, Any], family: str, options: TrainOptions) -> None:
+    found = state["architecture"]
     if found != family:
         raise TrainError(f"is the state of a {found} training, the model is {family}; resume with the model it is of")
-    kind = training.options.optimizer.optimizer_type
+    kind = options.optimizer.optimizer_type
     if state["optimizer_type"] != kind:
         raise TrainError(f"has the state of {state['optimizer_type']}, optimizer_type is {kind}; set it back")
-    args = training.options.optimizer.optimizer_args
+    args = options.optimizer.optimizer_args
     if state["optimizer_args"] != args:
         raise TrainError(
             f"has the state of optimizer_args {list(state['optimizer_args'])}, now {list(args)}; set it back"
         )
-    if bool(state["scaler"]) != training.scaler.is_enabled():
-        raise TrainError("mixed_precision was " + ("fp16" if state["scaler"] else "not fp16") + " when it was saved")
-    if (state["average"] is None) != (training.average is None):
+    if (state["average"] is None) != (not options.run.ema_decay):
         raise TrainError("ema_decay was " + ("set" if state["average"] else "0") + " when it was saved; set it back")
+
+
+def _require_same(state: dict[str, Any], training: Training) -> None:
+    _require_options(state, training.network.choice.architecture.id, training.options)
+    if bool(state["scaler"]) != training.scaler.enabled:
+        raise TrainError("mixed_precision was " + ("fp16" if state["scaler"] else "not fp16") + " when it was saved")
+    batches, accumulated = len(training.batches), training.options.run.gradient_accumulation_steps
+    if state["version"] == _CROSSING and batches % accumulated:
+        raise TrainError(
+            f"is of a version whose steps of {accumulated} batches went on across the end of an epoch of {batches}; "
+            "they end with it now, so going on would not be the same training: begin a new one with network_weights"
+        )
     now = _order(training)
     if changed := [name for name, value in now.items() if state["order"][name] != value]:
         raise TrainError(

@@ -14,7 +14,7 @@ from ..model_weights import ModelWeights
 from ..patterns import PatternError, matches
 from .network_options import NetworkOptions
 
-__all__ = ["Choice", "Target", "choose_targets"]
+__all__ = ["Choice", "Target", "choose_targets", "require_trainable"]
 
 logger = logging.getLogger("lyco")
 
@@ -65,9 +65,7 @@ def choose_targets(
         TrainError: the family is unknown or not trained, a module lies on several weights, a
             pattern takes too long, or nothing is left.
     """
-    family = architecture or weights.architecture
-    _require_trainable(family)
-    assert family is not None
+    family = require_trainable(architecture or weights.architecture)
     blocks = {block: list(_blocks(family, weights, block)) for block in family.depths}
     candidates = [target for found in blocks.values() for block in found for target in block]
     excludes = (*options.exclude_patterns, *family.default_excludes)
@@ -93,7 +91,8 @@ def choose_targets(
     return Choice(family, tuple(targets), tuple(excluded), counts)
 
 
-def _require_trainable(family: Architecture | None) -> None:
+def require_trainable(family: Architecture | None) -> Architecture:
+    """The family. Raises `TrainError` if it is unknown, or none that is trained."""
     if family is None:
         raise TrainError("the model's architecture is unknown, so what of it to train is too; Musubi trains none such")
     if family.refused:
@@ -102,6 +101,7 @@ def _require_trainable(family: Architecture | None) -> None:
         raise TrainError(
             f"{family.title}: its adapters are used here but not trained; train it elsewhere, load it here"
         )
+    return family
 
 
 def _blocks(family: Architecture, weights: ModelWeights, block: str) -> Iterator[list[Target]]:

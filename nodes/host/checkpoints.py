@@ -10,6 +10,8 @@ import folder_paths
 import torch
 
 from ...lyco_core.errors import FileError, clipped, one_line
+from ...lyco_core.io.names import shortened
+from ...lyco_core.io.paths import is_apple_double
 from ...lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from ...lyco_core.merge.options import parse_source
 from ...lyco_core.selection import Selection
@@ -30,7 +32,7 @@ def checkpoint_names() -> list[str]:
         for folder in FOLDERS
         if folder in folder_paths.folder_names_and_paths
         for name in folder_paths.get_filename_list(folder)
-        if name.endswith((".safetensors", ".sft", ".gguf"))
+        if name.lower().endswith((".safetensors", ".sft", ".gguf")) and not is_apple_double(name)
     ]
 
 
@@ -83,11 +85,12 @@ def merge_files(
     suffix = ".gguf" if path.endswith(".gguf") and options.dtype is None else ".safetensors"
     sources = [Source(adapter_path(name), strength) for name, strength in adapters]
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
-    name, output = output_path(folder, filename or "_".join(stems)[:150], suffix)
+    name, output = output_path(folder, filename or shortened("_".join(stems)), suffix)
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
-    for (adapter, strength), modules, left_out in zip(adapters, made.modules, made.left_out, strict=True):
-        lines.append(f"{adapter}: {modules} modules at strength {strength:g}")
+    told = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
+    for (adapter, strength), modules, ignored, left_out in told:
+        lines.append("; left out: ".join([f"{adapter}: {modules} modules at strength {strength:g}", *ignored]))
         if left_out:
             lines.append(f"left out: {one_line(clipped(left_out))}")
             log.warning("%s: left out: %s", adapter, one_line(clipped(left_out)))

@@ -18,7 +18,7 @@ from .files import adapter_path, cached_adapter_set
 from .matched import matched
 from .patch import LycoPatch
 from .runtime import add_injection, wants_runtime
-from .stock import StockMatch, match_by_names, put, their_names, weight_key
+from .stock import StockMatch, match_by_names, put, require_apart, their_names, weight_key
 
 log = logging.getLogger("lyco")
 
@@ -132,7 +132,8 @@ class Match:
             names[place_of(placed)] = self.names[placed]
         chosen = self.selection.choose(names, every_name(self.names))
         if not patches:
-            raise PlacementError(self.left_out or "holds nothing that changes this model")
+            nothing = "; ".join(["holds nothing that changes this model", *self.placement.adapter_set.left_out])
+            raise PlacementError(self.left_out or nothing)
         if self.left_out and not partial:
             pattern = exclusion(self.left, every_name(names))
             raise PlacementError(self.left_out, Remedy.LEAVE_OUT if pattern else None, pattern)
@@ -149,6 +150,7 @@ class Match:
         patches = our_patches(self.placement)
         for target, patch in self.rest.patches.items():
             put(patches, target, patch, str(weight_key(target)))
+        require_apart(patches)
         return patches
 
     def headline(self, strength: float) -> str:
@@ -169,6 +171,7 @@ class Match:
             lines.append(f"{len(self.rest.exact)} modules by ComfyUI's own names")
         if self.rest.stock:
             lines.append(f"{len(self.rest.stock)} weights by ComfyUI's own adapters")
+        lines += [f"left out: {line}" for line in self.placement.adapter_set.left_out]
         if self.left_out:
             lines.append(f"left out: {self.left_out}")
         return lines

@@ -61,18 +61,15 @@ class LycoPatch(WeightAdapterBase):
         try:
             if leaves_unchanged(function, weight):
                 return self.adapter.add_to_(weight, strength)
-            delta = self._delta(weight)
+            if self.adapter.needs_base:
+                order = row_order(function, weight.shape[0]).to(weight.device)
+                trained = weight[order.argsort()]
+                return weight.copy_(self.adapter.add_to_(trained, strength)[order])
+            delta = self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
             weight += function(delta * strength).to(weight.dtype)
             return weight
         except AdapterError as error:
             raise error.within(f"{key} ({', '.join(self.loaded_keys)})") from None
-
-    def _delta(self, weight: torch.Tensor) -> torch.Tensor:
-        """ΔW in float32, of the weight's shape."""
-        if not self.adapter.needs_base:
-            return self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
-        base = weight.to(torch.float32)
-        return self.adapter.add_to_(base.clone()) - base
 
 
 def leaves_unchanged(function, weight: torch.Tensor) -> bool:
@@ -83,3 +80,21 @@ def leaves_unchanged(function, weight: torch.Tensor) -> bool:
     probe = torch.ones((weight.shape[0], *[1] * (weight.dim() - 1)))
     result = function(probe)
     return result is probe and bool((probe == 1).all())
+
+
+def row_order(function, rows: int) -> torch.Tensor:
+    """Which row of the trainer's weight is each of the model's, where `function` turns the one into the other.
+
+    ComfyUI's key map has such a function where the model keeps the halves of a trainer's weight in
+    the other order (FLUX.1's `norm_out.linear`).
+
+    Raises:
+        AdapterError: it does more than to order them.
+    """
+    order = function(torch.arange(rows).view(-1, 1)).flatten()
+    if order.is_floating_point() or not torch.equal(order.sort().values, torch.arange(rows)):
+        raise AdapterError(
+            "ComfyUI turns what the adapter adds into the model's form by more than an order of rows, which cannot be "
+            "undone; there is no exact way to apply it here"
+        )
+    return order

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...lyco_core.adapters import Adapter
 from ...lyco_core.errors import PlacementError
-from .patch import LycoPatch
+from .patch import LycoPatch, row_order
 from .weights import is_quantized
 
 MODES = ("auto", "patch the weights", "apply while sampling")
@@ -33,15 +33,19 @@ class Part:
     start: int
     length: int | None
     """None for all of them."""
+    order: Tensor | None = None
+    """Which of the adapter's columns each of these is; None: they follow each other."""
 
     def add(self, x: Tensor, output: Tensor) -> None:
         """Add it in place."""
         band = output if self.length is None else output.narrow(-1, self.start, self.length)
-        band.add_(self.adapter.apply(x), alpha=self.strength)
+        added = self.adapter.apply(x)
+        band.add_(added if self.order is None else added[..., self.order], alpha=self.strength)
 
     def moved(self, x: Tensor) -> Part:
         """Its factors on x's device, in x's dtype."""
-        return dataclasses.replace(self, adapter=self.adapter.to(x.device, x.dtype))
+        order = None if self.order is None else self.order.to(x.device)
+        return dataclasses.replace(self, adapter=self.adapter.to(x.device, x.dtype), order=order)
 
 
 class Hook:
@@ -98,13 +102,19 @@ def add_injection(patched, groups: Mapping[float, Mapping], strength: float) -> 
     parts: dict[str, list[Part]] = {}
     for multiplier, patches in groups.items():
         for target, patch in patches.items():
-            key, (_, start, length) = target if isinstance(target, tuple) else (target, (0, 0, None))
-            _require_linear(patched.model, key, patch)
-            part = Part(patch.adapter, strength * multiplier, start, length)
-            parts.setdefault(key.removesuffix(".weight"), []).append(part)
+            _require_linear(patched.model, _key(target), patch)
+            part = _part(target, patch.adapter, strength * multiplier)
+            parts.setdefault(_key(target).removesuffix(".weight"), []).append(part)
     injection = Injection({path: Hook(tuple(found)) for path, found in parts.items()})
     patched.set_injections(f"lyco-{uuid.uuid4()}", [PatcherInjection(injection.inject, injection.eject)])
     return len(parts)
+
+
+def _part(target, adapter: Adapter, strength: float) -> Part:
+    """At a place as ComfyUI spells it: a weight's key, or (key, rows or None), or (key, rows or None, function)."""
+    _, rows, function = (*target, None)[:3] if isinstance(target, tuple) else (target, None, None)
+    _, start, length = rows or (0, 0, None)
+    return Part(adapter, strength, start, length, None if function is None else row_order(function, adapter.shape[0]))
 
 
 def _require_linear(model, key: str, patch: object) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Mapping
 
 import comfy.lora
 import torch
 from torch import Tensor
 
-from ...lyco_core.adapters import Adapter, fits
+from ...lyco_core.adapters import Adapter, agreed, fits
 from ...lyco_core.errors import AdapterError
 from ...lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 from ...lyco_core.layouts import BIAS
@@ -104,10 +106,46 @@ def their_names(placement: Placement, names: Names, model, clip, weights: ModelW
 
 
 def put(patches: dict, target, patch, prefix: str) -> None:
-    """Add a patch; two adapters of one file for the same rows are a contradiction, not a choice."""
+    """Add a patch. Two adapters of one file for the same rows count once if they agree; else there is no choice."""
     if target in patches:
-        raise AdapterError(f"{prefix}: another module of the file changes the same weight, {weight_key(target)}")
+        patch = _agreed(patches[target], patch, prefix, weight_key(target))
     patches[target] = patch
+
+
+def _agreed(first, second, prefix: str, key: str):
+    """The one of two patches of the same rows that counts. Raises `AdapterError` if they contradict each other."""
+    if isinstance(first, LycoPatch) and isinstance(second, LycoPatch):
+        one, two = first.adapter, second.adapter
+        if (kept := agreed(one, two)) is not None:
+            return first if kept is one else second
+    other = ", ".join(getattr(first, "loaded_keys", ()))
+    raise AdapterError(
+        f"{prefix}: another module of the file{f', {other},' if other else ''} changes the same weight, {key}, and "
+        "not alike; remove one of them from the file"
+    )
+
+
+def require_apart(patches: dict) -> None:
+    """Raise `AdapterError` if a patch of some rows meets one of other rows, or of all, that share some with it."""
+    of_key: dict[str, list] = {}
+    for target in patches:
+        of_key.setdefault(weight_key(target), []).append(target)
+    for key, targets in of_key.items():
+        bands = [(_band(target), target) for target in targets]
+        for (first, one), (second, other) in itertools.combinations(bands, 2):
+            if max(first[0], second[0]) < min(first[1], second[1]):
+                names = [", ".join(getattr(patches[target], "loaded_keys", ())) or "another" for target in (one, other)]
+                raise AdapterError(
+                    f"{' and '.join(names)} both change {key}, one of them in part; remove one of them from the file"
+                )
+
+
+def _band(target) -> tuple[float, float]:
+    """First and last row of a place in ComfyUI's key map."""
+    if isinstance(target, str) or target[1] is None:
+        return 0, math.inf
+    _, start, length = target[1]
+    return start, start + length
 
 
 def weight_key(target) -> str:

@@ -9,9 +9,15 @@ from lyco_testing.tables import ARCHITECTURE_OF, musubi_file, random, targets
 from safetensors.torch import load_file, save_file
 
 from lyco_core.architectures import ARCHITECTURES
+from lyco_core.compress.extract import extract_file
+from lyco_core.compress.options import Asked, ExtractOptions
 from lyco_core.conversion import Options
 from lyco_core.convert import convert_file
 from lyco_core.delta import write_delta
+from lyco_core.errors import LycoError
+from lyco_core.load import load_adapter_set, read_adapter_set
+from lyco_core.placement import place
+from lyco_core.selection import Selection
 
 pytest.importorskip("peft", reason="peft is not installed: pip install peft")
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
@@ -89,3 +95,45 @@ def test_the_weights_change_as_they_should(architecture: str, algorithm: str, tm
         delta = module.get_delta_weight("default_0").detach()
         wanted = expected[f"{name}.weight"]
         assert float((delta - wanted).norm() / wanted.norm()) < 5e-6
+
+
+@pytest.mark.parametrize("architecture", ["wan", "flux1"])
+def test_what_is_extracted_from_its_checkpoints_changes_the_weights_as_it_should(architecture: str, tmp_path: Path):
+    """Linear modules and a convolution of the model under diffusers' own names, and nothing else."""
+    base, tuned = tiny(architecture), tiny(architecture)
+    torch.manual_seed(1)
+    changed: dict[str, torch.Tensor] = {}
+    for name, module in tuned.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv3d):
+            changed[name] = torch.randn_like(module.weight) / 50
+            module.weight.data += changed[name]
+    for name, model in (("base", base), ("tuned", tuned)):
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+    out = tmp_path / "lora.safetensors"
+    options = ExtractOptions("lora", Asked(rank=1000))
+    report = extract_file(tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", out, options)
+    assert len(report.modules) == len(changed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs
+        base.load_lora_adapter(str(tmp_path), weight_name="lora.safetensors")
+    loaded = {n: m.get_delta_weight("default_0").detach() for n, m in base.named_modules() if hasattr(m, "lora_A")}
+    assert loaded.keys() == changed.keys()
+    for name, delta in loaded.items():
+        assert float((delta - changed[name]).norm() / changed[name].norm()) < 1e-4, name
+    assert read_adapter_set(out).adapters.keys() == changed.keys()
+
+
+def test_an_extracted_norm_that_no_loader_would_find_is_named(tmp_path: Path):
+    """By diffusers' names; a bias of a linear module is found."""
+    tensors = tiny("wan").state_dict()
+    save_file(tensors, tmp_path / "base.safetensors")
+    for name in ("blocks.0.ffn.net.2.bias", "blocks.0.norm2.weight", "blocks.0.attn1.to_q.weight"):
+        tensors[name] = tensors[name] + 0.1
+    save_file(tensors, tmp_path / "tuned.safetensors")
+    out = tmp_path / "lora.safetensors"
+    files = (tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", out)
+    with pytest.raises(LycoError, match=r"1 of the 3 tensors that differ cannot be loaded .*\(blocks.0.norm2\); leave"):
+        extract_file(*files, ExtractOptions("lora", Asked(rank=1)))
+    extract_file(*files, ExtractOptions("lora", Asked(rank=1), selection=Selection.of(exclude=["blocks.0.norm2"])))
+    assert "transformer.blocks.0.ffn.net.2.diff_b" in load_file(out)
+    assert place(load_adapter_set(out)).complete

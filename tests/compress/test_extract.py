@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lyco_testing.zoo import normal
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from lyco_core.adapters import LoHa, LoKr, LoRA
 from lyco_core.compress.extract import extract_file
@@ -27,7 +27,12 @@ SHAPES = {
     "patch_embedding.weight": (32, 16, 1, 2, 2),
     "blocks.0.norm3.weight": (48,),
     "blocks.0.ffn.0.bias": (96,),
+    "blocks.0.modulation": (1, 6, 48),
+    "head.modulation": (1, 2, 48),
+    "x_pad_token": (1, 48),
+    "blocks.0.norm.scale": (48,),
 }
+OTHERS = 6  # no weights of linear modules and convolutions
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -56,7 +61,7 @@ def extracted(two, tmp_path, algorithm, asked, **options):
 def test_a_lora_is_the_best_of_its_rank(two, tmp_path):
     report, found, _ = extracted(two, tmp_path, "lora", Asked(rank=5))
     assert report.unchanged == 1
-    assert report.exact == 2
+    assert report.exact == OTHERS
     assert len(report.modules) == 4
     for module in report.modules:
         delta = two[2][module.name + ".weight"]
@@ -170,10 +175,91 @@ def test_the_file_says_where_it_is_from(two, tmp_path):
     ],
 )
 def test_two_that_do_not_compare_are_refused(two, tmp_path, change, message):
-    save_file(change(load_file(two[1])), two[1])
+    save_file(change(load(two[1].read_bytes())), two[1])
     with pytest.raises(LycoError, match=message):
         extracted(two, tmp_path, "lora", Asked(rank=2))
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_every_tensor_that_differs_is_there_or_named(two, tmp_path):
+    report, found, out = extracted(two, tmp_path, "lora", Asked(rank=2), dtype=torch.bfloat16)
+    assert len(report.modules) + report.exact == len(two[2])
+    assert found.adapters.keys() == {key.removesuffix(".weight") for key in two[2]}
+    assert {"diffusion_model.blocks.0.modulation.diff", "diffusion_model.x_pad_token.diff"} <= load_file(out).keys()
+    for name in ("blocks.0.modulation", "head.modulation", "x_pad_token", "blocks.0.norm.scale"):
+        assert torch.equal(found.adapters[name].delta_weight(), two[2][name].bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "what"),
+    [
+        (torch.arange(4), torch.arange(4) + 1, "a tensor of int64"),
+        (torch.tensor(0.5), torch.tensor(0.6), "a lone number"),
+    ],
+    ids=["integers", "a number"],
+)
+def test_what_no_adapter_can_express_is_named(two, tmp_path, ours, theirs, what):
+    save_file(load_file(two[0]) | {"blocks.0.steps": ours}, two[0])
+    tuned = load_file(two[1])
+    save_file(tuned | {"model.diffusion_model.blocks.0.steps": theirs}, two[1])
+    with pytest.raises(LycoError, match=rf"tuned.safetensors: .*blocks.0.steps: {what} differs .*exclude blocks.0.st"):
+        extracted(two, tmp_path, "lora", Asked(rank=2))
+    without = Selection.of(exclude=["blocks.0.steps"])
+    assert extracted(two, tmp_path, "lora", Asked(rank=2), selection=without)[0].unchanged == 1
+    save_file(tuned | {"model.diffusion_model.blocks.0.steps": ours}, two[1])
+    assert extracted(two, tmp_path, "lora", Asked(rank=2))[0].unchanged == 2
+
+
+def test_what_is_left_out_need_not_be_in_both(two, tmp_path):
+    save_file({k: v for k, v in load_file(two[1]).items() if "pad_token" not in k}, two[1])
+    with pytest.raises(LycoError, match=r"1 weights of the base are not in it \(x_pad_token"):
+        extracted(two, tmp_path, "lora", Asked(rank=2))
+    report, _, _ = extracted(two, tmp_path, "lora", Asked(rank=2), selection=Selection.of(exclude=["x_pad_token"]))
+    assert report.exact == OTHERS - 1
+
+
+def test_scales_of_float8_are_no_tensors_of_the_model(two, tmp_path):
+    """A base in float8 with a scale, a tuned one in float32: what stands beside the weight is in one alone."""
+    base = load_file(two[0])
+    scaled = (base["blocks.0.ffn.0.weight"] / 0.02).to(torch.float8_e4m3fn)
+    base["blocks.0.ffn.0.weight"] = scaled
+    base |= {"blocks.0.ffn.0.scale_weight": torch.tensor(0.02), "blocks.0.ffn.0.scale_input": torch.tensor(1.0)}
+    save_file(base | {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}, two[0])
+    _, found, _ = extracted(two, tmp_path, "lora", Asked(rank=1000))
+    delta = load_file(two[1])["model.diffusion_model.blocks.0.ffn.0.weight"] - scaled.float() * 0.02
+    assert relative(found.adapters["blocks.0.ffn.0"].delta_weight(), delta) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["blocks.0.ffn.0.weight", "blocks.0.norm3.weight", "head.modulation"])
+def test_a_number_that_the_dtype_cannot_hold_is_refused(two, tmp_path, name):
+    tuned = load_file(two[1])
+    tuned[f"model.diffusion_model.{name}"] += 1e11
+    save_file(tuned, two[1])
+    path = name.removesuffix(".weight")
+    with pytest.raises(
+        LycoError, match=rf"{path}.*: its [\d.e+]* is beyond what float16 holds, 65504; store it as bfloat"
+    ):
+        extracted(two, tmp_path, "lora", Asked(rank=1), dtype=torch.float16)
+    assert not (tmp_path / "out.safetensors").exists()
+    extracted(two, tmp_path, "lora", Asked(rank=1), dtype=torch.bfloat16)
+
+
+def test_a_rank_and_an_error_hold_both_or_it_says_what_would(two, tmp_path):
+    _, found, _ = extracted(two, tmp_path, "lora", Asked(max_error=0.3))
+    needed = {n: a.rank for n, a in found.adapters.items() if a.rank is not None}
+    most = max(needed.values())
+    with pytest.raises(LycoError, match=rf"modules cannot have rank 2 and an error of at most 0.3 .*give rank {most},"):
+        extracted(two, tmp_path, "lora", Asked(rank=2, max_error=0.3))
+    report, _, _ = extracted(two, tmp_path, "lora", Asked(rank=most, max_error=0.3))
+    assert {m.name: m.rank for m in report.modules} == needed
+
+
+def test_an_error_holds_for_what_is_stored(two, tmp_path):
+    """The rounding of the storage dtype counts; an error that it alone may make is refused."""
+    report, _, _ = extracted(two, tmp_path, "lora", Asked(max_error=0.006), dtype=torch.bfloat16)
+    assert max(m.error for m in report.modules) <= 0.006
+    with pytest.raises(LycoError, match=r"the error is 0.002, and rounding to bfloat16 alone may make one of 0.004"):
+        extracted(two, tmp_path, "lora", Asked(max_error=0.002), dtype=torch.bfloat16)
 
 
 def test_twice_the_same_is_refused(two, tmp_path):

@@ -9,7 +9,7 @@ from lyco_testing.zoo import CASES, Case, normal
 from safetensors.torch import load_file, save_file
 
 from lyco_core.adapters import DoRA, LoHa, LoKr, LoRA
-from lyco_core.compress.options import Asked
+from lyco_core.compress.options import Asked, RankTooSmall
 from lyco_core.compress.resize import resize_file, resized
 from lyco_core.errors import LycoError
 from lyco_core.load import read_adapter_set
@@ -80,6 +80,54 @@ def test_a_loha_by_rank_and_by_error():
     if near is not None:
         assert near.rank < 4
         assert relative(near.delta_weight(), adapter.delta_weight()) <= 0.2
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        LoRA(normal(30, 8), normal(8, 20)),
+        LoKr(w1=normal(2, 2), w2=normal(20, 14)),
+        LoKr(w1=normal(2, 2), w2_a=normal(20, 9), w2_b=normal(9, 14)),
+        LoHa(normal(30, 8), normal(8, 20), normal(30, 8), normal(8, 20)),
+        DoRA.of(LoRA(normal(30, 8), normal(8, 20)), normal(30, 1).abs() + 1),
+    ],
+    ids=["lora", "lokr-full", "lokr", "loha", "dora"],
+)
+def test_a_rank_and_an_error_hold_both_or_it_says_what_would(adapter, tmp_path):
+    with pytest.raises(RankTooSmall) as refused:
+        resized(adapter, Asked(rank=2, max_error=0.1))
+    needed = refused.value.needed
+    assert needed > 2
+    near = resized(adapter, Asked(rank=needed, max_error=0.1))
+    if near is not None:  # else it stays as it is
+        bare = (near.inner, adapter.inner) if isinstance(adapter, DoRA) else (near, adapter)
+        assert near.rank == needed
+        assert relative(*(a.delta_weight() for a in bare)) <= 0.1
+
+
+def test_a_file_of_which_modules_need_more_is_refused_with_the_rank_that_is_enough(tmp_path):
+    torch.manual_seed(4)
+    tensors = {}
+    for n, rank in enumerate((1, 5, 7)):
+        tensors |= {f"lora_unet_blocks_{n}_ffn_0.lora_up.weight": random(16, rank)}
+        tensors |= {f"lora_unet_blocks_{n}_ffn_0.lora_down.weight": random(rank, 12)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    out = tmp_path / "b.safetensors"
+    message = r"2 modules cannot have rank 2 and an error of at most 0.02 \(lora_unet_blocks_1_ffn_0: rank 5, .*rank 7,"
+    with pytest.raises(LycoError, match=message):
+        resize_file(tmp_path / "a.safetensors", out, Asked(rank=2, max_error=0.02))
+    assert not out.exists()
+
+
+def test_what_a_dtype_cannot_hold_is_refused(tmp_path):
+    tensors = lora("lora_unet_blocks_0_ffn_0", 16, 8, random)
+    tensors["lora_unet_blocks_0_ffn_0.lora_up.weight"] *= 1e11
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(
+        LycoError, match=r"blocks_0_ffn_0\.lora_\w+\.weight: its .* beyond what float16 holds, 65504; store"
+    ):
+        resize_file(tmp_path / "a.safetensors", tmp_path / "b.safetensors", Asked(rank=1), dtype=torch.float16)
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_a_doras_magnitudes_stay():

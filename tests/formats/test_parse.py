@@ -1,15 +1,18 @@
 """Keys into adapters: spelling, suffixes, and whole modules or none."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from lyco_testing.tables import dotted_file, loha, lokr, lora, musubi_file
+from lyco_testing.tables import dotted_file, loha, lokr, lora, musubi_file, random
 from lyco_testing.zoo import CASES, Case
+from safetensors.torch import save_file
 
 from lyco_core.adapters import DoRA, LoKr
 from lyco_core.errors import AdapterError, FormatError
 from lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
+from lyco_core.load import read_adapter_set
 
 
 @pytest.mark.parametrize(
@@ -115,8 +118,11 @@ def test_one_tensor_under_two_names():
 
 
 def test_one_module_under_two_names():
-    with pytest.raises(AdapterError, match="there twice, also as lora_unet_img_in"):
-        parse(lora("lora_unet_img_in", 8, 8) | lora("diffusion_model.img_in", 8, 8), {})
+    tensors = lora("lora_unet_img_in", 8, 8, random) | lora("diffusion_model.img_in", 8, 8, random)
+    with pytest.raises(
+        AdapterError, match=r"^diffusion_model\.img_in: .* there twice, also as lora_unet_img_in, and .* differ"
+    ):
+        parse(tensors, {})
 
 
 def test_pefts_dora_is_no_plain_lora():
@@ -137,6 +143,35 @@ def test_alphas_in_diffusers_metadata():
     assert found["a.0"].scale == pytest.approx(4 / 2**0.5)
     with pytest.raises(FormatError, match="lora_adapter_metadata is not a LoraConfig"):
         parse(tensors, {"lora_adapter_metadata": "[1"})
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_pefts_configuration_is_of_pefts_formats_alone(beside: bool, tmp_path: Path):
+    """A folder may hold a file of another trainer beside it, whose missing alpha means a scale of 1."""
+    text = json.dumps({"lora_alpha": 16, "r": 2})
+    if beside:
+        (tmp_path / "adapter_config.json").write_text(text)
+    for name, scale in {
+        "diffusion_model.a.b": 1,
+        "lora_unet_a_b": 1,
+        "lycoris_a_b": 1,
+        "base_model.model.a.b": 8,
+    }.items():
+        factors = {f"{name}.lora_A.weight": random(2, 8), f"{name}.lora_B.weight": random(8, 2)}
+        save_file(factors, tmp_path / "a.safetensors", None if beside else {"lora_adapter_metadata": text})
+        (adapter,) = read_adapter_set(tmp_path / "a.safetensors").adapters.values()
+        assert adapter.scale == scale, name
+
+
+def test_large_numbers_are_no_infinite_ones(tmp_path: Path):
+    """Each is finite, and their sum in float32 is not."""
+    for large in (torch.full((4, 4), 3e38), torch.full((4, 4), 3e38).bfloat16(), torch.full((2048, 4), 6e4).half()):
+        save_file({"lora_unet_a.diff": large}, tmp_path / "a.safetensors")
+        (adapter,) = read_adapter_set(tmp_path / "a.safetensors").adapters.values()
+        assert torch.equal(adapter.delta_weight(), large.float())
+    save_file({"lora_unet_a.diff": torch.tensor([[3e38, float("inf")]])}, tmp_path / "a.safetensors")
+    with pytest.raises(AdapterError, match=r"lora_unet_a\.diff: 1 of its 2 numbers are NaN or infinite"):
+        read_adapter_set(tmp_path / "a.safetensors")
 
 
 def test_a_magnitude_alone_is_refused_beside_other_modules():

@@ -1,10 +1,15 @@
 """Every algorithm on a real ComfyUI model: in its weights, merged, and what must not act beside them."""
 
+import sys
+
 import pytest
 import torch
 from lyco_testing.comfy_models import patched_weight, tiny_model
 from lyco_testing.tables import lokr, random
+from lyco_testing.zoo_on_base import ON_BASE
 from safetensors.torch import save_file
+
+from lyco_core.formats import parse
 
 Q = "diffusion_model.blocks.0.self_attn.q"
 KEY = f"{Q}.weight"
@@ -29,8 +34,6 @@ def files() -> dict[str, dict[str, torch.Tensor]]:
 
 
 def expected(tensors: dict[str, torch.Tensor], weight: torch.Tensor, strength: float) -> torch.Tensor:
-    from lyco_core.formats import parse
-
     return parse(tensors, {}).adapters["blocks.0.self_attn.q"].add_to_(weight.clone(), strength)
 
 
@@ -106,3 +109,51 @@ def test_a_scale_instead_of_the_files(loras, host):
     loaded = host.load_onto(model, None, "a.safetensors", 1.0, partial=False, scale=0.25)
     change = torch.kron(tensors[f"{Q}.lokr_w1"], tensors[f"{Q}.lokr_w2"])
     assert torch.allclose(patched_weight(loaded.model, KEY) - before, change / 4, atol=1e-5)
+
+
+NORM_OUT = "lora_transformer_norm_out_linear"  # OneTrainer's, of a weight whose halves ComfyUI swaps
+SWAPPED = "diffusion_model.final_layer.adaLN_modulation.1.weight"
+
+
+@pytest.mark.parametrize("case", [c for c in ON_BASE if c.shape[0] % 2 == 0], ids=lambda c: c.name)
+def test_where_comfyui_swaps_the_halves_the_adapter_sees_the_weight_as_it_was_trained(case, host):
+    from comfy.utils import swap_scale_shift
+
+    adapter = case.make()
+    patch = sys.modules[f"{host.__name__}.patch"].LycoPatch.of(adapter, "x")
+    weight = torch.randn(case.shape, generator=torch.Generator().manual_seed(2))
+    trained = swap_scale_shift(weight)
+    wanted = trained + 0.7 * (case.changed(adapter, trained.double()) - trained)
+    found = patch.calculate_weight(weight.clone(), "k", 0.7, 1.0, None, swap_scale_shift)
+    assert torch.allclose(found.double(), swap_scale_shift(wanted), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["DoRA, output axis", "DoRA, input axis", "OFT", "IA3", "a difference", "LoKr"])
+def test_an_onetrainer_file_for_flux1s_last_modulation(name, loras, host):
+    torch.manual_seed(6)
+    file = {k.removeprefix(Q): t for k, t in lokr(Q, 128, 64, random).items()}
+    file |= {
+        "DoRA, output axis": {".dora_scale": random(128, 1).abs() + 4},
+        "DoRA, input axis": {".dora_scale": random(1, 64).abs() + 4},
+    }.get(name, {})
+    other = {
+        "OFT": {".oft_blocks": random(32, 4, 4) / 5},
+        "IA3": {".weight": random(128), ".on_input": torch.tensor(0)},
+        "a difference": {".diff": random(128, 64)},
+    }
+    file = other.get(name, file)
+    beside = lokr("lora_transformer_single_transformer_blocks_0_attn_to_q", 64, 64, random)
+    save_file({NORM_OUT + k: t for k, t in file.items()} | beside, loras / "a.safetensors")
+    model = tiny_model("flux1")
+    loaded = host.load_onto(model, None, "a.safetensors", 0.7, partial=False)
+    before = model.model.state_dict()[SWAPPED].clone()
+    (adapter,) = parse({f"{Q}{k}": t for k, t in file.items()}, {}).adapters.values()
+    trained = torch.cat(before.chunk(2)[::-1])
+    wanted = torch.cat(adapter.add_to_(trained.clone(), 0.7).chunk(2)[::-1])
+    assert len(loaded.model.patches) == 2
+    for found in (
+        patched_weight(loaded.model, SWAPPED),
+        host.merge_onto(model, "a.safetensors", 0.7).model.model.state_dict()[SWAPPED],
+    ):
+        assert float((found - wanted).norm() / (wanted - before).norm()) < 1e-6
+    assert float((wanted - before).norm()) > 0.1

@@ -1,9 +1,14 @@
 """*Extract Adapter* and *Resize Adapter* over the API: what they write loads, and does what the tuned model does."""
 
 import pytest
+import torch
 from lyco_testing.comfy import Server, WorkflowError
+from lyco_testing.comfy_models import patched_weight, tiny_model
 from lyco_testing.tiny_wan import deltas, latents, wan_adapter, wan_checkpoint, workflow
 from safetensors.torch import load_file, save_file
+
+from lyco_core.compress.extract import extract_file
+from lyco_core.compress.options import Asked, ExtractOptions
 
 MODELS = "models/diffusion_models"
 
@@ -50,6 +55,32 @@ def test_what_is_extracted_samples_as_the_tuned_model(files: Server, form: str):
     found = latents(files, files.run(workflow("small_base.safetensors", f"got_{form}.safetensors", strength=1.0)))
     error = (found - tuned).norm() / (tuned - plain).norm()
     assert error < (1e-3 if form == "lora" else 0.9)
+
+
+def test_every_kind_of_tensor_is_loaded_by_us_and_by_comfyui(tmp_path, loras, host):
+    """Wan's modulation is no module's weight; norms and biases are none of a matrix."""
+    import comfy.lora
+
+    model = tiny_model("wan")
+    base = model.model.diffusion_model.state_dict()
+    torch.manual_seed(4)
+    names = ("blocks.0.modulation", "head.modulation", "blocks.1.self_attn.norm_q.weight", "blocks.0.ffn.2.bias")
+    changes = {name: torch.randn_like(base[name]) / 9 for name in (*names, "blocks.0.self_attn.q.weight")}
+    save_file(base, tmp_path / "base.safetensors")
+    save_file({k: t + changes.get(k, 0) for k, t in base.items()}, tmp_path / "tuned.safetensors")
+    files = (tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", loras / "all.safetensors")
+    report = extract_file(*files, ExtractOptions("lora", Asked(rank=64)))
+    assert (report.exact, len(report.modules), report.unchanged) == (4, 1, len(base) - 5)
+
+    ours = host.load_onto(model, None, "all.safetensors", 1.0, partial=False).model
+    patches = comfy.lora.load_lora(load_file(files[2]), comfy.lora.model_lora_keys_unet(model.model, {}))
+    theirs = model.clone()
+    theirs.add_patches(patches, 1.0)
+    for patched in (ours, theirs):
+        assert patched.patches.keys() == {f"diffusion_model.{name}" for name in changes}
+        for name, change in changes.items():
+            found = patched_weight(patched, f"diffusion_model.{name}") - base[name]
+            assert float((found - change).norm() / change.norm()) < 1e-4, name
 
 
 def test_a_resized_file_loads(files: Server):

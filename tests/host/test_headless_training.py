@@ -179,22 +179,24 @@ def test_killed_and_resumed_it_is_the_uninterrupted_one(place: Path):
     assert far(place / "killed" / "long.safetensors", place / "through" / "long.safetensors") == 0
 
 
-def test_ctrl_c_saves_what_there_is(place: Path):
-    config = configuration(place, "stopped", "max_train_steps = 100000")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl+C", "a closed terminal"])
+def test_stopped_it_saves_what_there_is(number: signal.Signals, place: Path):
+    output = f"stopped_{number.name}"
+    config = configuration(place, output, "max_train_steps = 100000")
     process = subprocess.Popen(command(config), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, bufsize=1)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 100 "):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     with process.stderr:
         rest = process.stderr.read()
     assert process.wait(60) == 1
     assert rest.splitlines()[-1] == "lyco: error: stopped; what was encoded or trained so far is saved"
     assert "training stopped after step 1" in rest
-    (adapter,) = (place / "stopped").glob("adapter-step*.safetensors")
+    (adapter,) = (place / output).glob("adapter-step*.safetensors")
     assert len(tensors(adapter)) == 80
-    assert len(list((place / "stopped").glob("*-state.pt"))) == 1
+    assert len(list((place / output).glob("*-state.pt"))) == 1
 
 
 def test_videos(place: Path):

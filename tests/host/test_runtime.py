@@ -5,7 +5,7 @@ import torch
 from lyco_testing.comfy import Server
 from lyco_testing.comfy_models import tiny_model
 from lyco_testing.hosted import tiny_targets
-from lyco_testing.tables import musubi_file, random
+from lyco_testing.tables import lokr, musubi_file, random
 from lyco_testing.tiny_wan import TEXT, latents, scaled_wan, wan_adapter, wan_checkpoint, workflow
 from safetensors.torch import save_file
 
@@ -60,6 +60,20 @@ def test_it_is_the_patched_model(architecture, algorithm, loras, host):
 
 
 @torch.inference_mode()
+def test_swapped_halves_are_swapped_while_sampling_too(loras, host):
+    """ComfyUI's key map has FLUX.1's last modulation with a function, which orders its rows."""
+    torch.manual_seed(3)
+    file = lokr("lora_transformer_norm_out_linear", 128, 64, random)
+    save_file(file | lokr("lora_transformer_proj_out", 64, 64, random), loras / "a.safetensors")
+    model = tiny_model("flux1")
+    patched, beside = (
+        host.load_onto(model, None, "a.safetensors", 0.6, partial=False, mode=mode).model
+        for mode in ("patch the weights", SAMPLING)
+    )
+    plain, expected, found = (predicted(one, SIZES["flux1"]) for one in (model, patched, beside))
+    assert float((found - expected).norm()) < 1e-4 * float((expected - plain).norm())
+
+
 def test_auto_leaves_quantized_weights_alone(tmp_path, loras, host):
     import comfy.sd
     import comfy.supported_models

@@ -191,3 +191,65 @@ def test_a_checkpoint_is_named_for_what_it_is(loras, host):
     save_file(state, loras / "a.safetensors")
     with pytest.raises(Exception, match=r"is no adapter but the weights of a Wan 2\.1/2\.2 model"):
         host.load_onto(model, None, "a.safetensors", 1.0, partial=False)
+
+
+def test_a_module_that_is_there_twice_counts_once(loras, host):
+    """Fused and in parts, the parts equal or never trained: stock takes one of them too."""
+    torch.manual_seed(6)
+    block = "diffusion_model.layers.0.attention"
+    parts = {x: (random(64, 2), random(2, 64)) for x in "qkv"}
+    tensors = {
+        f"{block}.qkv.lora_up.weight": torch.block_diag(*(up for up, _ in parts.values())),
+        f"{block}.qkv.lora_down.weight": torch.cat([down for _, down in parts.values()]),
+    }
+    for x, (up, down) in parts.items():
+        tensors |= {f"{block}.to.{x}.lora.up.weight": up, f"{block}.to.{x}.lora.down.weight": down}
+    model, key = tiny_model("z_image"), f"{block}.qkv.weight"
+    expected = torch.cat([up @ down for up, down in parts.values()])
+    for zero in (False, True):
+        if zero:
+            tensors |= {f"{block}.to.{x}.lora.up.weight": torch.zeros(64, 2) for x in "qkv"}
+        save_file(tensors, loras / f"{zero}.safetensors")
+        loaded = host.load_onto(model, None, f"{zero}.safetensors", 1.0, partial=False)
+        assert list(loaded.model.patches) == [key]
+        change = patched_weight(loaded.model, key) - model.model.state_dict()[key]
+        assert float((change - expected).norm() / expected.norm()) < 1e-5
+        assert "left out: 3 modules (diffusion_model.layers.0.attention.to.k, " in loaded.report
+    save_file(tensors | {f"{block}.to.k.lora.up.weight": random(64, 2)}, loras / "a.safetensors")
+    for partial in (False, True):
+        with pytest.raises(Exception, match=r"a\.safetensors: .*\.to\.k and .*\.qkv both change"):
+            host.load_onto(model, None, "a.safetensors", 1.0, partial=partial)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_what_comfyuis_names_place_twice_is_counted_or_refused(partial, loras, host):
+    """Names of no table of ours: of a parameter that is no module, and of the same with a prefix of its own."""
+    torch.manual_seed(7)
+    first = lora("diffusion_model.blocks.0.modulation", 6, 64, random)
+    again = {key.replace("diffusion_model.blocks.0.", "lora_unet_blocks_0_"): t.clone() for key, t in first.items()}
+    save_file(first | again, loras / "a.safetensors")
+    loaded = host.load_onto(tiny_model("wan"), None, "a.safetensors", 1.0, partial=partial)
+    assert [key for key in loaded.model.patches if "modulation" in key] == ["diffusion_model.blocks.0.modulation"]
+    again["lora_unet_blocks_0_modulation.lora_up.weight"] *= 2
+    save_file(first | again, loras / "b.safetensors")
+    with pytest.raises(Exception, match=r"b\.safetensors: .*lora_unet_blocks_0_modulation"):
+        host.load_onto(tiny_model("wan"), None, "b.safetensors", 1.0, partial=partial)
+
+
+def test_what_is_no_adapters_is_left_out_and_told(loras, host):
+    tensors = lokr("lora_unet_blocks_0_self_attn_q", 64, 64, random) | {"lokr_factor": torch.tensor(8)}
+    off = lokr("lora_unet_blocks_1_self_attn_q", 64, 64, random)
+    off["lora_unet_blocks_1_self_attn_q.alpha"] = torch.tensor(0.0)
+    tensors |= off | {"bundle_emb.x.clip_l": torch.ones(2, 768), "_aux.step": torch.tensor(3)}
+    save_file(tensors, loras / "a.safetensors")
+    loaded = host.load_onto(tiny_model("wan"), None, "a.safetensors", 1.0, partial=False)
+    assert list(loaded.model.patches) == ["diffusion_model.blocks.0.self_attn.q.weight"]
+    for told in (
+        "1 module (lora_unet_blocks_1_self_attn_q): off",
+        "1 key (lokr_factor)",
+        "1 key (bundle_emb.x.clip_l)",
+    ):
+        assert f"left out: {told}" in loaded.report
+    save_file(off, loras / "b.safetensors")
+    with pytest.raises(Exception, match=r"b\.safetensors: holds nothing .* off, by an alpha of 0"):
+        host.load_onto(tiny_model("wan"), None, "b.safetensors", 1.0, partial=False)

@@ -1,9 +1,13 @@
 """Datasets as Musubi's configuration describes them: files, captions, sizes, pieces of videos."""
 
 import json
+import math
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lyco_core.errors import TrainError
 from lyco_core.train.dataset import Dataset, Media, at_rate, fit, media_of, parse_datasets, windows
@@ -16,12 +20,17 @@ def images(**settings: object) -> Dataset:
 
 def test_general_is_what_datasets_do_not_say(tmp_path: Path):
     general = {"resolution": 512, "num_repeats": 2, "caption_extension": ".caption"}
-    entries = [{"image_directory": "a"}, {"video_directory": "/b", "resolution": [640, 480], "target_frames": [1, 25]}]
+    absolute = str(tmp_path.parent / "b")
+    entries = [
+        {"image_directory": "a"},
+        {"video_directory": absolute, "resolution": [640, 480], "target_frames": [1, 25]},
+    ]
     one, two = parse_datasets({"general": general, "datasets": entries}, tmp_path)
     assert one == Dataset(
         image_directory=str(tmp_path / "a"), resolution=(512, 512), num_repeats=2, caption_extension=".caption"
     )
-    assert (two.video_directory, two.resolution, two.target_frames, two.is_video) == ("/b", (640, 480), (1, 25), True)
+    assert (two.video_directory, two.resolution) == (absolute, (640, 480))
+    assert (two.target_frames, two.is_video) == ((1, 25), True)
 
 
 @pytest.mark.parametrize(
@@ -76,25 +85,38 @@ def test_what_other_systems_leave_in_files(tmp_path: Path):
 def test_an_empty_folder_and_none(tmp_path: Path):
     with pytest.raises(TrainError, match="there are no images in it, expected files that end in"):
         media_of(Dataset(image_directory=str(tmp_path)))
-    with pytest.raises(TrainError, match="cannot be read: No such file"):
+    with pytest.raises(TrainError, match="none: cannot be read: "):
         media_of(Dataset(image_directory=str(tmp_path / "none")))
 
 
 def test_a_list(tmp_path: Path):
-    lines = [{"image_path": "x/a.png", "caption": "one"}, {"image_path": "/b.png", "caption": " two"}]
+    lines = [
+        {"image_path": "x/a.png", "caption": "one"},
+        {"image_path": str(tmp_path.parent / "b.png"), "caption": " two"},
+    ]
+    media = [Media(os.path.join(tmp_path, "x/a.png"), "one"), Media(str(tmp_path.parent / "b.png"), "two")]
     path = tmp_path / "items.jsonl"
     path.write_text("\n\n".join(map(json.dumps, lines)), "utf-8")
     dataset = Dataset(image_jsonl_file=str(path))
-    assert media_of(dataset) == [Media(str(tmp_path / "x/a.png"), "one"), Media("/b.png", "two")]
+    assert media_of(dataset) == media
     lines[1]["caption"] = "one\u2028line"  # ends a line for Python, not for JSON
     path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
     assert [media.caption for media in media_of(dataset)] == ["one", "one\u2028line"]
     path.write_text("\n\n".join(map(json.dumps, [*lines[:1], {**lines[1], "caption": " two"}])), "utf-8")
-    assert media_of(dataset) == [Media(str(tmp_path / "x/a.png"), "one"), Media("/b.png", "two")]
+    assert media_of(dataset) == media
     assert dataset.cache == str(tmp_path / ".lyco_cache")
     path.write_text('{"image_path": "a.png"}', "utf-8")
     with pytest.raises(TrainError, match=r"line 1 is none, expected"):
         media_of(dataset)
+
+
+@pytest.mark.parametrize("name", ["control_path", "control_path_0", "control_path_3"])
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_list_with_control_images(kind: str, name: str, tmp_path: Path):
+    path, line = tmp_path / "items.jsonl", {f"{kind}_path": "a", "caption": "one"}
+    path.write_text(json.dumps(line | {name: ""}) + "\n" + json.dumps(line | {name: "b.png"}), "utf-8")
+    with pytest.raises(TrainError, match=rf"items.jsonl: line 2 has {name}: control images are not trained on here"):
+        media_of(Dataset(**{f"{kind}_jsonl_file": str(path)}))
 
 
 def test_one_size_without_buckets():
@@ -112,6 +134,41 @@ def test_buckets_are_musubis():
     assert fit(bucketed, 1920, 1080).size == (1360, 768)
     assert fit(bucketed, 500, 500).size == (1024, 1024)
     assert fit(images(resolution=(1024, 1024), enable_bucket=True, bucket_no_upscale=True), 500, 333).size == (496, 320)
+
+
+def by_the_rule(area: int, width: int, height: int) -> tuple[int, int]:
+    """Musubi's rule for a bucket, written out: of all sizes of about `area` pixels in steps of 16 the nearest shape."""
+    side = math.isqrt(area)
+    low, sizes = side // 2 - side // 2 % 16, []
+    while low < side + 16:
+        other = area // low - area // low % 16
+        sizes += [(low, other), (other, low)]
+        low += 16
+    return min(sorted(sizes), key=lambda size: abs(size[0] / size[1] - width / height))
+
+
+SIDE = st.integers(64, 4000)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(64, 1600), st.integers(64, 1600), SIDE, SIDE, st.booleans(), st.booleans(), st.booleans())
+def test_videos_are_always_in_buckets(across: int, down: int, width: int, height: int, bucket, no_upscale, video):
+    """Images only where they are asked to; and small images stay small where they are asked to, videos never."""
+    kind = "video_directory" if video else "image_directory"
+    options = {"enable_bucket": bucket, "bucket_no_upscale": no_upscale}
+    found = fit(Dataset(**{kind: "here"}, resolution=(across, down), **options), width, height).size
+    if not video and not bucket:
+        assert found == (across - across % 16, down - down % 16)
+    elif not video and no_upscale and width * height <= across * down:
+        assert found == (width - width % 16, height - height % 16)
+    else:
+        assert found == by_the_rule(across * down, width, height)
+
+
+def test_a_portrait_video_stays_portrait():
+    video = Dataset(video_directory="here", resolution=(960, 544))
+    assert fit(video, 1080, 1920).size == (544, 960)
+    assert fit(images(resolution=(960, 544)), 1080, 1920).size == (960, 544)
 
 
 @pytest.mark.parametrize("width", [333, 512, 4000])

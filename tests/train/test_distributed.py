@@ -1,4 +1,4 @@
-"""Two processes with a batch of one each are one process with a batch of two."""
+"""Two processes with a batch of one each are one process with a batch of two; which devices they may be on."""
 
 import os
 import subprocess
@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed
+
+from lyco_core.errors import TrainError
+from lyco_core.train.distributed import accelerator, join
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "support" / "lyco_testing" / "distributed_training.py"
@@ -46,3 +49,43 @@ def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path):
     names = {path.name for path in (tmp_path / "two" / "output 0").iterdir()}
     assert names == {f"x{n}{e}" for n in ("", "-step00000005") for e in (".safetensors", "-state.pt")}
     assert not list((tmp_path / "two" / "output 1").iterdir())
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    return monkeypatch
+
+
+class Device:
+    """What torch, or a package that adds to it, has for an accelerator that is here."""
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ["xpu", "npu", "mlu"])
+def test_other_accelerators_are_seen_and_train_in_one_process(name: str, no_gpu: pytest.MonkeyPatch):
+    assert accelerator() is None
+    no_gpu.setattr(torch, name, Device, raising=False)
+    assert accelerator() == name
+    with pytest.raises(TrainError, match=f"several processes train on CUDA's GPUs or on the CPU, and here is {name}"):
+        join()
+    no_gpu.setenv("WORLD_SIZE", "1")
+    assert join().processes == 1
+
+
+@pytest.mark.parametrize(("nccl", "expected"), [(True, "nccl"), (False, "gloo")])
+def test_windows_torch_has_no_nccl(nccl: bool, expected: str, no_gpu: pytest.MonkeyPatch):
+    begun: list[str] = []
+    no_gpu.setattr(torch.cuda, "is_available", lambda: True)
+    no_gpu.setattr(torch.cuda, "set_device", lambda number: None)
+    no_gpu.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
+    no_gpu.setattr(torch.distributed, "init_process_group", begun.append)
+    no_gpu.setattr(torch.distributed, "get_rank", lambda: 1)
+    no_gpu.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert join().rank == 1
+    assert begun == [expected]

@@ -1,12 +1,11 @@
 """The loop on a small model of a flow: what is learned, what is drawn, and what is saved and resumed."""
 
-import dataclasses
-import math
 import os
 import pickle
 import random
-import resource
+import re
 import signal
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from lyco_testing.toy import WIDTH, ToyModel, described, z_image
 from lyco_core.errors import FileError, TrainError
 from lyco_core.load import load_adapter_set
 from lyco_core.train.batches import Batches, require_items, require_one_shape
-from lyco_core.train.checkpoints import Checkpoints, require_free
+from lyco_core.train.checkpoints import Checkpoints, require_place
 from lyco_core.train.distributed import World
 from lyco_core.train.items import Item
 from lyco_core.train.loop import Step, Training
@@ -106,27 +105,6 @@ def test_the_rest_of_the_program_draws_as_if_nothing_had_been():
     assert random.getstate() == before
 
 
-def test_the_loss_is_the_mean_over_the_batch_and_the_accumulated():
-    """Groups of any size, and two batches of two instead of one of four, have the gradients of their mean."""
-    apart = [dataclasses.replace(item, condition=101 + item.condition) for item in ITEMS]
-    together = [dataclasses.replace(item, condition=item.condition) for item in ITEMS]
-    for items in (apart, together):
-        made = training(items, batch_size=4, max_train_steps=1)
-        drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
-        original = made.model.velocity
-
-        def kept(x, t, conditions, original=original, drawn=drawn):
-            drawn.append((x, t))
-            return original(x, t, conditions)
-
-        made.model.velocity = kept
-        (step,) = steps(made)
-        assert len(drawn) == (4 if items is apart else 1)
-        assert math.isfinite(step.loss)
-    alone = [training([item], max_train_steps=1, max_grad_norm=0.0, seed=9) for item in ITEMS]
-    assert len({steps(made)[0].loss for made in alone}) == 4
-
-
 def test_processes_of_one_batch_draw_what_one_process_draws():
     """Each rank's part of the loss and the gradients adds up to those of all: what `all_reduce` then does."""
 
@@ -141,7 +119,7 @@ def test_processes_of_one_batch_draw_what_one_process_draws():
     settings = {"max_train_steps": 1, "max_grad_norm": 0.0}
     whole = training(batch_size=4, **settings)
     with whole.network.attached(whole.model.model):
-        loss = whole._batch(0, 1)
+        loss = whole._batch(0)
         expected = [p.grad.clone() for p in whole.network.parameters()]
     parts = []
     for rank in range(2):
@@ -201,6 +179,19 @@ def test_validation_does_not_depend_on_the_training():
         training(validate_every_n_steps=3)
 
 
+def test_validation_is_without_dropout():
+    """What is tried is the network that a file gets, whole."""
+    made = training(validation=ITEMS, network_args=["rank_dropout=0.5"], learning_rate=0.1, validate_every_n_steps=4)
+    found = [step.validation for step in steps(made, 4)][-1]
+    made.network.eval()
+    with made.network.attached(made.model.model):
+        assert {made.validate() for _ in range(3)} == {found}
+        assert found != training(validation=ITEMS).validate()  # it has learned something, so that dropout would show
+    made.network.train()
+    with made.network.attached(made.model.model):
+        assert made.validate() == found
+
+
 def test_divergence_is_told_and_the_network_stays_finite():
     made = training(learning_rate=1e30, max_grad_norm=0.0, max_train_steps=20)
     with pytest.raises(TrainError, match=r"step \d+: the loss is .* training diverged: lower learning_rate"):
@@ -208,11 +199,61 @@ def test_divergence_is_told_and_the_network_stays_finite():
     assert bool(torch.isfinite(numbers(made)).all())
 
 
-def test_epochs():
-    made = training(ITEMS[:3], batch_size=2, gradient_accumulation_steps=2, max_train_epochs=3)
-    assert (made.steps_per_epoch, made.total_steps) == (1, 3)
-    assert len(steps(made)) == 3
-    assert made.epoch == 3
+FIVE = [*ITEMS, Item(latent(4), 4.0, "item 4")]
+
+
+def test_steps_end_with_their_epoch():
+    """Five items, two a step: every epoch has every item once, in steps of two, two and one."""
+    made = training(FIVE, gradient_accumulation_steps=2, max_train_epochs=16)
+    assert (made.steps_per_epoch, made.total_steps) == (3, 48)
+    seen, sizes = [], []
+    for _ in range(made.total_steps):
+        steps(made, 1)
+        sizes.append(len(made.model.seen) - len(seen))
+        seen = list(made.model.seen)
+    assert sizes == [2, 2, 1] * 16
+    assert made.epoch == 16
+    for epoch in range(16):
+        assert sorted(seen[5 * epoch : 5 * epoch + 5]) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert len({tuple(seen[5 * epoch : 5 * epoch + 5]) for epoch in range(16)}) > 10
+
+
+def test_the_loss_of_an_epoch_s_last_step_is_the_mean_of_what_it_has():
+    """Its gradients are divided as those of the others, as accelerate does; that is for its oracle to say."""
+    settings = {"max_grad_norm": 0.0, "learning_rate": 0.0, "max_train_epochs": 1}
+    alone = [step.loss for step in steps(training(FIVE, **settings))]
+    pairs = [step.loss for step in steps(training(FIVE, gradient_accumulation_steps=2, **settings))]
+    assert pairs == pytest.approx([(alone[0] + alone[1]) / 2, (alone[2] + alone[3]) / 2, alone[4]])
+
+
+def test_resumed_within_an_epoch_of_uneven_steps(tmp_path: Path):
+    settings = {"gradient_accumulation_steps": 2, "max_train_epochs": 3, "network_args": ["rank_dropout=0.2"]}
+    through = training(FIVE, **settings)
+    expected = steps(through)
+    for count in (1, 2, 3, 5):
+        first, resumed = training(FIVE, **settings), training(FIVE, **settings)
+        steps(first, count)
+        save_state(tmp_path / "a-state.pt", first)
+        load_state(tmp_path / "a-state.pt", resumed)
+        assert steps(resumed) == expected[count:]
+        assert torch.equal(numbers(resumed), numbers(through))
+
+
+@pytest.mark.parametrize(("items", "accumulated", "fits"), [(ITEMS, 2, True), (FIVE, 1, True), (FIVE, 2, False)])
+def test_a_state_of_steps_that_crossed_epochs(items: list[Item], accumulated: int, fits: bool, tmp_path: Path):
+    """Of version 2: it goes on where its steps were the same ones."""
+    made, path = training(items, gradient_accumulation_steps=accumulated), tmp_path / "a-state.pt"
+    steps(made, 2)
+    save_state(path, made)
+    torch.save(torch.load(path, weights_only=True) | {"version": 2}, path)
+    other = training(items, gradient_accumulation_steps=accumulated)
+    if fits:
+        load_state(path, other)
+        assert other.step == 2
+    else:
+        with pytest.raises(TrainError, match="steps of 2 batches went on across the end of an epoch of 5"):
+            load_state(path, other)
+        assert other.step == 0
 
 
 def test_every_item_comes_as_often_as_it_is_to_and_shapes_never_mix():
@@ -284,6 +325,8 @@ class Trap:
     ],
 )
 def test_another_training_s_state_is_refused(change: dict, message: str, tmp_path: Path):
+    if "optimizer_type" in change:
+        pytest.importorskip("transformers", reason="transformers is not installed")
     saved = training(**EVERYTHING)
     steps(saved, 2)
     save_state(tmp_path / "a-state.pt", saved)
@@ -369,17 +412,80 @@ def test_what_is_saved_is_the_average_with_its_story(tmp_path: Path):
 def test_interrupted(tmp_path: Path):
     made = training(output_name="x")
     saving = files(made, tmp_path)
-    assert saving.interrupted() is None
+    assert saving.interrupted() == "nothing was trained yet"
     steps(made, 3)
-    path = saving.interrupted()
-    assert path == str(tmp_path / "x-step00000003.safetensors")
+    assert saving.interrupted() == "saved x-step00000003.safetensors and its state"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x-step00000003-state.pt", "x-step00000003.safetensors"]
     with pytest.raises(FileError, match=r"x-step00000003-state.pt is there already; choose another output_name"):
-        require_free(tmp_path, "x")
-    require_free(tmp_path, "x-step")
+        require_place(tmp_path, "x", resume=False)
+    require_place(tmp_path, "x", resume=True)
+    require_place(tmp_path / "deep" / "er", "x-step", resume=False)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError, match=r"file: cannot be made: File exists; name another output_dir"):
+        require_place(tmp_path / "file", "x", resume=False)
+
+
+@pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's folder of temporary files."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_save_that_fails_once_is_told_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Here a folder is where the file should be."""
+    (tmp_path / "x-step00000004.safetensors" / "in it").mkdir(parents=True)
+    found = trained(tmp_path, save_every_n_steps=2)
+    assert found == ["x-step00000002.safetensors", *(f"x-step0000000{n}.safetensors" for n in (4, 6)), "x.safetensors"]
+    assert [r.getMessage() for r in caplog.records if "not saved" in r.getMessage()] == [
+        "step 4 is not saved, training goes on: x-step00000004.safetensors: is a folder; give the name of a file"
+    ]
+    made, through = training(batch_size=2, save_every_n_steps=2), training(batch_size=2)
+    assert steps(made) == steps(through)
+
+
+def test_saves_that_always_fail(tmp_path: Path, temporary: Path, caplog: pytest.LogCaptureFixture):
+    """The folder is gone: what comes last is elsewhere, whole."""
+    made = training(batch_size=2, output_name="x", save_every_n_steps=2, save_last_n_steps=2)
+    saving = files(made, tmp_path / "gone")
+    with made.network.attached(made.model.model):
+        for step in made.steps():
+            assert saving.after(step) == []
+    assert sum("is not saved, training goes on" in r.getMessage() for r in caplog.records) == 3
+    with pytest.raises(FileError, match=r"x.safetensors: .*\. What was trained is in .*x.safetensors, with its state"):
+        saving.finish()
+    (folder,) = temporary.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["x-state.pt", "x.safetensors"]
+    assert load_adapter_set(folder / "x.safetensors").adapters.keys() == made.network.trainables.keys()
+    assert re.search(rf"What was trained is in .*{made.step:08d}.safetensors", saving.interrupted())
+
+
+def test_what_the_precision_cannot_hold_is_no_end_either(tmp_path: Path, temporary: Path):
+    made = training(output_name="x", save_precision="fp16", learning_rate=0.0, save_every_n_steps=1, max_train_steps=3)
+    with torch.no_grad():
+        next(iter(made.network.parameters())).fill_(1e5)
+    saving = files(made, tmp_path)
+    for step in steps(made, 2):
+        assert saving.after(step) == []
+    with pytest.raises(FileError, match=r"float16 cannot hold; save in bf16 or fp32. What was trained is in"):
+        saving.finish()
+    (folder,) = temporary.iterdir()
+    found = load_adapter_set(folder / "x.safetensors")
+    assert max(float(t.abs().max()) for a in found.adapters.values() for t in a.tensors.values()) == 1e5
+
+
+def test_an_old_file_that_cannot_be_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Here it is a folder, which no `remove` takes; the newer ones come and go as they should."""
+    (tmp_path / "x-step00000001-state.pt").mkdir()
+    found = trained(tmp_path, save_every_n_steps=2, save_last_n_steps=2)
+    kept = [f"x-step0000000{n}.safetensors" for n in (4, 6)]
+    assert found == ["x-step00000001-state.pt", *kept, "x.safetensors"]
+    assert "x-step00000001-state.pt is no longer needed, but cannot be removed: Is a directory" in caplog.text
 
 
 def test_a_full_disk_leaves_what_was_saved_before(tmp_path: Path):
+    resource = pytest.importorskip("resource", reason="this system knows no limits")
     made = training(output_name="x")
     saving = files(made, tmp_path)
     steps(made, 1)

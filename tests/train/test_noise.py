@@ -98,17 +98,34 @@ def test_bounds_that_cannot_be():
         sample_times(options, 4, (8, 8), torch.Generator())
 
 
+SIGMAS = torch.tensor([0.001, 0.001, 0.002, 0.002, 0.003, 0.251, 1.0, 1.0])
+"""What Musubi looks up for the timesteps 1000·t + 1 of `MOMENTS`: the nearest of 1, 2, … 1000, the higher of two."""
+MOMENTS = torch.tensor([0.0, 0.0004, 0.0005, 0.001, 0.0016, 0.25, 0.9995, 1.0])
+
+
 def test_weights():
-    t = torch.tensor([0.0, 0.25, 1.0])
-    assert loss_weights(NoiseOptions(), t).tolist() == [1, 1, 1]
-    assert loss_weights(NoiseOptions(weighting_scheme="sigma_sqrt"), t).tolist() == pytest.approx([1e6, 16, 1])
-    cosmap = [2 / math.pi, 2 / (math.pi * (1 - 0.5 + 0.125)), 2 / math.pi]
-    assert loss_weights(NoiseOptions(weighting_scheme="cosmap"), t).tolist() == pytest.approx(cosmap)
+    assert loss_weights(NoiseOptions(), MOMENTS).tolist() == [1] * 8
+    of = {"sigma_sqrt": SIGMAS**-2, "cosmap": 2 / (math.pi * (1 - 2 * SIGMAS + 2 * SIGMAS**2))}
+    for scheme, expected in of.items():
+        options = NoiseOptions(weighting_scheme=scheme, timestep_sampling="uniform")
+        assert loss_weights(options, MOMENTS).tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    found = loss_weights(NoiseOptions(weighting_scheme="sigma_sqrt"), torch.tensor([0.001, 0.002, 1.0]))
+    assert found.tolist() == pytest.approx([1e6, 25e4, 1], rel=1e-6)  # sigma: on the grid already
 
 
 def test_auto_is_what_the_pages_say():
     found = resolve_sampling(NoiseOptions(timestep_sampling="auto", sigmoid_scale=2.0), "wan")
     assert found == NoiseOptions(timestep_sampling="shift", discrete_flow_shift=3.0, sigmoid_scale=2.0)
+    assert RECOMMENDED == {
+        "wan": ("shift", 3.0),  # docs/wan.md
+        "hunyuan_video": ("shift", 7.0),  # docs/hunyuan_video.md
+        "hunyuan_video_1_5": ("shift", 2.0),  # docs/hunyuan_video_1_5.md
+        "framepack": ("shift", 3.0),  # docs/framepack.md
+        "flux1": ("flux_shift", 1.0),  # docs/flux_kontext.md, whose command names no flow shift
+        "flux2": ("flux2_shift", 1.0),  # docs/flux_2.md, the same
+        "qwen_image": ("shift", 2.2),  # docs/qwen_image.md
+        "z_image": ("shift", 2.0),  # docs/zimage.md
+    }
     assert {name for name, _ in RECOMMENDED.values()} <= SAMPLINGS.keys()
     same = NoiseOptions(timestep_sampling="uniform")
     assert resolve_sampling(same, "wan") is same

@@ -13,6 +13,7 @@ from lyco_core.train.items import Item
 from lyco_core.train.loop import Step, Training
 from lyco_core.train.network import Network
 from lyco_core.train.options import train_options
+from lyco_core.train.scaler import LossScale
 from lyco_core.train.targets import choose_targets
 
 ITEMS = [
@@ -93,11 +94,26 @@ def test_gradients_are_those_of_the_mean_over_all_items(batch_size: int, accumul
     noise = (x - (1 - at) * data) / at
     with made.network.attached(model.model):
         errors = (ToyModel.velocity(model, x, t, conditions) - (noise - data)).square().mean((1, 2, 3))
-    weights = 2 / (math.pi * (1 - 2 * t + 2 * t**2)) if weighting == "cosmap" else 1
+    grid = torch.floor(1000 * t + 1.5).clamp(1, 1000) / 1000
+    weights = 2 / (math.pi * (1 - 2 * grid + 2 * grid**2)) if weighting == "cosmap" else 1
     loss = (weights * errors).mean()
     assert step.loss == pytest.approx(float(loss.detach()), rel=1e-4)
     for one, other in zip(found, torch.autograd.grad(loss, list(made.network.parameters())), strict=True):
         assert float((one - other).norm()) <= 1e-3 * float(other.norm()) + 1e-7
+
+
+class Alone(ToyModel):
+    """Takes no two conditions at once."""
+
+    def groups(self, conditions: Sequence[float]) -> list[list[int]]:
+        return [[index] for index in range(len(conditions))]
+
+
+def test_items_that_go_one_by_one_have_the_gradients_of_their_batch():
+    together, apart = training(batch_size=4), training(Alone(), batch_size=4)
+    losses = [[step.loss for step in steps(made)] for made in (together, apart)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert torch.allclose(numbers(together), numbers(apart), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("stop_at", [2, 3, 4])
@@ -131,11 +147,36 @@ def test_float16_skips_steps_until_its_scale_fits():
     made.scaler.load_state_dict({**made.scaler.state_dict(), "scale": 2.0**40})
     before, found = numbers(made).clone(), steps(made)
     assert not math.isfinite(found[0].grad_norm)
-    assert made.scaler.get_scale() < 2.0**40
+    assert made.scaler.value < 2.0**40
     assert torch.equal(numbers(made), before)
     made = training(Half(), max_train_steps=6)
     assert all(math.isfinite(step.grad_norm) for step in steps(made))
     assert not torch.equal(numbers(made), before)
+
+
+def test_float16_s_scale_is_torch_s():
+    """Step by step as GradScaler, over gradients that fit, do not, and fit for long."""
+    scaler = torch.amp.GradScaler("cpu")
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scaler.scale(torch.zeros(()))
+    ours = LossScale(enabled=True)
+    fits = [True, False, False, True, *[True] * 2001, False, True]
+    for fit in fits:
+        assert ours.scaled(torch.tensor(3.0)) == scaler.scale(torch.tensor(3.0))
+        gradient = torch.full((3,), 5.0 * ours.value if fit else math.inf)
+        parameter.grad = gradient.clone()
+        ours.unscale([gradient])
+        scaler.unscale_(optimizer)
+        assert torch.equal(gradient, parameter.grad)
+        scaler.step(optimizer)
+        scaler.update()
+        ours.update(float(gradient.norm()))
+        assert ours.state_dict() == scaler.state_dict()
+    again = LossScale(enabled=True)
+    again.load_state_dict(scaler.state_dict())
+    assert again.state_dict() == ours.state_dict()
+    assert LossScale(enabled=False).state_dict() == {}
 
 
 class Broken(torch.autograd.Function):

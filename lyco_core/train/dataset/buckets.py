@@ -28,7 +28,7 @@ class Fit:
 
 
 def fit(dataset: Dataset, width: int, height: int) -> Fit:
-    """What becomes of an image of a size."""
+    """What becomes of an image, or a frame, of a size."""
     size = _bucket(dataset, width, height)
     scale = max(size[0] / width, size[1] / height)
     return Fit((max(size[0], int(width * scale + 0.5)), max(size[1], int(height * scale + 0.5))), size)
@@ -36,9 +36,9 @@ def fit(dataset: Dataset, width: int, height: int) -> Fit:
 
 def _bucket(dataset: Dataset, width: int, height: int) -> tuple[int, int]:
     area = dataset.resolution[0] * dataset.resolution[1]
-    if not dataset.enable_bucket:
+    if not dataset.bucketed:
         return _down(dataset.resolution[0]), _down(dataset.resolution[1])
-    if dataset.bucket_no_upscale and width * height <= area:
+    if dataset.stays_small and width * height <= area:
         return _down(width), _down(height)
     return min(bucket_sizes(area), key=lambda size: abs(size[0] / size[1] - width / height))
 

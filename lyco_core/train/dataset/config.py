@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import TrainError
+from ...io.toml import path_of
 from ..option import Choice, Number, Options, Text, Truth, Whole, option
 
 __all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
@@ -43,8 +44,10 @@ class Dataset(Options):
     num_repeats: int = option(1, Whole(1), "How often each item comes in an epoch.")
     resolution: tuple[int, int] = (960, 544)
     """Width and height."""
-    enable_bucket: bool = option(False, Truth(), "Keeps the shape of each image, at the area of the resolution.")
-    bucket_no_upscale: bool = option(False, Truth(), "With enable_bucket: small images stay small.")
+    enable_bucket: bool = option(
+        False, Truth(), "Keeps the shape of each image, at the area of the resolution. Videos always keep theirs."
+    )
+    bucket_no_upscale: bool = option(False, Truth(), "With enable_bucket: small images stay small; videos do not.")
     target_frames: tuple[int, ...] = (1,)
     """Frames of the pieces of a video, each 4n + 1."""
     frame_extraction: str = option("head", Choice(EXTRACTIONS), "Which pieces of a video are taken.")
@@ -78,6 +81,16 @@ class Dataset(Options):
         return bool(self.video_directory or self.video_jsonl_file)
 
     @property
+    def bucketed(self) -> bool:
+        """Whether its items keep their shape. Musubi asks enable_bucket of images only."""
+        return self.enable_bucket or self.is_video
+
+    @property
+    def stays_small(self) -> bool:
+        """Whether small items stay small."""
+        return self.bucket_no_upscale and not self.is_video
+
+    @property
     def cache(self) -> str:
         """Where encoded items are kept."""
         if self.cache_directory:
@@ -91,6 +104,7 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
 
     Raises:
         TrainError: a name that is none or is not supported, or a value that cannot be.
+        FileError: a path that is none.
     """
     general, entries = settings.get("general", {}), settings.get("datasets", [])
     if not isinstance(general, Mapping) or not isinstance(entries, (list, tuple)) or not entries:
@@ -112,8 +126,8 @@ def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
             near = difflib.get_close_matches(name, known, 1)
             raise TrainError(f"datasets: there is no {name}" + (f"; do you mean {near[0]}?" if near else ""))
     for name in _PATHS:
-        if values.get(name):
-            values[name] = str(folder / os.path.expanduser(str(values[name])))
+        if name in values:
+            values[name] = path_of(values[name], name, folder)
     for name in ("resolution", "target_frames"):
         if name in values:
             value = values[name]

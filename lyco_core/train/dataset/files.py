@@ -73,6 +73,11 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
             raise TrainError(
                 f'{dataset.source}: line {number} is none, expected {{"{key}": …, "caption": …}}'
             ) from None
+        if control := next((name for name in entry if name.startswith("control_path") and entry[name]), None):
+            raise TrainError(
+                f"{dataset.source}: line {number} has {control}: control images are not trained on here; take it out, "
+                "or train in Musubi Tuner"
+            )
         yield Media(os.path.join(folder, path), caption.strip())
 
 

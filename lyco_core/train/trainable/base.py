@@ -16,7 +16,7 @@ from ..network_options import NetworkOptions
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Context", "Trainable", "uniform"]
+__all__ = ["Context", "Trainable", "dropout", "kept", "uniform"]
 
 
 class Context(FunctionCtx):
@@ -94,8 +94,8 @@ class Trainable(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor | None:
         """`x @ ΔW.T`, (…, in) -> (…, out) in x's dtype; None where this step leaves the module out.
 
-        Random numbers come from torch's own generators, so that a checkpointed block draws the
-        same ones again.
+        What is drawn depends on torch's generator of the CPU alone, so that a checkpointed block
+        draws the same again.
         """
         p = self.options.module_dropout
         if self.training and p and float(torch.rand(1)) < p:
@@ -111,7 +111,22 @@ class Trainable(nn.Module, ABC):
         p = self.options.rank_dropout
         if not (self.training and p):
             return None
-        return (torch.rand(self.shape[0], device=device) > p) / (1 - p)
+        return kept((self.shape[0],), p, device)
+
+
+def kept(shape: tuple[int, ...], p: float, device: torch.device) -> Tensor:
+    """0 with probability `p`, else 1 / (1 - p).
+
+    Drawn on the CPU: a checkpoint brings back its generator for every device, but the device's own
+    for some only (not for MPS), and a block that is run again would then draw another mask.
+    """
+    return ((torch.rand(shape, device="cpu") > p) / (1 - p)).to(device)
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """torch's, whose mask is too large for the CPU: the device draws it, from a seed that the CPU draws, see `kept`."""
+    own = None if x.device.type == "cpu" else torch.Generator(x.device).manual_seed(int(torch.randint(2**62, ())))
+    return x * torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=own).div_(1 - p)
 
 
 def uniform(rows: int, columns: int, generator: torch.Generator) -> Tensor:

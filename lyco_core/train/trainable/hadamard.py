@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...adapters.loha import row_pairs
+from ...devices import add_product_, product_into
 from .base import Context
 
 __all__ = ["cheaper_by_ranks", "hadamard_linear"]
@@ -90,7 +91,7 @@ def _forward_by_ranks(x: Tensor, factors: Sequence[Tensor], y: Tensor) -> None:
     up1, down1, up2, down2 = factors
     y.zero_()
     for some in _chunks_of_ranks(up1, down1):
-        y.addmm_(x @ row_pairs(down1[some], down2).t(), row_pairs(up1[some], up2))
+        add_product_(y, x @ row_pairs(down1[some], down2).t(), row_pairs(up1[some], up2))
 
 
 def _backward_by_ranks(
@@ -104,14 +105,14 @@ def _backward_by_ranks(
         _unpair((x @ down.t()).t() @ grad, factors[0][some], factors[2], of_up1[some], of_up2)
         _unpair(of_hidden.t() @ x, factors[1][some], factors[3], of_down1[some], of_down2)
         if of_x is not None:
-            of_x.addmm_(of_hidden, down)
+            add_product_(of_x, of_hidden, down)
 
 
 def _forward_by_bands(x: Tensor, factors: Sequence[Tensor], y: Tensor) -> None:
     up1, down1, up2, down2 = factors
     for band in _chunks(up1.shape[0], down1.shape[1]):
         delta = (up1[band] @ down1).mul_(up2[band] @ down2)
-        torch.mm(x, delta.t(), out=y[:, band])
+        product_into(y[:, band], x, delta.t())
 
 
 def _backward_by_bands(
@@ -123,7 +124,7 @@ def _backward_by_bands(
         of_y = grad[:, band]
         first, second = up1[band] @ down1, up2[band] @ down2
         if of_x is not None:
-            of_x.addmm_(of_y, first * second)
+            add_product_(of_x, of_y, first * second)
         of_delta = of_y.t() @ x
         for made, one, down, of_one, of_down in (
             (second, up1, down1, of_up1, of_down1),

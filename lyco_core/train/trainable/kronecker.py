@@ -46,7 +46,7 @@ class _KronLinear(torch.autograd.Function):
         ctx.save_for_backward(x, w1, *inner, *kept.values())
         ctx.scale, ctx.kept = scale, tuple(kept)
         y = x.new_empty(*x.shape[:-1], w1.shape[0] * inner[-1].shape[0])
-        blocks = y.view(hidden.shape[0], w1.shape[0], -1)
+        blocks = y.view(hidden.shape[0], w1.shape[0], -1)  # all of y, so no product into it is lost
         torch.matmul(*((matrix, hidden) if mixes else (hidden, matrix.t())), out=blocks)
         return y
 

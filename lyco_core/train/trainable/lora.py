@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import linear
 
 from ...adapters import Adapter, LoRA
 from ..network_options import NetworkOptions
-from .base import Trainable, uniform
+from .base import Trainable, dropout, kept, uniform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,7 +50,6 @@ class TrainableLoRA(Trainable):
         if self.options.network_dropout:
             hidden = dropout(hidden, self.options.network_dropout)
         if p := self.options.rank_dropout:
-            kept = torch.rand((hidden.shape[0], hidden.shape[-1]), device=hidden.device) > p
-            between = [1] * (hidden.dim() - 2)
-            hidden = hidden * (kept.view(kept.shape[0], *between, -1) / (1 - p)).to(hidden.dtype)
+            ranks = kept((hidden.shape[0], hidden.shape[-1]), p, hidden.device).to(hidden.dtype)
+            hidden = hidden * ranks.view(ranks.shape[0], *[1] * (hidden.dim() - 2), -1)
         return hidden

@@ -25,6 +25,23 @@ def require_fit(entry: list, name: str) -> None:
         )
 
 
+IMAGES = {
+    "concat_latent_image": "the node of its workflow that adds it, such as WanImageToVideo or InpaintModelConditioning",
+    "vace_frames": "WanVaceToVideo",
+    "reference_latents": "the node of its workflow that adds them",
+}
+"""An image in a conditioning -> what adds it."""
+
+
+def require_image(entry: list, name: str, image: str) -> None:
+    """Raise `TrainError` unless `entry` holds the image that the model reads beside the noise."""
+    if entry[1].get(image) is None:
+        raise TrainError(
+            f"{name}: the model reads an image beside the noise and its conditioning holds no {image}, so it would be "
+            f"trained on zeros; lead the conditioning through {IMAGES[image]}, or take a text to video model"
+        )
+
+
 def forward_arguments(model, entry: list, latent: Tensor, guidance: float) -> dict[str, Any]:
     """What `apply_model` takes beside the latent and the time, for one item.
 

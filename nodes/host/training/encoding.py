@@ -20,6 +20,7 @@ from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
 from .cache import Entry, identity, read_conditioning, store_conditioning
 from .media import count_frames, read_frames, read_image
+from .memory import memory_for, out_of_memory
 
 log = logging.getLogger("lyco")
 
@@ -33,6 +34,8 @@ CLIP_TYPES = {
     "z_image": "LUMINA2",
 }
 """Architecture -> the type that ComfyUI's CLIP loader has for it."""
+
+ENCODING_HELPS = "a smaller resolution, fewer target_frames, fewer other programs that use the GPU"
 
 FRAMES_A_SECOND = {"wan": 16, "hunyuan_video": 24, "hunyuan_video_1_5": 24}
 """At which rate Musubi trains videos."""
@@ -87,6 +90,8 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
     captions = {(piece.dataset.cache, piece.media.caption) for piece in pieces} | {(datasets[0].cache, "")}
     entries = {key: _caption_entry(*key, encoders) for key in sorted(captions)}
     if world.writes:
+        if not all(entry.is_there for entry in entries.values()):
+            _require_text_encoders(encoders)
         _encode_latents(pieces, encoders)
         _encode_captions(entries, encoders)
     world.wait()
@@ -124,7 +129,7 @@ def _pieces_of_video(dataset: Dataset, media: Media, architecture: str) -> list[
 
 
 def _latent_entry(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders) -> Entry:
-    shape = [dataset.resolution, dataset.enable_bucket, dataset.bucket_no_upscale, frames]
+    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
     return Entry(dataset.cache, name, "latent", identity(media.path), shape, identity(encoders.vae))
@@ -151,7 +156,7 @@ def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoders) 
 
 def _with_encoder(load: Callable[[], object], store: Callable, missing: Sequence) -> None:
     """Load an encoder, use it, and free its memory before anything else is loaded."""
-    with torch.inference_mode():
+    with memory_for("the dataset was encoded", ENCODING_HELPS), torch.inference_mode():
         encoder = load()
         for done, one in enumerate(missing, 1):
             store(encoder, one)
@@ -198,18 +203,26 @@ def _load_vae(path: str):
     return vae
 
 
-def _load_clip(encoders: Encoders):
+def _require_text_encoders(encoders: Encoders) -> comfy.sd.CLIPType:
+    """Their type, once it is known and each file is one."""
     kind = getattr(comfy.sd.CLIPType, _clip_type(encoders), None)
     if kind is None:
         known = ", ".join(kind.name.lower() for kind in comfy.sd.CLIPType)
         raise TrainError(f"clip_type is {encoders.clip_type!r}; this ComfyUI has {known}")
     for path in encoders.text_encoders:
         _require_text_encoder(path)
+    return kind
+
+
+def _load_clip(encoders: Encoders):
+    kind = _require_text_encoders(encoders)
     try:
         return comfy.sd.load_clip(ckpt_paths=list(encoders.text_encoders), clip_type=kind)
     except LycoError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         names = ", ".join(map(os.path.basename, encoders.text_encoders))
         raise TrainError(f"{names}: ComfyUI cannot load them as a text encoder of type {kind.name}: {error}") from error
 

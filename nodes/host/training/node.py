@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import folder_paths
 
 from ....lyco_core.errors import TrainError
+from ....lyco_core.io.paths import without_ending
 from ....lyco_core.train.batches import require_one_shape
 from ....lyco_core.train.checkpoints import files_of
 from ....lyco_core.train.items import Item
@@ -62,7 +63,7 @@ def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
 
 def _with_free_name(options: TrainOptions) -> TrainOptions:
     """Options whose files replace and hide no others: NAME, else NAME-2 and so on."""
-    first = options.save.output_name.removesuffix(".safetensors")
+    first = without_ending(options.save.output_name)
     require_plain("loras", first)
     folder = os.path.join(folder_paths.get_output_directory(), "loras")
     os.makedirs(folder, exist_ok=True)

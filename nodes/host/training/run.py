@@ -6,20 +6,24 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from ....lyco_core.adapters import Adapter
-from ....lyco_core.architectures import identify
+from ....lyco_core.architectures import Architecture, identify
 from ....lyco_core.conversion import Options as Conversion
 from ....lyco_core.convert import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.load import load_adapter_set, read_adapter_set, require_known
+from ....lyco_core.model_weights import ModelWeights
 from ....lyco_core.placement import place
 from ....lyco_core.train.batches import require_items
-from ....lyco_core.train.checkpoints import Checkpoints, require_free
+from ....lyco_core.train.checking import require_possible
+from ....lyco_core.train.checkpoints import Checkpoints
 from ....lyco_core.train.distributed import World
+from ....lyco_core.train.image_inputs import image_input
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.loop import Step, Training
 from ....lyco_core.train.metadata import Run
@@ -29,7 +33,8 @@ from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import Choice, choose_targets
 from ..loading import add_patches, model_weights, our_patches
-from .conditions import require_fit
+from .conditions import require_fit, require_image
+from .memory import asked_for, memory_for, out_of_memory
 from .model import FlowModel, loaded
 
 log = logging.getLogger("lyco")
@@ -56,6 +61,8 @@ class Trained:
     """Those of this run, without the ones before a resume."""
     report: str
 
+
+LOADING_HELPS = "a model in fp8, fewer other programs that use the GPU, a lower network_dim, LoKr instead of LoHa"
 
 Tell = Callable[[Training, Step, Sequence[str]], None]
 """Told of every step and of the paths that were saved after it; may raise to stop."""
@@ -84,24 +91,36 @@ def train(
         BaseException: whatever `tell` raises; what was trained so far is saved first.
     """
     require_items(data.items)
+    weights = model_weights(patcher)
+    told = {"empty": data.empty is not None, "validation": bool(data.validation)}
+    family = require_possible(options, weights.architecture, folder, **told)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
-    os.makedirs(folder, exist_ok=True)
-    if not options.run.resume:
-        require_free(folder, options.save.output_name)
-    with loaded(patcher, options.run) as flow:
-        choice = choose_targets(model_weights(patcher), options.network)
-        options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.architecture.id))
-        network = _network(choice, options)
-        training = _training(flow, network, data, options, world)
+    _require_images(weights, data, options)
+    choice = choose_targets(weights, options.network)
+    options = dataclasses.replace(options, noise=resolve_sampling(options.noise, family.id))
+    network = _network(choice, options)
+    if options.network.verbose:
+        log.info("%s", network.listing())
+    with ExitStack() as ending:
+        with memory_for("the model was loaded", LOADING_HELPS):
+            flow = ending.enter_context(loaded(patcher, options.run))
+            training = _training(flow, network, data, options, world)
         files = Checkpoints(training, Run(training, data.datasets, model, vae), folder)
-        if options.network.verbose:
-            log.info("%s", network.listing())
         with network.attached(flow.model):
             done = _steps(training, files, tell)
         path = files.finish()
         training.world.wait()  # for the one that writes
     return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
+
+
+def _require_images(weights: ModelWeights, data: Data, options: TrainOptions) -> None:
+    """Raise `TrainError` for conditioning without the image that the model reads."""
+    if image := image_input(weights):
+        for item in (*data.items, *data.validation):
+            require_image(item.condition, item.name, image)
+        if options.run.caption_dropout_rate and data.empty is not None:
+            require_image(data.empty, "the empty caption", image)
 
 
 def _network(choice: Choice, options: TrainOptions) -> Network:
@@ -110,14 +129,15 @@ def _network(choice: Choice, options: TrainOptions) -> Network:
     if not path:
         return Network.initial(choice, options.network)
     with about_file(path):
-        adapters = _in_musubis_names(path, choice)
+        adapters = in_musubis_names(path, choice.architecture)
         return Network.continued(choice, options.network, adapters)
 
 
-def _in_musubis_names(path: str, choice: Choice) -> dict[str, Adapter]:
-    found = require_known(load_adapter_set(path, prefer=choice.architecture.id))
-    if found.architecture != choice.architecture.id:
-        raise TrainError(f"is an adapter for {found.architecture}, the model is {choice.architecture.title}")
+def in_musubis_names(path: str, family: Architecture) -> dict[str, Adapter]:
+    """The adapters of any file that the loader reads, for a model of `family`. Raises `LycoError`."""
+    found = require_known(load_adapter_set(path, prefer=family.id))
+    if found.architecture != family.id:
+        raise TrainError(f"is an adapter for {found.architecture}, the model is {family.title}")
     return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi")).modules}
 
 
@@ -148,24 +168,16 @@ def _steps(training: Training, files: Checkpoints, tell: Tell) -> list[Step]:
     except LycoError:
         raise
     except BaseException as reason:
-        saved = files.interrupted()
-        told = "nothing was trained yet" if saved is None else f"saved {os.path.basename(saved)} and its state"
+        told = files.interrupted()
         log.warning("training stopped after step %d: %s", training.step, told)
         if out_of_memory(reason):
             raise TrainError(
                 f"out of memory in step {training.step + 1} ({told}). What helps, most first: gradient_checkpointing, "
                 "batch_size 1 with more gradient_accumulation_steps, smaller images or fewer frames, a model in fp8, "
-                f"mixed_precision bf16, LoKr instead of LoHa. Asked for: {str(reason).splitlines()[0]}"
+                f"mixed_precision bf16, LoKr instead of LoHa. {asked_for(reason)}"
             ) from reason
         raise
     return done
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a GPU or in the computer's own."""
-    kinds = tuple(filter(None, (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError, MemoryError)))
-    told = ("not enough memory", "can't allocate memory")  # what torch says on the CPU
-    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(text in str(error) for text in told))
 
 
 def _report(path: str, training: Training, done: Sequence[Step], choice: Choice) -> str:

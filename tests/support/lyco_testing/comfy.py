@@ -131,6 +131,8 @@ def running_server(comfyui: Path, base: Path, packs: dict[str, Path]) -> Iterato
     log = base / "server.log"
     command = [sys.executable, "main.py", "--cpu", "--port", str(port), "--base-directory", str(base)]
     command += ["--database-url", "sqlite:///:memory:"]
+    if frontend := os.environ.get("LYCO_FRONTEND"):  # a folder that `pip install --target` has filled
+        command += ["--front-end-root", str(Path(frontend) / "comfyui_frontend_package" / "static")]
     environment = os.environ | {"PYTHONWARNINGS": "default"}
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=comfyui, stdout=out, stderr=out, env=environment)

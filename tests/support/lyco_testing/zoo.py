@@ -109,7 +109,7 @@ CASES = [
     ),
     Case(
         "lokr-low-both",
-        lambda: LoKr(w1_a=normal(6, 2), w1_b=normal(2, 8), w2_a=normal(7, 2), w2_b=normal(2, 9), alpha=3.0),
+        lambda: LoKr(w1_a=normal(6, 3), w1_b=normal(3, 8), w2_a=normal(7, 2), w2_b=normal(2, 9), alpha=3.0),
         dense_lokr,
         (42, 72),
     ),

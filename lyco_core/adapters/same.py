@@ -1,0 +1,74 @@
+"""Whether two adapters are one change, told twice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import Adapter
+from .dora import DoRA
+from .full import Full
+from .loha import LoHa
+from .lokr import LoKr
+from .lora import LoRA
+from .on_base import OnBase
+
+__all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
+
+_PRODUCTS = (LoRA, LoHa, LoKr, Full)
+"""Their ΔW is zero if one of their factors is."""
+
+_SAME = 1e-5
+"""Relative: what float32 sums of the same products in another order, or over more zeros, may differ by."""
+
+
+def agreed(first: Adapter, second: Adapter) -> Adapter | None:
+    """The one of two adapters of one module that counts; None if they contradict each other.
+
+    Either, where both are the same change; the other, where one changes nothing. Outlines have no
+    numbers to compare, so the first stands for both until these are read.
+    """
+    if is_outline(first) or is_outline(second) or changes_nothing(second):
+        return first
+    if changes_nothing(first):
+        return second
+    return first if same_change(first, second) else None
+
+
+def is_outline(adapter: Adapter) -> bool:
+    """Whether it has shapes and no numbers."""
+    return any(tensor.is_meta for tensor in adapter.tensors.values())
+
+
+def changes_nothing(adapter: Adapter) -> bool:
+    """Whether a factor is zero, as before training; of a DoRA, of what it sits on: its magnitudes are the weight's."""
+    bare = adapter.inner if isinstance(adapter, DoRA) else adapter
+    return isinstance(bare, _PRODUCTS) and any(not bool(_wide(t).any()) for t in bare.tensors.values())
+
+
+def same_change(first: Adapter, second: Adapter) -> bool:
+    """Whether both change a weight alike, up to the rounding of float32."""
+    if isinstance(first, DoRA) and isinstance(second, DoRA):
+        alike = first.axis == second.axis and _equal(first.magnitude.flatten(), second.magnitude.flatten())
+        return alike and same_change(first.inner, second.inner)
+    if isinstance(first, OnBase) or isinstance(second, OnBase):
+        ours, theirs = first.tensors, second.tensors
+        alike = first.algorithm == second.algorithm and first.scale == second.scale and ours.keys() == theirs.keys()
+        return alike and all(_equal(ours[name], theirs[name]) for name in ours)
+    if first.flat_shape != second.flat_shape:
+        return False
+    delta = first.delta_weight()
+    norm = _norm(delta)
+    return _norm(second.add_to_(delta, -1.0)) <= _SAME * norm
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.double().square().sum().sqrt())
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(_wide(first), _wide(second))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32)

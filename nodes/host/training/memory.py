@@ -1,0 +1,38 @@
+"""Memory that runs out, in a line that says what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ....lyco_core.errors import TrainError
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on a GPU or in the computer's own."""
+    kinds = tuple(filter(None, (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError, MemoryError)))
+    told = ("out of memory", "not enough memory", "can't allocate memory")  # what torch says on MPS, and on the CPU
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(text in str(error) for text in told))
+
+
+def asked_for(error: BaseException) -> str:
+    """What was asked for when it ran out."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def memory_for(doing: str, helps: str) -> Iterator[None]:
+    """Raise `TrainError` for memory that runs out inside.
+
+    Args:
+        doing: what goes on then.
+        helps: what a person can do, most helpful first.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainError(f"out of memory while {doing}. What helps: {helps}. {asked_for(error)}") from error

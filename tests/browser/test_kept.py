@@ -1,0 +1,153 @@
+"""What a workflow keeps of our nodes: sizes, values and what is shown, however the nodes come back."""
+
+import pytest
+from lyco_testing.comfy import Server
+from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
+
+LOKR, HALF = "my_lokr.safetensors", "half.safetensors"
+
+NODES: dict[str, dict[str, object]] = {
+    "LycoLoadAdapters": {"adapter_1": LOKR, "adapter_2": HALF, "strength_2": 0.5},
+    "LycoLoadAdapter": {"adapter": LOKR, "strength": 0.7},
+    "LycoMergeAdapter": {"adapter": LOKR},
+    "LycoMergeCheckpoint": {"adapter": LOKR},
+    "LycoConvertAdapter": {"adapter": LOKR},
+    "LycoResizeAdapter": {"adapter": LOKR},
+    "LycoInspectAdapter": {"adapter": LOKR},
+    "LycoExtractAdapter": {},
+    "LycoTrainAdapter": {"max_train_steps": 77},
+}
+"""Every node that has a card, and values that are not its own."""
+
+FILES = sum(str(value).endswith(".safetensors") for values in NODES.values() for value in values.values())
+
+SEEN = """() => app.canvas.graph.nodes.filter((node) => node.comfyClass?.startsWith("Lyco")).map((node) => {
+    const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+    const texts = new Set([...(drawn?.querySelectorAll("*") ?? [])].map((element) => element.textContent.trim()));
+    const rows = node.widgets.filter(({name}) => !name.startsWith("lyco_card"));
+    return {
+        kind: node.comfyClass,
+        values: rows.map(({value}) => value),
+        shown: rows.filter((row) => drawn ? texts.has(row.label ?? row.name) : !row.hidden).map(({name}) => name),
+        size: (drawn ? [drawn.offsetWidth, drawn.offsetHeight] : [...node.size]).map(Math.round),
+    };
+})"""
+"""What is before a person's eyes; Vue's nodes have a size of their own in the page."""
+
+CAPTURE = """async () => {
+    app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState();
+    await new Promise((done) => setTimeout(done, 200));  // what comes within 50 ms of it counts as the same change
+}"""
+"""As ComfyUI does after each click and key."""
+
+
+def filled(page: Canvas) -> list[dict]:
+    """The page with one node of each kind, at rest."""
+    page.page.wait_for_function("app.extensionManager.workflow.activeWorkflow")
+    page.page.evaluate(CAPTURE)
+    for index, (kind, values) in enumerate(NODES.items()):
+        page.add(kind, 40 + index % 5 * 400, 60 + index // 5 * 1000, **values)
+    page.page.evaluate("app.canvas.ds.scale = 0.5, app.canvas.setDirty(true, true)")
+    settled(page, FILES)
+    page.page.evaluate(CAPTURE)
+    return page.page.evaluate(SEEN)
+
+
+def settled(page: Canvas, files: int) -> None:
+    """Wait for the cards of so many files, and until nothing moves any more."""
+    page.page.wait_for_function("files => document.querySelectorAll('.lyco-file').length === files", arg=files)
+    page.page.evaluate(
+        f"""async () => {{
+            const seen = () => JSON.stringify(({SEEN})());
+            for (let last = "", now = seen(), same = 0; same < 5; last = now, now = seen()) {{
+                same = now === last ? same + 1 : 0;
+                await new Promise((done) => setTimeout(done, 100));
+            }}
+        }}"""
+    )
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_opened_reloaded_undone_copied_and_in_a_subgraph(renderer: str, server: Server):
+    with opened(server, (1300, 1300), **RENDERERS[renderer]) as page:
+        before = filled(page)
+        assert [node["kind"] for node in before] == list(NODES)
+        rows = before[0]["shown"]
+        assert "strength_2" in rows and "adapter_3" in rows and "adapter_4" not in rows
+
+        workflow = page.page.evaluate("app.graph.serialize()")
+        for _ in range(2):
+            page.load(workflow)
+            settled(page, FILES)
+            assert page.page.evaluate(SEEN) == before
+            again = page.page.evaluate("app.graph.serialize()")
+            assert [node["size"] for node in again["nodes"]] == [node["size"] for node in workflow["nodes"]]
+
+        page.page.evaluate(CAPTURE)
+        page.page.wait_for_timeout(1500)  # ComfyUI stores what a reload brings back
+        page.page.reload()
+        page.page.wait_for_function("window.app?.graph?.nodes?.length")
+        settled(page, FILES)
+        assert page.page.evaluate(SEEN) == before
+        keep(page.page, KEPT, f"kept-{renderer}")
+
+        page.page.evaluate(CAPTURE)
+        first = page.page.evaluate("app.graph.nodes.find((node) => node.comfyClass === 'LycoLoadAdapters').id")
+        page.choose(first, "adapter_2", "none")
+        settled(page, FILES - 1)
+        changed = page.page.evaluate(SEEN)
+        assert "adapter_3" not in changed[0]["shown"]
+        assert changed[0]["size"][1] < before[0]["size"][1]
+        page.page.evaluate(CAPTURE)
+        for keys, seen, files in (("Control+z", before, FILES), ("Control+y", changed, FILES - 1)) * 2:
+            page.page.keyboard.press(keys)
+            settled(page, files)
+            assert page.page.evaluate(SEEN) == seen
+
+        page.page.keyboard.press("Control+z")
+        settled(page, FILES)
+        page.page.evaluate("app.canvas.selectItems(app.graph.nodes), app.canvas.copyToClipboard()")
+        page.page.evaluate("void app.canvas.pasteFromClipboard()")
+        settled(page, 2 * FILES)
+        assert page.page.evaluate(SEEN) == before + before
+
+        page.load(workflow)
+        settled(page, FILES)
+        page.page.evaluate("void app.graph.convertToSubgraph(new Set(app.graph.nodes))")
+        page.page.evaluate(
+            """() => {
+                const outside = app.graph.nodes.find((node) => node.subgraph);
+                app.canvas.openSubgraph(outside.subgraph, outside);
+            }"""
+        )
+        settled(page, FILES)
+        inside = page.page.evaluate(SEEN)
+        assert [node["values"] for node in inside] == [node["values"] for node in before]
+        assert inside[:-1] == before[:-1]  # 1.58 shows the training's seed on the subgraph instead
+        assert page.errors == []
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_rows_follow_their_links(renderer: str, server: Server):
+    with opened(server, (1300, 1300), **RENDERERS[renderer]) as page:
+        node = page.add("LycoLoadAdapters", 60, 60, adapter_1=LOKR)
+        training = page.add("LycoTrainAdapter", 700, 60)
+        settled(page, 1)
+        alone = page.page.evaluate(SEEN)
+        assert "adapter_2" in alone[0]["shown"] and "adapter_3" not in alone[0]["shown"]
+        page.connect(training, 0, node, "adapter_2")
+        settled(page, 1)
+        linked = page.page.evaluate(SEEN)
+        assert "strength_3" in linked[0]["shown"] and "adapter_4" not in linked[0]["shown"]
+        page.load(page.page.evaluate("app.graph.serialize()"))
+        settled(page, 1)
+        assert page.page.evaluate(SEEN) == linked
+        page.page.evaluate(
+            """() => {
+                const node = app.graph.nodes.find((node) => node.comfyClass === "LycoLoadAdapters");
+                node.disconnectInput(node.inputs.findIndex((input) => input.name === "adapter_2"));
+            }"""
+        )
+        settled(page, 1)
+        assert page.page.evaluate(SEEN) == alone
+        assert page.errors == []

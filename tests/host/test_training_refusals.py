@@ -1,0 +1,173 @@
+"""Training on ComfyUI's own models: what is refused, when, and what memory that runs out says."""
+
+import importlib
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lyco_testing.comfy_models import MODELS, tiny_model
+from lyco_testing.tiny_wan import wan_checkpoint
+from safetensors.torch import save_file
+
+WAN = MODELS["wan"][1]
+IMAGE_MODELS = {
+    "image to video": ("WAN21_I2V", WAN | {"model_type": "i2v", "in_dim": 36}, 16),
+    "Fun-Control": ("WAN21_FunControl2V", WAN | {"model_type": "i2v", "in_dim": 48}, 32),
+}
+"""ComfyUI's class and config, and how many channels its nodes put into concat_latent_image."""
+
+
+@pytest.fixture(scope="module")
+def train(pack) -> SimpleNamespace:
+    """The pack's modules of training."""
+    names = {
+        "run": "nodes.host.training.run",
+        "memory": "nodes.host.training.memory",
+        "options": "lyco_core.train.options",
+        "items": "lyco_core.train.items",
+        "errors": "lyco_core.errors",
+        "headless": "nodes.headless",
+    }
+    return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
+
+
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def item(train, **more: torch.Tensor):
+    return train.items.Item(normal(1, 16, 3, 8, 8), [normal(2, 1, 7, 48), {"pooled_output": None, **more}], "latent 1")
+
+
+def image_model(name: str, monkeypatch: pytest.MonkeyPatch):
+    kind, config, _ = IMAGE_MODELS[name]
+    monkeypatch.setitem(MODELS, "wan", (kind, config))
+    with torch.inference_mode():
+        return tiny_model("wan")
+
+
+def losses(train, model, one, folder: Path, **settings: object) -> list[float]:
+    options = train.options.train_options({"network_module": "lokr", "max_train_steps": 2, **settings})
+    data = train.run.Data([one], empty=[normal(3, 1, 7, 48), {"pooled_output": None}])
+    return [step.loss for step in train.run.train(model, data, options, str(folder), lambda *_: None).steps]
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_a_model_of_images_needs_one(name: str, train, monkeypatch, tmp_path):
+    model = image_model(name, monkeypatch)
+    message = r"latent 1: the model reads an image beside the noise and its conditioning holds no concat_latent_image"
+    with pytest.raises(train.errors.TrainError, match=message):
+        losses(train, model, item(train), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_with_an_image_it_trains_on_that(name: str, train, monkeypatch, tmp_path):
+    model, channels = image_model(name, monkeypatch), IMAGE_MODELS[name][2]
+    found = []
+    for seed in (4, 5, 4):
+        image = {"concat_latent_image": normal(seed, 1, channels, 3, 8, 8), "concat_mask": torch.zeros(1, 1, 3, 8, 8)}
+        before = image["concat_latent_image"].clone()
+        found.append(losses(train, model, item(train, **image), tmp_path / str(len(found))))
+        assert torch.equal(image["concat_latent_image"], before)
+    assert found[0] == found[2] != found[1]
+    with pytest.raises(train.errors.TrainError, match="the empty caption: the model reads an image"):
+        losses(train, model, item(train, **image), tmp_path / "dropped", caption_dropout_rate=0.5)
+
+
+def test_a_missing_library_is_told_before_the_model_is_loaded(train, tmp_path):
+    import comfy.patcher_extension
+
+    model, loads = tiny_model("wan"), []
+    model.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, lambda *_: loads.append(1))
+    for settings, message in (
+        ({"optimizer_type": "prodigy"}, "needs prodigyopt"),
+        ({"exclude_patterns": [".*"]}, "the patterns leave nothing"),
+        ({"resume": "none.pt"}, "there is no such file to resume from"),
+        ({"network_weights": "none.safetensors"}, "none.safetensors: "),
+        ({"validate_every_n_steps": 1}, "needs validation items"),
+    ):
+        with pytest.raises(train.errors.LycoError, match=message):
+            losses(train, model, item(train), tmp_path, **settings)
+    assert not loads
+    losses(train, model, item(train), tmp_path)
+    assert loads
+
+
+def test_memory_that_runs_out_while_the_model_is_loaded(train, tmp_path):
+    """The limit is real: an allocation that no machine has, where ComfyUI loads the weights."""
+    import comfy.patcher_extension
+
+    model = tiny_model("wan")
+    model.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    with pytest.raises(
+        train.errors.TrainError, match=r"out of memory while the model was loaded. What helps: a model in"
+    ):
+        losses(train, model, item(train), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("MPS backend out of memory")],
+)
+def test_memory_of_any_kind(error: Exception, train):
+    told = r"out of memory while it slept. What helps: waking up"
+    with pytest.raises(train.errors.TrainError, match=told), train.memory.memory_for("it slept", "waking up"):
+        raise error
+    with pytest.raises(RuntimeError, match="another"), train.memory.memory_for("it slept", "waking up"):
+        raise RuntimeError("another")
+
+
+def asked(train, folder: Path, **settings: object):
+    data = {"datasets": [{"image_directory": "pictures"}]}
+    rest = {"dit": "wan.safetensors", "vae": "vae.safetensors", "text_encoder": "t.safetensors", "output_dir": "out"}
+    return train.headless.read({**rest, **data, **settings}, folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dit": "i2v.safetensors"}, r"i2v.safetensors: reads an image beside the noise, and lyco train encodes none"),
+        ({"optimizer_type": "prodigy"}, "^optimizer_type prodigy needs prodigyopt"),
+        ({"lr_scheduler": "polynomial", "learning_rate": 1e-9}, "polynomial ends at 1e-07"),
+        ({"exclude_patterns": [".*"]}, "the patterns leave nothing"),
+        ({"validate_every_n_steps": 5}, "validate_every_n_steps needs validation items"),
+        ({"output_dir": "wan.safetensors"}, r"wan.safetensors: cannot be made: File exists"),
+        ({"resume": "none.pt"}, r"none.pt: there is no such file"),
+        ({"network_weights": "wan.safetensors"}, r"wan.safetensors: "),
+        ({"dit": "C:\new"}, r"dit is 'C:.new': in double quotes a backslash begins an escape"),
+    ],
+)
+def test_lyco_train_looks_at_no_picture_before(settings: dict, message: str, train, tmp_path):
+    """There are none: what is encoded would be refused by another message."""
+    weights = wan_checkpoint()
+    save_file(weights, tmp_path / "wan.safetensors")
+    save_file(weights | {"patch_embedding.weight": torch.zeros(128, 36, 1, 2, 2)}, tmp_path / "i2v.safetensors")
+    with pytest.raises(train.errors.LycoError, match=message):
+        train.headless._encoded(asked(train, tmp_path, **settings), None)
+    with pytest.raises(train.errors.LycoError, match=r"cannot be read: No such file"):
+        train.headless._encoded(asked(train, tmp_path), None)
+
+
+def test_signals_that_ask_for_an_end(train, monkeypatch):
+    """A closed terminal and Windows' Ctrl+Break as Ctrl+C; what is ignored, as under nohup, stays so."""
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        with train.headless.stopping() as heard:
+            os.kill(os.getpid(), number)
+            assert heard == [number]
+            with pytest.raises(KeyboardInterrupt):  # the second does not wait for a step
+                os.kill(os.getpid(), number)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with train.headless.stopping() as heard:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert heard == []
+    finally:
+        signal.signal(signal.SIGHUP, before[2])
+    assert [signal.getsignal(number) for number in numbers] == before

@@ -1,0 +1,90 @@
+"""A device that behaves as MPS does, on tensors of the CPU, under a name that torch asks no driver for.
+
+It has no float64 and no factorizations, and loses what a matrix product is to write into a part of
+a tensor, as MPS does before torch 2.14.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+__all__ = ["ELSEWHERE", "PretendedDevice"]
+
+ELSEWHERE = "lazy"
+_DEVICE = torch.device(ELSEWHERE, 0)
+LACKING = ("linalg_qr", "linalg_svd", "linalg_solve", "linalg_lu", "linalg_inv", "linalg_eig")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "addmv", "mv")
+
+
+class _Elsewhere(Tensor):
+    """A tensor of the CPU that says that it is elsewhere."""
+
+    inner: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> _Elsewhere:
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=_DEVICE,
+        )
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class PretendedDevice(TorchDispatchMode):
+    """Within it, `device=ELSEWHERE` is there."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    ours = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, _Elsewhere)]
+    asked = kwargs.get("device")
+    there = _DEVICE.type == torch.device(asked).type if asked is not None else bool(ours)
+    inner = {**kwargs, **({"device": torch.device("cpu")} if asked is not None else {})}
+    plain, named = tree_map(lambda t: t.inner if isinstance(t, _Elsewhere) else t, (args, inner))
+    written = kwargs["out"] if "out" in kwargs else args[0] if _in_place(func) else None
+    if there:
+        _require_known(func, plain, named)
+    if isinstance(written, _Elsewhere) and _is_product(func) and _is_part(written.inner):
+        return written  # lost
+    result = func(*plain, **named)
+    if written is not None:
+        return written
+    return tree_map(lambda t: _Elsewhere(t) if there and isinstance(t, Tensor) else t, result)
+
+
+def _require_known(func: Any, plain: Any, named: dict[str, Any]) -> None:
+    tensors = [t for t in tree_flatten((plain, named))[0] if isinstance(t, Tensor)]
+    if named.get("dtype") == torch.float64 or any(t.dtype == torch.float64 for t in tensors):
+        raise TypeError("the device has no float64")
+    if func.__name__.lstrip("_").startswith(LACKING):
+        raise NotImplementedError(f"{func.__name__} is not there on the device")
+
+
+def _in_place(func: Any) -> bool:
+    first = func._schema.arguments[0] if func._schema.arguments else None
+    return first is not None and first.alias_info is not None and first.alias_info.is_write
+
+
+def _is_product(func: Any) -> bool:
+    return func.__name__.partition(".")[0].rstrip("_") in PRODUCTS
+
+
+def _is_part(tensor: Tensor) -> bool:
+    return not tensor.is_contiguous() or tensor.nbytes < tensor.untyped_storage().nbytes()
