@@ -10,7 +10,7 @@ from torch import Tensor
 from ..io.reader import TORCH_DTYPES
 from ..scratch import scratch
 from .form import Form, Found, Parts, Unreadable
-from .rounding import largest_of, round_to
+from .rounding import largest_of, round_to, round_within
 
 __all__ = ["Float8", "ScaledFloat8"]
 
@@ -101,8 +101,8 @@ class ScaledFloat8(Float8):
             made[self.role] = self._fresh(largest_of(self._groups(values), 2))
         self._groups(values).div_(self._scale({**parts, **made}))
         limit = torch.finfo(self.dtype).max
-        values.clamp_(-limit, limit)
-        return made | super().encode(values, parts, generator)
+        out = scratch("narrow", values.shape, self.dtype, values.device)
+        return made | {"weight": round_within(values.clamp_(-limit, limit), out, generator)}
 
     def scale_of(self, peak: Tensor) -> dict[str, Tensor]:
         return {self.role: self._fresh(peak)}

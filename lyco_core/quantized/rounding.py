@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import MergeError, Remedy
 
-__all__ = ["generator_for", "largest", "largest_of", "round_to", "round_to_whole"]
+__all__ = ["generator_for", "largest", "largest_of", "round_to", "round_to_whole", "round_within"]
 
 _BITS = {1: torch.uint8, 2: torch.int16}
 
@@ -36,7 +36,12 @@ def round_to(
         if peak > limit:
             name = str(dtype).removeprefix("torch.")
             raise MergeError(f"the result reaches {peak:g}, {name} ends at {limit:g}", Remedy.WIDER_DTYPE)
-    nearest = values.to(dtype) if out is None else out.copy_(values)
+    return round_within(values, values.new_empty(values.shape, dtype=dtype) if out is None else out, generator)
+
+
+def round_within(values: Tensor, out: Tensor, generator: torch.Generator | None) -> Tensor:
+    """`values`, which are in the range of `out`'s dtype, rounded into `out` as `round_to` does."""
+    nearest = out.copy_(values)
     return nearest if generator is None else _stochastic(values, nearest, generator)
 
 
