@@ -6,6 +6,9 @@ import sys
 if not __package__:  # run as a folder, which Python has put on its path: our modules would hide Python's own
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from lyco_core.cli import main
+try:
+    from lyco_core.cli import main
+except KeyboardInterrupt:
+    sys.exit("lyco: interrupted; nothing was written")
 
 sys.exit(main())
