@@ -125,25 +125,33 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 """Architecture -> class of comfy.supported_models, and the config that its detection would give."""
 
 
-def tiny_model(architecture: str, dtype: torch.dtype = torch.float32):
-    """A ModelPatcher around a model with random weights; FramePack's is HunyuanVideo's."""
+def known_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """A config without what this ComfyUI's class does not know; skips where there is no such class."""
     import comfy.ldm.flux.model
     import comfy.ldm.hunyuan_video.model
-    import comfy.model_patcher
-    import comfy.ops
     import comfy.supported_models
 
-    name, config = MODELS[architecture]
     if not hasattr(comfy.supported_models, name):
         pytest.skip(f"this ComfyUI has no {name}")
     params = {
         "Flux": comfy.ldm.flux.model.FluxParams,
         "HunyuanVideo": comfy.ldm.hunyuan_video.model.HunyuanVideoParams,
     }.get(name)
-    if params is not None:  # older ones know fewer
-        known = {field.name for field in dataclasses.fields(params)} | {"image_model"}
-        config = {key: value for key, value in config.items() if key in known}
-    family = getattr(comfy.supported_models, name)(dict(config))
+    if params is None:
+        return dict(config)
+    known = {field.name for field in dataclasses.fields(params)} | {"image_model"}
+    return {key: value for key, value in config.items() if key in known}
+
+
+def tiny_model(architecture: str, dtype: torch.dtype = torch.float32):
+    """A ModelPatcher around a model with random weights; FramePack's is HunyuanVideo's."""
+    import comfy.model_patcher
+    import comfy.ops
+    import comfy.supported_models
+
+    name, config = MODELS[architecture]
+    config = known_config(name, config)
+    family = getattr(comfy.supported_models, name)(config)
     family.set_inference_dtype(dtype, None)
     family.custom_operations = comfy.ops.manual_cast
     model = family.get_model({})
