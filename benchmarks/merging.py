@@ -1,4 +1,7 @@
-"""Merging a Wan 1.3B-shaped checkpoint beside `cp` and stock ComfyUI's load, patch and save: time, memory, bytes."""
+"""Merging a Wan 1.3B-shaped checkpoint beside `cp` and stock ComfyUI's load, patch and save: time, memory, bytes.
+
+python benchmarks/merging.py [--forms fp8 int8_convrot …]     # with forms: those beside bfloat16 instead
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,29 @@ def make_base(path: Path, dtype: str) -> None:
     shapes = {key.replace("modulation.weight", "modulation"): shape for key, shape in shapes.items()}
     shapes["head.head.weight"] = (64, 1536)  # ComfyUI knows a Wan by its head
     tensors = {key: (torch.randn(shape) / 30).to(getattr(torch, dtype)) for key, shape in shapes.items()}
+    save_file(tensors, path, {"format": "pt"})
+
+
+def make_quantized(path: Path, form: str) -> None:
+    """The same with all Linears of the blocks in a form, as random codes."""
+    from lyco_testing.gguf_files import gguf_bytes, random_q8, stored
+    from lyco_testing.stored_forms import SAID, marker, random_codes
+    from safetensors.torch import load_file, save_file
+
+    plain = path.with_name("plain.safetensors")
+    make_base(plain, "bfloat16")
+    tensors = load_file(plain)
+    plain.unlink()
+    matrices = [k for k, t in tensors.items() if k.startswith("blocks.") and k.endswith("weight") and t.dim() == 2]
+    if form == "q8_0":
+        made = {key: random_q8(*t.shape, 0) if key in matrices else stored(t, "BF16") for key, t in tensors.items()}
+        path.write_bytes(gguf_bytes(made))
+        return
+    for key in matrices:
+        stem, (rows, columns) = key.removesuffix("weight"), tensors.pop(key).shape
+        parts = random_codes(form, rows, columns, 0)
+        said = {**SAID[form], "convrot_groupsize": 256}
+        tensors |= {f"{stem}{role}": part for role, part in parts.items()} | {f"{stem}comfy_quant": marker(said)}
     save_file(tensors, path, {"format": "pt"})
 
 
@@ -106,6 +132,33 @@ def untouched(base: Path, output: Path) -> str:
         return f"{same} of {len(old.tensors)} tensors as in the base; the adapter has {len(targets(MODEL))} modules"
 
 
+def beside_bfloat16(forms: list[str]) -> None:
+    """Merges into each form beside one into bfloat16, by turns."""
+    print(machine())
+    folder = Path(tempfile.mkdtemp(dir=os.environ.get("LYCO_BENCH_DIR")))
+    try:
+        adapter = folder / "lokr.safetensors"
+        make(MODEL, "lokr", adapter, 16)
+        plain = folder / "bf16.safetensors"
+        make_base(plain, "bfloat16")
+        for form in forms:
+            suffix = ".gguf" if form == "q8_0" else ".safetensors"
+            base = folder / f"base{suffix}"
+            make_quantized(base, form)
+            turns: dict[Path, list[tuple[float, int]]] = {plain: [], base: []}
+            for _ in range(ROUNDS):
+                for path, found in turns.items():
+                    found.append(run("ours", path, adapter, folder / f"out{path.suffix}"))
+            plain_s, seconds = (median(turn[0] for turn in found) for found in turns.values())
+            plain_memory, memory = (max(turn[1] for turn in found) for found in turns.values())
+            size = base.stat().st_size / 1e9
+            print(f"{form:<13} {size:.2f} GB {seconds:6.2f} s, {seconds / plain_s:.2f} x bf16", end="")
+            print(f"   peak {memory / 1e6:5.0f} MB, {memory / plain_memory:.2f} x bf16", flush=True)
+            base.unlink()
+    finally:
+        shutil.rmtree(folder)
+
+
 def main() -> None:
     """Print every comparison."""
     from lyco_testing.comfy import find_comfyui, why_not
@@ -156,4 +209,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    timed(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    if sys.argv[1:2] == ["--forms"]:
+        beside_bfloat16(sys.argv[2:])
+    else:
+        timed(*sys.argv[1:]) if len(sys.argv) > 1 else main()

@@ -1,11 +1,11 @@
-"""What torch has on every device only in name: products into a view, float64, factorizations."""
+"""What torch has on every device only in name: products into a view, float64, float8, factorizations."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["COMPLETE", "add_product_", "capable", "norm", "product_into"]
+__all__ = ["COMPLETE", "add_product_", "capable", "is_cuda", "knows", "norm", "product_into"]
 
 COMPLETE = frozenset({"cpu", "cuda"})
 """Device types that have all of it. MPS has no float64, and before torch 2.14 what a matrix product is told to write
@@ -30,3 +30,16 @@ def capable(tensor: Tensor) -> Tensor:
 def norm(tensor: Tensor) -> float:
     """Frobenius norm, summed in float64."""
     return float(capable(tensor).double().square().sum().sqrt())
+
+
+_EVERYWHERE = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def is_cuda(device: str) -> bool:
+    """Whether memory can be pinned for it: CUDA's, and ROCm's, which goes by that name."""
+    return torch.device(device).type == "cuda"
+
+
+def knows(device: str, dtype: torch.dtype) -> bool:
+    """Whether numbers of `dtype` can be there: Apple's devices and some of Intel's have no float64 and no float8."""
+    return dtype in _EVERYWHERE or is_cuda(device) or device == "cpu"

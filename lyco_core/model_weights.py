@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping
 
 from .architectures import Architecture, recognise
-from .io import read_header
+from .errors import about_file
+from .io import Checkpoint
 from .layouts import Layout
+from .quantized import Quantization, find_forms
 
-__all__ = ["ModelWeights", "describe_weights", "outline_checkpoint"]
+__all__ = ["ModelWeights", "describe_checkpoint", "describe_weights", "outline_checkpoint"]
 
 _PREFIXES = ("diffusion_model.", "model.diffusion_model.", "transformer.", "")
 
@@ -46,10 +48,22 @@ def describe_weights(shapes: Mapping[str, tuple[int, ...]]) -> ModelWeights:
     return ModelWeights(shapes, prefix, architecture, layout)
 
 
-def outline_checkpoint(path: str | os.PathLike[str]) -> ModelWeights:
-    """Describe the weights of a safetensors checkpoint from its header alone.
+def describe_checkpoint(checkpoint: Checkpoint) -> tuple[ModelWeights, Quantization]:
+    """Describe an open checkpoint's weights, packed ones by the shapes that they stand for; and their forms.
 
     Raises:
-        FileError: it is not a readable safetensors file.
+        FileError: what the file says of its formats is damaged.
     """
-    return describe_weights({key: info.shape for key, info in read_header(path).tensors.items()})
+    stored = describe_weights(checkpoint.shapes)
+    quantization = find_forms(checkpoint, stored.prefix)
+    return dataclasses.replace(stored, shapes=quantization.shapes(stored.shapes)), quantization
+
+
+def outline_checkpoint(path: str | os.PathLike[str]) -> ModelWeights:
+    """Describe the weights of a checkpoint, or of all its shards, from headers and what they say of formats.
+
+    Raises:
+        FileError: it is not a readable checkpoint.
+    """
+    with Checkpoint(path) as checkpoint, about_file(path):
+        return describe_checkpoint(checkpoint)[0]

@@ -14,7 +14,9 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("inspect", help="say what an adapter file is, and what of it a model takes")
     parser.add_argument("files", metavar="FILE", nargs="+", help="adapters (.safetensors)")
-    parser.add_argument("--model", metavar="CHECKPOINT", help="a model's weights (.safetensors): say what matches")
+    parser.add_argument(
+        "--model", metavar="CHECKPOINT", help="a model's weights (.safetensors, .gguf): say what matches"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; of several files, a list")
     parser.set_defaults(run=run)
     add_architecture(parser)

@@ -15,7 +15,10 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("merge", help="adapters into a checkpoint file")
     parser.add_argument(
-        "--base", metavar="CHECKPOINT", required=True, help="a file, a shard, an index, or their folder"
+        "--base",
+        metavar="CHECKPOINT",
+        required=True,
+        help="a file (.safetensors, .gguf), a shard, an index, or a folder",
     )
     parser.add_argument(
         "--adapter",
@@ -37,7 +40,11 @@ def add(commands: Commands) -> None:
         default="error",
         help="if the base lacks some of an adapter's modules: stop, or merge the rest and say so [%(default)s]",
     )
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype [the base's]")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="storage dtype, plain also of a quantized base [the base's]",
+    )
     parser.add_argument("--stochastic", metavar="SEED", type=int, help="round stochastically instead of to the nearest")
     parser.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
     parser.add_argument("--max-shard-size", metavar="SIZE", help="split the output, e.g. 5GB")
@@ -78,4 +85,6 @@ def run(options: argparse.Namespace) -> None:
         print("; left out: ".join([f"{source.path}: {modules} modules at strength {source.strength:g}", *ignored]))
         if left_out:
             print(f"lyco: warning: {source.path}: left out: {one_line(clipped(left_out))}", file=sys.stderr)
+    for line in made.survival:
+        print(line)
     print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}")

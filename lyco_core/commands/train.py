@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import FileError, LycoError
-from ..io.toml import path_of
 from .common import Commands
 
 __all__ = ["add"]
@@ -47,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _comfyui(named: object, folder: Path) -> Path:
     """The ComfyUI that is meant. Raises `FileError` if it is none."""
+    from ..io.toml import path_of
+
     if named:
         places = [Path(path_of(named, "comfyui", folder))]
     elif variable := os.environ.get("COMFYUI_PATH"):

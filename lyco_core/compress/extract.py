@@ -19,9 +19,10 @@ from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
 from ..io import Checkpoint, refuse_existing, sshs_hashes
 from ..io.output import refuse_inputs
 from ..load import check_finite
-from ..merge.storage import SCALED_MARKER, companions, scaling_of, unmergeable
-from ..model_weights import ModelWeights, describe_weights
+from ..model_weights import ModelWeights, describe_checkpoint
 from ..placement import place
+from ..quantized import SCALED_MARKER, Quantization
+from ..quantized.reading import read_weight
 from ..selection import Selection, weight_path
 from .hadamard import nearest_loha
 from .kronecker import nearest_lokr
@@ -83,8 +84,8 @@ class _Pairs:
 
     def __init__(self, old: Checkpoint, new: Checkpoint, selection: Selection) -> None:
         self.old, self.new = old, new
-        self.base, self.tuned = (_described(checkpoint) for checkpoint in (old, new))
-        ours, theirs = _by_name(old, self.base), _by_name(new, self.tuned)
+        (self.base, self._old_forms), (self.tuned, self._new_forms) = (_described(c) for c in (old, new))
+        ours, theirs = _by_name(self.base, self._old_forms), _by_name(self.tuned, self._new_forms)
         self.keys = {name: (key, theirs[name]) for name, key in ours.items() if name in theirs}
         self.chosen = selection.choose({name: (weight_path(name, ""),) for name in dict.fromkeys([*ours, *theirs])})
         self._require_alike(self.chosen.keys() & ours.keys(), self.chosen.keys() & theirs.keys())
@@ -105,48 +106,49 @@ class _Pairs:
     def difference(self, name: str, device: str) -> Tensor:
         """tuned - base in float32. Raises `MergeError` if they are no numbers that a difference could change."""
         ours, theirs = self.keys[name]
-        old, new = (c.holder[key].tensor(key) for c, key in ((self.old, ours), (self.new, theirs)))
-        if not (old.is_floating_point() and new.is_floating_point()) or not old.dim():
-            if torch.equal(old, new):
-                return torch.zeros(1)
-            with about_file(self.new.path):
-                raise MergeError(
-                    f"{theirs}: {_kind(new)} differs from the base's, which no adapter can express; leave it out "
-                    f"(exclude {weight_path(name, '')})"
-                )
-        return _values(self.new, theirs, device).sub_(_values(self.old, ours, device))
+        if ours not in self._old_forms.forms and theirs not in self._new_forms.forms:
+            old, new = (c.holder[key].tensor(key) for c, key in ((self.old, ours), (self.new, theirs)))
+            if not (old.is_floating_point() and new.is_floating_point()) or not old.dim():
+                if torch.equal(old, new):
+                    return torch.zeros(1)
+                with about_file(self.new.path):
+                    raise MergeError(
+                        f"{theirs}: {_kind(new)} differs from the base's, which no adapter can express; leave it out "
+                        f"(exclude {weight_path(name, '')})"
+                    )
+        tuned = _values(self.new, theirs, self._new_forms, device)
+        return tuned.sub_(_values(self.old, ours, self._old_forms, device))
 
 
 def _kind(tensor: Tensor) -> str:
     return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}" if tensor.dim() else "a lone number"
 
 
-def _described(checkpoint: Checkpoint) -> ModelWeights:
-    weights = describe_weights(checkpoint.shapes)
+def _described(checkpoint: Checkpoint) -> tuple[ModelWeights, Quantization]:
     with about_file(checkpoint.path):
-        if refused := unmergeable(checkpoint, weights.prefix):
-            path, title = next(iter(refused.items()))
-            raise MergeError(f"{path}: is stored as {title}; extract from the bf16, fp16 or fp8 checkpoint")
-    return weights
+        weights, quantization = describe_checkpoint(checkpoint)
+        if quantization.refused:
+            path, title = next(iter(quantization.refused.items()))
+            raise MergeError(f"{path}: is stored as {title}; extract from a checkpoint that can be read, such as bf16")
+    return weights, quantization
 
 
-def _by_name(checkpoint: Checkpoint, weights: ModelWeights) -> dict[str, str]:
+def _by_name(weights: ModelWeights, quantization: Quantization) -> dict[str, str]:
     """Name -> key of every tensor of the diffusion model, but for what only says how others are stored."""
-    keys = [key for key in weights.shapes if key.startswith(weights.prefix)]
-    stored = {name for key in keys if key.endswith(".weight") for name in companions(checkpoint, key)}
-    markers = stored | {f"{weights.prefix}{SCALED_MARKER}"}
-    return {key.removeprefix(weights.prefix): key for key in keys if key not in markers}
+    markers = {*quantization.beside, weights.prefix + SCALED_MARKER}
+    keys = (key for key in weights.shapes if key.startswith(weights.prefix) and key not in markers)
+    return {key.removeprefix(weights.prefix): key for key in keys}
 
 
-def _values(checkpoint: Checkpoint, key: str, device: str) -> Tensor:
-    """A float32 copy, its scale applied."""
-    file = checkpoint.holder[key]
+def _values(checkpoint: Checkpoint, key: str, quantization: Quantization, device: str) -> Tensor:
+    """A float32 copy of what a weight stands for."""
+    file, form = checkpoint.holder[key], quantization.forms.get(key)
     with about_file(file.path):
-        values = file.tensor(key).to(torch.float32, copy=True).to(device)  # a device may lack the file's dtype
+        if form is not None:
+            values = read_weight(form, checkpoint.holder).to(device)
+        else:
+            values = file.tensor(key).to(torch.float32, copy=True).to(device)  # a device may lack the file's dtype
         check_finite(key, values)
-        if (scaling := scaling_of(checkpoint, key)) is not None:
-            scale = checkpoint.holder[scaling.key].tensor(scaling.key)
-            scaling.multiply_(values.view(values.shape[0], -1), scale.view(-1).to(torch.float32).to(device))
         return values
 
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from ..errors import FileError, about_file
+from .gguf import GgufFile
 from .header import TensorInfo, open_binary, read_all
 from .paths import ENDING, is_apple_double, is_safetensors
 from .reader import SafetensorsFile
@@ -27,7 +28,7 @@ class Checkpoint:
     """Open files that together hold a model, as one table of tensors.
 
     `path` may be a safetensors file, one shard of several, their index (`….safetensors.index.json`),
-    or a folder that holds one of these.
+    or a folder that holds one of these; or a GGUF file, `….gguf`.
 
     Raises:
         FileError: a file is missing, damaged, or two hold the same tensor.
@@ -37,7 +38,7 @@ class Checkpoint:
         self.path = os.fspath(path)
         with about_file(path), contextlib.ExitStack() as opened:
             paths = _files_of(self.path)
-            self.files = tuple(opened.enter_context(SafetensorsFile(p)) for p in paths)
+            self.files = tuple(opened.enter_context(_kind(p)(p)) for p in paths)
             self.holder: dict[str, SafetensorsFile] = {}
             for file in self.files:
                 if twice := next((key for key in file.header.tensors if key in self.holder), None):
@@ -70,6 +71,11 @@ class Checkpoint:
         return merged
 
     @property
+    def gguf(self) -> GgufFile | None:
+        """The file, if it is a GGUF file."""
+        return file if isinstance(file := self.files[0], GgufFile) else None
+
+    @property
     def name(self) -> str:
         """The file's name, or what the shards' names begin with."""
         match = _SHARD.fullmatch(os.path.basename(self.files[0].path))
@@ -84,6 +90,10 @@ class Checkpoint:
 def shard_name(stem: str, number: int, total: int, *, ending: str = ENDING) -> str:
     """`stem-00001-of-00003.safetensors`, as Hugging Face numbers shards from 1 on."""
     return f"{stem}-{number:05}-of-{total:05}{ending}"
+
+
+def _kind(path: str) -> type[SafetensorsFile]:
+    return GgufFile if path.lower().endswith(".gguf") else SafetensorsFile
 
 
 def _files_of(path: str) -> list[str]:

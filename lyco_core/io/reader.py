@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import FileError, about_file
 from .header import Header, TensorInfo, header_of, open_binary
+from .positional import SharedFile
 
 __all__ = ["TORCH_DTYPES", "SafetensorsFile"]
 
@@ -46,10 +47,13 @@ class SafetensorsFile:
             self._file = open_binary(path)
             try:
                 self._opened = _stamp(os.fstat(self._file.fileno()))
-                self.header: Header = header_of(self._file)
+                self.header: Header = self._read_header(self._file)
             except BaseException:
                 self._file.close()
                 raise
+
+    def _read_header(self, file: SharedFile) -> Header:
+        return header_of(file)
 
     def __enter__(self) -> SafetensorsFile:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 from collections import deque
@@ -14,12 +15,13 @@ import torch
 from ..errors import MergeError
 from ..io import Checkpoint
 from ..io.checkpoint import INDEX_SUFFIX, shard_name
+from ..io.gguf import GgufFile
 from ..io.output import NewFile, new_files, refuse_inputs, require_space
 from ..io.paths import without_ending
 from ..io.writer import RawSpec, bytes_of, header_bytes
 from .options import EXACT, MergeOptions, Source
 from .plan import Plan, make_plan
-from .record import merged_metadata
+from .record import RECORD, merged_metadata
 from .weight import Weight
 
 __all__ = ["Merged", "merge_checkpoint"]
@@ -50,6 +52,8 @@ class Merged:
     """What counts for nothing in each, and why: see `AdapterSet.left_out`."""
     bytes: int
     """Size of all files together."""
+    survival: tuple[str, ...]
+    """What a person is told of the change that rounding leaves in quantized weights; empty where there are none."""
 
 
 def merge_checkpoint(
@@ -82,6 +86,7 @@ def merge_checkpoint(
     with Checkpoint(base) as checkpoint:
         inputs = [checkpoint.path, *(file.path for file in checkpoint.files), *(source.path for source in sources)]
         refuse_inputs(output, [path for path in inputs if os.path.isfile(path)])
+        _require_kind(checkpoint, output, options)
         plan = make_plan(checkpoint, sources, options)
         metadata = merged_metadata(plan, sources)
         shards = _shards(plan, output)
@@ -91,7 +96,7 @@ def merge_checkpoint(
         require_space(output, sum(spec.bytes for spec in plan.specs))
         index = _index_path(output) if len(paths) > 1 or output.lower().endswith(".json") else None
         with new_files([*paths, *([index] if index else [])], overwrite=overwrite) as files:
-            written = _Written(shards, dict(zip(paths, files, strict=False)), metadata)
+            written = _Written(shards, dict(zip(paths, files, strict=False)), metadata, plan.gguf)
             _run(_jobs(plan, written), written.total, progress)
             if index:
                 _write_index(files[-1], shards, written.total)
@@ -100,31 +105,64 @@ def merge_checkpoint(
         made = (*paths, *([index] if index else []))
         left_out = tuple(addition.left_out for addition in plan.additions)
         ignored = tuple(addition.adapter_set.left_out for addition in plan.additions)
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size)
+        told = tuple(plan.tally.lines())
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, told)
 
 
 class _Written:
     """The new files, and where in them each tensor belongs."""
 
     def __init__(
-        self, shards: Mapping[str, Sequence[RawSpec]], files: Mapping[str, NewFile], metadata: Mapping[str, str]
+        self,
+        shards: Mapping[str, Sequence[RawSpec]],
+        files: Mapping[str, NewFile],
+        metadata: Mapping[str, str],
+        gguf: GgufFile | None,
     ) -> None:
         self._places: dict[str, tuple[NewFile, int]] = {}
         self.total = 0
         for path, specs in shards.items():
-            header = header_bytes(specs, metadata)
+            header, places = _gguf(gguf, metadata) if gguf else _safetensors(specs, metadata)
             files[path].write(header, 0)
-            position = len(header)
-            for spec in specs:
-                self._places[spec.key] = files[path], position
-                position += spec.bytes
-            self.total += position - len(header)
+            self._places |= {spec.key: (files[path], places[spec.key]) for spec in specs}
+            self.total += sum(spec.bytes for spec in specs)
 
     def write(self, key: str, data: memoryview, offset: int) -> int:
         """Write a part of a tensor from byte `offset` of it on; how much that was."""
         file, start = self._places[key]
         file.write(data, start + offset)
         return len(data)
+
+
+def _safetensors(specs: Sequence[RawSpec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """(header, key -> place in the file), end to end."""
+    header = header_bytes(specs, metadata)
+    ends = itertools.accumulate((spec.bytes for spec in specs), initial=len(header))
+    return header, {spec.key: place for spec, place in zip(specs, ends, strict=False)}
+
+
+def _gguf(base: GgufFile, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """The same of a GGUF file that is like the base but for its numbers, and the record of the merge."""
+    header = base.header_bytes({RECORD: metadata[RECORD]})
+    moved = len(header) - base.layout.start
+    return header, {key: info.start + moved for key, info in base.header.tensors.items()}
+
+
+def _require_kind(checkpoint: Checkpoint, output: str, options: MergeOptions) -> None:
+    """Raise `MergeError` unless the output's name is of the kind of file that will be written."""
+    wanted = output.lower().endswith(".gguf")
+    if checkpoint.gguf is None or options.dtype is not None:
+        if wanted:
+            raise MergeError(
+                f"{output}: a GGUF file is written from one, in the base's own types; name the output ….safetensors"
+            )
+    elif not wanted:
+        raise MergeError(
+            f"{output}: the base is a GGUF file, and so is what is merged; name the output ….gguf, "
+            "or choose a dtype (bfloat16) for a safetensors file"
+        )
+    elif options.max_shard_bytes is not None:
+        raise MergeError(f"{output}: a GGUF file is not split into shards")
 
 
 def _jobs(plan: Plan, written: _Written) -> Iterator[Job]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection, Iterator, Mapping
 
 import torch
 
 from ..adapters import Adapter
 from ..adapters.base import compute_dtype
+from ..devices import knows
 from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..io import Checkpoint
+from ..io.gguf import GgufFile
 from ..io.writer import RawSpec
-from ..model_weights import describe_weights
+from ..model_weights import describe_checkpoint
+from ..quantized import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Form, Quantization
+from ..quantized.reading import key_of
+from ..selection import weight_path
 from .additions import Addition, add_file
-from .devices import knows
 from .options import MergeOptions, Source
-from .storage import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Scaling, companions, scaling_of, unmergeable
+from .quantized import Dequantized, Requantized
+from .survival import Tally
 from .weight import Piece, Weight
 
 __all__ = ["Plan", "make_plan"]
@@ -33,15 +39,27 @@ class Plan:
     specs: tuple[RawSpec, ...]
     """Every tensor that will be written, in the base's order."""
     computed: Collection[str]
-    """Weights that are read, changed or converted, and written; their scales with them."""
-    scalings: Mapping[str, Scaling]
-    """Weight key -> its scale, of those of `computed` that have one."""
+    """Weights that are read, changed or converted, and written."""
+    quantization: Quantization
+    """The forms of the base's weights."""
     additions: tuple[Addition, ...]
+    prefix: str
+    """What the keys of the diffusion model begin with."""
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    """What rounding leaves of the changes of quantized weights."""
+
+    @property
+    def gguf(self) -> GgufFile | None:
+        """The base, if what is written is a GGUF file like it."""
+        return self.checkpoint.gguf if self.options.dtype is None else None
 
     @property
     def copied(self) -> list[str]:
         """Keys of tensors that are copied as they are."""
-        made = {*self.computed, *(s.key for s in self.scalings.values())}
+        made = set(self.computed)
+        for key in self.computed:
+            if (form := self.quantization.forms.get(key)) is not None:
+                made |= {key_of(form, role) for role in form.written}
         return [spec.key for spec in self.specs if spec.key not in made]
 
     @property
@@ -54,33 +72,42 @@ class Plan:
         """How many modules of each adapter file take part."""
         return [len({p.module_path for ps in a.pieces.values() for p, _ in ps}) for a in self.additions]
 
-    @property
-    def dropped_metadata(self) -> set[str]:
-        """Metadata keys that would be wrong of what is written."""
-        return {QUANTIZATION_METADATA} if self.options.dtype is not None else set()
+    def metadata(self) -> dict[str, str]:
+        """The base's, without what it says of forms that are not written."""
+        metadata = self.checkpoint.metadata
+        if self.options.dtype is not None and QUANTIZATION_METADATA in metadata:
+            del metadata[QUANTIZATION_METADATA]
+            if left := self.quantization.elsewhere:
+                metadata[QUANTIZATION_METADATA] = json.dumps({"format_version": "1.0", "layers": left})
+        return metadata
 
     def weights(self) -> Iterator[Weight]:
         """Each weight to compute, made ready one at a time: its factors on the device, in the dtype of the sums."""
         stored = {spec.key: spec for spec in self.specs}
-        dtypes = {name: dtype for dtype, name in _NAMES.items()}
         for key in self.computed:
-            file, info, scaling = self.checkpoint.holder[key], self.checkpoint.tensors[key], self.scalings.get(key)
-            rows = info.shape[0] if info.shape else 1
-            wide = compute_dtype(file.dtype(key))
-            device = self.options.device if knows(self.options.device, wide) else "cpu"
-            yield Weight(
+            file, form = self.checkpoint.holder[key], self.quantization.forms.get(key)
+            shape = stored[key].shape if form is None else form.shape
+            rows = shape[0] if shape else 1
+            source = file.dtype(key) if form is None else torch.float8_e4m3fn  # as rare on devices as all forms are
+            wide = compute_dtype(source)
+            device = self.options.device if knows(self.options.device, source if form else wide) else "cpu"
+            weight = Weight(
                 key,
                 file,
                 rows,
-                torch.Size(info.shape).numel() // max(rows, 1),
+                torch.Size(shape).numel() // max(rows, 1),
                 tuple(self._pieces(key, rows, wide, device)),
-                scaling,
-                None if scaling is None else self.checkpoint.holder[scaling.key].tensor(scaling.key),
-                dtypes.get(stored[key].dtype_name, file.dtype(key)),
-                self.options.dtype is None,
+                self.options.dtype or source,
                 self.options.seed,
                 device,
             )
+            if form is None:
+                yield weight
+            elif self.options.dtype is not None:
+                yield Dequantized.of(weight, form, self.checkpoint.holder)
+            else:
+                made = Requantized.of(weight, form, self.checkpoint.holder)
+                yield dataclasses.replace(made, name=weight_path(key, self.prefix), tally=self.tally)
 
     def _pieces(self, key: str, rows: int, dtype: torch.dtype, device: str) -> Iterator[Piece]:
         for addition in self.additions:
@@ -100,29 +127,32 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
         LycoError: the base, or an adapter, is bad or does not fit; all that does not is listed.
     """
     with about_file(checkpoint.path):
-        base = describe_weights(checkpoint.shapes)
+        base, quantization = describe_checkpoint(checkpoint)
         if base.architecture is None:
             raise PlacementError("its weights are those of no known model; expected a checkpoint of a known one")
-        refused = unmergeable(checkpoint, base.prefix)
+    refused = quantization.refused if options.dtype else {**quantization.unwritable, **quantization.refused}
     additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):
         changed = {key for addition in additions for key in addition.pieces}
-        floats = {k for k, info in checkpoint.tensors.items() if k.startswith(base.prefix) and info.dtype in PLAIN}
-        wanted = changed
+        wanted, dropped = changed, set[str]()
         if options.dtype is not None:
             _require_plain(refused)
-            wanted = changed | floats
-        scalings = {key: scaling for key in wanted if (scaling := scaling_of(checkpoint, key)) is not None}
-        dropped: set[str] = set()
-        if options.dtype is not None:  # scales and markers go with float8
-            dropped = {
-                SCALED_MARKER,
-                base.prefix + SCALED_MARKER,
-                *(name for key in scalings for name in companions(checkpoint, key)),
-            }
+            floats = {k for k, info in checkpoint.tensors.items() if k.startswith(base.prefix) and info.dtype in PLAIN}
+            wanted = changed | floats | quantization.forms.keys()
+            dropped = {SCALED_MARKER, base.prefix + SCALED_MARKER, *quantization.beside}
+        elif options.seed is not None:
+            _require_drawn([quantization.forms[key] for key in changed if key in quantization.forms])
         computed = [key for key in checkpoint.tensors if key in wanted and key not in dropped]
-        specs = _specs(checkpoint, dropped, computed if options.dtype is not None else (), options.dtype)
-        return Plan(checkpoint, options, specs, computed, scalings, additions)
+        specs = _specs(checkpoint, dropped, quantization, computed if options.dtype is not None else (), options.dtype)
+        return Plan(checkpoint, options, specs, computed, quantization, additions, base.prefix)
+
+
+def _require_drawn(forms: Collection[Form]) -> None:
+    if rigid := next((form for form in forms if not form.draws), None):
+        raise MergeError(
+            f"{rigid.found.key}: is stored as {rigid.title}, which is rounded to the nearest only; "
+            "leave stochastic rounding out"
+        )
 
 
 def _require_plain(refused: Mapping[str, str]) -> None:
@@ -132,7 +162,11 @@ def _require_plain(refused: Mapping[str, str]) -> None:
 
 
 def _specs(
-    checkpoint: Checkpoint, dropped: Collection[str], converted: Collection[str], dtype: torch.dtype | None
+    checkpoint: Checkpoint,
+    dropped: Collection[str],
+    quantization: Quantization,
+    converted: Collection[str],
+    dtype: torch.dtype | None,
 ) -> tuple[RawSpec, ...]:
     """What will be written, in the base's order."""
     specs: list[RawSpec] = []
@@ -141,8 +175,8 @@ def _specs(
         if key in dropped:
             continue
         if key in chosen and dtype is not None:
-            size = torch.Size(info.shape).numel() * dtype.itemsize
-            specs.append(RawSpec(key, info.shape, _NAMES[dtype], size))
+            shape = quantization.forms[key].shape if key in quantization.forms else info.shape
+            specs.append(RawSpec(key, shape, _NAMES[dtype], torch.Size(shape).numel() * dtype.itemsize))
         else:
             specs.append(RawSpec(key, info.shape, info.dtype, info.bytes))
     return tuple(specs)

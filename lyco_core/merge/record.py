@@ -22,9 +22,7 @@ _STALE = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash", "model
 
 def merged_metadata(plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
     """The base's metadata, without what a merge makes untrue, and with the record of this one."""
-    metadata = {key: value for key, value in plan.checkpoint.metadata.items() if key not in _STALE}
-    for key in plan.dropped_metadata:
-        metadata.pop(key, None)
+    metadata = {key: value for key, value in plan.metadata().items() if key not in _STALE}
     records = _earlier(metadata.get(RECORD))
     rounding = "nearest" if plan.options.seed is None else f"stochastic, seed {plan.options.seed}"
     record: dict[str, Any] = {

@@ -21,17 +21,18 @@ from .schema import lines
 
 log = logging.getLogger("lyco")
 
-FOLDERS = ("diffusion_models", "checkpoints")
-"""Of the models folders, those that hold bases; what is merged goes to the one of its name under output."""
+FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
+"""Of the models folders, those that hold bases, the last ComfyUI-GGUF's -> the one under output for what is merged."""
 
 
 def checkpoint_names() -> list[str]:
-    """`folder/name` of each safetensors file that could be a base."""
+    """`folder/name` of each safetensors or GGUF file that could be a base."""
     return [
         f"{folder}/{name}"
         for folder in FOLDERS
+        if folder in folder_paths.folder_names_and_paths
         for name in folder_paths.get_filename_list(folder)
-        if name.lower().endswith((".safetensors", ".sft")) and not is_apple_double(name)
+        if name.lower().endswith((".safetensors", ".sft", ".gguf")) and not is_apple_double(name)
     ]
 
 
@@ -43,7 +44,8 @@ def checkpoint_fingerprint(choice: str | None) -> tuple | None:
 def checkpoint_path(choice: str) -> str:
     """The path of a choice of `checkpoint_names`. Raises `FileError` for anything else."""
     folder, _, name = choice.partition("/")
-    path = folder_paths.get_full_path(folder, name) if folder in FOLDERS else None
+    known = folder in FOLDERS and folder in folder_paths.folder_names_and_paths
+    path = folder_paths.get_full_path(folder, name) if known else None
     if path is None:
         raise FileError(f"{choice!r}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
     return path
@@ -78,11 +80,12 @@ def merge_files(
     Raises:
         LycoError: a file is bad or does not fit, or the name is taken or no name.
     """
-    folder = base.partition("/")[0]
     path = checkpoint_path(base)
+    folder = FOLDERS[base.partition("/")[0]]
+    suffix = ".gguf" if path.endswith(".gguf") and options.dtype is None else ".safetensors"
     sources = [Source(adapter_path(name), strength) for name, strength in adapters]
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
-    name, output = output_path(folder, filename or shortened("_".join(stems)))
+    name, output = output_path(folder, filename or shortened("_".join(stems)), suffix)
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
     told = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
@@ -91,4 +94,4 @@ def merge_files(
         if left_out:
             lines.append(f"left out: {one_line(clipped(left_out))}")
             log.warning("%s: left out: %s", adapter, one_line(clipped(left_out)))
-    return name, "\n".join(lines)
+    return name, "\n".join([*lines, *made.survival])

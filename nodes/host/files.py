@@ -14,7 +14,7 @@ from ...lyco_core.adapter_set import AdapterSet
 from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE
 from ...lyco_core.io.names import check_name
-from ...lyco_core.io.paths import ENDING, is_apple_double, is_safetensors
+from ...lyco_core.io.paths import ENDING, is_apple_double
 from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
 
 CACHED_FILES = 2
@@ -53,13 +53,13 @@ def stamp(path: str) -> tuple:
     return path, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def output_path(folder: str, filename: str) -> tuple[str, str]:
+def output_path(folder: str, filename: str, suffix: str = ENDING) -> tuple[str, str]:
     """(name for the loaders, path) of a new file in output/`folder`, which is made.
 
     Raises:
         FileError: `filename` leads elsewhere, or the loaders would take another file of this name.
     """
-    name = filename if is_safetensors(filename) else filename + ENDING
+    name = filename if filename.lower().endswith(suffix) else filename + suffix
     require_plain(folder, name)
     path = os.path.join(folder_paths.get_output_directory(), folder, name)
     taken = folder_paths.get_full_path(folder, name)

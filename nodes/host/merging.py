@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ...lyco_core.errors import MergeError, about_file
-from ...lyco_core.selection import EVERYTHING, Selection
+from ...lyco_core.merge.survival import Tally
+from ...lyco_core.selection import EVERYTHING, Selection, weight_path
 from .files import adapter_path
 from .loading import Loaded, match_model
 from .matched import matched
 from .progress import Progress
 from .stock import weight_key
-from .weights import read_weight, require_mergeable, write_weight
+from .weights import is_quantized, layout_of, read_weight, require_mergeable, write_weight
 
 
 def merge_onto(
@@ -26,7 +27,7 @@ def merge_onto(
     """A model like `model` with the file's adapters in its weights; `model` stays as it is.
 
     Weights that nothing changes are shared with it. The sums are float32, rounded once to the
-    nearest number of each weight's dtype. Patches that `model` holds stay patches.
+    nearest number that each weight's dtype or layout has. Patches that `model` holds stay patches.
 
     Args:
         model: a ModelPatcher; it is unloaded, so that its weights are its own.
@@ -50,13 +51,19 @@ def merge_onto(
             require_mergeable(source.model, key)
         with torch.inference_mode(False), torch.no_grad():
             merged = twin(source)
-            progress = Progress()
+            progress, tally = Progress(), Tally()
             for done, (key, patches) in enumerate(changes.items()):
                 progress(done, len(changes))
-                values = read_weight(merged.model, key, source.load_device)
+                before = read_weight(merged.model, key, source.load_device)
+                coarse = is_quantized(merged.model, key)
+                values = before.clone() if coarse else before
                 values = comfy.lora.calculate_weight(patches, values, key, intermediate_dtype=torch.float32)
+                change = values - before if coarse else None
                 write_weight(merged.model, key, values)
-    report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged"]
+                if change is not None:
+                    stored = read_weight(merged.model, key, source.load_device).sub_(before)
+                    tally.add(weight_path(key, match.prefix), change, stored.sub_(change))
+    report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged", *tally.lines()]
     return Loaded(merged, None, "\n".join(report), (matched(match, applied=f"merged, strength {strength:g}"),))
 
 
@@ -123,6 +130,9 @@ def twin(model):
 
 def sharing(tensor: Tensor) -> Tensor:
     """Another tensor object on the same memory."""
+    if layout_of(tensor) is not None:  # which ComfyUI detaches where nodes run, and torch only if it was made there
+        with torch.inference_mode(tensor.is_inference()):
+            return torch.nn.Parameter(tensor.detach(), requires_grad=False)
     if isinstance(tensor, torch.nn.Parameter):
         return torch.nn.Parameter(tensor.detach(), requires_grad=False)
     return tensor.detach()

@@ -7,9 +7,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...lyco_core.devices import knows
 from ...lyco_core.errors import MergeError
-from ...lyco_core.merge.devices import knows
-from ...lyco_core.merge.rounding import largest, round_to
+from ...lyco_core.quantized.rounding import largest, round_to
 
 __all__ = [
     "input_scale_of",
@@ -28,8 +28,17 @@ __all__ = [
     "write_weight",
 ]
 
-SCALED_FLOAT8 = ("TensorCoreFP8Layout", "TensorCoreFP8E4M3Layout", "TensorCoreFP8E5M2Layout")
-"""ComfyUI's layouts of quantized weights that are float8 under one scale."""
+LAYOUTS = (
+    "TensorCoreFP8Layout",
+    "TensorCoreFP8E4M3Layout",
+    "TensorCoreFP8E5M2Layout",
+    "TensorCoreMXFP8Layout",
+    "TensorCoreNVFP4Layout",
+    "TensorWiseINT8Layout",
+    "TensorCoreConvRotW4A4Layout",
+    "AsymW4A8Int8Layout",
+)
+"""ComfyUI's layouts of quantized weights that numbers are read from and written to."""
 
 
 def require_mergeable(model, key: str) -> None:
@@ -37,10 +46,10 @@ def require_mergeable(model, key: str) -> None:
     weight = comfy.utils.get_attr(model, key)
     layout = layout_of(weight)
     plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.is_floating_point()
-    if layout not in SCALED_FLOAT8 and (layout or not plain):
+    if layout not in LAYOUTS and (layout or not plain):
         what = layout or gguf_type(weight) or f"{type(weight).__name__} of {weight.dtype}"
         raise MergeError(
-            f"{key}: is stored as {what}, which nothing can be merged into; load the model's bf16, fp16 or fp8 file, "
+            f"{key}: is stored as {what}, which nothing can be merged into; load the model's bf16 file, "
             "or use Load LoHa/LoKr, which changes no weight"
         )
 
@@ -49,15 +58,23 @@ def read_weight(model, key: str, device: torch.device) -> Tensor:
     """A float32 copy on `device`, its scale applied."""
     weight = comfy.utils.get_attr(model, key)
     if layout_of(weight) is not None:
-        return weight.dequantize().to(device, torch.float32)
+        values = _dequantized(weight).to(device, copy=True)
+        scale = _scale_of_inputs(model, key)
+        return values if scale is None else values.mul_(scale.to(values))
     there = device if knows(str(device), weight.dtype) else weight.device
     values = weight.to(there, torch.float32, copy=True).to(device)
     scale = scale_of(model, key)
     return values if scale is None else values.mul_(scale.to(values))
 
 
+def _dequantized(weight: Tensor) -> Tensor:
+    """What a quantized tensor stands for, in float32; asked in the mode that it was made in."""
+    with torch.inference_mode(weight.is_inference()):
+        return weight.to(dtype=torch.float32).dequantize()
+
+
 def write_weight(model, key: str, values: Tensor) -> None:
-    """Replace a weight by float32 `values`, rounded to the nearest of its dtype under a fresh scale.
+    """Replace a weight by float32 `values`, rounded to the nearest that its dtype or layout has, under fresh scales.
 
     Raises:
         MergeError: a number is out of the dtype's range.
@@ -71,8 +88,12 @@ def write_weight(model, key: str, values: Tensor) -> None:
         if scaled or bool((was & ~torch.isfinite(values)).any()):
             raise MergeError(f"{key}: the result is NaN or infinite; lower the strength, or use another base")
     if layout_of(weight) is not None:
-        stored = weight.requantize_from_float(values, scale="recalculate", stochastic_rounding=0)
-        comfy.utils.set_attr_param(model, key, stored.to(weight.dtype))
+        scale = _scale_of_inputs(model, key)
+        values = values if scale is None else values / scale.to(values)
+        # In inference mode torch cannot detach such a tensor that was made outside, and ComfyUI does.
+        with torch.inference_mode(weight.is_inference()):
+            stored = weight.requantize_from_float(values, scale="recalculate", stochastic_rounding=0)
+            comfy.utils.set_attr_param(model, key, stored.to(weight.dtype))
         return
     if (scale := scale_of(model, key)) is not None:
         limit = torch.finfo(weight.dtype).max
@@ -83,6 +104,12 @@ def write_weight(model, key: str, values: Tensor) -> None:
         comfy.utils.set_attr_param(model, key, round_to(values, weight.dtype))
     except MergeError as error:
         raise error.within(key) from None
+
+
+def _scale_of_inputs(model, key: str) -> Tensor | None:
+    """`input_scale_of` of a key's module as float32 numbers to divide by; what is multiplied by 0 has no say."""
+    scale = input_scale_of(comfy.utils.get_attr(model, key.rpartition(".")[0]))
+    return None if scale is None else scale.float().masked_fill(scale == 0, 1).reshape(-1)
 
 
 def layout_of(weight: Tensor) -> str | None:
@@ -126,10 +153,10 @@ def rounding_error(patcher, key: str) -> float:
     """Relative error of the change that a patched quantized weight keeps, rounded to the nearest."""
     weight = _unpatched(patcher, key)
     quantized = layout_of(weight) is not None
-    before = weight.dequantize().float() if quantized else read_weight(patcher.model, key, weight.device)
+    before = _dequantized(weight) if quantized else read_weight(patcher.model, key, weight.device)
     after = comfy.lora.calculate_weight(patcher.patches[key], before.clone(), key)
     if quantized:
-        kept = weight.requantize_from_float(after, scale="recalculate", stochastic_rounding=0).dequantize().float()
+        kept = _dequantized(weight.requantize_from_float(after, scale="recalculate", stochastic_rounding=0))
     else:
         kept = after.to(weight.dtype).float()
     return float((kept - after).norm() / (after - before).norm().clamp(min=1e-30))
@@ -164,7 +191,7 @@ def whole_weight(patcher, path: str) -> Tensor:
     if not is_readable(patcher.model, key) or gguf_type(weight) is not None:
         return _asked(module, load_dtype(patcher) or torch.float32, patcher.load_device)
     if layout_of(weight) is not None:
-        values = weight.to(patcher.load_device).dequantize()
+        values = _dequantized(weight.to(patcher.load_device))
     else:
         values = _scaled(patcher.model, key, weight.to(patcher.load_device, torch.float32))
     if patches := patcher.patches.get(key):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from lyco_testing.comfy import Server, WorkflowError
-from lyco_testing.tiny_wan import latents, wan_adapter, wan_checkpoint, workflow
+from lyco_testing.quantized_models import why_not
+from lyco_testing.tiny_wan import int8_wan, latents, scaled_wan, wan_adapter, wan_checkpoint, workflow
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -63,6 +64,29 @@ def test_stock_save_model_writes_what_was_merged(files: Server):
     merged = latents(files, files.run(nodes))
     again = latents(files, files.run(workflow("saved_00001_.safetensors")))
     assert torch.equal(merged, again)
+
+
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8_row"])
+def test_a_quantized_model_is_merged_sampled_and_saved(files: Server, form: str, pack):
+    """Where nodes run, in inference mode, ComfyUI could move no weight that was merged."""
+    if reason := why_not(form):
+        pytest.skip(reason)
+    path = files.base / "models" / "diffusion_models" / f"merge_{form}.safetensors"
+    scaled_wan(path, "blocks.") if form == "fp8_scaled" else int8_wan(path)
+    plain = latents(files, files.run(workflow("merge_base.safetensors")))
+    loaded = latents(files, files.run(workflow("merge_base.safetensors", "merge_lokr.safetensors")))
+    before = latents(files, files.run(workflow(path.name)))
+    nodes = into_model(path.name)
+    nodes["save_model"] = {
+        "class_type": "ModelSave",
+        "inputs": {"model": ["merge", 0], "filename_prefix": f"diffusion_models/{form}"},
+    }
+    outputs = files.run(nodes)
+    merged = latents(files, outputs)
+    change = (loaded - plain).norm()
+    assert ((merged - before) - (loaded - plain)).norm() < 0.35 * change
+    assert "of the change in quantized weights, " in outputs["show"]["text"][0]
+    assert torch.equal(merged, latents(files, files.run(workflow(f"{form}_00001_.safetensors"))))
 
 
 @pytest.mark.every_host

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from lyco_core.errors import LycoError
 from lyco_core.formats import parse
 from lyco_core.merge import Source, merge_checkpoint
-from lyco_core.merge import weight as weights
+from lyco_core.quantized import reading
 
 Q, CONV = "diffusion_model.blocks.0.self_attn.q", "diffusion_model.patch_embedding"
 
@@ -41,7 +41,7 @@ def base() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", files())
 @pytest.mark.parametrize("band_bytes", [256, 2**23])
 def test_merged_is_the_algorithms_weight(name, band_bytes, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(weights, "BAND_BYTES", band_bytes)
+    monkeypatch.setattr(reading, "BAND_BYTES", band_bytes)
     tensors, before = files()[name], base()
     save_file(before, tmp_path / "base.safetensors")
     save_file(tensors, tmp_path / "a.safetensors")

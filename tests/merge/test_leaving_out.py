@@ -142,7 +142,7 @@ def test_what_nothing_can_be_merged_into_may_be_excluded(tmp_path: Path):
     key = f"{PREFIXES[0]}blocks.1.self_attn.q.weight"
     save_file(load_file(base) | {key: torch.zeros(WIDTH, WIDTH, dtype=torch.int8)}, base)
     out = tmp_path / "out.safetensors"
-    with pytest.raises(LycoError, match=rf"merged into \({re.escape(key)}: INT8\)"):
+    with pytest.raises(LycoError, match=rf"merged into \({re.escape(key)}: INT8 that no comfy_quant describes\)"):
         merge_checkpoint(base, [Source(adapter)], out)
     merge_checkpoint(base, [Source(adapter)], out, MergeOptions(Selection.of(exclude=[key])))
     assert changed(base, out) == {"blocks.0.self_attn.q"}

@@ -60,6 +60,18 @@ def scaled_wan(path: Path, block: str) -> dict[str, torch.Tensor]:
     return numbers
 
 
+def int8_wan(path: Path) -> None:
+    """A Wan whose blocks are int8, a scale for each row, as ComfyUI 0.33 writes it."""
+    tensors = wan_checkpoint()
+    for key in [k for k in tensors if k.startswith("blocks.") and k.endswith(".weight") and tensors[k].dim() == 2]:
+        stem, weight = key.removesuffix("weight"), tensors[key]
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        tensors[key], tensors[f"{stem}weight_scale"] = (weight / scale).round().to(torch.int8), scale
+        marker = json.dumps({"format": "int8_tensorwise"}).encode()
+        tensors[f"{stem}comfy_quant"] = torch.tensor(list(marker), dtype=torch.uint8)
+    save_file(tensors, path)
+
+
 def wan_adapter() -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     names = [path for path in targets("wan21_t2v_1_3b") if int(path.split(".")[1]) < BLOCKS]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import MergeError, Remedy
 
-__all__ = ["generator_for", "largest", "round_to"]
+__all__ = ["generator_for", "largest", "largest_of", "round_to", "round_to_whole", "round_within"]
 
 _BITS = {1: torch.uint8, 2: torch.int16}
 
@@ -36,8 +36,20 @@ def round_to(
         if peak > limit:
             name = str(dtype).removeprefix("torch.")
             raise MergeError(f"the result reaches {peak:g}, {name} ends at {limit:g}", Remedy.WIDER_DTYPE)
-    nearest = values.to(dtype) if out is None else out.copy_(values)
+    return round_within(values, values.new_empty(values.shape, dtype=dtype) if out is None else out, generator)
+
+
+def round_within(values: Tensor, out: Tensor, generator: torch.Generator | None) -> Tensor:
+    """`values`, which are in the range of `out`'s dtype, rounded into `out` as `round_to` does."""
+    nearest = out.copy_(values)
     return nearest if generator is None else _stochastic(values, nearest, generator)
+
+
+def round_to_whole(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """`values` rounded in place to whole numbers, as `round_to` does."""
+    if generator is None:
+        return values.round_()
+    return values.add_(torch.rand(values.shape, generator=generator, device=values.device)).floor_()
 
 
 def largest(values: Tensor) -> float:
@@ -46,6 +58,11 @@ def largest(values: Tensor) -> float:
         return 0.0
     low, high = torch.aminmax(values)
     return max(-float(low), float(high))
+
+
+def largest_of(values: Tensor, dim: int) -> Tensor:
+    """The largest magnitudes along a dimension, in half the time of `abs`."""
+    return torch.maximum(values.amax(dim), values.amin(dim).neg_())
 
 
 def _stochastic(values: Tensor, nearest: Tensor, generator: torch.Generator) -> Tensor:

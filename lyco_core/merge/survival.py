@@ -1,0 +1,82 @@
+"""What rounding leaves of a change: measured band by band while a quantized weight is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+
+import torch
+from torch import Tensor
+
+__all__ = ["Survival", "Tally"]
+
+ENOUGH = 0.9
+"""Of a change, or of its likeness to what is stored; below it a person is told what would keep more."""
+
+TOO_LITTLE = (
+    "warning: these weights are too coarse for this change; to keep it, write a bfloat16 file (Merge into Checkpoint "
+    "File or lyco merge, dtype bfloat16), or load the adapter with Load LoHa/LoKr, which adds it beside such weights"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Survival:
+    """How much of a change is there after rounding."""
+
+    error: float
+    """‖stored - wanted‖ / ‖wanted‖."""
+    kept: float
+    """⟨stored, wanted⟩ / ‖wanted‖²."""
+
+    @property
+    def likeness(self) -> float:
+        """⟨stored, wanted⟩ / (‖stored‖ ‖wanted‖): what is lost in noise lowers it, though it is all there."""
+        stored = 2 * self.kept - 1 + self.error**2
+        return self.kept / math.sqrt(stored) if stored > 0 else 0.0
+
+    def __str__(self) -> str:
+        return f"{100 * self.kept:.1f} % (error {self.error:.2g})"
+
+
+class Tally:
+    """Sums over bands, from several threads."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, float, float]] = {}
+        self._turn = threading.Lock()
+
+    def add(self, key: str, change: Tensor, error: Tensor) -> None:
+        """Count a band: what was wanted of it, and what rounding did to that."""
+        wanted, wrong = change.reshape(-1), error.reshape(-1)
+        new = [float(torch.dot(*pair)) for pair in ((wanted, wanted), (wrong, wanted), (wrong, wrong))]
+        with self._turn:
+            old = self._sums.get(key, (0.0, 0.0, 0.0))
+            self._sums[key] = (old[0] + new[0], old[1] + new[1], old[2] + new[2])
+
+    def lines(self) -> list[str]:
+        """What a person is told; nothing if no quantized weight was rounded."""
+        whole, worst = self.whole, self.worst
+        if whole is None or worst is None:
+            return []
+        key, least = worst
+        lines = [f"of the change in quantized weights, {whole} is stored; worst in {key}: {least}"]
+        if min(whole.kept, least.kept, whole.likeness, least.likeness) < ENOUGH:
+            lines.append(TOO_LITTLE)
+        return lines
+
+    @property
+    def whole(self) -> Survival | None:
+        """Of all weights together; None if none was rounded."""
+        return _survival(tuple(map(sum, zip(*self._sums.values(), strict=True)))) if self._sums else None
+
+    @property
+    def worst(self) -> tuple[str, Survival] | None:
+        """The weight of the largest error."""
+        found = [(key, made) for key, sums in self._sums.items() if (made := _survival(sums)) is not None]
+        return max(found, key=lambda item: item[1].error, default=None)
+
+
+def _survival(sums: tuple[float, ...]) -> Survival | None:
+    wanted, across, wrong = sums
+    return Survival(math.sqrt(wrong / wanted), 1 + across / wanted) if wanted > 0 else None

@@ -1,0 +1,16 @@
+"""Weights that a file keeps as something else than wide numbers: read, and written again in their own form."""
+
+from .find import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Quantization, find_forms
+from .form import Form, Found, Parts, Unreadable
+
+__all__ = [
+    "PLAIN",
+    "QUANTIZATION_METADATA",
+    "SCALED_MARKER",
+    "Form",
+    "Found",
+    "Parts",
+    "Quantization",
+    "Unreadable",
+    "find_forms",
+]
