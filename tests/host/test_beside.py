@@ -44,7 +44,9 @@ def test_auto_is_as_exact_as_the_base_computes(family, name, tmp_path, loras, ho
     found = predict(family, one.model) - base
     assert seats(one.model)
     assert not [seat.path for seat in seats(one.model) if not seat.acted]
-    assert relative(found, change) < 1.5 * relative(base, plain) * float(plain.norm() / change.norm()) + 1e-4
+    # The change is what two runs differ in, each with the noise of the base's own arithmetic.
+    noise = 2**0.5 * relative(base, plain) * max(float(plain.norm()), float((plain + change).norm()))
+    assert relative(found, change) < 1.5 * noise / float(change.norm()) + 1e-4
     assert torch.equal(predict(family, model), base)
     assert f"{len(seats(one.model)) or len(one.model.get_injections('lyco')[0].inject.__self__.parts)} modules" in (
         one.report

@@ -1,7 +1,6 @@
 """Every form of a base in a running ComfyUI, where nodes run in inference mode and a sampler calls the model."""
 
 import dataclasses
-from collections.abc import Iterable
 
 import pytest
 import torch
@@ -67,19 +66,6 @@ def base(server: Server, pack):
     return of
 
 
-def wrong_today(forms: Iterable[str], wrong: dict[str, str]) -> list:
-    """Parameters, of which those are marked that fail for a reason that is known."""
-    return [
-        pytest.param(form, marks=pytest.mark.xfail(strict=True, reason=wrong[form])) if form in wrong else form
-        for form in forms
-    ]
-
-
-FLOAT8 = "what is merged is an inference tensor: Cannot set version_counter"
-MERGED = {form: FLOAT8 if form.startswith("fp8") else "nothing can be merged into it" for form in QUANTIZED}
-del MERGED["fp8_raw"]
-
-
 @pytest.mark.every_host
 @pytest.mark.parametrize("form", FORMATS)
 def test_load_gives_the_change_of_the_float_model(form, base, server: Server):
@@ -88,7 +74,7 @@ def test_load_gives_the_change_of_the_float_model(form, base, server: Server):
     assert one.error(latents(server, outputs)) <= 2 * one.noise + 1e-3
 
 
-@pytest.mark.parametrize("form", wrong_today(QUANTIZED, MERGED))
+@pytest.mark.parametrize("form", QUANTIZED)
 def test_what_is_merged_into_the_model_samples_and_is_saved(form, base, server: Server):
     one = base(form)
     nodes = one.nodes()
