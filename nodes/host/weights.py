@@ -171,7 +171,7 @@ def whole_weight(patcher, path: str) -> Tensor:
     else:
         values = _scaled(patcher.model, key, weight.to(patcher.load_device, torch.float32))
     if patches := patcher.patches.get(key):
-        values = comfy.lora.calculate_weight(patches, values.float(), key)
+        values = comfy.lora.calculate_weight(patches, values.to(torch.float32, copy=True), key)
     inputs = input_scale_of(module)
     return values if inputs is None else values * inputs.to(values.device, torch.float32)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lyco_testing import foreign_weights, quantized_models
 from lyco_testing.quantized_models import FORMATS, LATENTS, TEXT, TOKENS, normal, predict, relative
+from safetensors.torch import save_file
 
 FORMS = (*FORMATS, *foreign_weights.FORMS)
 
@@ -76,8 +77,7 @@ def test_the_gradient_through_a_frozen_weight_is_that_of_its_numbers(form, tmp_p
             above = normal(2, TOKENS, out)
             (found,) = torch.autograd.grad(y, x, above.to(y.dtype))
             expected = above @ numbers[f"{path}.weight"]
-            assert relative(found, expected) < 4e-3, path
-            assert not y.isnan().any()
+            assert relative(found, expected) < (1e-2 if y.dtype == torch.bfloat16 else 1e-5), path
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,59 @@ def test_gradients_are_those_of_the_float_model(family, form, tmp_path, train):
     output, found = gradients(train, model, family)
     noise = relative(output, right)
     assert relative(found, expected) < 4 * noise + 1e-3
+
+
+def of_kind(kind: str, path: str, out: int, width: int, seed: int) -> dict[str, torch.Tensor]:
+    """One module's tensors of an algorithm that is computed from the weight."""
+    if kind == "oft":
+        return {f"{path}.oft_blocks": normal(seed, out // 16, 16, 16) / 30}
+    magnitude = (out, 1) if kind == "dora-out" else (1, width)
+    return {
+        f"{path}.lora_up.weight": normal(seed, out, 4) / 20,
+        f"{path}.lora_down.weight": normal(seed + 1, 4, width) / 4,
+        f"{path}.dora_scale": 1 + normal(seed + 2, *magnitude) / 10,
+    }
+
+
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8_convrot", "gguf_q8_0", "bf16"])
+@pytest.mark.parametrize("kind", ["lokr", "dora-out", "dora-in", "oft"])
+def test_adapters_that_act_beside_the_weights_are_part_of_the_model(kind, form, tmp_path, loras, host, train):
+    """Also after the MODEL has sampled: a clone believes to be injected as its original is."""
+    shapes = {path: shape for path, shape in quantized_models.linears("wan").items() if ".0.self_attn." in path}
+    tensors = quantized_models.adapter("wan", "lokr")[0] if kind == "lokr" else {}
+    for number, (path, shape) in enumerate(shapes.items() if kind != "lokr" else ()):
+        tensors |= of_kind(kind, f"diffusion_model.{path}", *shape, seed=4 * number)
+    save_file(tensors, loras / "a.safetensors")
+    model, numbers = base("wan", form, tmp_path)
+    with torch.inference_mode():
+        plain = quantized_models.reference("wan", numbers)
+        beside = host.load_onto(model, None, "a.safetensors", 0.8, partial=False, mode="apply while sampling").model
+        patched = host.load_onto(plain, None, "a.safetensors", 0.8, partial=False, mode="patch the weights").model
+    sampled = predict("wan", beside)
+    noise = relative(gradients(train, model, "wan")[0], gradients(train, plain, "wan")[0])
+    right, expected = gradients(train, patched, "wan")
+    output, found = gradients(train, beside, "wan")
+    assert relative(output, right) < 1.5 * noise + 1e-3
+    assert relative(found, expected) < 4 * noise + 1e-3
+    assert torch.equal(predict("wan", beside), sampled)
+
+
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8_convrot"])
+def test_stocks_bypass_is_part_of_the_model(form, tmp_path, train):
+    import comfy.sd
+
+    if not hasattr(comfy.sd, "load_bypass_lora_for_models"):
+        pytest.skip("this ComfyUI has no bypass")
+    tensors, _ = quantized_models.adapter("wan", "lora")
+    model, numbers = base("wan", form, tmp_path)
+    with torch.inference_mode():
+        plain = quantized_models.reference("wan", numbers)
+        tensors = {key: tensor.clone() for key, tensor in tensors.items()}
+        patched, _ = comfy.sd.load_lora_for_models(plain, None, tensors, 1.0, 0.0)
+        beside, _ = comfy.sd.load_bypass_lora_for_models(model, None, tensors, 1.0, 0.0)
+    sampled = predict("wan", beside)
+    right, expected = gradients(train, patched, "wan")
+    output, found = gradients(train, beside, "wan")
+    assert relative(found, expected) < 4 * relative(output, right) + 1e-3
+    assert relative(output, right) < 0.05
+    assert torch.equal(predict("wan", beside), sampled)

@@ -8,12 +8,13 @@ training uses it, the gradients come out wrong without a word (measured: by 12 t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.weight_adapter.base import WeightAdapterBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -64,6 +65,7 @@ def differentiable(patcher, dtype: torch.dtype, *, checkpointing: bool) -> Itera
         undo.enter_context(frozen_linears(linears.values(), weights_of(linears.items(), dtype)))
         patcher.inject_model()
         undo.callback(patcher.eject_model)
+        _thaw_bypasses(linears.values())
         for name, module in model.named_modules():
             if name.rpartition(".")[2] in NORMS:
                 undo.callback(module.register_forward_pre_hook(_cloned).remove)
@@ -92,6 +94,18 @@ def _linears(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if hasattr(module, "weight_function") and hasattr(module, "in_features") and module.weight is not None
     }
+
+
+def _thaw_bypasses(modules: Iterable[nn.Module]) -> None:
+    """Copy what was made in inference mode of ComfyUI's own adapters beside weights (0.28)."""
+    for module in modules:
+        adapter = getattr(getattr(module.forward, "__self__", None), "adapter", None)
+        if isinstance(adapter, WeightAdapterBase):
+            adapter.weights = tuple(w.clone() if _made_in_inference(w) else w for w in adapter.weights)
+
+
+def _made_in_inference(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_inference()
 
 
 def _cloned(_: nn.Module, args: tuple) -> tuple:
