@@ -149,3 +149,42 @@ def test_stocks_bypass_is_part_of_the_model(form, tmp_path, train):
     assert relative(found, expected) < 4 * relative(output, right) + 1e-3
     assert relative(output, right) < 0.05
     assert torch.equal(predict("wan", beside), sampled)
+
+
+def data(train, family: str = "wan"):
+    return train.run.Data([train.items.Item(normal(1, *LATENTS[family]), caption(), "latent 0")])
+
+
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8_convrot", "nvfp4_pre_quant", "gguf_q8_0", "int8_fast", "bf16"])
+@pytest.mark.parametrize("algorithm", ["lokr", "loha"])
+def test_the_saved_file_gives_what_was_trained(algorithm, form, tmp_path, loras, host, train):
+    """By *Load LoHa/LoKr* and on *Train Adapter*'s own MODEL, which has it in the same way."""
+    model, _ = base("wan", form, tmp_path)
+    settings = {"network_module": algorithm, "network_dim": 8, "max_train_steps": 3, "learning_rate": 3e-2}
+    options = train.options.train_options(settings | {"save_precision": "fp32", "timestep_sampling": "uniform"})
+    trained = []
+
+    def velocity(flow) -> torch.Tensor:
+        with torch.no_grad():
+            return flow.velocity(normal(5, 1, *LATENTS["wan"]), torch.tensor([0.6]), [caption()])
+
+    def tell(training, step, saved) -> None:
+        if step.step == training.total_steps:
+            training.network.eval()
+            trained.append(velocity(training.model))
+
+    with torch.inference_mode():
+        done = train.run.train(model, data(train), options, str(loras), tell)
+        placed = train.run.with_adapter(model, done.path)
+        loaded = host.load_onto(model, None, "adapter.safetensors", 1.0, partial=False, mode="auto")
+    beside = form != "bf16"
+    assert placed.report == ("20 modules add it while sampling" if beside else "")
+    assert bool(placed.model.patches) != beside
+    assert bool(loaded.model.patches) != beside
+    with train.model.loaded(model, train.options.RunOptions()) as flow:
+        before = velocity(flow)
+    for one in (placed.model, loaded.model):
+        with train.model.loaded(one, train.options.RunOptions()) as flow:
+            found = velocity(flow)
+        assert relative(found - before, trained[0] - before) < (0.05 if "int8" in form else 1e-5)
+    assert torch.equal(predict("wan", placed.model), predict("wan", loaded.model))
