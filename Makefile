@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/dev/null)
 
-.PHONY: demo test core lint host-requirements clean
+.PHONY: demo test core lint host-requirements further-hosts clean
 
 demo: .venv/core
 	$(BIN)/lyco demo
 
 test: lint host-requirements
 	$(BIN)/python -m pytest -rs
+	$(MAKE) further-hosts
+
+# What every ComfyUI must do, in each of COMFYUI_PATHS, with the packages of the first.
+further-hosts: .venv/test
+	for comfyui in $(subst :, ,$(COMFYUI_PATHS)); do \
+	  COMFYUI_PATH=$$comfyui $(BIN)/python -m pytest -rs -m every_host || exit 1; \
+	done
 
 core: .venv/test
 	$(BIN)/python -m pytest -rs -m "not host"
@@ -23,7 +30,7 @@ lint: .venv/test
 # torchaudio's releases lag behind torch's, so it comes without its own idea of torch.
 host-requirements: .venv/test
 ifneq ($(COMFYUI),)
-	grep -vxE 'torch|torchvision|torchaudio' $(COMFYUI)/requirements.txt > .venv/comfyui.txt
+	grep -vxE 'torch|torchvision|torchaudio' "$(COMFYUI)/requirements.txt" > .venv/comfyui.txt
 	-$(BIN)/pip install --quiet torchvision -r .venv/comfyui.txt
 	-$(BIN)/pip install --quiet --no-deps torchaudio
 endif

@@ -2,6 +2,7 @@
 
     LycoError                 everything this package raises about a person's input
     ├── FileError             not a safetensors file, damaged, or cannot be read or written
+    │   └── OutputError       written whole, but the system refused it its name
     ├── FormatError           no key in it is spelled in a way that we know
     ├── AdapterError          the tensors of a module do not make an adapter
     ├── ArchitectureError     the model family is unknown, ambiguous or not supported
@@ -22,6 +23,7 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 
 __all__ = [
     "AdapterError",
@@ -30,6 +32,7 @@ __all__ = [
     "FormatError",
     "LycoError",
     "MergeError",
+    "OutputError",
     "PlacementError",
     "Remedy",
     "SelectionError",
@@ -99,6 +102,14 @@ class LycoError(Exception):
 
 class FileError(LycoError):
     """The file is not safetensors, is damaged, or cannot be read or written."""
+
+
+class OutputError(FileError):
+    """A file is written whole, but the system refused it its name; `kept` is where it is."""
+
+    def __init__(self, message: str, kept: Path) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 class FormatError(LycoError):

@@ -15,7 +15,13 @@ from pathlib import Path
 __all__ = ["PatternError", "matches", "require_patterns"]
 
 SECONDS = 5.0
-"""All the time that the patterns of one call get; real ones take a few milliseconds."""
+"""All the time that the patterns of one call get, from when Python has started; real ones take a few milliseconds."""
+
+START_SECONDS = 60.0
+"""For Python to start, which a virus scanner or a busy disk can hold up."""
+
+_OVER = b"Timeout ("
+"""What faulthandler begins with where it ends a process."""
 
 _WORKER = Path(__file__).with_name("pattern_worker.py")
 
@@ -47,21 +53,28 @@ def matches(patterns: Iterable[str], names: Collection[str]) -> dict[str, frozen
 
 
 def _ask(patterns: list[str], names: list[str]) -> list[list[int] | str]:
-    question = json.dumps([patterns, names]).encode()
+    question = json.dumps([SECONDS, patterns, names]).encode()
     if not sys.executable:
         raise PatternError("patterns are matched by a Python of their own, and this one does not know its program")
     command = [sys.executable, "-I", "-S", str(_WORKER)]
     no_window = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows
     try:
         done = subprocess.run(
-            command, input=question, capture_output=True, timeout=SECONDS, check=True, creationflags=no_window
+            command, input=question, capture_output=True, timeout=START_SECONDS + SECONDS, creationflags=no_window
         )
-    except (OSError, subprocess.CalledProcessError) as error:
+    except OSError as error:
         raise PatternError(f"the process that matches patterns failed: {error}") from None
-    except subprocess.TimeoutExpired as error:
-        slow = patterns[min((error.stdout or b"").count(b"\n"), len(patterns) - 1)]
+    except subprocess.TimeoutExpired:
+        raise PatternError(
+            f"the process that matches patterns did not start within {START_SECONDS:g} s; is the computer overloaded?"
+        ) from None
+    if done.returncode and _OVER in done.stderr:
+        slow = patterns[min(done.stdout.count(b"\n"), len(patterns) - 1)]
         raise PatternError(
             f"{slow!r} takes over {SECONDS:g} s to match {len(names)} names; write it without repeats inside of "
             "repeats, such as (a+)+"
-        ) from None
+        )
+    if done.returncode:
+        told = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise PatternError(f"the process that matches patterns failed: {told or f'it ended with {done.returncode}'}")
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -16,6 +16,8 @@ from lyco_core.cli import main
 
 LOKR = GOLDEN / "z_image" / "lokr.safetensors"
 ROOT = Path(__file__).parents[1]
+LYCO = str(ROOT / "lyco_core")
+"""Runs as a folder in any Python; that of ComfyUI's portable build finds no module of this name, whatever is set."""
 
 
 @pytest.fixture
@@ -165,7 +167,23 @@ def test_inspect_prints_metadata_without_its_control_characters(tmp_path: Path, 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if arguments[0] == "-c":
+        arguments = "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{arguments[1]}"
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("flags", [[], ["-I"]], ids=["plain", "isolated"])
+def test_it_runs_as_a_folder(flags: list[str], tmp_path: Path):
+    """`-I` is how Python starts in ComfyUI's portable build; the folder itself would hide `inspect` and others."""
+    done = run(*flags, LYCO, "inspect", str(LOKR), cwd=tmp_path)
+    assert done.stdout.startswith("file")
+    assert "LoKr" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.flags.isolated, reason="an isolated Python looks for modules in no folder")
+def test_it_runs_as_a_module():
+    assert run("-m", "lyco_core", "inspect", str(LOKR)).stdout.startswith("file")
 
 
 def test_help_needs_no_torch():
@@ -173,7 +191,7 @@ def test_help_needs_no_torch():
     done = run("-c", program + "print('torch' in sys.modules)")
     assert done.stdout.endswith("False\n")
     start = time.perf_counter()
-    assert "inspect" in run("-m", "lyco_core", "--help").stdout
+    assert "inspect" in run(LYCO, "--help").stdout
     assert time.perf_counter() - start < 5
 
 
@@ -197,9 +215,10 @@ def test_the_packs_folder_imports_without_comfyui():
     assert run("-c", program).stdout == "['WEB_DIRECTORY', 'comfy_entrypoint'] False\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no head, and no such signal")
 def test_a_closed_pipe_is_no_traceback():
     done = subprocess.run(
-        f"{sys.executable} -m lyco_core inspect {LOKR} | head -n 1",
+        f"{sys.executable} {LYCO} inspect {LOKR} | head -n 1",
         shell=True,
         cwd=ROOT,
         capture_output=True,
@@ -238,14 +257,14 @@ def test_any_terminal_can_print_any_metadata(encoding: str, tmp_path: Path):
     save_file(part(), file, {"ss_note": "日本語"})
     for flags in ([], ["--json"]):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
-        command = [sys.executable, "-m", "lyco_core", "inspect", str(file), *flags]
+        command = [sys.executable, LYCO, "inspect", str(file), *flags]
         done = subprocess.run(command, env=environment, capture_output=True)
         assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("arguments", [[], ["delta", "x"], ["nonsense"], ["delta", str(LOKR), "-o", ""]])
 def test_bad_arguments_are_one_line(arguments: list[str]):
-    done = run("-m", "lyco_core", *arguments)
+    done = run(LYCO, *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("lyco: error: ")
     assert done.stderr.count("\n") == 1

@@ -1,7 +1,11 @@
 """Regular expressions that people write: the answers of `re`, in bounded time."""
 
+import json
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -68,4 +72,40 @@ def test_whoever_takes_patterns_says_so(monkeypatch: pytest.MonkeyPatch):
 def test_a_python_that_cannot_start_is_told(program: str | None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lyco_core.patterns.sys, "executable", program)
     with pytest.raises(PatternError, match=r"patterns (failed|are matched by a Python)|matches patterns failed"):
+        matches([".*"], NAMES)
+
+
+def test_a_worker_that_nobody_waits_for_ends():
+    """As when ComfyUI is killed meanwhile: its ends of the pipes are closed, and nobody stops the process."""
+    command = [sys.executable, "-I", "-S", str(lyco_core.patterns._WORKER)]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    worker.stdin.write(json.dumps([0.5, [ENDLESS], ["a" * 60]]).encode())
+    try:
+        for pipe in (worker.stdin, worker.stdout, worker.stderr):
+            pipe.close()
+        assert worker.wait(timeout=60) == 1
+    finally:
+        worker.kill()
+
+
+def test_what_pythons_start_takes_is_not_the_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        f"import runpy, time; time.sleep(1.5); runpy.run_path({str(lyco_core.patterns._WORKER)!r})['main']()"
+    )
+    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 1.0)
+    monkeypatch.setattr(lyco_core.patterns, "_WORKER", slow)
+    assert matches([r"blocks\.1\..*"], NAMES) == {r"blocks\.1\..*": {"blocks.1.self_attn.q"}}
+
+
+def test_a_worker_that_never_starts_or_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script = tmp_path / "script.py"
+    monkeypatch.setattr(lyco_core.patterns, "_WORKER", script)
+    script.write_text("raise SystemExit('no memory')")
+    with pytest.raises(PatternError, match="the process that matches patterns failed: no memory"):
+        matches([".*"], NAMES)
+    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 0.2)
+    monkeypatch.setattr(lyco_core.patterns, "START_SECONDS", 0.3)
+    script.write_text("import time; time.sleep(60)")
+    with pytest.raises(PatternError, match=r"did not start within 0\.3 s"):
         matches([".*"], NAMES)

@@ -21,6 +21,7 @@ __all__ = [
     "counter",
     "each",
     "print_report",
+    "require_report",
     "size_text",
 ]
 
@@ -71,6 +72,15 @@ def add_smallness(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
     parser.add_argument("--report", metavar="JSON", help="write the error of every module into this file")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+
+
+def require_report(path: str | None) -> None:
+    """Raise `FileError`, before the work, if no report can be written at `path`; None asks for none."""
+    from ..io import refuse_existing
+
+    if path is not None:
+        with about_file(path):
+            refuse_existing(path, overwrite=True)
 
 
 def print_report(report: Report, path: str | None) -> None:

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> None:
 
     from ..conversion import Options
     from ..convert import convert_file
-    from ..io.names import expanded
     from ..io.output import make_folder_of
+    from ..io.paths import expanded
 
     asked = Options(
         options.to,
@@ -81,7 +81,7 @@ def _sources(files: Sequence[str], output: str) -> list[tuple[str, str]]:
     Raises:
         FileError: there is none, or `output` does not suit them.
     """
-    from ..io.names import ENDING, is_safetensors, without_ending
+    from ..io.paths import ENDING, is_safetensors, without_ending
 
     if not output:
         raise FileError("the output has no name; give it one")
@@ -105,7 +105,7 @@ def _sources(files: Sequence[str], output: str) -> list[tuple[str, str]]:
 
 def _named(file: str) -> Iterator[tuple[str, str]]:
     """(path, name below the output folder) of a file, or of each adapter in a folder."""
-    from ..io.names import is_safetensors
+    from ..io.paths import is_safetensors
 
     if not os.path.isdir(file):
         yield file, os.path.basename(file)

@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..delta import write_delta
-    from ..io.names import only_one
+    from ..io.paths import only_one
 
     keys, left_out = write_delta(
         only_one(options.file),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_smallness, counter, print_report, size_text
+from .common import Commands, add_smallness, counter, print_report, require_report, size_text
 
 __all__ = ["add"]
 
@@ -35,9 +35,10 @@ def run(options: argparse.Namespace) -> None:
 
     from ..compress.extract import extract_file
     from ..compress.options import Asked, ExtractOptions
-    from ..io.names import only_one
+    from ..io.paths import only_one
     from ..selection import Selection
 
+    require_report(options.report)
     given = (options.rank, options.energy, options.max_error)
     asked = None if options.form == "lokr" and not any(given) else Asked.of(*given)
     report = extract_file(

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..inspect import Inspection, inspect_file
-    from ..io.names import expanded, only_one
+    from ..io.paths import expanded, only_one
 
     files = expanded(options.files)
     model = options.model and only_one(options.model)

@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     import torch
 
-    from ..io.names import expanded, only_one
+    from ..io.paths import expanded, only_one
     from ..merge import MergeOptions, merge_checkpoint
     from ..merge.options import Source, parse_size, parse_source
     from ..selection import Selection, parse_block_strength

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_smallness, counter, print_report, size_text
+from .common import Commands, add_smallness, counter, print_report, require_report, size_text
 
 __all__ = ["add"]
 
@@ -25,9 +25,10 @@ def run(options: argparse.Namespace) -> None:
 
     from ..compress.options import Asked
     from ..compress.resize import resize_file
-    from ..io.names import only_one
+    from ..io.paths import only_one
 
     source = only_one(options.file)
+    require_report(options.report)
     report = resize_file(
         source,
         options.output,

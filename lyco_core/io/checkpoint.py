@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ..errors import FileError, about_file
 from .header import TensorInfo, open_binary, read_all
-from .names import ENDING, is_apple_double, is_safetensors
+from .paths import ENDING, is_apple_double, is_safetensors
 from .reader import SafetensorsFile
 from .small_json import parse_small
 

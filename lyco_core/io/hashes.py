@@ -7,7 +7,6 @@ of all tensor data, the second (its first 8 digits) of 64 KiB of the file from i
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..errors import FileError, about_file
 from .header import open_binary
-from .positional import read_at
+from .positional import SharedFile
 from .writer import TensorSpec, bytes_of, header_bytes, library_order
 
 __all__ = ["auto_v1", "sha256", "sshs_hashes"]
@@ -57,8 +56,8 @@ def sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def _read(file: io.FileIO, block: bytearray, offset: int) -> int:
+def _read(file: SharedFile, block: bytearray, offset: int) -> int:
     try:
-        return read_at(file.fileno(), memoryview(block), offset)
+        return file.read_at(memoryview(block), offset)
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}") from None

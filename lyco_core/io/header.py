@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Mapping
 
 from ..errors import FileError, about_file
-from .positional import read_at
+from .positional import SharedFile
 from .table import read_table
 from .tensor_info import DTYPE_BITS, TensorInfo
 
@@ -57,24 +57,20 @@ def header_length(path: str | os.PathLike[str]) -> int:
         return int.from_bytes(_start(file), "little")
 
 
-def open_binary(path: str | os.PathLike[str]) -> io.FileIO:
+def open_binary(path: str | os.PathLike[str]) -> SharedFile:
     """Open a file for reading.
 
     Raises:
         FileError: the system says no, or it is no file: a pipe, say, which might never answer.
     """
     try:
-        file = io.FileIO(path, "r", opener=_without_waiting)
+        file = SharedFile(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise FileError("cannot be read: is no file but a pipe or a device; expected a safetensors file")
     return file
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_all(file: io.FileIO, most: int) -> bytes:
@@ -91,7 +87,7 @@ def read_all(file: io.FileIO, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def header_of(file: io.FileIO) -> Header:
+def header_of(file: SharedFile) -> Header:
     """The header of an open safetensors file; see `read_header`."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
@@ -127,7 +123,7 @@ def _refuse_other_files(start: bytes) -> None:
             raise FileError(f"is {what}, expected safetensors; {advice}")
 
 
-def _text(file: io.FileIO, length: int) -> str:
+def _text(file: SharedFile, length: int) -> str:
     try:
         return str(_read_exactly(file, length), "utf-8")
     except UnicodeDecodeError as error:
@@ -136,10 +132,10 @@ def _text(file: io.FileIO, length: int) -> str:
     raise FileError(f"its header is not JSON in UTF-8 ({reason}); it is damaged or not a safetensors file")
 
 
-def _read_exactly(file: io.FileIO, length: int) -> bytearray:
+def _read_exactly(file: SharedFile, length: int) -> bytearray:
     data = bytearray(length)
     try:
-        done = read_at(file.fileno(), memoryview(data), 8)
+        done = file.read_at(memoryview(data), 8)
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}") from None
     if done < length:

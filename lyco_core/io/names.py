@@ -1,54 +1,57 @@
-"""Names of safetensors files: in folders, and as people write them."""
+"""Names that a file can have on every disk: known before the work, not after it."""
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable
+import re
 
-from ..errors import FileError, shorten
+from ..errors import FileError
 
-__all__ = ["ENDING", "expanded", "is_safetensors", "only_one", "without_ending"]
+__all__ = ["check_name", "name_fault", "shortened"]
 
-ENDING = ".safetensors"
+LONGEST = 255
+"""Bytes of a name on ext4, Btrfs, XFS, APFS; on NTFS and exFAT units of UTF-16. A disk may say less (eCryptfs: 143)."""
 
-
-def is_safetensors(path: str) -> bool:
-    """Whether a file is one by its name, in any case; `._NAME` is what macOS keeps beside NAME on other disks."""
-    return path.lower().endswith(ENDING) and not is_apple_double(path)
-
-
-def is_apple_double(path: str) -> bool:
-    """Whether macOS made the file beside the one that it seems to be."""
-    return os.path.basename(path).startswith("._")
+_REFUSED = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
-def without_ending(path: str, ending: str = ENDING) -> str:
-    """`path` less its ending, in any case."""
-    return path[: -len(ending)] if path.lower().endswith(ending) else path
+def check_name(name: str, folder: str = "") -> None:
+    """Raise `FileError` unless a file can have this name in `folder`, and on whatever disk it is brought to."""
+    if fault := name_fault(name, folder):
+        raise FileError(f"its name {fault}; choose another")
 
 
-def expanded(names: Iterable[str]) -> list[str]:
-    """Files and folders by name or by a pattern such as `*.safetensors`: Windows' shells leave these to programs.
+def name_fault(name: str, folder: str = "") -> str | None:
+    """What is wrong with the name of a file, to be read after `its name`; None if nothing is."""
+    if not name:
+        return "is empty"
+    if found := _REFUSED.search(name):
+        return f"has {found[0]!r}, which Windows and its disks refuse"
+    if name[-1] in ". ":
+        return "ends with a dot or a space, which Windows drops"
+    if _DEVICES.fullmatch(name):
+        return "is that of a device on Windows"
+    try:
+        size, longest = _size(name), _longest(folder)
+    except UnicodeEncodeError:
+        return "has characters that no disk stores"
+    return f"takes {size} bytes, the disk has {longest} for one" if size > longest else None
 
-    Raises:
-        FileError: a pattern that matches nothing.
-    """
-    return [path for name in names for path in _matches(name)]
+
+def shortened(stem: str, longest: int = 150) -> str:
+    """The beginning of a name that is made up from others, of at most so many bytes."""
+    return stem.encode("utf-8", "surrogateescape")[:longest].decode("utf-8", "ignore")
 
 
-def only_one(name: str) -> str:
-    """As `expanded`, for what takes one file. Raises `FileError` if a pattern matches several."""
-    found = _matches(name)
-    if len(found) > 1:
-        raise FileError(f"{name}: matches {len(found)} files ({shorten(found)}), expected one; name it")
-    return found[0]
+def _size(name: str) -> int:
+    if os.name == "nt":
+        return len(name.encode("utf-16-le")) // 2
+    return len(os.fsencode(name))
 
 
-def _matches(name: str) -> list[str]:
-    if not glob.has_magic(name) or os.path.lexists(name):  # `style [v2].safetensors` is a name
-        return [name]
-    found = sorted(path for path in glob.glob(name, recursive=True) if not is_apple_double(path))
-    if not found:
-        raise FileError(f"{name}: there is no such file, and as a pattern it matches none")
-    return found
+def _longest(folder: str) -> int:
+    try:
+        return min(LONGEST, os.pathconf(folder or ".", "PC_NAME_MAX"))
+    except (AttributeError, OSError, ValueError):  # Windows; no such folder; a disk that does not say
+        return LONGEST

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import shutil
-import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-from ..errors import FileError, about_file
-from .positional import write_at
+from ..errors import FileError, OutputError, about_file
+from .hidden import clear_leftovers
+from .names import check_name
+from .new_file import NewFile
 
 __all__ = [
     "NewFile",
@@ -24,84 +24,21 @@ __all__ = [
     "require_space",
 ]
 
-WRITE_BYTES = 2**18
-"""At a time; halves the system's time of writing gigabytes, measured against writes of 16 MB."""
-
-
-class NewFile:
-    """A file that has no name until `publish` gives it `path`.
-
-    Where the system knows nameless files (Linux, on most file systems) nothing is left of one
-    whose process is killed; elsewhere it is a hidden file beside `path`, removed by `discard`.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._folder, name = os.path.split(os.path.abspath(path))
-        self._hidden = os.path.join(self._folder, f".{name[:100]}.{secrets.token_hex(4)}.tmp")
-        self._named = False
-        self._turn = threading.Lock()
-        self.fd = self._open()
-
-    def _open(self) -> int:
-        if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # the file system, or the kernel, does not know it
-                return os.open(self._folder, os.O_TMPFILE | os.O_RDWR, 0o666)
-        self._named = True
-        return os.open(self._hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-
-    def write(self, data: bytes | memoryview, offset: int) -> None:
-        """Write all of `data` at byte `offset`; threads take turns.
-
-        Linux has one writer of a file at a time and lets the others spin, so waiting is cheaper. Of
-        large writes it makes large pages, which are seldom free and warm.
-        """
-        view = memoryview(data)
-        with self._turn:
-            for start in range(0, len(view), WRITE_BYTES):
-                write_at(self.fd, view[start : start + WRITE_BYTES], offset + start)
-        if hasattr(os, "posix_fadvise"):
-            # Linux begins to write such pages out, so that `settle` finds little left to wait for.
-            os.posix_fadvise(self.fd, offset, len(view), os.POSIX_FADV_DONTNEED)
-
-    def settle(self) -> None:
-        """Wait until everything that is written so far is on the disk."""
-        os.fsync(self.fd)
-
-    def publish(self) -> None:
-        """Give it its name, replacing what is there."""
-        if not self._named:
-            # With a directory given, link() follows /proc's link to the nameless file.
-            os.link(f"/proc/self/fd/{self.fd}", self._hidden, src_dir_fd=self.fd, follow_symlinks=True)
-            self._named = True
-        self._close()
-        os.replace(self._hidden, self.path)
-        self._named = False
-
-    def discard(self) -> None:
-        """Remove what has not been published."""
-        self._close()
-        if self._named:
-            with contextlib.suppress(OSError):
-                os.unlink(self._hidden)
-
-    def _close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
 
 @contextmanager
 def new_files(paths: Sequence[str | os.PathLike[str]], *, overwrite: bool = False) -> Generator[list[NewFile]]:
     """New files for the block to write; published together at its end, in order, or none of them.
 
     Raises:
+        OutputError: one could not be given its name; what is left is kept whole, and told.
         FileError: one is there already, or cannot be written; nothing is left behind.
     """
     names = [os.fspath(path) for path in paths]
     for name in names:
         with about_file(name):
             refuse_existing(name, overwrite=overwrite)
+    for folder in {os.path.dirname(os.path.abspath(name)) for name in names}:
+        clear_leftovers(folder)
     files: list[NewFile] = []
     with about_file(names[0]):
         try:
@@ -109,8 +46,7 @@ def new_files(paths: Sequence[str | os.PathLike[str]], *, overwrite: bool = Fals
             yield files
             for file in files:
                 file.settle()
-            for file in files:
-                file.publish()
+            _publish(files)
         except OSError as error:
             raise FileError(f"cannot be written: {_reason(error)}; nothing is left of it") from None
         finally:
@@ -124,6 +60,28 @@ def make_folder_of(path: str | os.PathLike[str]) -> None:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     except OSError as error:
         raise FileError(f"its folder cannot be made: {error.strerror}") from None
+
+
+def _publish(files: Sequence[NewFile]) -> None:
+    for number, file in enumerate(files):
+        try:
+            file.publish()
+        except (OSError, KeyboardInterrupt) as error:  # who does not wait for a try to succeed loses nothing either
+            raise _kept(files[number:], error) from None
+
+
+def _kept(files: Sequence[NewFile], error: OSError | KeyboardInterrupt) -> OutputError:
+    for file in files:
+        file.keep()
+    names = [(os.path.basename(file.hidden), os.path.basename(file.path)) for file in files]
+    reason = _reason(error) if isinstance(error, OSError) else "interrupted"
+    told = OutputError(
+        f"cannot be given its name ({reason}); does another program have it open? All of it is kept in "
+        f"{os.path.dirname(files[0].hidden)}; rename {', '.join(f'{hidden} to {name}' for hidden, name in names)}",
+        Path(files[0].hidden),
+    )
+    told.file = names[0][1]
+    return told
 
 
 def require_space(path: str | os.PathLike[str], size: int) -> None:
@@ -141,15 +99,24 @@ def require_space(path: str | os.PathLike[str], size: int) -> None:
 
 
 def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Raise `FileError` unless a file may be written at `path`."""
-    if not os.fspath(path):
+    """Raise `FileError` unless a file may be written at `path`: asked before the work, which would be lost."""
+    path = os.fspath(path)
+    if not path:
         raise FileError("the output has no name; give it one")
     if "\0" in os.fspath(path):
         raise FileError("has a zero byte in its name; give it another")
     if os.path.isdir(path):
         raise FileError("is a folder; give the name of a file")
+    folder, name = os.path.split(os.path.abspath(path))
+    check_name(name, folder)
     if os.path.lexists(path) and not overwrite:
         raise FileError("is there already; choose another name, or ask for it to be overwritten")
+    if not os.path.isdir(folder):
+        raise FileError(f"there is no folder {folder} to write it into; make it, or name another")
+    try:
+        NewFile(path).discard()
+    except OSError as error:
+        raise FileError(f"cannot be written: {_reason(error)}: {folder}") from None
 
 
 def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

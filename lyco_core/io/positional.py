@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 
-__all__ = ["read_at", "write_at"]
+__all__ = ["SharedFile", "write_at"]
 
-_turn = threading.Lock()
-"""For systems without pread and pwrite (Windows), where a file has one position for all."""
+READ_BYTES = 2**24
+"""At a time: a turn is short, and macOS reads no 2 GB at once."""
 
 
-def read_at(fd: int, buffer: memoryview, offset: int) -> int:
-    """Fill `buffer` from byte `offset` on; how many bytes there were, fewer only at the file's end."""
-    done = 0
-    while done < len(buffer):
+class SharedFile(io.FileIO):
+    """An open file that threads read from at once; where there is no preadv (Windows) they take turns at each file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path, "r", opener=_without_waiting)
+        self._turn = threading.Lock()
+
+    def read_at(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from byte `offset` on; how many bytes there were, fewer only at the file's end."""
+        done = 0
+        while done < len(buffer):
+            count = self._read_part(buffer[done : done + READ_BYTES], offset + done)
+            if not count:
+                break
+            done += count
+        return done
+
+    def _read_part(self, buffer: memoryview, offset: int) -> int:
         if hasattr(os, "preadv"):
-            count = os.preadv(fd, [buffer[done:]], offset + done)
-        else:
-            with _turn:
-                os.lseek(fd, offset + done, os.SEEK_SET)
-                data = os.read(fd, len(buffer) - done)
-            count = len(data)
-            buffer[done : done + count] = data
-        if not count:
-            break
-        done += count
-    return done
+            return os.preadv(self.fileno(), [buffer], offset)
+        with self._turn:
+            self.seek(offset)
+            return self.readinto(buffer) or 0
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data` at byte `offset`."""
+    """Write all of `data` at byte `offset`; one thread of a file at a time."""
     rest = memoryview(data)
     while rest:
         if hasattr(os, "pwrite"):
             count = os.pwrite(fd, rest, offset)
         else:
-            with _turn:
-                os.lseek(fd, offset, os.SEEK_SET)
-                count = os.write(fd, rest)
+            os.lseek(fd, offset, os.SEEK_SET)
+            count = os.write(fd, rest)
         rest, offset = rest[count:], offset + count
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..errors import FileError, about_file
 from .header import Header, TensorInfo, header_of, open_binary
-from .positional import read_at
 
 __all__ = ["TORCH_DTYPES", "SafetensorsFile"]
 
@@ -96,7 +95,7 @@ class SafetensorsFile:
         info = self.header.tensors[key]
         with about_file(self.path):
             try:
-                read = read_at(self._file.fileno(), buffer, info.start + offset)
+                read = self._file.read_at(buffer, info.start + offset)
             except OSError as error:
                 raise FileError(f"{key}: cannot be read: {error.strerror}") from None
             if read != len(buffer):

@@ -14,8 +14,8 @@ import torch
 from ..errors import MergeError
 from ..io import Checkpoint
 from ..io.checkpoint import INDEX_SUFFIX, shard_name
-from ..io.names import without_ending
 from ..io.output import NewFile, new_files, refuse_inputs, require_space
+from ..io.paths import without_ending
 from ..io.writer import RawSpec, bytes_of, header_bytes
 from .options import EXACT, MergeOptions, Source
 from .plan import Plan, make_plan

@@ -17,10 +17,11 @@ from ..errors import FileError, LycoError, about_file
 from ..io import refuse_existing
 from .loop import Step, Training
 from .metadata import Run, model_spec
+from .options import ENDINGS
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
-__all__ = ["Checkpoints", "files_of", "require_free", "require_place"]
+__all__ = ["Checkpoints", "files_of", "require_place"]
 
 logger = logging.getLogger("lyco")
 
@@ -129,20 +130,15 @@ def require_place(folder: str | os.PathLike[str], output_name: str, *, resume: b
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise FileError(f"{os.fspath(folder)}: cannot be made: {error.strerror}; name another output_dir") from None
-    if not resume:
-        require_free(folder, output_name)
-    longest = f"{output_name}-step{0:08d}-state.pt"
+    if not resume and (found := files_of(folder, output_name)):  # they would be lost
+        raise FileError(f"{found[0]} is there already; choose another output_name, or resume from its state")
+    longest = output_name + max(ENDINGS, key=len)
     with about_file(longest):
         refuse_existing(os.path.join(folder, longest), overwrite=True)
 
 
 def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:
-    """Names of what trainings under this name left in a folder."""
-    pattern = re.escape(output_name) + _OURS
-    return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
-
-
-def require_free(folder: str | os.PathLike[str], output_name: str) -> None:
-    """Raise `FileError` if an earlier training left files under this name: they would be lost."""
-    if found := files_of(folder, output_name):
-        raise FileError(f"{found[0]} is there already; choose another output_name, or resume from its state")
+    """Names of what trainings under this name left in a folder; a disk that ignores case says so itself."""
+    found = (re.fullmatch(f".*?({_OURS})", name, re.DOTALL) for name in os.listdir(folder))
+    names = {output_name + match[1] for match in found if match}
+    return sorted(name for name in names if os.path.lexists(os.path.join(folder, name)))

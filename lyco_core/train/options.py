@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import TrainError
+from ..io.names import name_fault
 from .network_options import NetworkOptions, algorithm_of, parse_network_args
 from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
@@ -15,7 +16,7 @@ from .option import Choice, Number, Options, Text, Truth, Whole, option
 from .saving import STORAGE_DTYPES
 from .schedules import ScheduleOptions
 
-__all__ = ["RunOptions", "SaveOptions", "TrainOptions", "option_fields", "train_options"]
+__all__ = ["ENDINGS", "RunOptions", "SaveOptions", "TrainOptions", "option_fields", "train_options"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,10 @@ class RunOptions(Options):
     resume: str = option("", Text(), "A saved state to go on from, as if there had been no interruption.")
 
 
+ENDINGS = (".safetensors", "-step00000000.safetensors", "-step00000000-state.pt")
+"""Of the files that a training writes, or may write if it is interrupted: the shortest, and the longest."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SaveOptions(Options):
     """What is saved, when, and what stands in the file."""
@@ -86,6 +91,9 @@ class SaveOptions(Options):
             raise TrainError("output_name is empty, expected a name for the file")
         if "/" in self.output_name or "\\" in self.output_name:
             raise TrainError(f"output_name is {self.output_name!r}, expected a plain file name, without folders")
+        for ending in ENDINGS:
+            if fault := name_fault(self.output_name + ending):
+                raise TrainError(f"output_name is {self.output_name!r}: with {ending} the file's name {fault}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ import folder_paths
 import torch
 
 from ...lyco_core.errors import FileError, clipped, one_line
-from ...lyco_core.io.names import is_apple_double
+from ...lyco_core.io.names import shortened
+from ...lyco_core.io.paths import is_apple_double
 from ...lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from ...lyco_core.merge.options import parse_source
 from ...lyco_core.selection import Selection
@@ -81,7 +82,7 @@ def merge_files(
     path = checkpoint_path(base)
     sources = [Source(adapter_path(name), strength) for name, strength in adapters]
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
-    name, output = output_path(folder, filename or "_".join(stems)[:150])
+    name, output = output_path(folder, filename or shortened("_".join(stems)))
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
     told = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)

@@ -10,6 +10,7 @@ from ...lyco_core.compress.extract import extract_file
 from ...lyco_core.compress.options import Asked, ExtractOptions
 from ...lyco_core.compress.report import Report
 from ...lyco_core.compress.resize import resize_file
+from ...lyco_core.io.names import shortened
 from .checkpoints import checkpoint_path
 from .files import adapter_path, output_path
 from .progress import Progress
@@ -30,7 +31,7 @@ def extract(
     """
     paths = checkpoint_path(base), checkpoint_path(tuned)
     stem = os.path.splitext(os.path.basename(tuned))[0]
-    name, output = output_path("loras", filename or f"{stem}_{form}"[:150])
+    name, output = output_path("loras", filename or f"{shortened(stem)}_{form}")
     options = ExtractOptions(form, small, factor, dtype=getattr(torch, dtype))
     return name, _told(name, extract_file(*paths, output, options, overwrite=overwrite, progress=Progress()))
 
@@ -43,7 +44,7 @@ def resize(adapter: str, small: Asked, filename: str, *, overwrite: bool) -> tup
     """
     source = adapter_path(adapter)
     stem = os.path.splitext(os.path.basename(adapter))[0]
-    name, output = output_path("loras", filename or f"{stem}_small"[:150])
+    name, output = output_path("loras", filename or f"{shortened(stem)}_small")
     return name, _told(name, resize_file(source, output, small, overwrite=overwrite, progress=Progress()))
 
 

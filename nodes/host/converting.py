@@ -8,6 +8,7 @@ import torch
 
 from ...lyco_core.conversion import Options
 from ...lyco_core.convert import convert_file
+from ...lyco_core.io.names import shortened
 from .files import adapter_path, output_path
 from .progress import Progress
 
@@ -25,7 +26,7 @@ def convert(name: str, options: Options, filename: str, *, overwrite: bool) -> t
     """
     source = adapter_path(name)
     stem = os.path.splitext(os.path.basename(name))[0]
-    new, output = output_path("loras", filename or f"{stem}_{options.to}")
+    new, output = output_path("loras", filename or f"{shortened(stem)}_{options.to}")
     made = convert_file(source, output, options, overwrite=overwrite, progress=Progress())
     sizes = " -> ".join(f"{os.path.getsize(path) / 1e6:.2f} MB" for path in (source, output))
     return new, f"{new} (output/loras): {made.summary()}; {sizes}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import OrderedDict
 
@@ -12,9 +11,10 @@ import folder_paths
 import torch
 
 from ...lyco_core.adapter_set import AdapterSet
-from ...lyco_core.errors import FileError, FormatError
+from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE
-from ...lyco_core.io.names import ENDING, is_apple_double, is_safetensors
+from ...lyco_core.io.names import check_name
+from ...lyco_core.io.paths import ENDING, is_apple_double, is_safetensors
 from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
 
 CACHED_FILES = 2
@@ -59,8 +59,8 @@ def output_path(folder: str, filename: str) -> tuple[str, str]:
     Raises:
         FileError: `filename` leads elsewhere, or the loaders would take another file of this name.
     """
-    require_plain(folder, filename)
     name = filename if is_safetensors(filename) else filename + ENDING
+    require_plain(folder, name)
     path = os.path.join(folder_paths.get_output_directory(), folder, name)
     taken = folder_paths.get_full_path(folder, name)
     if taken is not None and os.path.abspath(taken) != os.path.abspath(path):
@@ -72,9 +72,11 @@ def output_path(folder: str, filename: str) -> tuple[str, str]:
 
 
 def require_plain(folder: str, filename: str) -> None:
-    """Raise `FileError` if `filename` leads elsewhere than into output/`folder`."""
-    if not re.fullmatch(r"[^/\\\\:*?\"<>|\x00-\x1f]+", filename) or filename.startswith(".") or len(filename) > 200:
+    """Raise `FileError` if `filename` leads elsewhere than into output/`folder`, or is no name that disks take."""
+    if "/" in filename or "\\" in filename or filename.startswith("."):
         raise FileError(f"{filename!r}: expected a plain file name, without folders, for output/{folder}")
+    with about_file(filename):
+        check_name(filename)
 
 
 def is_listed(folder: str, name: str) -> bool:

@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from lyco_testing.comfy import ROOT, find_comfyui, running_server, why_not
+from lyco_testing.comfy import ROOT, find_comfyui, running_server, why_no_server, why_not
 from lyco_testing.page_files import fill
 from lyco_testing.skipping import in_comfyui
 
@@ -34,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory):
     """A server with the pack, a tiny Wan, and adapters of every fate."""
     assert COMFYUI is not None
+    if reason := why_no_server(COMFYUI):
+        pytest.skip(reason)
     packs = {"comfyui-lyco": ROOT, "probes": ROOT / "tests" / "host" / "probes"}
     base = tmp_path_factory.mktemp("comfyui")
     with running_server(COMFYUI, base, packs) as running:

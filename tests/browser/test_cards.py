@@ -44,6 +44,7 @@ def test_every_node_says_what_the_file_is(renderer: str, server: Server):
         assert page.errors == []
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_a_run_says_what_matched_and_a_reload_keeps_it(renderer: str, server: Server):
     with opened(server, **RENDERERS[renderer]) as page:

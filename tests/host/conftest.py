@@ -2,9 +2,19 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from lyco_testing.comfy import ROOT, Server, find_comfyui, import_comfyui, import_pack, running_server, why_not
+from lyco_testing.comfy import (
+    ROOT,
+    Server,
+    find_comfyui,
+    import_comfyui,
+    import_pack,
+    running_server,
+    why_no_server,
+    why_not,
+)
 from lyco_testing.skipping import in_comfyui
 
 COMFYUI = find_comfyui()
@@ -26,6 +36,8 @@ def pack():
 def server(tmp_path_factory: pytest.TempPathFactory):
     """A server with the pack and the probe nodes, shared by the tests."""
     assert COMFYUI is not None
+    if reason := why_no_server(COMFYUI):
+        pytest.skip(reason)
     packs = {"comfyui-lyco": ROOT, "probes": Path(__file__).parent / "probes"}
     with running_server(COMFYUI, tmp_path_factory.mktemp("comfyui"), packs) as running:
         assert isinstance(running, Server)
@@ -45,3 +57,20 @@ def loras(tmp_path, monkeypatch, pack):
 def host(pack):
     """The pack's `nodes.host`."""
     return importlib.import_module(f"{pack.__name__}.nodes.host")
+
+
+@pytest.fixture(scope="session")
+def train(pack) -> SimpleNamespace:
+    """The pack's modules of training."""
+    names = {
+        "run": "nodes.host.training.run",
+        "model": "nodes.host.training.model",
+        "conditions": "nodes.host.training.conditions",
+        "options": "lyco_core.train.options",
+        "items": "lyco_core.train.items",
+        "network": "lyco_core.train.network",
+        "targets": "lyco_core.train.targets",
+        "loading": "nodes.host.loading",
+        "errors": "lyco_core.errors",
+    }
+    return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})

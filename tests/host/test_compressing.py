@@ -45,6 +45,7 @@ def extraction(**inputs: object) -> dict:
     return node("LycoExtractAdapter", **settings | inputs)
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("form", ["lora", "lokr"])
 def test_what_is_extracted_samples_as_the_tuned_model(files: Server, form: str):
     rank = 64 if form == "lora" else 0
@@ -83,6 +84,7 @@ def test_every_kind_of_tensor_is_loaded_by_us_and_by_comfyui(tmp_path, loras, ho
             assert float((found - change).norm() / change.norm()) < 1e-4, name
 
 
+@pytest.mark.every_host
 def test_a_resized_file_loads(files: Server):
     inputs = {"adapter": "small_lokr.safetensors", "by": "rank", "rank": 1, "share": 0.9, "filename": "less"}
     text = files.run(node("LycoResizeAdapter", **inputs))["show"]["text"][0]

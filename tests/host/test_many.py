@@ -73,6 +73,7 @@ def rows_workflow(**rows: object) -> dict:
     return prompt
 
 
+@pytest.mark.every_host
 def test_rows_over_the_api_are_what_chained_loaders_are(files: Server):
     half = workflow("rows_wan.safetensors", "rows_a.safetensors", strength=0.75)
     expected = latents(files, files.run(half))

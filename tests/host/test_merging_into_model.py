@@ -21,6 +21,7 @@ def ulp(values: torch.Tensor) -> torch.Tensor:
     return torch.ldexp(torch.ones_like(values, dtype=torch.float64), exponent - 8)
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_are_the_sums_and_the_input_stays(architecture, dtype, loras, host):

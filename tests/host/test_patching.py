@@ -17,6 +17,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
+@pytest.mark.every_host
 @every_architecture
 @pytest.mark.parametrize("algorithm", ["lokr", "loha", "lora"])
 def test_every_module_lands_on_its_rows(architecture, algorithm, loras, host):
@@ -82,6 +83,7 @@ def test_strength_0_changes_nothing(two_files, host):
     assert "strength 0" in loaded.report
 
 
+@pytest.mark.every_host
 def test_clones_share_and_the_model_is_restored(two_files, host):
     import comfy.model_management
 
@@ -96,6 +98,7 @@ def test_clones_share_and_the_model_is_restored(two_files, host):
     assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_vram_patches_at_each_cast(dtype, two_files, host):
     """With low VRAM, ComfyUI applies the patch to the cast weight, in the weight's own dtype."""

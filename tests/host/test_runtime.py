@@ -28,6 +28,7 @@ def predicted(patcher, size: tuple[int, ...], width: int = 48) -> torch.Tensor:
         return patcher.model.apply_model(normal(1, 1, *size), time, c_crossattn=normal(2, 1, 7, width), **said).clone()
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("architecture", SIZES)
 @pytest.mark.parametrize("algorithm", ["lokr", "loha", "lora"])
 def test_it_is_the_patched_model(architecture, algorithm, loras, host):
@@ -108,6 +109,7 @@ def test_what_cannot_be_done_while_sampling_is_said(loras, host):
         host.load_onto(tiny_model("wan"), None, "dora.safetensors", 1.0, partial=False, mode=SAMPLING)
 
 
+@pytest.mark.every_host
 def test_over_the_api(server: Server):
     save_file(wan_checkpoint(), server.base / "models" / "diffusion_models" / "runtime.safetensors")
     save_file(wan_adapter(), server.base / "models" / "loras" / "runtime_lokr.safetensors")

@@ -33,6 +33,7 @@ def files(server: Server) -> Server:
     return server
 
 
+@pytest.mark.every_host
 def test_nodes_are_there(server: Server):
     known = server.get("/object_info")
     for name, title in {"LycoLoadAdapter": "Load LoHa/LoKr", "LycoInspectAdapter": "Inspect Adapter"}.items():
@@ -41,6 +42,7 @@ def test_nodes_are_there(server: Server):
     assert known["LycoLoadAdapter"]["output"] == ["MODEL", "CLIP", "STRING"]
 
 
+@pytest.mark.every_host
 def test_sampling_equals_weights_changed_by_hand(files: Server):
     plain = latents(files, files.run(workflow("wan.safetensors")))
     by_hand = latents(files, files.run(workflow("wan_by_hand.safetensors")))
@@ -97,6 +99,7 @@ def test_a_path_outside_the_models_folder(path: str, files: Server):
         files.run(workflow("wan.safetensors", path))
 
 
+@pytest.mark.every_host
 def test_inspect_node(files: Server):
     nodes = {
         "model": {"class_type": "UNETLoader", "inputs": {"unet_name": "wan.safetensors", "weight_dtype": "default"}},

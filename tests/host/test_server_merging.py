@@ -35,6 +35,7 @@ def into_file(**inputs: object) -> dict:
     return {"merge": {"class_type": "LycoMergeCheckpoint", "inputs": settings | inputs}}
 
 
+@pytest.mark.every_host
 def test_a_merged_model_samples_like_a_loaded_adapter(files: Server):
     plain = latents(files, files.run(workflow("merge_base.safetensors")))
     loaded = latents(files, files.run(workflow("merge_base.safetensors", "merge_lokr.safetensors")))
@@ -64,6 +65,7 @@ def test_stock_save_model_writes_what_was_merged(files: Server):
     assert torch.equal(merged, again)
 
 
+@pytest.mark.every_host
 def test_a_merged_file_samples_like_a_loaded_adapter(files: Server):
     nodes = workflow("merge_base.safetensors")
     nodes |= into_file(filename="by_node")

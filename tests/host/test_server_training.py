@@ -58,6 +58,7 @@ def sampled(nodes: dict, source: str) -> dict:
     return more | nodes
 
 
+@pytest.mark.every_host
 def test_the_trained_model_samples_as_the_saved_file_does(files: Server):
     outputs = files.run(sampled(training(output_name="same", save_precision="bf16"), "train"))
     name = outputs["name"]["text"][0]

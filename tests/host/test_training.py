@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model
-from lyco_testing.tiny_wan import TEXT, scaled_wan
 from torch import nn
 
 NATIVE = [name for name in MODELS if name != "framepack"]
@@ -22,23 +21,6 @@ RUNNABLE = {
     "hunyuan_video_1_5": {"in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1]},
 }
 """The tiny models are made for their keys; these sizes let them compute."""
-
-
-@pytest.fixture(scope="module")
-def train(pack) -> SimpleNamespace:
-    """The pack's modules of training."""
-    names = {
-        "run": "nodes.host.training.run",
-        "model": "nodes.host.training.model",
-        "conditions": "nodes.host.training.conditions",
-        "options": "lyco_core.train.options",
-        "items": "lyco_core.train.items",
-        "network": "lyco_core.train.network",
-        "targets": "lyco_core.train.targets",
-        "loading": "nodes.host.loading",
-        "errors": "lyco_core.errors",
-    }
-    return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
 
 
 def model_of(architecture: str, monkeypatch: pytest.MonkeyPatch, **made: object):
@@ -86,6 +68,7 @@ def loss_of(flow, architecture: str, seeds: tuple[int, ...] = (0,)) -> torch.Ten
     return (velocity - (noise - latents)).square().mean()
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("architecture", NATIVE)
 @pytest.mark.parametrize("algorithm", ["lokr", "loha"])
 def test_gradients_are_those_of_finite_differences(architecture, algorithm, train, monkeypatch):
@@ -176,32 +159,6 @@ def test_narrow_base_weights_train_and_stay(dtype, precision, train, monkeypatch
     for key, tensor in model.model.state_dict().items():
         assert tensor.dtype == before[key].dtype
         assert torch.equal(tensor.view(torch.uint8), before[key].view(torch.uint8)), key
-
-
-def test_scaled_float8_trains(train, tmp_path):
-    """ComfyUI's quantized Linears: their own kernel forward, the weight as numbers backward."""
-    import comfy.sd
-    import comfy.supported_models
-
-    if not hasattr(comfy.supported_models, "ZImage"):
-        pytest.skip("this ComfyUI has no quantized weights of this kind")
-    scaled_wan(tmp_path / "wan.safetensors", "blocks.0.self_attn.")
-    with torch.inference_mode():
-        model = comfy.sd.load_diffusion_model(str(tmp_path / "wan.safetensors"))
-        assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
-        some = [train.items.Item(latent("wan", i), [normal(i, 1, 8, TEXT), {}], f"{i}") for i in range(2)]
-        options = {"network_module": "lokr", "network_dim": 64, "max_train_steps": 40, "learning_rate": 1e-2}
-        tried: list[float] = []
-        done = train.run.train(
-            model,
-            train.run.Data(some, validation=some),
-            train.options.train_options(options | {"batch_size": 2, "validate_every_n_steps": 1}),
-            str(tmp_path),
-            lambda training, step, saved: tried.append(step.validation),
-        )
-    assert tried[-1] < 0.8 * tried[0]
-    assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
-    assert train.run.with_adapter(model, done.path).patches
 
 
 def sane(model, inner: str, outer: str):

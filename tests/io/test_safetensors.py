@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import resource
 import signal
 import stat
 import struct
@@ -55,7 +54,8 @@ def test_round_trips_with_the_library(tmp_path_factory: pytest.TempPathFactory, 
     ours, theirs = (tmp_path_factory.mktemp("io") / name for name in ("ours", "theirs"))
     write(ours, made, metadata)
     save_file(made, theirs, metadata or None)
-    for path in (ours, theirs):
+    # Of no tensors the library writes no JSON before 0.4.4.
+    for path in (ours, theirs) if made else (ours,):
         assert all(equal(made[k], t) for k, t in read(path).items())
         assert all(equal(made[k], t) for k, t in load_file(path).items())
         assert dict(read_header(path).metadata) == metadata
@@ -157,6 +157,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path):
             file.tensor("w")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets nobody replace a file that is open")
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path):
     path = tmp_path / "a"
     write(path, {"w": torch.ones(100)})
@@ -213,6 +214,8 @@ def test_nothing_is_left_of_a_write_that_fails(fault: BaseException, tmp_path: P
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path):
+    resource = pytest.importorskip("resource", reason="this system knows no limits")
+
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lyco_testing.pretended import NAME, Pretended
 from lyco_testing.tables import GOLDEN
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 import lyco_core.merge.checkpoint as checkpoint
 from lyco_core.merge import MergeOptions, Source, merge_checkpoint
@@ -55,11 +55,21 @@ def merged(tmp_path: Path, tensors: dict[str, torch.Tensor], adapter: Path, **op
     return made
 
 
+def same(here: bytes, there: bytes) -> bool:
+    """The same file, but for what a product that is summed apart rounds otherwise: a unit of its dtype."""
+    ours, theirs = load(here), load(there)
+    return ours.keys() == theirs.keys() and all(
+        tensor.dtype == theirs[key].dtype
+        and torch.allclose(tensor.double(), theirs[key].double(), rtol=2 * torch.finfo(tensor.dtype).eps, atol=1e-6)
+        for key, tensor in ours.items()
+    )
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", [None, torch.float32, torch.bfloat16], ids=str)
 def test_every_dtype(dtype: torch.dtype, target: torch.dtype | None, tmp_path: Path, device: Pretended):
     here, there = merged(tmp_path, base(dtype), ADAPTER, dtype=target)
-    assert here == there
+    assert same(here, there)
     assert device.ops
 
 
@@ -67,7 +77,7 @@ def test_every_dtype(dtype: torch.dtype, target: torch.dtype | None, tmp_path: P
 def test_scaled_float8(scale: tuple[int, ...], tmp_path: Path, device: Pretended):
     tensors = {k: t for k, t in base(torch.float8_e4m3fn, scale).items() if "self_attn" in k}
     here, there = merged(tmp_path, tensors, only_self_attention(tmp_path))
-    assert here == there
+    assert same(here, there)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn])
@@ -75,12 +85,12 @@ def test_an_adapter_that_is_stored_so(dtype: torch.dtype, tmp_path: Path, device
     factors = {k: t.to(dtype) if t.dim() else t for k, t in load_file(ADAPTER).items()}
     save_file(factors, tmp_path / "a.safetensors")
     here, there = merged(tmp_path, base(torch.bfloat16), tmp_path / "a.safetensors")
-    assert here == there
+    assert same(here, there)
 
 
 def test_stochastic_float8_is_rounded_on_the_processor(tmp_path: Path, device: Pretended):
     here, there = merged(tmp_path, base(torch.float8_e4m3fn), ADAPTER, seed=7)
-    assert here == there
+    assert same(here, there)
 
 
 def only_self_attention(tmp_path: Path) -> Path:

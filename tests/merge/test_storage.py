@@ -29,7 +29,8 @@ def merge(tmp_path: Path, tensors: dict[str, torch.Tensor], options: MergeOption
     merge_checkpoint(
         tmp_path / "base.safetensors", [Source(ADAPTER)], tmp_path / "out.safetensors", options or MergeOptions()
     )
-    return load_file(tmp_path / "out.safetensors")
+    # Copies, since Windows removes no file that is mapped.
+    return {key: tensor.clone() for key, tensor in load_file(tmp_path / "out.safetensors").items()}
 
 
 def blocks_of(shape: torch.Size, kind: str) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ....lyco_core.errors import FileError, LycoError, TrainError
 from ....lyco_core.io import SafetensorsFile, TensorSpec, write_safetensors
+from ....lyco_core.io.names import shortened
 
 log = logging.getLogger("lyco")
 
@@ -36,7 +37,7 @@ class Entry:
     def __init__(self, folder: str, name: str, *made_from: object) -> None:
         """`made_from`: everything that decides what is in it, of types that JSON knows."""
         digest = hashlib.sha256(json.dumps([VERSION, *made_from]).encode()).hexdigest()[:24]
-        safe = re.sub(r"[^\w.-]+", "_", name)[:60]
+        safe = shortened(re.sub(r"[^\w.-]+", "_", name)[:60], 180)
         self.path = os.path.join(folder, f"{safe}_{digest}.safetensors")
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import folder_paths
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.io.names import without_ending
+from ....lyco_core.io.paths import without_ending
 from ....lyco_core.train.batches import require_one_shape
 from ....lyco_core.train.checkpoints import files_of
 from ....lyco_core.train.items import Item

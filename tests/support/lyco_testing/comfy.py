@@ -1,9 +1,11 @@
 """A real ComfyUI: finding it, importing from it, starting its server. Nothing of it is replaced."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -50,6 +52,16 @@ def why_not(comfyui: Path | None) -> str | None:
     if lacking:
         return f"ComfyUI needs {', '.join(lacking)}: pip install -r {comfyui}/requirements.txt"
     return None
+
+
+def why_no_server(comfyui: Path | None) -> str | None:
+    """Why this ComfyUI's server cannot start with the packages that are here, in one line, or None if it can."""
+    name = "comfyui-workflow-templates"
+    pins = re.findall(rf"^{name}==(.+)$", (comfyui / "requirements.txt").read_text(), re.MULTILINE) if comfyui else []
+    here = importlib.metadata.version(name)
+    if not pins or pins[0].split(".")[:2] == here.split(".")[:2]:
+        return None
+    return f"the server of {comfyui} needs {name} {pins[0]}, and here is {here}: put what it pins on PYTHONPATH"
 
 
 def import_comfyui(comfyui: Path) -> None:
@@ -99,7 +111,7 @@ class Server:
         except urllib.error.HTTPError as error:
             raise WorkflowError(error.read().decode()) from None
 
-    def run(self, workflow: dict[str, Any], seconds: float = 120) -> dict[str, Any]:
+    def run(self, workflow: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
         """Queue a workflow in API form, wait for it, and return its outputs by node."""
         prompt = self.post("/prompt", {"prompt": workflow})["prompt_id"]
         deadline = time.monotonic() + seconds
@@ -146,7 +158,7 @@ def running_server(comfyui: Path, base: Path, packs: dict[str, Path]) -> Iterato
 
 
 def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         if process.poll() is not None:
             raise RuntimeError(f"ComfyUI stopped with {process.returncode}:\n{log.read_text()[-3000:]}")
         try:

@@ -5,15 +5,21 @@ They stand in for ComfyUI-GGUF and ComfyUI-INT8-Fast: the same attributes, shape
 
 import enum
 import functools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from .quantized_models import float_weights, known_as, linears
+from .quantized_models import FORMATS, base_file, float_weights, known_as, linears, load, why_not
 
 FORMS = ("gguf_f16", "gguf_bf16", "gguf_q8_0", "int8_fast", "int8_fast_row", "int8_fast_rotated")
+EVERY = (*FORMATS, *FORMS)
+"""In which a base can be that a person loads: ComfyUI's formats, and these."""
+
 GROUP = 128
 """Columns that INT8-Fast rotates together."""
 
@@ -30,9 +36,9 @@ class GGMLType(enum.IntEnum):
 class GGMLTensor(Tensor):
     """Bytes of a GGUF file; says the shape of what they stand for, and is its own clone."""
 
-    tensor_type: GGMLType
+    tensor_type: GGMLType | None = None  # of what operations make of one
     tensor_shape: torch.Size
-    patches: list[Any]
+    patches: Sequence[Any] = ()
 
     @staticmethod
     def of(stored: Tensor, kind: GGMLType, shape: torch.Size) -> "GGMLTensor":
@@ -42,7 +48,7 @@ class GGMLTensor(Tensor):
 
     def to(self, *args, **kwargs):
         made = super().to(*args, **kwargs)
-        made.tensor_type, made.tensor_shape = self.tensor_type, self.tensor_shape
+        made.tensor_type, made.tensor_shape = self.tensor_type, self.shape
         made.patches = list(self.patches)
         return made
 
@@ -267,3 +273,13 @@ def foreign_model(family: str, form: str) -> tuple[Any, dict[str, Tensor]]:
         if form.startswith("gguf"):
             model.__class__ = gguf_patcher()
     return model, numbers
+
+
+def base_model(folder: Path, family: str, form: str) -> tuple[Any, dict[str, Tensor]]:
+    """(a MODEL, the numbers of its weights in float32) in a form of EVERY; skips where this ComfyUI has none."""
+    if form in FORMS:
+        return foreign_model(family, form)
+    if reason := why_not(form):
+        pytest.skip(reason)
+    file, numbers = base_file(folder, family, form)
+    return load(family, file), numbers

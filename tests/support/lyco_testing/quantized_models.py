@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -221,7 +221,7 @@ def _built(family: str):
     return made.get_model({}, device="meta").diffusion_model
 
 
-@functools.cache
+@functools.lru_cache(2)
 def float_weights(family: str) -> dict[str, Tensor]:
     """float32 weights under which a signal passes: matrices of unit gain, norms near 1, small biases."""
     made: dict[str, Tensor] = {}
@@ -234,10 +234,15 @@ def float_weights(family: str) -> dict[str, Tensor]:
     return made
 
 
-@functools.cache
+@functools.lru_cache(2)
 def _stored(family: str, name: str) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Tensor]]:
-    """(tensors, metadata, numbers) of a file."""
-    weights = float_weights(family)
+    return stored(float_weights(family), tuple(linears(family)), name)
+
+
+def stored(
+    weights: dict[str, Tensor], paths: Sequence[str], name: str
+) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Tensor]]:
+    """(tensors, metadata, numbers) of a file of float32 `weights` whose Linears `paths` are in a format."""
     if name == "float32":
         return weights, {}, weights
     if name in ("bf16", "fp8_raw"):
@@ -247,10 +252,10 @@ def _stored(family: str, name: str) -> tuple[dict[str, Tensor], dict[str, str], 
         return tensors, metadata, {key: tensor.float() for key, tensor in tensors.items()}
     tensors, numbers = dict(weights), dict(weights)
     layers: dict[str, dict[str, Any]] = {}
-    for number, path in enumerate(list(linears(family))[:: FORMATS[name].every]):
+    for number, path in enumerate(paths[:: FORMATS[name].every]):
         key = f"{path}.weight"
-        made, numbers[key], layers[path] = _quantized(key, weights[key], name, number)
-        tensors = {k: t for k, t in tensors.items() if k != key} | made
+        made, numbers[key], layers[path] = _quantized(key, tensors.pop(key), name, number)
+        tensors |= made
     metadata: dict[str, str] = {}
     if name == "fp8_old":
         tensors["scaled_fp8"] = torch.zeros(0, dtype=torch.float8_e4m3fn)

@@ -1,0 +1,54 @@
+"""Paths of safetensors files: in folders, and as people write them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+
+from ..errors import FileError, shorten
+
+__all__ = ["ENDING", "expanded", "is_safetensors", "only_one", "without_ending"]
+
+ENDING = ".safetensors"
+
+
+def is_safetensors(path: str) -> bool:
+    """Whether a file is one by its name, in any case; `._NAME` is what macOS keeps beside NAME on other disks."""
+    return path.lower().endswith(ENDING) and not is_apple_double(path)
+
+
+def is_apple_double(path: str) -> bool:
+    """Whether macOS made the file beside the one that it seems to be."""
+    return os.path.basename(path).startswith("._")
+
+
+def without_ending(path: str, ending: str = ENDING) -> str:
+    """`path` less its ending, in any case."""
+    return path[: -len(ending)] if path.lower().endswith(ending) else path
+
+
+def expanded(names: Iterable[str]) -> list[str]:
+    """Files and folders by name or by a pattern such as `*.safetensors`: Windows' shells leave these to programs.
+
+    Raises:
+        FileError: a pattern that matches nothing.
+    """
+    return [path for name in names for path in _matches(name)]
+
+
+def only_one(name: str) -> str:
+    """As `expanded`, for what takes one file. Raises `FileError` if a pattern matches several."""
+    found = _matches(name)
+    if len(found) > 1:
+        raise FileError(f"{name}: matches {len(found)} files ({shorten(found)}), expected one; name it")
+    return found[0]
+
+
+def _matches(name: str) -> list[str]:
+    if not glob.has_magic(name) or os.path.lexists(name):  # `style [v2].safetensors` is a name
+        return [name]
+    found = sorted(path for path in glob.glob(name, recursive=True) if not is_apple_double(path))
+    if not found:
+        raise FileError(f"{name}: there is no such file, and as a pattern it matches none")
+    return found

@@ -1,0 +1,17 @@
+"""The Makefile's commands, as make would run them."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_a_comfyui_whose_path_has_a_space(tmp_path: Path):
+    """The whole line is one redirection of one file's lines."""
+    words = ["make", "-n", "-o", ".venv/test", "host-requirements", f"COMFYUI={tmp_path}/My ComfyUI"]
+    lines = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout
+    (line,) = (line for line in lines.splitlines() if line.startswith("grep"))
+    assert shlex.split(line)[3:] == [f"{tmp_path}/My ComfyUI/requirements.txt", ">", ".venv/comfyui.txt"]
