@@ -201,7 +201,7 @@ def _unpatched(patcher, key: str) -> Tensor:
 
 
 def asked_weight(forward, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(out, width), float32: what a linear function multiplies its inputs by, told by what it gives for unit vectors."""
+    """(out, width), float32: what a linear function multiplies its inputs by; it is asked by unit vectors."""
     step = 1024
     zero = forward(torch.zeros(1, width, dtype=dtype, device=device)).float()
     columns = []

@@ -1,43 +1,21 @@
-"""Training on every form in which a base's weights are stored: the gradients are those of the numbers it computes with."""
+"""Training on a base in every form: one module's gradient, adapters that act beside its weights, and what is saved."""
 
-import importlib
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lyco_testing import foreign_weights, quantized_models
-from lyco_testing.quantized_models import FORMATS, LATENTS, TEXT, TOKENS, normal, predict, relative
+from lyco_testing.foreign_weights import EVERY, base_model
+from lyco_testing.quantized_models import LATENTS, TEXT, TOKENS, normal, predict, relative
 from safetensors.torch import save_file
 
-FORMS = (*FORMATS, *foreign_weights.FORMS)
 
-
-@pytest.fixture(scope="module")
-def train(pack) -> SimpleNamespace:
-    """The pack's modules of training."""
-    names = {
-        "run": "nodes.host.training.run",
-        "model": "nodes.host.training.model",
-        "options": "lyco_core.train.options",
-        "items": "lyco_core.train.items",
-        "network": "lyco_core.train.network",
-        "targets": "lyco_core.train.targets",
-        "loading": "nodes.host.loading",
-        "errors": "lyco_core.errors",
-    }
-    return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
-
-
-def base(family: str, form: str, folder):
-    """(a MODEL as a loader node gives it, the numbers that it stands for)."""
-    if form in foreign_weights.FORMS:
-        quantized_models.float_weights(family)  # not made in inference mode, as what follows is
-        with torch.inference_mode():
-            return foreign_weights.foreign_model(family, form)
-    if reason := quantized_models.why_not(form):
-        pytest.skip(reason)
-    file, numbers = quantized_models.base_file(folder, family, form)
-    return quantized_models.load(family, file), numbers
+def base(form: str, folder):
+    """(a Wan MODEL, the numbers that it stands for), made in inference mode, where loader nodes run."""
+    quantized_models.float_weights("wan")  # which are kept for other tests
+    with torch.inference_mode() if form in foreign_weights.FORMS else contextlib.nullcontext():
+        return base_model(folder, "wan", form)
 
 
 def caption() -> list:
@@ -55,21 +33,20 @@ def network_of(train, flow, algorithm: str = "lora"):
     return network.eval()
 
 
-def gradients(train, model, family: str, *, checkpointing: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+def gradients(train, model) -> tuple[torch.Tensor, torch.Tensor]:
     """(what the model predicts, the gradient of its loss for all of a network's factors)."""
-    run = train.options.RunOptions(gradient_checkpointing=checkpointing)
-    with train.model.loaded(model, run) as flow:
+    with train.model.loaded(model, train.options.RunOptions()) as flow:
         network = network_of(train, flow)
         with network.attached(flow.model):
-            x = flow.latent(normal(1, *LATENTS[family]))[None]
+            x = flow.latent(normal(1, *LATENTS["wan"]))[None]
             velocity = flow.velocity(x, torch.tensor([0.6]), [caption()])
             (velocity - normal(4, *velocity.shape)).square().mean().backward()
         return velocity.detach(), torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EVERY)
 def test_the_gradient_through_a_frozen_weight_is_that_of_its_numbers(form, tmp_path, train):
-    model, numbers = base("wan", form, tmp_path)
+    model, numbers = base(form, tmp_path)
     with train.model.loaded(model, train.options.RunOptions(mixed_precision="no")) as flow:
         for path, (out, width) in quantized_models.linears("wan").items():
             x = normal(1, TOKENS, width).requires_grad_()
@@ -78,21 +55,6 @@ def test_the_gradient_through_a_frozen_weight_is_that_of_its_numbers(form, tmp_p
             (found,) = torch.autograd.grad(y, x, above.to(y.dtype))
             expected = above @ numbers[f"{path}.weight"]
             assert relative(found, expected) < (1e-2 if y.dtype == torch.bfloat16 else 1e-5), path
-
-
-@pytest.mark.parametrize(
-    ("family", "form"),
-    [*(("wan", form) for form in FORMS), ("z_image", "int8_convrot"), ("flux2", "nvfp4_pre_quant")],
-)
-def test_gradients_are_those_of_the_float_model(family, form, tmp_path, train):
-    """But for what the base's own arithmetic costs, which its prediction shows."""
-    model, numbers = base(family, form, tmp_path)
-    with torch.inference_mode():
-        plain = quantized_models.reference(family, numbers)
-    right, expected = gradients(train, plain, family)
-    output, found = gradients(train, model, family)
-    noise = relative(output, right)
-    assert relative(found, expected) < 4 * noise + 1e-3
 
 
 def of_kind(kind: str, path: str, out: int, width: int, seed: int) -> dict[str, torch.Tensor]:
@@ -116,15 +78,15 @@ def test_adapters_that_act_beside_the_weights_are_part_of_the_model(kind, form, 
     for number, (path, shape) in enumerate(shapes.items() if kind != "lokr" else ()):
         tensors |= of_kind(kind, f"diffusion_model.{path}", *shape, seed=4 * number)
     save_file(tensors, loras / "a.safetensors")
-    model, numbers = base("wan", form, tmp_path)
+    model, numbers = base(form, tmp_path)
     with torch.inference_mode():
         plain = quantized_models.reference("wan", numbers)
         beside = host.load_onto(model, None, "a.safetensors", 0.8, partial=False, mode="apply while sampling").model
         patched = host.load_onto(plain, None, "a.safetensors", 0.8, partial=False, mode="patch the weights").model
     sampled = predict("wan", beside)
-    noise = relative(gradients(train, model, "wan")[0], gradients(train, plain, "wan")[0])
-    right, expected = gradients(train, patched, "wan")
-    output, found = gradients(train, beside, "wan")
+    noise = relative(gradients(train, model)[0], gradients(train, plain)[0])
+    right, expected = gradients(train, patched)
+    output, found = gradients(train, beside)
     assert relative(output, right) < 1.5 * noise + 1e-3
     assert relative(found, expected) < 4 * noise + 1e-3
     assert torch.equal(predict("wan", beside), sampled)
@@ -137,29 +99,29 @@ def test_stocks_bypass_is_part_of_the_model(form, tmp_path, train):
     if not hasattr(comfy.sd, "load_bypass_lora_for_models"):
         pytest.skip("this ComfyUI has no bypass")
     tensors, _ = quantized_models.adapter("wan", "lora")
-    model, numbers = base("wan", form, tmp_path)
+    model, numbers = base(form, tmp_path)
     with torch.inference_mode():
         plain = quantized_models.reference("wan", numbers)
         tensors = {key: tensor.clone() for key, tensor in tensors.items()}
         patched, _ = comfy.sd.load_lora_for_models(plain, None, tensors, 1.0, 0.0)
         beside, _ = comfy.sd.load_bypass_lora_for_models(model, None, tensors, 1.0, 0.0)
     sampled = predict("wan", beside)
-    right, expected = gradients(train, patched, "wan")
-    output, found = gradients(train, beside, "wan")
+    right, expected = gradients(train, patched)
+    output, found = gradients(train, beside)
     assert relative(found, expected) < 4 * relative(output, right) + 1e-3
     assert relative(output, right) < 0.05
     assert torch.equal(predict("wan", beside), sampled)
 
 
-def data(train, family: str = "wan"):
-    return train.run.Data([train.items.Item(normal(1, *LATENTS[family]), caption(), "latent 0")])
+def data(train):
+    return train.run.Data([train.items.Item(normal(1, *LATENTS["wan"]), caption(), "latent 0")])
 
 
 @pytest.mark.parametrize("form", ["fp8_scaled", "int8_convrot", "nvfp4_pre_quant", "gguf_q8_0", "int8_fast", "bf16"])
 @pytest.mark.parametrize("algorithm", ["lokr", "loha"])
 def test_the_saved_file_gives_what_was_trained(algorithm, form, tmp_path, loras, host, train):
     """By *Load LoHa/LoKr* and on *Train Adapter*'s own MODEL, which has it in the same way."""
-    model, _ = base("wan", form, tmp_path)
+    model, _ = base(form, tmp_path)
     settings = {"network_module": algorithm, "network_dim": 8, "max_train_steps": 3, "learning_rate": 3e-2}
     options = train.options.train_options(settings | {"save_precision": "fp32", "timestep_sampling": "uniform"})
     trained = []
