@@ -73,7 +73,7 @@ def of_kind(kind: str, path: str, out: int, width: int, seed: int) -> dict[str, 
 @pytest.mark.parametrize("kind", ["lokr", "dora-out", "dora-in", "oft"])
 def test_adapters_that_act_beside_the_weights_are_part_of_the_model(kind, form, tmp_path, loras, host, train):
     """Also after the MODEL has sampled: a clone believes to be injected as its original is."""
-    shapes = {path: shape for path, shape in quantized_models.linears("wan").items() if ".0.self_attn." in path}
+    shapes = {path: shape for path, shape in quantized_models.linears("wan").items() if ".1.self_attn." in path}
     tensors = quantized_models.adapter("wan", "lokr")[0] if kind == "lokr" else {}
     for number, (path, shape) in enumerate(shapes.items() if kind != "lokr" else ()):
         tensors |= of_kind(kind, f"diffusion_model.{path}", *shape, seed=4 * number)
