@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lyco_testing.foreign_weights import EVERY, base_model
-from lyco_testing.quantized_models import LATENTS, TEXT, THREE, TOKENS, normal, reference, relative
+from lyco_testing.quantized_models import LATENTS, TEXT, THREE, TOKENS, normal, reference, relative, why_not
 from torch import Tensor
 
 NOISY = {"convrot_w4a4": 0.6}
@@ -40,6 +40,8 @@ def test_gradients_are_those_of_the_float_model(family, form, train, tmp_path):
     loss, found = gradients(train, model, family)
     wanted, expected = gradients(train, reference(family, numbers), family)
     bound = NOISY.get(form, 0.03 if form.startswith(("int8", "asym")) else 1e-3)
+    if form == "fp8_old" and why_not("fp8_scaled"):  # 0.3.64 makes float8 of the Linears that the file has not rounded
+        bound = 0.1
     assert float(loss) == pytest.approx(float(wanted), rel=bound)
     assert relative(found, expected) < bound
 
