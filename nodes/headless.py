@@ -19,7 +19,7 @@ from ..lyco_core.architectures import Architecture
 from ..lyco_core.errors import FileError, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model_weights import outline_checkpoint
-from ..lyco_core.train.checking import require_possible
+from ..lyco_core.train.checking import require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.image_inputs import image_input
@@ -187,6 +187,7 @@ def _require_possible(asked: Asked) -> Architecture:
 
     if asked.dit.lower().endswith(".gguf"):
         raise TrainError(f"{asked.dit}: is a GGUF file, which is not trained on; use the file that it was made from")
+    require_readable(asked.dit)
     weights, options = outline_checkpoint(asked.dit), asked.options
     told = {"empty": True, "validation": bool(asked.validation)}
     family = require_possible(options, weights.architecture, asked.output_dir, **told)

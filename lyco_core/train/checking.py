@@ -7,6 +7,8 @@ import os
 import torch
 
 from ..architectures import Architecture
+from ..errors import TrainError, about_file, shorten
+from ..io import read_header
 from .checkpoints import require_place
 from .loop import require_told
 from .optimizers import make_optimizer
@@ -15,7 +17,7 @@ from .schedules import require_rate
 from .state import require_resumable
 from .targets import require_trainable
 
-__all__ = ["require_possible"]
+__all__ = ["require_possible", "require_readable"]
 
 
 def require_possible(
@@ -46,3 +48,35 @@ def require_possible(
     if options.run.resume:
         require_resumable(options.run.resume, family.id, options)
     return family
+
+
+def require_readable(path: str | os.PathLike[str]) -> None:
+    """Raise `TrainError` unless ComfyUI by itself can tell the numbers of all of a model file's weights."""
+    with about_file(path):
+        if _is_gguf(path):
+            raise TrainError(
+                "ComfyUI by itself loads no GGUF; train on it in the graph, behind the loader of ComfyUI-GGUF, or give "
+                "the safetensors file that it was made from"
+            )
+        header = read_header(path)
+        told = {key.removesuffix(".comfy_quant") for key in header.tensors if key.endswith(".comfy_quant")}
+        codes = [
+            key
+            for key, info in header.tensors.items()
+            if key.endswith(".weight") and not info.dtype.lstrip("B").startswith("F")
+        ]
+        unknown = [key for key in codes if key.removesuffix(".weight") not in told]
+        if unknown and "_quantization_metadata" not in header.metadata:
+            raise TrainError(
+                f"{len(unknown)} weights are stored as {header.tensors[unknown[0]].dtype} ({shorten(unknown)}), and no "
+                "comfy_quant beside them says what numbers these are; train on the bf16, fp16 or fp8 file, or in the "
+                "graph, behind the loader of the pack that made this one"
+            )
+
+
+def _is_gguf(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return False  # what is wrong with it, reading the header says

@@ -12,6 +12,7 @@ from ...lyco_core.errors import MergeError
 from ...lyco_core.quantized.rounding import largest, round_to
 
 __all__ = [
+    "asked_weight",
     "input_scale_of",
     "is_linear",
     "is_quantized",
@@ -189,13 +190,15 @@ def whole_weight(patcher, path: str) -> Tensor:
     module = patcher.model.get_submodule(path)
     weight = _unpatched(patcher, key)
     if not is_readable(patcher.model, key) or gguf_type(weight) is not None:
-        return _asked(module, load_dtype(patcher) or torch.float32, patcher.load_device)
+        return asked_weight(
+            module.forward, module.in_features, load_dtype(patcher) or torch.float32, patcher.load_device
+        )
     if layout_of(weight) is not None:
         values = _dequantized(weight.to(patcher.load_device))
     else:
         values = _scaled(patcher.model, key, weight.to(patcher.load_device, torch.float32))
     if patches := patcher.patches.get(key):
-        values = comfy.lora.calculate_weight(patches, values.float(), key)
+        values = comfy.lora.calculate_weight(patches, values.to(torch.float32, copy=True), key)
     inputs = input_scale_of(module)
     return values if inputs is None else values * inputs.to(values.device, torch.float32)
 
@@ -224,14 +227,15 @@ def _unpatched(patcher, key: str) -> Tensor:
     return comfy.utils.get_attr(patcher.model, key) if kept is None else kept.weight
 
 
-def _asked(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Tensor:
+def asked_weight(forward, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(out, width), float32: what a linear function multiplies its inputs by; it is asked by unit vectors."""
     step = 1024
-    zero = module.forward(torch.zeros(1, module.in_features, dtype=dtype, device=device)).float()
+    zero = forward(torch.zeros(1, width, dtype=dtype, device=device)).float()
     columns = []
-    for start in range(0, module.in_features, step):
-        units = torch.zeros(min(step, module.in_features - start), module.in_features, dtype=dtype, device=device)
+    for start in range(0, width, step):
+        units = torch.zeros(min(step, width - start), width, dtype=dtype, device=device)
         units[:, start:].fill_diagonal_(1)
-        columns.append(module.forward(units).float() - zero)
+        columns.append(forward(units).float() - zero)
     return torch.cat(columns).t()
 
 

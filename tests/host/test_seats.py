@@ -241,4 +241,6 @@ def test_stock_patches_beneath_a_dora(tmp_path, loras, host):
     one = host.load_onto(model, None, "dora.safetensors", 0.7, partial=False, mode=BESIDE).model
     right = host.load_onto(expected_base, None, "dora.safetensors", 0.7, partial=False).model
     expected = predict("wan", right) - predict("wan", expected_base)
-    assert relative(predict("wan", one) - predict("wan", model), expected) < 1e-4
+    before = predict("wan", model)
+    assert relative(predict("wan", one) - before, expected) < 1e-4
+    assert torch.equal(predict("wan", model), before)

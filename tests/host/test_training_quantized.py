@@ -5,18 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lyco_testing.foreign_weights import EVERY, base_model
-from lyco_testing.quantized_models import LATENTS, TEXT, THREE, TOKENS, normal, reference, relative
+from lyco_testing.quantized_models import LATENTS, TEXT, THREE, TOKENS, normal, reference, relative, why_not
 from torch import Tensor
 
-AWQ = "gradients pass the weight without its pre_quant_scale: wrong by 0.3 and more, under the same loss"
-BYTES = "the raw bytes are multiplied in the backward pass: it dies"
-CODES = "the codes are multiplied without their scale: gradients 1e25 times too large, under the same loss"
-WRONG = {"nvfp4_pre_quant": AWQ, "gguf_bf16": BYTES, "gguf_q8_0": BYTES}
-WRONG |= dict.fromkeys(("int8_fast", "int8_fast_row", "int8_fast_rotated"), CODES)
-FORMS = [
-    pytest.param(form, marks=pytest.mark.xfail(strict=True, reason=WRONG[form])) if form in WRONG else form
-    for form in EVERY
-]
 NOISY = {"convrot_w4a4": 0.6}
 """What the rounding of activations costs the gradients, where it is more than a hundredth or two."""
 
@@ -42,13 +33,15 @@ def gradients(train, model, family: str) -> tuple[Tensor, Tensor]:
     return loss.detach(), torch.cat([g.flatten() for g in zeros])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EVERY)
 @pytest.mark.parametrize("family", THREE)
 def test_gradients_are_those_of_the_float_model(family, form, train, tmp_path):
     model, numbers = base_model(tmp_path, family, form)
     loss, found = gradients(train, model, family)
     wanted, expected = gradients(train, reference(family, numbers), family)
     bound = NOISY.get(form, 0.03 if form.startswith(("int8", "asym")) else 1e-3)
+    if form == "fp8_old" and why_not("fp8_scaled"):  # 0.3.64 makes float8 of the Linears that the file has not rounded
+        bound = 0.1
     assert float(loss) == pytest.approx(float(wanted), rel=bound)
     assert relative(found, expected) < bound
 

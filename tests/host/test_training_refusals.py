@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lyco_testing import foreign_weights
 from lyco_testing.comfy_models import MODELS, tiny_model
 from lyco_testing.tiny_wan import wan_checkpoint
 from safetensors.torch import save_file
@@ -138,6 +139,11 @@ def asked(train, folder: Path, **settings: object):
         ({"output_dir": "wan.safetensors"}, r"wan.safetensors: cannot be made: File exists"),
         ({"resume": "none.pt"}, r"none.pt: there is no such file"),
         ({"network_weights": "wan.safetensors"}, r"wan.safetensors: "),
+        (
+            {"dit": "codes.safetensors"},
+            r"codes.safetensors: 1 weights are stored as I8 .blocks.0.ffn.2.weight., and no",
+        ),
+        ({"dit": "unet.gguf"}, r"unet.gguf: ComfyUI by itself loads no GGUF; train on it in the graph"),
         ({"dit": "C:\new"}, r"dit is 'C:.new': in double quotes a backslash begins an escape"),
     ],
 )
@@ -146,6 +152,9 @@ def test_lyco_train_looks_at_no_picture_before(settings: dict, message: str, tra
     weights = wan_checkpoint()
     save_file(weights, tmp_path / "wan.safetensors")
     save_file(weights | {"patch_embedding.weight": torch.zeros(128, 36, 1, 2, 2)}, tmp_path / "i2v.safetensors")
+    codes = {"blocks.0.ffn.2.weight": weights["blocks.0.ffn.2.weight"].to(torch.int8)}
+    save_file(weights | codes, tmp_path / "codes.safetensors")
+    (tmp_path / "unet.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(train.errors.LycoError, match=message):
         train.headless._encoded(asked(train, tmp_path, **settings), None)
     with pytest.raises(train.errors.LycoError, match=r"cannot be read: No such file"):
@@ -171,3 +180,35 @@ def test_signals_that_ask_for_an_end(train, monkeypatch):
     finally:
         signal.signal(signal.SIGHUP, before[2])
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+@pytest.mark.parametrize("form", ["int8_fast", "nf4"])
+def test_a_weight_that_cannot_be_read_is_refused_by_name(form: str, train, monkeypatch, tmp_path):
+    """What is computed is the product with no matrix that anybody tells: gradients would be made up."""
+    model, _ = foreign_weights.foreign_model("wan", "int8_fast")
+    module = model.model.diffusion_model.blocks[1].self_attn.k
+    if form == "nf4":  # packed, by a pack that computes with more than the weight
+        module.weight = torch.nn.Parameter(torch.zeros(module.weight.numel() // 2, 1, dtype=torch.uint8), False)
+    monkeypatch.setattr(module, "forward", lambda x: x.abs().cumsum(-1)[..., : module.out_features])
+    message = r"diffusion_model.blocks.1.self_attn.k: its weight, stored as torch.u?int8 by lyco_testing.*bf16, fp16"
+    one = train.items.Item(normal(1, 16, 3, 8, 8), [normal(2, 1, 7, 48), {}], "latent 1")
+    with pytest.raises(train.errors.TrainError, match=message):
+        losses(train, model, one, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_comfyui_knows_of_the_training_wherever_the_model_computes(train, tmp_path):
+    """What it computes by kernels without a backward pass, or past a module, it then computes by calls."""
+    import comfy.model_management
+
+    model, told = tiny_model("wan"), []
+    hook = model.model.diffusion_model.blocks[0].register_forward_hook(
+        lambda *_: told.append((comfy.model_management.in_training, torch.is_grad_enabled()))
+    )
+    options = {"network_module": "lokr", "max_train_steps": 2, "validate_every_n_steps": 1}
+    data = train.run.Data([item(train)], validation=[item(train)])
+    train.run.train(model, data, train.options.train_options(options), str(tmp_path), lambda *_: None)
+    hook.remove()
+    assert {training for training, _ in told} == {True}
+    assert {with_gradients for _, with_gradients in told} == {True, False}
+    assert not comfy.model_management.in_training

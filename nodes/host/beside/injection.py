@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Mapping
 
+import torch
 from comfy.patcher_extension import PatcherInjection, WrappersMP
+from torch import Tensor
 
 from ....lyco_core.beside import Effect, Part, settled
 from ..weights import load_dtype, whole_bias, whole_weight
@@ -54,7 +57,10 @@ class Injection:
         return seat
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def _settle(patcher, path: str, parts: tuple[Part, ...]) -> tuple[Effect, ...]:
+    """The effects of one module, of tensors that gradients can flow past: what was made in inference mode is copied."""
     module = patcher.model.get_submodule(path)
     whole: list = []
 
@@ -64,7 +70,16 @@ def _settle(patcher, path: str, parts: tuple[Part, ...]) -> tuple[Effect, ...]:
         return whole[0][start:stop].float().clone()
 
     shape = module.out_features, module.in_features
-    return settled(parts, read, shape, patcher.load_device)
+    return settled([_normal(part) for part in parts], read, shape, patcher.load_device)
+
+
+def _normal(part: Part) -> Part:
+    adapter = part.adapter.with_tensors({name: _copied(tensor) for name, tensor in part.adapter.tensors.items()})
+    return dataclasses.replace(part, adapter=adapter, order=None if part.order is None else _copied(part.order))
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def put_beside(patched, parts: Mapping[str, tuple[Part, ...]]) -> None:

@@ -8,17 +8,18 @@ training uses it, the gradients come out wrong without a word (measured: by 12 t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import comfy.model_management
-import comfy.ops
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.weight_adapter.base import WeightAdapterBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ....lyco_core.train.frozen import frozen_linears, thaw
+from .backward import weights_of
 
 ATTENTION = {"optimized_attention_override": lambda _, *args, **named: attention_pytorch(*args, **named)}
 """A transformer option: torch's own attention, which has a backward pass; sage attention has none."""
@@ -40,19 +41,31 @@ NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
 
 
 @contextmanager
-def differentiable(model, *, checkpointing: bool) -> Iterator[None]:
-    """Inside, gradients flow through a loaded `BaseModel` to its inputs and to hooks, and none to its weights.
+def differentiable(patcher, dtype: torch.dtype, *, checkpointing: bool) -> Iterator[None]:
+    """Inside, gradients flow through a patcher's loaded model to its inputs and to hooks, and none to its weights.
+
+    What the patcher injects, adapters beside weights, is injected inside alone, over the frozen modules.
 
     Args:
+        dtype: in which the model computes.
         checkpointing: compute each block again in the backward pass, instead of keeping what it needs.
+
+    Raises:
+        TrainError: the weight of a module cannot be read.
     """
+    model = patcher.model
     with ExitStack() as undo:
         undo.enter_context(torch.inference_mode(False))
         undo.enter_context(torch.enable_grad())
         model.requires_grad_(False)
         thaw(model)
         undo.enter_context(_training_mode())
-        undo.enter_context(frozen_linears(_linears(model), _weight_of))
+        patcher.eject_model()  # a clone says of itself what its original was
+        linears = _linears(model)
+        undo.enter_context(frozen_linears(linears.values(), weights_of(linears.items(), dtype)))
+        patcher.inject_model()
+        undo.callback(patcher.eject_model)
+        _thaw_bypasses(linears.values())
         for name, module in model.named_modules():
             if name.rpartition(".")[2] in NORMS:
                 undo.callback(module.register_forward_pre_hook(_cloned).remove)
@@ -74,27 +87,25 @@ def _training_mode() -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
-def _linears(model: nn.Module) -> list[nn.Module]:
-    """ComfyUI's Linears of every kind; the quantized one is no nn.Linear."""
-    return [
-        module
-        for module in model.modules()
+def _linears(model: nn.Module) -> dict[str, nn.Module]:
+    """ComfyUI's Linears of every kind, by name; the quantized one is no nn.Linear."""
+    return {
+        name: module
+        for name, module in model.named_modules()
         if hasattr(module, "weight_function") and hasattr(module, "in_features") and module.weight is not None
-    ]
+    }
 
 
-@contextmanager
-def _weight_of(module: nn.Module, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """The weight as ComfyUI multiplies with it: moved, cast, with patches that are applied on the way."""
-    device = comfy.model_management.get_torch_device()
-    lends = getattr(comfy.ops, "uncast_bias_weight", None)  # 0.28
-    asked = {"dtype": dtype, "device": device, "bias_dtype": dtype} | ({"offloadable": True} if lends else {})
-    weight, bias, *stream = comfy.ops.cast_bias_weight(module, **asked)
-    try:
-        yield weight.dequantize() if hasattr(weight, "_layout_cls") else weight
-    finally:
-        if lends:
-            lends(module, weight, bias, *stream)
+def _thaw_bypasses(modules: Iterable[nn.Module]) -> None:
+    """Copy what was made in inference mode of ComfyUI's own adapters beside weights (0.28)."""
+    for module in modules:
+        adapter = getattr(getattr(module.forward, "__self__", None), "adapter", None)
+        if isinstance(adapter, WeightAdapterBase):
+            adapter.weights = tuple(w.clone() if _made_in_inference(w) else w for w in adapter.weights)
+
+
+def _made_in_inference(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_inference()
 
 
 def _cloned(_: nn.Module, args: tuple) -> tuple:

@@ -71,8 +71,9 @@ def loaded(patcher, run: RunOptions) -> Iterator[FlowModel]:
         comfy.model_management.load_models_gpu([clone], force_full_load=True)
         clone.pre_run()
         try:
-            with differentiable(clone.model, checkpointing=run.gradient_checkpointing):
-                yield FlowModel(clone, run.guidance_scale)
+            flow = FlowModel(clone, run.guidance_scale)
+            with differentiable(clone, flow.dtype, checkpointing=run.gradient_checkpointing):
+                yield flow
         finally:
             clone.cleanup()
 

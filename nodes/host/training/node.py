@@ -51,12 +51,13 @@ def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
     name, path = output_path("loras", options.save.output_name)
     with Telling(node) as tell:
         done: Trained = train(model, data, options, os.path.dirname(path), tell)
+    trained = with_adapter(model, done.path)
     return Result(
         name,
-        with_adapter(model, done.path),
+        trained.model,
         {"loss": [step.loss for step in done.steps]},
         loss_picture(done.steps),
-        done.report,
+        "\n".join(filter(None, [done.report, trained.report])),
         series(done.steps),
     )
 

@@ -32,7 +32,8 @@ from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import Choice, choose_targets
-from ..loading import add_patches, model_weights, our_patches
+from ..beside import MODES
+from ..loading import Loaded, apply, model_weights, our_patches
 from .conditions import require_fit, require_image
 from .memory import asked_for, memory_for, out_of_memory
 from .model import FlowModel, loaded
@@ -196,13 +197,15 @@ def _report(path: str, training: Training, done: Sequence[Step], choice: Choice)
     return "\n".join(lines)
 
 
-def with_adapter(patcher, path: str):
-    """A clone of `patcher` with the adapter of a file that was trained on it, at strength 1."""
+def with_adapter(patcher, path: str) -> Loaded:
+    """A clone of `patcher` with the adapter of a file that was trained on it, at strength 1, as *Load LoHa/LoKr*'s
+    `auto` gives it.
+    """
     weights = model_weights(patcher)
     prefer = weights.architecture.id if weights.architecture else None
     with about_file(path), torch.inference_mode(False):
         found = identify(read_adapter_set(path), weights=weights.paths, prefer=prefer)
         placement = place(found, weights.shapes, prefix=weights.prefix)
         patched = patcher.clone()
-        add_patches(patched, None, our_patches(placement), 1.0)
-    return patched
+        division = apply(MODES[0], patched, {1.0: our_patches(placement)})
+    return Loaded(patched, None, "\n".join(division.lines()))
