@@ -56,9 +56,9 @@ def mode_input():
         default=MODES[0],
         optional=True,
         tooltip=(
-            "Patch the weights: computed once. Apply while sampling: the weights stay as they are, which "
-            "keeps quantized ones exact and costs a little in every step. Auto: while sampling where the "
-            "weights are quantized."
+            "Auto: each weight by how it is stored; quantized ones stay as they are and the change acts beside them in "
+            "every step, all others are patched once. Patch the weights: all, which rounds quantized ones again. Apply "
+            "while sampling: beside every linear module."
         ),
         advanced=True,
     )

@@ -40,7 +40,10 @@ class Division:
         """For the report."""
         lines: list[str] = []
         if self.parts:
-            lines.append(f"{len(self.parts)} modules add it while sampling")
+            lines.append(
+                f"{len(self.parts)} modules add it while sampling; nodes that read weights (Save Model, ModelMerge, "
+                "Extract and Save Lora) see the model without it"
+            )
         patched = sum(len(patches) for patches in self.patches.values())
         if self.parts and patched:
             lines.append(f"{patched} weights are patched: they are not quantized, or no linear module's")
