@@ -140,7 +140,7 @@ def test_the_saved_file_gives_what_was_trained(algorithm, form, tmp_path, loras,
         placed = train.run.with_adapter(model, done.path)
         loaded = host.load_onto(model, None, "adapter.safetensors", 1.0, partial=False, mode="auto")
     beside = form != "bf16"
-    assert placed.report == ("20 modules add it while sampling" if beside else "")
+    assert placed.report.startswith("20 modules add it while sampling") == beside
     assert bool(placed.model.patches) != beside
     assert bool(loaded.model.patches) != beside
     with train.model.loaded(model, train.options.RunOptions()) as flow:
