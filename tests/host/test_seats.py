@@ -1,6 +1,7 @@
 """What is beside a weight acts wherever ComfyUI computes it, and stops the sampling where it would not."""
 
 import gc
+import importlib
 import logging
 
 import pytest
@@ -244,3 +245,62 @@ def test_stock_patches_beneath_a_dora(tmp_path, loras, host):
     before = predict("wan", model)
     assert relative(predict("wan", one) - before, expected) < 1e-4
     assert torch.equal(predict("wan", model), before)
+
+
+def feed_forwards(operations) -> dict[str, tuple[torch.nn.Module, str]]:
+    """This ComfyUI's own classes that fold an activation into their second Linear, and its name in them."""
+    import comfy.ldm.lightricks.model as ltx
+    import comfy.ldm.wan.model as wan_model
+
+    given = {"dtype": torch.float32, "device": "cpu", "operations": operations}
+    made = {"ltx": (ltx.FeedForward(256, 256, mult=2, **given), "net.2")}
+    if hasattr(wan_model, "WanFeedForward"):
+        first, second = operations.Linear(256, 512), operations.Linear(512, 256)
+        made["wan"] = (wan_model.WanFeedForward(first, torch.nn.GELU("tanh"), second), "2")
+    try:
+        from comfy.ldm.minimax.model import MLP
+    except ImportError:
+        return made
+    return made | {"minimax_h3": (MLP(256, 512, **given), "fc2")}
+
+
+@pytest.mark.parametrize("family", ["ltx", "wan", "minimax_h3"])
+def test_every_fused_feed_forward_of_this_comfyui(family, pack):
+    import comfy.ops
+    from comfy.quant_ops import QuantizedTensor
+
+    beside = importlib.import_module(f"{pack.__name__}.lyco_core.beside")
+    adapters = importlib.import_module(f"{pack.__name__}.lyco_core.adapters")
+    seat = importlib.import_module(f"{pack.__name__}.nodes.host.beside.seat")
+    module, path = feed_forwards(comfy.ops.mixed_precision_ops({}, torch.float32)).get(family, (None, ""))
+    if module is None:
+        pytest.skip(f"this ComfyUI has no {family}, or calls its Linears alone")
+    state: dict[str, torch.Tensor] = {}
+    numbers: dict[str, torch.Tensor] = {}
+    for number, (name, linear) in enumerate((n, m) for n, m in module.named_modules() if hasattr(m, "in_features")):
+        weight = quantized_models.normal(number, linear.out_features, linear.in_features) / linear.in_features**0.5
+        stored = QuantizedTensor.from_float(weight, "TensorWiseINT8Layout", per_channel=True)
+        state |= stored.state_dict(f"{name}.weight")
+        state[f"{name}.comfy_quant"] = torch.tensor(list(b'{"format": "int8_tensorwise"}'), dtype=torch.uint8)
+        numbers[f"{name}.weight"] = stored.dequantize()
+        if linear.bias is not None:
+            state[f"{name}.bias"] = numbers[f"{name}.bias"] = quantized_models.normal(9, linear.out_features)
+    module.load_state_dict(state)
+    plain, _ = feed_forwards(comfy.ops.manual_cast)[family]
+    plain.load_state_dict(numbers)
+    second = module.get_submodule(path)
+    lora = adapters.LoRA(quantized_models.normal(3, 256, 4) / 9, quantized_models.normal(4, 4, 512) / 9)
+    x = quantized_models.normal(5, 2, 7, 256)
+    with torch.no_grad():
+        before, expected = module(x), plain(x)
+        noise = relative(before, expected)
+        changed = plain.get_submodule(path)
+        changed.weight += lora.delta_weight()
+        change = plain(x) - expected
+        effects = beside.settled([beside.Part(lora, 1.0)], lambda *_: None, (256, 512), torch.device("cpu"))
+        taken = seat.Seat(path, second, effects, None)
+        found = module(x) - before
+        taken.leave()
+        assert taken.acted
+        assert torch.equal(module(x), before)
+    assert relative(found, change) < 2 * noise * float(expected.norm() / change.norm())
