@@ -80,11 +80,21 @@ def test_a_dora_on_rows_of_a_fused_weight_leaves_the_other_rows(loras, host):
     assert torch.equal(patched_weight(loaded.model, key), torch.cat([q, k, v]))
 
 
-@pytest.mark.parametrize("name", [n for n in files() if n != "a difference"])
-def test_what_needs_the_weight_does_not_act_beside_it(name, loras, host):
+@pytest.mark.parametrize("name", files())
+def test_it_acts_beside_the_weight_too(name, loras, host):
     save_file(files()[name], loras / "a.safetensors")
-    with pytest.raises(Exception, match=r"computed from the weight itself .* patch the weights instead"):
-        host.load_onto(tiny_model("wan"), None, "a.safetensors", 1.0, partial=False, mode="apply while sampling")
+    model = tiny_model("wan")
+    patched = host.load_onto(model, None, "a.safetensors", 0.6, partial=False).model
+    beside = host.load_onto(model, None, "a.safetensors", 0.6, partial=False, mode="apply while sampling").model
+    assert not beside.patches
+    module = model.model.get_submodule(Q)
+    x = random(5, 64)
+    expected = torch.nn.functional.linear(x, patched_weight(patched, KEY), module.bias)
+    beside.inject_model()
+    found = module(x)
+    beside.eject_model()
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(module(x), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_biases_and_norms_are_patched_where_weights_are_not(loras, host):
