@@ -183,7 +183,9 @@ def test_killed_and_resumed_it_is_the_uninterrupted_one(place: Path):
 def test_stopped_it_saves_what_there_is(number: signal.Signals, place: Path):
     output = f"stopped_{number.name}"
     config = configuration(place, output, "max_train_steps = 100000")
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the tests ignore SIGHUP, and so would what they start
     process = subprocess.Popen(command(config), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, bufsize=1)
+    signal.signal(number, before)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 100 "):

@@ -165,6 +165,7 @@ def test_signals_that_ask_for_an_end(train, monkeypatch):
     """A closed terminal and Windows' Ctrl+Break as Ctrl+C; what is ignored, as under nohup, stays so."""
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the tests ignore under nohup
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers:
         with train.headless.stopping() as heard:
@@ -180,6 +181,7 @@ def test_signals_that_ask_for_an_end(train, monkeypatch):
     finally:
         signal.signal(signal.SIGHUP, before[2])
     assert [signal.getsignal(number) for number in numbers] == before
+    signal.signal(signal.SIGHUP, outside)
 
 
 @pytest.mark.parametrize("form", ["int8_fast", "nf4"])
