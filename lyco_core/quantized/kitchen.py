@@ -5,6 +5,7 @@ It is there wherever ComfyUI is, and imported when a file has such a weight.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -18,7 +19,7 @@ from ..io.reader import TORCH_DTYPES
 from .form import Form, Found, Parts, Unreadable
 from .rotation import require_groups
 
-__all__ = ["W4A4", "W4A8", "Mxfp8", "Nvfp4", "find_kitchen"]
+__all__ = ["W4A4", "W4A8", "Mxfp8", "Nvfp4", "find_kitchen", "in_torch"]
 
 _TILE = 128
 """Scales of blocks lie in tiles of so many rows, as cuBLAS wants them."""
@@ -33,6 +34,12 @@ def find_kitchen() -> Any:  # noqa: ANN401 - a package without types
         return importlib.import_module("comfy_kitchen")
     except ImportError:
         return None
+
+
+def in_torch() -> contextlib.AbstractContextManager[None]:
+    """The package computes in plain torch: its CUDA kernels for NVFP4 and MXFP8 offer float32, and refuse it."""
+    kitchen = find_kitchen()
+    return contextlib.nullcontext() if kitchen is None else kitchen.use_backend("eager")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +81,10 @@ class _Tiled(_Kitchens):
     def height(self, role: str) -> int:
         rows = super().height("weight")
         return rows if role == "weight" else _up(rows, _TILE)
+
+    def _rounded(self, *args: object, **more: object) -> tuple[Tensor, ...]:
+        with in_torch():
+            return super()._rounded(*args, **more)
 
     def require_tiles(self, columns: int) -> None:
         """Raise `Unreadable` unless there is a scale of one byte for each row and block of it, in whole tiles."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import comfy.lora
 import comfy.utils
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from ...lyco_core.devices import knows
 from ...lyco_core.errors import MergeError
+from ...lyco_core.quantized.kitchen import in_torch
 from ...lyco_core.quantized.rounding import largest, round_to
 
 __all__ = [
@@ -40,6 +43,9 @@ LAYOUTS = (
     "AsymW4A8Int8Layout",
 )
 """ComfyUI's layouts of quantized weights that numbers are read from and written to."""
+
+IN_TORCH = ("TensorCoreMXFP8Layout", "TensorCoreNVFP4Layout")
+"""Those whose CUDA kernels do not round float32."""
 
 
 def require_mergeable(model, key: str) -> None:
@@ -74,6 +80,12 @@ def _dequantized(weight: Tensor) -> Tensor:
         return weight.to(dtype=torch.float32).dequantize()
 
 
+def _requantized(weight: Tensor, values: Tensor) -> Tensor:
+    """float32 `values` in the layout of a quantized tensor, rounded to the nearest under fresh scales."""
+    with in_torch() if layout_of(weight) in IN_TORCH else contextlib.nullcontext():
+        return weight.requantize_from_float(values, scale="recalculate", stochastic_rounding=0)
+
+
 def write_weight(model, key: str, values: Tensor) -> None:
     """Replace a weight by float32 `values`, rounded to the nearest that its dtype or layout has, under fresh scales.
 
@@ -93,8 +105,7 @@ def write_weight(model, key: str, values: Tensor) -> None:
         values = values if scale is None else values / scale.to(values)
         # In inference mode torch cannot detach such a tensor that was made outside, and ComfyUI does.
         with torch.inference_mode(weight.is_inference()):
-            stored = weight.requantize_from_float(values, scale="recalculate", stochastic_rounding=0)
-            comfy.utils.set_attr_param(model, key, stored.to(weight.dtype))
+            comfy.utils.set_attr_param(model, key, _requantized(weight, values).to(weight.dtype))
         return
     if (scale := scale_of(model, key)) is not None:
         limit = torch.finfo(weight.dtype).max
@@ -156,10 +167,7 @@ def rounding_error(patcher, key: str) -> float:
     quantized = layout_of(weight) is not None
     before = _dequantized(weight) if quantized else read_weight(patcher.model, key, weight.device)
     after = comfy.lora.calculate_weight(patcher.patches[key], before.clone(), key)
-    if quantized:
-        kept = _dequantized(weight.requantize_from_float(after, scale="recalculate", stochastic_rounding=0))
-    else:
-        kept = after.to(weight.dtype).float()
+    kept = _dequantized(_requantized(weight, after)) if quantized else after.to(weight.dtype).float()
     return float((kept - after).norm() / (after - before).norm().clamp(min=1e-30))
 
 

@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 from lyco_testing import foreign_weights, quantized_models
+from lyco_testing.half_kernels import half_kernels
 from lyco_testing.quantized_models import FAMILIES, FORMATS, QUANTIZED, THREE, predict, relative
 from lyco_testing.zoo import normal
 from safetensors.torch import save_file
@@ -167,6 +168,19 @@ def test_patched_weights_are_those_of_the_module(name, tmp_path, loras, host):
     plain = predict("wan", quantized_models.reference("wan", numbers))
     change = predict("wan", quantized_models.reference("wan", numbers, changes)) - plain
     assert relative(predict("wan", one.model) - predict("wan", model), change) < 0.3
+
+
+@pytest.mark.parametrize("name", ["nvfp4", "mxfp8"])
+def test_the_cost_of_rounding_where_kernels_take_half_precision_only(name, tmp_path, loras, host):
+    tensors, _ = quantized_models.adapter("wan", "lora")
+    save_file(tensors, loras / "a.safetensors")
+    file, _ = quantized_models.base_file(tmp_path, "wan", readable(name))
+    model = quantized_models.load("wan", file)
+    expected = loaded(host, model, "a.safetensors", PATCH).report
+    with half_kernels(), torch.inference_mode():
+        assert "rounded again" in expected
+        assert loaded(host, model, "a.safetensors", PATCH).report == expected
+        host.merge_onto(model, "a.safetensors", 1.0)
 
 
 @pytest.mark.parametrize("form", foreign_weights.FORMS)

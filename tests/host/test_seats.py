@@ -139,6 +139,26 @@ def test_a_graph_that_was_compiled_before_the_adapter(name, wan, host):
     torch._dynamo.reset()
 
 
+def test_a_compiled_graph_meets_another_dtype(tmp_path, loras, host):
+    """The factors are brought there once, which is no part of a graph: torch 2.4 and 2.11 fail in one that does it."""
+    width, path = quantized_models.WIDTH, "diffusion_model.blocks.0.self_attn.q"
+    dora = {
+        f"{path}.lora_up.weight": quantized_models.normal(1, width, 4) / 10,
+        f"{path}.lora_down.weight": quantized_models.normal(2, 4, width) / 4,
+        f"{path}.dora_scale": 1 + quantized_models.normal(3, 1, width) / 10,
+    }
+    save_file(dora, loras / "a.safetensors")
+    file, _ = quantized_models.base_file(tmp_path, "wan", "fp8_raw")
+    predict("wan", load(host, model := quantized_models.load("wan", file)))
+    module = model.model.get_submodule(path)
+    compiled = torch.compile(torch.nn.Sequential(module), backend="eager")
+    x = quantized_models.normal(4, 3, width)
+    with torch.inference_mode():
+        for dtype in (torch.bfloat16, torch.float32):
+            assert torch.equal(compiled(x.to(dtype)), module(x.to(dtype)))
+    torch._dynamo.reset()
+
+
 def test_sampling_stops_where_a_compiled_graph_ignores_the_adapter(wan, host, monkeypatch):
     """A graph that does not ask for `forward`: what hooks have always met."""
     model, with_adapter, _ = wan("fp8_scaled")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.half_kernels import half_kernels
 from lyco_testing.stored_forms import NEED_KITCHEN, SAID, marker, numbers, random_codes
 from lyco_testing.tables import dotted_file, random
 from lyco_testing.tiny_wan import wan_checkpoint
@@ -76,6 +77,17 @@ def merged(
     source, output = Source(tmp_path / "a.safetensors"), tmp_path / "out.safetensors"
     made = merge_checkpoint(tmp_path / "base.safetensors", [source], output, options or MergeOptions())
     return load_file(output), made
+
+
+@pytest.mark.parametrize("form", ["mxfp8", "nvfp4", "nvfp4_before"])
+def test_where_kernels_do_not_round_float32(form, tmp_path: Path):
+    pytest.importorskip("comfy_kitchen")
+    expected, _ = merged(tmp_path, *base(form))
+    (tmp_path / "out.safetensors").unlink()
+    with half_kernels():
+        found, _ = merged(tmp_path, *base(form))
+    for key, tensor in expected.items():
+        assert torch.equal(found[key].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8))
 
 
 def parts_of(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:

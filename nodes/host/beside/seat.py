@@ -43,6 +43,7 @@ class Seat:
         base = self.original if not args and not kwargs else lambda x: self.original(x, *args, **kwargs)
         return computed(self.effects, base, self.bias, input)
 
+    @torch.compiler.disable  # what a graph builds itself it cannot always call (torch 2.11), nor build (2.4)
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring the factors to where the module computes."""
         self.effects = tuple(effect.to(device, dtype) for effect in self._settled)
