@@ -55,7 +55,8 @@ def random_codes(form: str, rows: int, columns: int, seed: int) -> dict[str, Ten
         high = up(rows, 32)
         codes = torch.randn(high, columns, generator=generator).mul_(100).clamp_(-448, 448).to(torch.float8_e4m3fn)
         exponents = between(110, 118, high, columns // 32).to(torch.uint8)
-        return {"weight": codes, "weight_scale": tiled(exponents).view(torch.float8_e8m0fnu)}
+        kind = getattr(torch, "float8_e8m0fnu", torch.uint8)  # torch 2.7; the same bytes
+        return {"weight": codes, "weight_scale": tiled(exponents).view(kind)}
     if form.startswith("nvfp4"):
         high = up(rows, 16)
         scales = (1 + 400 * torch.rand(high, columns // 16, generator=generator)).to(torch.float8_e4m3fn)
