@@ -60,7 +60,6 @@ def test_it_is_the_patched_model(architecture, algorithm, loras, host):
     assert not any(module._forward_hooks for module in model.model.modules())
 
 
-@torch.inference_mode()
 def test_swapped_halves_are_swapped_while_sampling_too(loras, host):
     """ComfyUI's key map has FLUX.1's last modulation with a function, which orders its rows."""
     torch.manual_seed(3)
@@ -75,6 +74,7 @@ def test_swapped_halves_are_swapped_while_sampling_too(loras, host):
     assert float((found - expected).norm()) < 1e-4 * float((expected - plain).norm())
 
 
+@torch.inference_mode()
 def test_auto_leaves_quantized_weights_alone(tmp_path, loras, host):
     import comfy.sd
     import comfy.supported_models
