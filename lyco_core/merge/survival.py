@@ -15,8 +15,8 @@ ENOUGH = 0.9
 """Of a change, or of its likeness to what is stored; below it a person is told what would keep more."""
 
 TOO_LITTLE = (
-    "warning: these weights are too coarse for this change; to keep it, write a bfloat16 file, or load the adapter beside "
-    "the weights instead of merging it"
+    "warning: these weights are too coarse for this change; to keep it, write a bfloat16 file, or load the adapter "
+    "beside the weights instead of merging it"
 )
 
 
