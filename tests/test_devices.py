@@ -81,6 +81,7 @@ def test_an_extraction(algorithm: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert all(close(found[key], t) for key, t in expected.items())
 
 
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch does not know the name cuda:0")
 def test_no_device_is_handed_anothers_memory():
     with FakeTensorMode():
         for device in ("cuda:0", "cuda:1", "cpu", "cuda:0"):

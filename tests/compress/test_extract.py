@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.files import unmapped
 from lyco_testing.zoo import normal
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load, save_file
 
 from lyco_core.adapters import LoHa, LoKr, LoRA
 from lyco_core.compress.extract import extract_file
@@ -89,8 +90,8 @@ def test_all_ranks_are_the_difference_itself(two, tmp_path):
     assert report.error < 1e-5
     merged = tmp_path / "merged.safetensors"
     merge_checkpoint(two[0], [Source(out)], merged)
-    tuned = load_file(two[1])
-    for key, tensor in load_file(merged).items():
+    tuned = unmapped(two[1])
+    for key, tensor in unmapped(merged).items():
         assert torch.allclose(tensor, tuned[f"model.diffusion_model.{key}"], atol=2e-5), key
 
 
@@ -144,7 +145,7 @@ def test_other_algorithms_say_their_error(two, tmp_path, algorithm):
         assert isinstance(adapter, kind)
         delta = two[2][module.name + ".weight"]
         assert relative(adapter.delta_weight().reshape(delta.shape), delta) == pytest.approx(module.error, rel=1e-4)
-    assert all(t.dtype == torch.bfloat16 for k, t in load_file(out).items() if not k.endswith("alpha"))
+    assert all(t.dtype == torch.bfloat16 for k, t in unmapped(out).items() if not k.endswith("alpha"))
 
 
 def test_patterns_choose(two, tmp_path):
@@ -185,7 +186,7 @@ def test_every_tensor_that_differs_is_there_or_named(two, tmp_path):
     report, found, out = extracted(two, tmp_path, "lora", Asked(rank=2), dtype=torch.bfloat16)
     assert len(report.modules) + report.exact == len(two[2])
     assert found.adapters.keys() == {key.removesuffix(".weight") for key in two[2]}
-    assert {"diffusion_model.blocks.0.modulation.diff", "diffusion_model.x_pad_token.diff"} <= load_file(out).keys()
+    assert {"diffusion_model.blocks.0.modulation.diff", "diffusion_model.x_pad_token.diff"} <= unmapped(out).keys()
     for name in ("blocks.0.modulation", "head.modulation", "x_pad_token", "blocks.0.norm.scale"):
         assert torch.equal(found.adapters[name].delta_weight(), two[2][name].bfloat16().float())
 
@@ -199,8 +200,8 @@ def test_every_tensor_that_differs_is_there_or_named(two, tmp_path):
     ids=["integers", "a number"],
 )
 def test_what_no_adapter_can_express_is_named(two, tmp_path, ours, theirs, what):
-    save_file(load_file(two[0]) | {"blocks.0.steps": ours}, two[0])
-    tuned = load_file(two[1])
+    save_file(unmapped(two[0]) | {"blocks.0.steps": ours}, two[0])
+    tuned = unmapped(two[1])
     save_file(tuned | {"model.diffusion_model.blocks.0.steps": theirs}, two[1])
     with pytest.raises(LycoError, match=rf"tuned.safetensors: .*blocks.0.steps: {what} differs .*exclude blocks.0.st"):
         extracted(two, tmp_path, "lora", Asked(rank=2))
@@ -211,7 +212,7 @@ def test_what_no_adapter_can_express_is_named(two, tmp_path, ours, theirs, what)
 
 
 def test_what_is_left_out_need_not_be_in_both(two, tmp_path):
-    save_file({k: v for k, v in load_file(two[1]).items() if "pad_token" not in k}, two[1])
+    save_file({k: v for k, v in unmapped(two[1]).items() if "pad_token" not in k}, two[1])
     with pytest.raises(LycoError, match=r"1 weights of the base are not in it \(x_pad_token"):
         extracted(two, tmp_path, "lora", Asked(rank=2))
     report, _, _ = extracted(two, tmp_path, "lora", Asked(rank=2), selection=Selection.of(exclude=["x_pad_token"]))
@@ -220,19 +221,19 @@ def test_what_is_left_out_need_not_be_in_both(two, tmp_path):
 
 def test_scales_of_float8_are_no_tensors_of_the_model(two, tmp_path):
     """A base in float8 with a scale, a tuned one in float32: what stands beside the weight is in one alone."""
-    base = load_file(two[0])
+    base = unmapped(two[0])
     scaled = (base["blocks.0.ffn.0.weight"] / 0.02).to(torch.float8_e4m3fn)
     base["blocks.0.ffn.0.weight"] = scaled
     base |= {"blocks.0.ffn.0.scale_weight": torch.tensor(0.02), "blocks.0.ffn.0.scale_input": torch.tensor(1.0)}
     save_file(base | {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}, two[0])
     _, found, _ = extracted(two, tmp_path, "lora", Asked(rank=1000))
-    delta = load_file(two[1])["model.diffusion_model.blocks.0.ffn.0.weight"] - scaled.float() * 0.02
+    delta = unmapped(two[1])["model.diffusion_model.blocks.0.ffn.0.weight"] - scaled.float() * 0.02
     assert relative(found.adapters["blocks.0.ffn.0"].delta_weight(), delta) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["blocks.0.ffn.0.weight", "blocks.0.norm3.weight", "head.modulation"])
 def test_a_number_that_the_dtype_cannot_hold_is_refused(two, tmp_path, name):
-    tuned = load_file(two[1])
+    tuned = unmapped(two[1])
     tuned[f"model.diffusion_model.{name}"] += 1e11
     save_file(tuned, two[1])
     path = name.removesuffix(".weight")

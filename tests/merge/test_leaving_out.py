@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.files import unmapped
 from lyco_testing.tables import musubi_file, random
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from lyco_core.cli import main
 from lyco_core.errors import LycoError
@@ -37,7 +38,7 @@ def written(folder: Path, modules: list[str], prefix: str = PREFIXES[0], **forei
 
 
 def changed(base: Path, out: Path, prefix: str = PREFIXES[0]) -> set[str]:
-    before, after = load_file(base), load_file(out)
+    before, after = unmapped(base), unmapped(out)
     assert before.keys() == after.keys()
     return {k.removeprefix(prefix).removesuffix(".weight") for k in before if not torch.equal(before[k], after[k])}
 
@@ -69,8 +70,8 @@ def test_what_has_a_place_is_chosen_by_any_of_its_names(spelling: str, prefix: s
     for name, selection in selections.items():
         out = tmp_path / f"{name}.safetensors"
         merge_checkpoint(base, [Source(adapter)], out, MergeOptions(selection))
-        made[name] = load_file(out)[f"{prefix}{one}.weight"]
-    before = load_file(base)[f"{prefix}{one}.weight"]
+        made[name] = unmapped(out)[f"{prefix}{one}.weight"]
+    before = unmapped(base)[f"{prefix}{one}.weight"]
     assert changed(base, tmp_path / "include.safetensors", prefix) == {one}
     assert one not in changed(base, tmp_path / "exclude.safetensors", prefix)
     assert torch.allclose(made["half"] - before, (made["all"] - before) / 2, atol=1e-5)
@@ -79,7 +80,7 @@ def test_what_has_a_place_is_chosen_by_any_of_its_names(spelling: str, prefix: s
 def test_what_does_not_fit_is_excluded_by_any_of_its_names(tmp_path: Path):
     base, adapter = written(tmp_path, ["blocks.0.self_attn.k"])
     wide = musubi_file({"blocks.0.self_attn.q": (2 * WIDTH, WIDTH)}, "lora", random)
-    save_file(load_file(adapter) | wide, adapter)
+    save_file(unmapped(adapter) | wide, adapter)
     for number, texts in enumerate(SPELLINGS.values()):
         out = tmp_path / f"{number}.safetensors"
         with pytest.raises(LycoError, match="1 of 2 modules have another shape"):
@@ -140,7 +141,7 @@ def test_partial_is_not_nothing(tmp_path: Path):
 def test_what_nothing_can_be_merged_into_may_be_excluded(tmp_path: Path):
     base, adapter = written(tmp_path, ["blocks.0.self_attn.q", "blocks.1.self_attn.q"])
     key = f"{PREFIXES[0]}blocks.1.self_attn.q.weight"
-    save_file(load_file(base) | {key: torch.zeros(WIDTH, WIDTH, dtype=torch.int8)}, base)
+    save_file(unmapped(base) | {key: torch.zeros(WIDTH, WIDTH, dtype=torch.int8)}, base)
     out = tmp_path / "out.safetensors"
     with pytest.raises(LycoError, match=rf"merged into \({re.escape(key)}: INT8 that no comfy_quant describes\)"):
         merge_checkpoint(base, [Source(adapter)], out)

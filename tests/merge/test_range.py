@@ -77,7 +77,7 @@ def test_a_scale_of_few_digits_is_never_0_and_never_too_small(
     dtype: torch.dtype, shape: tuple[int, ...], tmp_path: Path
 ):
     """float16 has no 1e-8, and near it so few digits that numbers over the scale would be cut off at 448."""
-    scale = torch.full(shape, 6.2e-5, dtype=dtype)
+    scale = torch.full(shape, 6.2e-5).to(dtype)
     stored = (torch.randn(64, 64) / 10).to(torch.float8_e4m3fn)
     stored[7] = 0
     change = {KEY: stored, KEY + "_scale": scale}

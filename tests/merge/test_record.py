@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 from lyco_testing.checkpoints import weights
+from lyco_testing.files import unmapped
 from lyco_testing.tables import GOLDEN
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from lyco_core.quantized.rounding import generator_for
@@ -20,7 +21,7 @@ def merged(tmp_path: Path, tensors: dict[str, torch.Tensor], options: MergeOptio
     out = tmp_path / "out.safetensors"
     merge_checkpoint(tmp_path / "base.safetensors", [Source(ADAPTER)], out, options or MergeOptions(), overwrite=True)
     with safe_open(out, "pt") as file:
-        return load_file(out), file.metadata()
+        return unmapped(out), file.metadata()
 
 
 def test_hashes_of_the_weights_as_they_were_do_not_stay(tmp_path: Path):
@@ -52,15 +53,15 @@ def test_every_band_draws_its_own_random_numbers(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("lyco_core.quantized.reading.BAND_BYTES", 4 * 64 * 16)  # 16 rows of 64
     halves = {key: torch.full_like(weight, 1 + 2**-9) for key, weight in weights().items()}
     save_file(
-        {k: t * 0 for k, t in load_file(ADAPTER).items() if "lora_up" in k}
-        | {k: t for k, t in load_file(ADAPTER).items() if "lora_up" not in k},
+        {k: t * 0 for k, t in unmapped(ADAPTER).items() if "lora_up" in k}
+        | {k: t for k, t in unmapped(ADAPTER).items() if "lora_up" not in k},
         tmp_path / "none.safetensors",
     )
     save_file(halves, tmp_path / "base.safetensors")
     out = tmp_path / "out.safetensors"
     options = MergeOptions(dtype=torch.bfloat16, seed=5)
     merge_checkpoint(tmp_path / "base.safetensors", [Source(tmp_path / "none.safetensors")], out, options)
-    bands = [band for weight in load_file(out).values() for band in weight.split(16) if band.shape == (16, 64)]
+    bands = [band for weight in unmapped(out).values() for band in weight.split(16) if band.shape == (16, 64)]
     assert len(bands) > 40
     assert len({band.float().numpy().tobytes() for band in bands}) == len(bands)
     ups = torch.stack([(band > 1).float() for band in bands])
@@ -80,7 +81,7 @@ def test_random_numbers_depend_on_the_seed_the_weight_and_the_band():
 def test_the_record_lists_every_merge(tmp_path: Path):
     _, metadata = merged(tmp_path, weights())
     once = json.loads(metadata["lyco_merge"])
-    (tmp_path / "out.safetensors").rename(tmp_path / "base.safetensors")
+    (tmp_path / "out.safetensors").replace(tmp_path / "base.safetensors")
     merge_checkpoint(
         tmp_path / "base.safetensors", [Source(ADAPTER, -1.0)], tmp_path / "out.safetensors", MergeOptions(seed=3)
     )
