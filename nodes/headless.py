@@ -185,8 +185,6 @@ def _require_possible(asked: Asked) -> Architecture:
     """The model's family, once all is checked that needs neither the model nor the dataset. Raises `LycoError`."""
     from .host.training.run import in_musubis_names
 
-    if asked.dit.lower().endswith(".gguf"):
-        raise TrainError(f"{asked.dit}: is a GGUF file, which is not trained on; use the file that it was made from")
     require_readable(asked.dit)
     weights, options = outline_checkpoint(asked.dit), asked.options
     told = {"empty": True, "validation": bool(asked.validation)}

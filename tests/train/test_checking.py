@@ -86,7 +86,7 @@ def test_a_state_that_lacks_something(tmp_path: Path):
 
 def test_a_folder_that_cannot_be(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(LycoError, match=r"file: cannot be made: File exists; name another output_dir"):
+    with pytest.raises(LycoError, match=r"file: cannot be made: [^;]*; name another output_dir"):
         possible(tmp_path / "file")
     (tmp_path / "x-step00000000-state.pt").mkdir()
     with pytest.raises(LycoError, match=r"x-step00000000-state.pt is there already"):
