@@ -5,6 +5,7 @@ import importlib
 import re
 
 import pytest
+import torch
 from lyco_testing import every_family, quantized_models, tiny_families
 from lyco_testing.every_family import sampled
 from lyco_testing.quantized_models import relative
@@ -59,6 +60,34 @@ def test_every_adapter_acts(name, form, loras, host, seats):
     # The change is what two runs differ in, each with the noise of the base's own arithmetic.
     noise = 2**0.5 * relative(base, plain) * max(float(plain.norm()), float(after.norm()))
     assert relative(found, change) < 1.5 * noise / float(change.norm()) + 1e-4
+
+
+@pytest.mark.parametrize("form", ["int8_convrot", "fp8_scaled"])
+def test_sampling_stops_where_the_conditioning_passes_an_adapter_by(form, loras, host, monkeypatch):
+    """LTX-2 sends the text through its connectors before a sampler calls the model."""
+    if reason := quantized_models.why_not(form):
+        pytest.skip(reason)
+    tiny = MODELS["ltx_2"]
+    weights, _, wide, tensors, _ = made("ltx_2")
+    save_file(tensors, loras / "a.safetensors")
+    stored, metadata, _ = quantized_models.stored(weights, wide, form)
+    model = every_family.load(tiny, stored, metadata)
+    path = "diffusion_model.video_embeddings_connector.transformer_1d_blocks.0.ff"
+    part = model.model.get_submodule(path)
+    before = sampled(tiny, model)
+    one = host.load_onto(model, None, "a.safetensors", 1.0, partial=False, mode=BESIDE).model
+
+    def fused(x):
+        first, second = part.net[0](x), part.net[2]
+        return torch.nn.functional.linear(first, second.weight.dequantize(), second.bias)
+
+    with monkeypatch.context() as replaced:
+        replaced.setattr(part, "forward", fused)
+        with pytest.raises(Exception, match=rf"1 adapters were not computed \({path}.net.2\).*'patch the weights'"):
+            sampled(tiny, one)
+    assert relative(sampled(tiny, one), before) > 0.1
+    assert torch.equal(sampled(tiny, model), before)
+    assert "extra_conds" not in model.model.__dict__
 
 
 def test_every_family_and_module_is_walked(pack):
