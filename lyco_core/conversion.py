@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .adapters import Adapter
-from .compress.options import Asked
+from .approximate.options import Asked
 from .errors import LycoError
 from .layouts import Layout
 

@@ -17,9 +17,9 @@ from .adapter_file import stored_as, write_adapters
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, LOW_RANK, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
+from .approximate.lora import best_lora
+from .approximate.options import RankTooSmall
 from .architectures import ARCHITECTURES, Architecture, identify
-from .compress.lora import best_lora
-from .compress.options import RankTooSmall
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
 from .devices import norm

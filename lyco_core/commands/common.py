@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ..errors import FileError, LycoError, Remedy, about_file
 
 if TYPE_CHECKING:
-    from ..compress.report import Report
+    from ..approximate.report import Report
 
 __all__ = [
     "ADVICE",

@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> None:
 
     import torch
 
-    from ..compress.extract import extract_file
-    from ..compress.options import Asked, ExtractOptions
+    from ..approximate.extract import extract_file
+    from ..approximate.options import Asked, ExtractOptions
     from ..io.paths import only_one
     from ..selection import Selection
 

@@ -23,8 +23,8 @@ def run(options: argparse.Namespace) -> None:
 
     import torch
 
-    from ..compress.options import Asked
-    from ..compress.resize import resize_file
+    from ..approximate.options import Asked
+    from ..approximate.resize import resize_file
     from ..io.paths import only_one
 
     source = only_one(options.file)

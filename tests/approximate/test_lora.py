@@ -5,8 +5,8 @@ import torch
 from lyco_testing.zoo import normal
 
 from lyco_core.adapters import LoHa, LoKr, LoRA
-from lyco_core.compress.lora import best_lora
-from lyco_core.compress.options import Asked
+from lyco_core.approximate.lora import best_lora
+from lyco_core.approximate.options import Asked
 from lyco_core.errors import AdapterError
 
 
