@@ -15,15 +15,15 @@ from torch import Tensor
 from . import __version__
 from .adapter_file import stored_as, write_adapters
 from .adapter_set import AdapterSet
-from .adapters import ALGORITHMS, LOW_RANK, Adapter, DoRA, LoKr, LoRA
+from .adapters import LOW_RANK, Adapter, DoRA, LoHa, LoKr, LoRA, OnBase, bare, to_loha, to_lora
 from .adapters.stack import stacked
 from .approximate.lora import best_lora
 from .approximate.options import RankTooSmall
+from .approximate.report import Module
 from .architectures import ARCHITECTURES, Architecture, identify
 from .conversion import Conversion, Converted, Options
 from .delta import by_key
-from .devices import norm
-from .emit import Entry, bare, in_layout, prefix_of
+from .emit import Entry, in_layout, prefix_of
 from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from .formats import FORMATS
 from .formats.peft import ADAPTER_METADATA
@@ -93,7 +93,7 @@ def convert_set(
             needed[module.sources[0]] = error.needed
         progress(done, len(exact))
     if options.asked is not None:
-        options.asked.require(needed, {m.module_path: m.error or 0.0 for m in modules})
+        options.asked.require(needed, [m.measured for m in modules if m.measured is not None])
     entries = [Entry(m.module_path, m.adapter, _alpha(found, m, options)) for m in modules]
     tensors, config = in_layout(entries, ARCHITECTURES[found.architecture or ""], options.to)
     metadata = _metadata(found, modules, options, name) | config
@@ -139,7 +139,7 @@ def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Ad
     for piece in placement.placed:
         adapter = adapters[piece.module_path]
         if piece.source_rows is not None and adapter.rows(*piece.source_rows) is None:
-            adapters[piece.module_path] = adapter.to_lora() or adapter
+            adapters[piece.module_path] = to_lora(adapter) or adapter
     return adapters
 
 
@@ -156,7 +156,7 @@ def _converted(
         parts = [((piece.rows or (0, 0))[0], piece.part(adapters[piece.module_path])) for piece in pieces]
         fused = stacked(parts, pieces[0].shape[0])
         if fused is None:
-            on_base = any(part.needs_base for _, part in parts)
+            on_base = any(isinstance(part, OnBase) for _, part in parts)
             raise PlacementError(
                 f"{', '.join(sources)}: cannot be one module, {path}, as the {options.to} layout wants it"
                 + ("; load it onto the model, or merge it" if on_base else ""),
@@ -177,14 +177,14 @@ def _as_asked(module: Converted, found: AdapterSet, options: Options) -> Convert
             asked = options.asked.before_rounding(options.dtype or torch.float32)
             made, how = best_lora(exact, asked), "approximated"
         elif options.as_lora and not isinstance(exact, LoRA):
-            made, how = exact.to_lora(), "as LoRA"
+            made, how = to_lora(exact), "as LoRA"
     except RankTooSmall:
         raise
     except AdapterError as error:
         raise error.within(module.sources[0]) from None
     if made is None:
         what = f"{module.sources[0]}: a {exact.title} has no exact LoRA"
-        if exact.needs_base:
+        if isinstance(exact, OnBase):
             raise PlacementError(f"{what}; its change depends on the weight")
         raise PlacementError(what, Remedy.RANK)
     if isinstance(made, DoRA) and made.axis == 1 and FORMATS[options.to].peft:
@@ -196,16 +196,8 @@ def _as_asked(module: Converted, found: AdapterSet, options: Options) -> Convert
     made = stored_as(made, options.dtype, prefix, peft=FORMATS[options.to].peft)
     if options.asked is None and options.dtype is None:
         return dataclasses.replace(module, adapter=made, how=how)
-    error, norm = _error(bare(made), bare(exact))
-    return dataclasses.replace(module, adapter=made, how=how, error=error, norm=norm)
-
-
-def _error(made: Adapter, exact: Adapter) -> tuple[float, float]:
-    """Relative error of ΔW, of a DoRA's before its norms, and the norm that it is relative to."""
-    delta = exact.delta_weight()
-    whole = norm(delta)
-    made.add_to_(delta, -1.0)
-    return norm(delta) / (whole or 1.0), whole
+    measured = Module.measured(module.module_path, made, exact)
+    return dataclasses.replace(module, adapter=made, how=how, measured=measured)
 
 
 def _alpha(found: AdapterSet, module: Converted, options: Options) -> Tensor | None:
@@ -261,10 +253,10 @@ def _uniform(modules: list[Converted]) -> list[Converted]:
     if len(native) == 1 and not any(isinstance(m.adapter, LoKr) and m.adapter.w1 is None for m in modules):
         return modules
     forms: list[list[Converted]] = []
-    for kind in ("loha", "lora"):
-        adapters = [m.adapter if m.adapter.algorithm == kind else getattr(m.adapter, f"to_{kind}")() for m in modules]
+    for kind, convert in ((LoHa, to_loha), (LoRA, to_lora)):
+        adapters = [m.adapter if isinstance(m.adapter, kind) else convert(m.adapter) for m in modules]
         if None not in adapters:
-            title = f"as {ALGORITHMS[kind].title}"
+            title = f"as {kind.title}"
             forms.append(
                 [
                     m if a is m.adapter else dataclasses.replace(m, adapter=a, how=title)

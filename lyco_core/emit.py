@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from .adapters import Adapter, DoRA, LoRA
+from .adapters import Adapter, DoRA, LoRA, bare
 from .architectures import Architecture
 from .formats import FORMATS
 from .formats.peft import ADAPTER_METADATA, adapter_metadata
 from .formats.suffixes import ALPHA, BIAS_SUFFIX, suffix_of
 from .layouts import BIAS, Layout, parameter_of
 
-__all__ = ["Entry", "bare", "in_layout", "is_peft", "lora_config", "prefix_of"]
+__all__ = ["Entry", "in_layout", "is_peft", "lora_config", "prefix_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +76,3 @@ def prefix_of(family: Architecture | None, layout: Layout, module_path: str) -> 
     if layout == "diffusers" and family is not None:
         return family.diffusers_prefix + module_path
     return FORMATS[layout].prefix(module_path)
-
-
-def bare(adapter: Adapter) -> Adapter:
-    """Of a DoRA, what it sits on."""
-    return adapter.inner if isinstance(adapter, DoRA) else adapter

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from .adapter_set import AdapterSet
-from .adapters import ANY, Adapter, fits, shape_text
+from .adapters import ANY, Adapter, cut, fits, shape_text
 from .architectures import ARCHITECTURES, Target
 from .duplicates import said_before
 from .errors import PlacementError, shorten
@@ -43,9 +43,7 @@ class Placed:
         """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
         if self.source_rows is None:
             return adapter
-        piece = adapter.rows(*self.source_rows)
-        if piece is None and (lora := adapter.to_lora()) is not None:
-            piece = lora.rows(*self.source_rows)
+        piece = cut(adapter, *self.source_rows)
         if piece is None:
             raise PlacementError(f"{self.module_path}: a {adapter.title} cannot be cut for {self.key}")
         return piece

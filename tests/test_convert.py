@@ -200,16 +200,16 @@ def test_an_approximation_reports_the_error_that_it_made(tmp_path: Path):
     expected, found = load_file(path.with_suffix(".expected.safetensors")), load_file(tmp_path / "delta")
     wrong = sum(float((found[k] - d).double().square().sum()) for k, d in expected.items())
     total = sum(float(d.double().square().sum()) for d in expected.values())
-    assert conversion.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
-    assert f"relative error {conversion.error:.2e}" in conversion.summary()
+    assert conversion.report.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
+    assert f"relative error {conversion.report.error:.2e}" in conversion.summary()
 
 
 def test_a_dtype_is_an_approximation_too(tmp_path: Path):
     path = GOLDEN / "z_image" / "lokr_full.safetensors"
     conversion = convert_file(path, tmp_path / "out", Options("comfyui", dtype=torch.bfloat16))
     assert {t.dtype for t in load_file(tmp_path / "out").values()} == {torch.bfloat16}
-    assert conversion.error is not None
-    assert 1e-4 < conversion.error < 1e-2
+    assert conversion.report is not None
+    assert 1e-4 < conversion.report.error < 1e-2
 
 
 @pytest.mark.parametrize("suffix", ["lora_up.weight", "dora_scale", "diff_b"])
@@ -246,7 +246,7 @@ def test_a_rank_and_an_error_hold_both_or_it_says_what_would():
     needed = int(str(e.value).rpartition("give rank ")[2].split(",")[0])
     made = convert_set(found, Options("comfyui", rank=needed, max_error=0.1))
     assert made.modules[0].adapter.rank == needed
-    assert made.error <= 0.1
+    assert made.report.error <= 0.1
 
 
 def test_musubi_reads_one_algorithm_a_file():
@@ -296,7 +296,7 @@ def test_the_error_of_a_dtype_is_measured_on_what_is_written():
     before, after = deltas(tensors, {}, "z_image"), deltas(dict(made.tensors), {}, "z_image")
     wrong = sum(float((after[k] - d).double().square().sum()) for k, d in before.items())
     total = sum(float(d.double().square().sum()) for d in before.values())
-    assert made.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
+    assert made.report.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
 
 
 def test_metadata_is_carried_over_and_hashes_are_sd_scripts_own(tmp_path: Path):

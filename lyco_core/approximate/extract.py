@@ -13,7 +13,6 @@ from .. import __version__
 from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, Full
-from ..devices import norm
 from ..emit import Entry, in_layout, is_peft
 from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
 from ..io import Checkpoint, refuse_existing, sshs_hashes
@@ -24,9 +23,7 @@ from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
 from ..selection import Selection, weight_path
-from .hadamard import nearest_loha
-from .kronecker import nearest_lokr
-from .lora import best_lora
+from .nearest import NEAREST
 from .options import ExtractOptions, RankTooSmall
 from .report import Module, Report
 
@@ -172,10 +169,10 @@ def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tu
             except RankTooSmall as error:
                 needed[path] = error.needed
                 continue
-            modules.append(_measured(path, made[path], delta))
+            modules.append(Module.measured(path, made[path], delta))
     progress(len(pairs.chosen), len(pairs.chosen))
     if options.asked is not None:
-        options.asked.require(needed, {m.name: m.error for m in modules})
+        options.asked.require(needed, modules)
     return made, Report(tuple(modules), len(made) - len(modules), unchanged)
 
 
@@ -198,23 +195,7 @@ def _require_places(made: Mapping[str, Adapter], base: ModelWeights) -> None:
 
 def _fitted(path: str, delta: Tensor, options: ExtractOptions) -> Adapter:
     """The adapter nearest to `delta` as it will be stored."""
-    asked = options.asked
-    rank = None if asked is None else asked.rank
-    if options.algorithm == "lora":
-        assert asked is not None
-        made: Adapter = best_lora(Full(delta), asked.before_rounding(options.dtype))
-    elif options.algorithm == "loha":
-        assert rank is not None
-        made = nearest_loha(delta.flatten(1), rank)
-    else:
-        made = nearest_lokr(delta, options.factor, rank)
-    return stored_as(made.to("cpu"), options.dtype, path)
-
-
-def _measured(path: str, adapter: Adapter, delta: Tensor) -> Module:
-    whole = norm(delta)
-    adapter.to(delta.device).add_to_(delta, -1.0)
-    return Module(path, adapter.algorithm, adapter.rank, norm(delta) / whole, whole)
+    return stored_as(NEAREST[options.algorithm](delta, options).to("cpu"), options.dtype, path)
 
 
 def _network_metadata(options: ExtractOptions, report: Report) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What an approximation made of each module, and the error of it."""
+"""How far approximations are from what they stand for: each measured as it is stored, and all together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ import math
 from collections import Counter
 from typing import Any
 
-__all__ = ["Module", "Report"]
+from torch import Tensor
+
+from ..adapters import Adapter, Additive, OnBase, bare
+from ..devices import norm
+
+__all__ = ["Module", "Report", "relative_error"]
+
+
+def relative_error(made: Adapter, delta: Tensor) -> tuple[float, float]:
+    """(‖ΔW' - ΔW‖ / ‖ΔW‖, ‖ΔW‖) in the Frobenius norm.
+
+    Args:
+        made: what has ΔW'.
+        delta: ΔW, float32; overwritten by the difference.
+    """
+    whole = norm(delta)
+    made.to(delta.device).add_to_(delta, -1.0)
+    return norm(delta) / (whole or 1.0), whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +38,30 @@ class Module:
     """‖ΔW' - ΔW‖ / ‖ΔW‖, computed from what is stored."""
     norm: float
     """‖ΔW‖."""
+
+    @classmethod
+    def measured(cls, name: str, made: Adapter, exact: Adapter | Tensor) -> Module:
+        """A module whose error is computed; DoRAs are compared by what they sit on.
+
+        Args:
+            made: the approximation, as it is stored.
+            exact: what it stands for: an adapter, or ΔW itself, which is overwritten.
+
+        Raises:
+            AdapterError: `exact` has no ΔW without the weight.
+        """
+        made = bare(made)
+        return cls(name, made.algorithm, made.rank, *relative_error(made, _delta_of(exact)))
+
+
+def _delta_of(exact: Adapter | Tensor) -> Tensor:
+    if isinstance(exact, Tensor):
+        return exact
+    adapter = bare(exact)
+    if isinstance(adapter, Additive):
+        return adapter.delta_weight()
+    assert isinstance(adapter, OnBase)
+    adapter.refuse("delta weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +77,13 @@ class Report:
     @property
     def error(self) -> float:
         """The relative error of all modules together."""
-        total = sum(m.norm**2 for m in self.modules)
-        return math.sqrt(sum((m.error * m.norm) ** 2 for m in self.modules) / total) if total else 0.0
+        wrong = math.hypot(*(m.error * m.norm for m in self.modules))
+        return wrong / (math.hypot(*(m.norm for m in self.modules)) or 1.0)
+
+    @property
+    def worst(self) -> list[Module]:
+        """The modules, those with the largest errors first."""
+        return sorted(self.modules, key=lambda m: m.error, reverse=True)
 
     def as_json(self) -> dict[str, Any]:
         """One object of plain types."""
@@ -58,6 +104,7 @@ class Report:
         lines = [f"{found}; relative error {self.error:.3g} in all, {self.exact} kept exactly"]
         if self.unchanged:
             lines[0] += f", {self.unchanged} weights are equal in both"
-        worst = sorted(self.modules, key=lambda m: m.error, reverse=True)[:5]
-        lines += [f"  {m.error:8.2e}  rank {m.rank if m.rank is not None else 'full':>4}  {m.name}" for m in worst]
+        lines += [
+            f"  {m.error:8.2e}  rank {m.rank if m.rank is not None else 'full':>4}  {m.name}" for m in self.worst[:5]
+        ]
         return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +12,9 @@ from torch import Tensor
 from .. import __version__
 from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
-from ..adapters import LOW_RANK, Adapter, DoRA, Full, LoHa, LoKr, LoRA
+from ..adapters import LOW_RANK, Adapter, Full, LoRA, bare
 from ..architectures import identify
-from ..devices import norm
-from ..emit import bare, lora_config
+from ..emit import lora_config
 from ..errors import AdapterError, ArchitectureError, LycoError, about_file
 from ..formats import FORMATS, TENSOR_SUFFIXES
 from ..formats.grammar import underscored
@@ -26,13 +24,11 @@ from ..io import SafetensorsFile, is_same_file, refuse_existing, sshs_hashes
 from ..layouts import BIAS
 from ..load import read_adapter_set
 from ..placement import place
-from .hadamard import nearest_loha
-from .lora import best_lora
+from .less_rank import resized
 from .options import Asked, RankTooSmall
 from .report import Module, Report
-from .svd import rank_for, svd_of_product, truncated
 
-__all__ = ["resize_file", "resized"]
+__all__ = ["resize_file"]
 
 Progress = Callable[[int, int], None]
 
@@ -105,9 +101,9 @@ def _all_resized(
             raise AdapterError(f"{found.prefixes[path]}: {error}") from None
         if smaller is not None:
             made[path] = stored_as(smaller, stored, found.prefixes[path])
-            modules.append(_measured(path, bare(made[path]), bare(adapter)))
+            modules.append(Module.measured(path, made[path], adapter))
     progress(len(found.adapters), len(found.adapters))
-    asked.require(needed, {m.name: m.error for m in modules})
+    asked.require(needed, modules)
     return made, Report(tuple(modules), exact=len(found.adapters) - len(modules))
 
 
@@ -166,78 +162,3 @@ def _metadata(found: AdapterSet, smaller: Iterable[Adapter], loras: Iterable[tup
     component = "unet." if all(found.prefixes[path].startswith("unet.") for path in scaled) else "transformer."
     kept |= lora_config(scaled, component)
     return kept
-
-
-def resized(adapter: Adapter, asked: Asked) -> Adapter | None:
-    """The same algorithm with less rank, in float32; None where that would not be smaller.
-
-    A DoRA's magnitudes stay, so its changed weight still has their norms. Raises `RankTooSmall` if
-    both a rank and an error are asked for, and the error needs a larger rank.
-    """
-    if isinstance(adapter, DoRA):
-        inner = resized(adapter.inner, asked)
-        return None if inner is None else dataclasses.replace(adapter, inner=inner, alpha=inner.alpha)
-    if isinstance(adapter, LoRA):
-        made = best_lora(adapter, asked)
-        return made if made.rank < adapter.rank else None
-    if isinstance(adapter, LoKr):
-        return _lokr(adapter, asked)
-    return _loha(adapter, asked) if isinstance(adapter, LoHa) else None
-
-
-def _lokr(adapter: LoKr, asked: Asked) -> LoKr | None:
-    """w1 stays; w2 becomes the best of its rank, whose relative error is the whole change's."""
-    a, b = adapter.factor2(torch.float32, next(iter(adapter.tensors.values())).device)
-    rows, columns = a.shape[0], a.shape[1] if b is None else b.shape[1]
-    most = min(rows, columns) if b is None else b.shape[0]
-    if b is not None:
-        u, s, v = svd_of_product(a, b)
-    else:
-        u, s, v = truncated(a, asked.rank if asked.rank and asked.max_error is None else most)
-    rank = most if asked.rank is None else min(asked.rank, most)
-    if asked.max_error is not None:
-        rank = asked.enough(rank_for(s, asked.max_error) or most)
-    # A product of rank r has r * (rows + columns) numbers.
-    smaller = rank < most if b is not None else rank * (rows + columns) < rows * columns
-    if not smaller:
-        return None
-    half = s[:rank].sqrt()
-    return LoKr(
-        w1=adapter.w1,
-        w1_a=adapter.w1_a,
-        w1_b=adapter.w1_b,
-        w2_a=u[:, :rank] * half,
-        w2_b=(v[:, :rank] * half).t().reshape(rank, *_columns(adapter)),
-        alpha=adapter.scale * rank,
-    )
-
-
-def _columns(adapter: LoKr) -> tuple[int, ...]:
-    """(in_n,) or (in_n, *kernel)."""
-    whole = adapter.shape
-    return whole[1] // adapter.factor1(adapter.dtype, torch.device("cpu")).shape[1], *whole[2:]
-
-
-def _loha(adapter: LoHa, asked: Asked) -> LoHa | None:
-    """By rank; by error, the first of 1, 2, 4, … and the rank, below its own, that is near enough."""
-    own = adapter.rank
-    sizes: set[int] = set() if asked.rank is None else {asked.rank}
-    if asked.max_error is not None:
-        sizes |= {2**n for n in range(own.bit_length())}
-    delta = adapter.delta_weight().flatten(1)
-    whole = norm(delta)
-    for size in sorted(size for size in sizes if size < own):
-        made = nearest_loha(delta, size)
-        left = made.add_to_(delta.clone(), -1.0)
-        if asked.max_error is None or norm(left) <= asked.max_error * whole:
-            asked.enough(size)
-            return made
-    asked.enough(own)
-    return None
-
-
-def _measured(path: str, made: Adapter, exact: Adapter) -> Module:
-    delta = exact.delta_weight().reshape(exact.flat_shape)
-    whole = norm(delta)
-    made.add_to_(delta, -1.0)
-    return Module(path, made.algorithm, made.rank, norm(delta) / (whole or 1.0), whole)

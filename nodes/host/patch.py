@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
-from ...lyco_core.adapters import Adapter
+from ...lyco_core.adapters import Adapter, OnBase
 from ...lyco_core.errors import AdapterError
 
 __all__ = ["LycoPatch"]
@@ -78,7 +78,7 @@ class LycoPatch(WeightAdapterBase):
     def _change_(self, weight: torch.Tensor, strength: float, function) -> torch.Tensor:
         if leaves_unchanged(function, weight):
             return self.adapter.add_to_(weight, strength)
-        if self.adapter.needs_base:
+        if isinstance(self.adapter, OnBase):
             order = row_order(function, weight.shape[0]).to(weight.device)
             trained = weight[order.argsort()]
             return weight.copy_(self.adapter.add_to_(trained, strength)[order])
