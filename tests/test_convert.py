@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
 from lyco_core.adapters.stack import stacked
+from lyco_core.approximate.options import Asked
 from lyco_core.architectures import identify
 from lyco_core.conversion import Options
 from lyco_core.convert import convert_file, convert_set
@@ -195,7 +196,7 @@ def test_stacks_of_several_kinds_with_gaps_and_scales(kinds: tuple[str, str]):
 
 def test_an_approximation_reports_the_error_that_it_made(tmp_path: Path):
     path = GOLDEN / "z_image" / "loha.safetensors"
-    conversion = convert_file(path, tmp_path / "out", Options("musubi", rank=4))
+    conversion = convert_file(path, tmp_path / "out", Options("musubi", asked=Asked(rank=4)))
     write_delta(tmp_path / "out", tmp_path / "delta")
     expected, found = load_file(path.with_suffix(".expected.safetensors")), load_file(tmp_path / "delta")
     wrong = sum(float((found[k] - d).double().square().sum()) for k, d in expected.items())
@@ -242,9 +243,9 @@ def test_a_rank_and_an_error_hold_both_or_it_says_what_would():
     prefix = "diffusion_model.blocks.0.ffn.0"
     found = parsed({f"{prefix}.lokr_w1": random(4, 4), f"{prefix}.lokr_w2": random(8, 8)}, architecture="wan")
     with pytest.raises(LycoError, match=r"1 modules cannot have rank 2 and an error of at most 0.1 .*rank (\d+)") as e:
-        convert_set(found, Options("comfyui", rank=2, max_error=0.1))
+        convert_set(found, Options("comfyui", asked=Asked(rank=2, max_error=0.1)))
     needed = int(str(e.value).rpartition("give rank ")[2].split(",")[0])
-    made = convert_set(found, Options("comfyui", rank=needed, max_error=0.1))
+    made = convert_set(found, Options("comfyui", asked=Asked(rank=needed, max_error=0.1)))
     assert made.modules[0].adapter.rank == needed
     assert made.report.error <= 0.1
 
@@ -342,9 +343,9 @@ def test_refusals(tmp_path: Path):
     with pytest.raises(LycoError, match="b: is there already"):
         convert_file(path, tmp_path / "b", Options("comfyui"))
     with pytest.raises(LycoError, match="rank is 0, expected"):
-        Options("comfyui", rank=0)
+        Options("comfyui", asked=Asked(rank=0))
     with pytest.raises(LycoError, match="the error is 2, expected"):
-        Options("comfyui", max_error=2.0)
+        Options("comfyui", asked=Asked(max_error=2.0))
     clean = musubi_file({"clean_x_embedder.proj": (64, 64), "transformer_blocks.0.ff.net.2": (64, 256)}, tensor=random)
     save_file(clean, tmp_path / "c")
     with pytest.raises(
