@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from lyco_testing.zoo_on_base import ON_BASE
 
 import lyco_core
 from lyco_core.adapters import LOW_RANK, Adapter, Additive, ByType, DoRA, LoRA, OnBase, lora_rank, to_loha, to_lora
+from lyco_core.approximate.nearest import NEAREST
+from lyco_core.cli import main
+from lyco_core.train.trainable import TRAINABLES
 
 
 def _subclasses(cls: type[Adapter]) -> Iterator[type[Adapter]]:
@@ -31,9 +35,11 @@ ALL = {function.name.removeprefix("lyco_core."): function for function in ByType
 ZOO = [case.make() for case in [*CASES, *ON_BASE]]
 
 
-def test_every_algorithm_is_seen():
-    assert set(EVERY) == {"LoRA", "LoHa", "LoKr", "Full", "DoRA", "GLoRA", "IA3", "OFT", "BOFT"}
+def test_every_algorithm_has_forms_that_the_tests_try():
     assert {type(adapter) for adapter in ZOO} == set(EVERY.values())
+
+
+def test_every_function_is_seen():
     assert set(ALL) == {
         "adapters.lora.to_lora",
         "adapters.lora.lora_rank",
@@ -57,10 +63,12 @@ def test_an_adapter_is_of_one_kind(cls: type[Adapter]):
     assert issubclass(cls, Additive) != issubclass(cls, OnBase)
 
 
-def test_what_a_low_rank_makes_small_can_be_extracted():
-    from lyco_core.approximate.nearest import NEAREST
-
-    assert NEAREST.keys() == LOW_RANK.keys()
+def test_what_a_low_rank_makes_small_can_be_extracted_and_trained(capsys: pytest.CaptureFixture[str]):
+    assert NEAREST.keys() == TRAINABLES.keys() == LOW_RANK.keys()
+    with pytest.raises(SystemExit):
+        main(["extract", "--as", "nothing"])
+    choices = capsys.readouterr().err.partition("choose from ")[2].partition(")")[0]
+    assert set(re.findall(r"\w+", choices)) == LOW_RANK.keys()
 
 
 def test_an_algorithm_without_an_answer_is_told_by_name():
