@@ -16,6 +16,7 @@ from ..adapters import Adapter, Full
 from ..devices import norm
 from ..emit import Entry, in_layout, is_peft
 from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
+from ..formats import FORMATS
 from ..io import Checkpoint, refuse_existing, sshs_hashes
 from ..io.output import refuse_inputs
 from ..load import check_finite
@@ -183,8 +184,8 @@ def _require_places(made: Mapping[str, Adapter], base: ModelWeights) -> None:
     """Raise `PlacementError` if nobody would find a place for a tensor; PEFT itself asks for none."""
     if is_peft(list(made.values()), base.layout):
         return
-    family = None if base.architecture is None else base.architecture.id
-    found = AdapterSet(made, {path: path for path in made}, base.layout, {}, architecture=family, layout=base.layout)
+    names, form = {path: path for path in made}, FORMATS[base.layout]
+    found = AdapterSet(made, names, form, {}, architecture=base.architecture, layout=base.layout)
     if base.layout == "diffusers":  # its files of anything but LoRA are ComfyUI's alone
         placement = place(found, layout="comfyui")
     else:

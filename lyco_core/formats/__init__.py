@@ -14,12 +14,12 @@ from ..adapter_set import AdapterSet
 from ..layouts import parameter_of
 from ..modules_once import ModulesOnce
 from .foreign import foreign
-from .grammar import FORMATS, UNKNOWN, Format, format_of, underscored
+from .grammar import FORMATS, Format, format_of, underscored
 from .modules import WEIGHT, build, has_factors, is_adapter, is_companion
 from .peft import PeftConfig, config_in_metadata
 from .suffixes import ALPHA, TENSOR_SUFFIXES, split_key
 
-__all__ = ["FORMATS", "TENSOR_SUFFIXES", "UNKNOWN", "Format", "format_of", "parse", "split_key"]
+__all__ = ["FORMATS", "TENSOR_SUFFIXES", "Format", "format_of", "parse", "split_key"]
 
 
 def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], config: PeftConfig | None = None) -> AdapterSet:
@@ -44,7 +44,7 @@ def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], config: Pe
     modules = ModulesOnce()
     alphas: dict[str, Tensor] = {}
     unrecognised: dict[str, Tensor] = {}
-    spelled: Counter[str] = Counter()
+    spelled: Counter[Format | None] = Counter()
     for prefix, keys in _grouped(key for key in tensors if key not in left_out).items():
         if not is_adapter(keys):
             unrecognised.update((key, tensors[key]) for key in keys.values())
@@ -60,12 +60,11 @@ def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], config: Pe
             modules.add(module + parameter, adapter, prefix)
         if ALPHA in keys:
             alphas[prefix] = own[ALPHA]
-        spelled[found.id if found else UNKNOWN] += 1
-    format_id = spelled.most_common(1)[0][0] if spelled else UNKNOWN
+        spelled[found] += 1
     return AdapterSet(
         modules.adapters,
         modules.prefixes,
-        format_id,
+        spelled.most_common(1)[0][0] if spelled else None,
         metadata,
         {parameter_of(path)[0]: alphas[prefix] for path, prefix in modules.prefixes.items() if prefix in alphas},
         unrecognised,
