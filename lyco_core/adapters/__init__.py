@@ -1,7 +1,7 @@
 """The algebra: one algorithm a file, `base.py` holds the contract."""
 
 from .base import ANY, Adapter, fits, shape_text
-from .dora import DoRA
+from .dora import DoRA, bare
 from .full import Full
 from .glora import GLoRA
 from .ia3 import IA3
@@ -11,7 +11,7 @@ from .lora import LoRA
 from .oft import BOFT, OFT
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
-from .scaling import rescaled, scaled
+from .scaling import rescaled, scaled, with_alpha
 
 __all__ = [
     "ALGORITHMS",
@@ -29,6 +29,7 @@ __all__ = [
     "LoRA",
     "OnBase",
     "agreed",
+    "bare",
     "changes_nothing",
     "fits",
     "is_outline",
@@ -36,6 +37,7 @@ __all__ = [
     "same_change",
     "scaled",
     "shape_text",
+    "with_alpha",
 ]
 
 LOW_RANK: dict[str, type[Adapter]] = {cls.algorithm: cls for cls in (LoRA, LoHa, LoKr)}

@@ -13,7 +13,7 @@ from ..errors import AdapterError
 from .base import Adapter
 from .on_base import OnBase, along
 
-__all__ = ["DoRA"]
+__all__ = ["DoRA", "bare"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,6 +130,11 @@ class DoRA(OnBase):
         if self.axis == 1 or piece is None:
             return None
         return dataclasses.replace(self, inner=piece, magnitude=self.magnitude[start:stop], alpha=piece.alpha)
+
+
+def bare(adapter: Adapter) -> Adapter:
+    """Of a DoRA, the adapter that it sits on; any other itself."""
+    return adapter.inner if isinstance(adapter, DoRA) else adapter
 
 
 def _rows_of_lora(adapter: Adapter, start: int, stop: int) -> Adapter | None:

@@ -11,7 +11,7 @@ from .base import Adapter
 from .dora import DoRA
 from .lokr import LoKr
 
-__all__ = ["rescaled", "scaled"]
+__all__ = ["rescaled", "scaled", "with_alpha"]
 
 
 def rescaled(adapter: Adapter, scale: float) -> Adapter:
@@ -28,6 +28,13 @@ def rescaled(adapter: Adapter, scale: float) -> Adapter:
     if isinstance(adapter, LoKr) and adapter.w1 is not None:
         return dataclasses.replace(adapter, w1=scaled(adapter.w1, scale))
     return adapter
+
+
+def with_alpha(adapter: Adapter, alpha: float | None) -> Adapter:
+    """The same factors under another alpha, or under none."""
+    if isinstance(adapter, DoRA):
+        return dataclasses.replace(adapter, inner=with_alpha(adapter.inner, alpha), alpha=alpha)
+    return dataclasses.replace(adapter, alpha=alpha)
 
 
 def scaled(tensor: Tensor, factor: float) -> Tensor:

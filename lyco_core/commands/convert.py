@@ -41,8 +41,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     import torch
 
-    from ..conversion import Options
-    from ..convert import convert_file
+    from ..convert import Options, convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
 
