@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from .adapter_set import AdapterSet
 from .adapters import ANY, Adapter, cut, fits, shape_text
-from .architectures import ARCHITECTURES, Target
+from .architectures import Target
 from .duplicates import said_before
 from .errors import PlacementError, shorten
 from .layouts import Layout, parameter_of
@@ -183,7 +183,7 @@ def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Targe
     """Where a module lies in `layout` by the tables; empty if they have no place for it."""
     if adapter_set.architecture is None or adapter_set.layout is None:
         return []
-    architecture = ARCHITECTURES[adapter_set.architecture]
+    architecture = adapter_set.architecture
     source = adapter_set.exceptions.get(path, adapter_set.layout)
     if architecture.resolve(path, source, underscored=False) is None:
         return []

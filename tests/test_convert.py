@@ -20,11 +20,10 @@ from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
 from lyco_core.adapters.stack import stacked
 from lyco_core.approximate.options import Asked
 from lyco_core.architectures import identify
-from lyco_core.conversion import Options
-from lyco_core.convert import convert_file, convert_set
+from lyco_core.convert import Options, convert_file, convert_set
 from lyco_core.delta import delta_weights, write_delta
 from lyco_core.errors import LycoError
-from lyco_core.formats import parse
+from lyco_core.formats import emit, parse
 from lyco_core.io import sshs_hashes
 from lyco_core.layouts import LAYOUTS, Layout
 from lyco_core.placement import place
@@ -102,13 +101,13 @@ def test_round_trips_give_back_the_same_tensors(data: st.DataObject):
     tensors = {k: t.to(dtype) for k, t in _file(modules, algorithm, rank, alpha, factor).items()}
     architecture = ARCHITECTURE_OF[model]
     there = convert_set(parsed(tensors, architecture=architecture), Options(through))
-    before, after = deltas(tensors, {}, architecture), deltas(dict(there.tensors), dict(there.metadata), architecture)
+    before, after = deltas(tensors, {}, architecture), deltas(*emit(there.adapter_set), architecture)
     assert before.keys() == after.keys()
     assert all(relative(after[key], delta) < 2e-6 for key, delta in before.items())
     if {m.how for m in there.modules} <= {"renamed", "cut"}:
-        back = convert_set(parsed(dict(there.tensors), dict(there.metadata)), Options("musubi"))
-        assert back.tensors.keys() == tensors.keys()
-        assert all(bytes_of(back.tensors[k]) == bytes_of(t) for k, t in tensors.items())
+        back = convert_set(parsed(*emit(there.adapter_set)), Options("musubi"))
+        assert emit(back.adapter_set)[0].keys() == tensors.keys()
+        assert all(bytes_of(emit(back.adapter_set)[0][k]) == bytes_of(t) for k, t in tensors.items())
 
 
 def _file(
@@ -261,7 +260,7 @@ def test_musubi_reads_one_algorithm_a_file():
     }
     made = convert_set(parsed(tensors), Options("musubi"))
     assert {m.adapter.algorithm for m in made.modules} in ({"loha"}, {"lora"})
-    before, after = deltas(tensors, {}, "z_image"), deltas(dict(made.tensors), {}, "z_image")
+    before, after = deltas(tensors, {}, "z_image"), deltas(emit(made.adapter_set)[0], {}, "z_image")
     assert all(relative(after[k], before[k]) < 2e-6 for k in before)
 
 
@@ -277,9 +276,9 @@ def test_musubi_gets_no_lokr_with_a_low_rank_w1(w2: str):
         tensors |= {f"{prefix}.lokr_w2_a": random(6, 2), f"{prefix}.lokr_w2_b": random(2, 5)}
     tensors[f"{prefix}.alpha"] = torch.tensor(1.5)
     made = convert_set(parsed(tensors, architecture="wan"), Options("musubi"))
-    assert made.tensors
-    assert not any("lokr" in key for key in made.tensors)
-    before, after = deltas(tensors, {}, "wan"), deltas(dict(made.tensors), dict(made.metadata), "wan")
+    assert emit(made.adapter_set)[0]
+    assert not any("lokr" in key for key in emit(made.adapter_set)[0])
+    before, after = deltas(tensors, {}, "wan"), deltas(*emit(made.adapter_set), "wan")
     assert before.keys() == after.keys()
     assert all(relative(after[k], before[k]) < 2e-6 for k in before)
 
@@ -294,7 +293,7 @@ def test_the_error_of_a_dtype_is_measured_on_what_is_written():
         "diffusion_model.layers.0.attention.out.lokr_w2": torch.randn(16, 16),
     }
     made = convert_set(parsed(tensors), Options("musubi", dtype=torch.bfloat16))
-    before, after = deltas(tensors, {}, "z_image"), deltas(dict(made.tensors), {}, "z_image")
+    before, after = deltas(tensors, {}, "z_image"), deltas(emit(made.adapter_set)[0], {}, "z_image")
     wrong = sum(float((after[k] - d).double().square().sum()) for k, d in before.items())
     total = sum(float(d.double().square().sum()) for d in before.values())
     assert made.report.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
@@ -362,6 +361,6 @@ def test_diffusers_names_say_which_family_they_came_from():
     tensors = musubi_file(tiny("hunyuan_video"), "lora", random)
     there = convert_set(parsed(tensors, architecture="hunyuan_video"), Options("diffusers"))
     with pytest.raises(LycoError, match="flux1 and of"):
-        parsed(dict(there.tensors), layout="musubi")
-    back = convert_set(parsed(dict(there.tensors), dict(there.metadata), layout="musubi"), Options("musubi"))
-    assert back.tensors.keys() == tensors.keys()
+        parsed(emit(there.adapter_set)[0], layout="musubi")
+    back = convert_set(parsed(*emit(there.adapter_set), layout="musubi"), Options("musubi"))
+    assert emit(back.adapter_set)[0].keys() == tensors.keys()

@@ -13,7 +13,7 @@ from .lora import LoRA, cut, lora_rank, to_lora
 from .oft import BOFT, OFT
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
-from .scaling import rescaled, scaled
+from .scaling import rescaled, scaled, with_alpha
 
 __all__ = [
     "ALGORITHMS",
@@ -45,6 +45,7 @@ __all__ = [
     "shape_text",
     "to_loha",
     "to_lora",
+    "with_alpha",
 ]
 
 LOW_RANK: dict[str, type[Additive]] = {cls.algorithm: cls for cls in (LoRA, LoHa, LoKr)}

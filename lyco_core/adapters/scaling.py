@@ -18,7 +18,7 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 
-__all__ = ["rescaled", "scaled"]
+__all__ = ["rescaled", "scaled", "with_alpha"]
 
 
 @ByType
@@ -49,6 +49,13 @@ def _(adapter: DoRA, scale: float) -> DoRA:
 @rescaled.register(Full, IA3, OFT, BOFT)
 def _(adapter: Adapter, scale: float) -> Adapter:
     return adapter
+
+
+def with_alpha(adapter: Adapter, alpha: float | None) -> Adapter:
+    """The same factors under another alpha, or under none."""
+    if isinstance(adapter, DoRA):
+        return adapter.on(with_alpha(adapter.inner, alpha))
+    return dataclasses.replace(adapter, alpha=alpha)
 
 
 def scaled(tensor: Tensor, factor: float) -> Tensor:

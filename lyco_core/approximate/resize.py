@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -10,20 +11,17 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
-from ..adapters import LOW_RANK, Adapter, Full, LoRA, bare
+from ..adapters import LOW_RANK, Adapter, bare, with_alpha
 from ..architectures import identify
-from ..emit import lora_config
 from ..errors import AdapterError, ArchitectureError, LycoError, about_file
-from ..formats import FORMATS, TENSOR_SUFFIXES
+from ..formats import split_key
 from ..formats.grammar import underscored
-from ..formats.peft import ADAPTER_METADATA
-from ..formats.suffixes import ALPHA, BIAS_SUFFIX, split_key, suffix_of
-from ..io import SafetensorsFile, is_same_file, refuse_existing, sshs_hashes
+from ..io import SafetensorsFile, is_same_file, refuse_existing
 from ..layouts import BIAS
 from ..load import read_adapter_set
 from ..placement import place
+from ..save import save_adapter_set, stored_as
 from .less_rank import resized
 from .options import Asked, RankTooSmall
 from .report import Module, Report
@@ -62,11 +60,10 @@ def resize_file(
             raise LycoError("nothing in it can be made smaller as asked; it would be the same file")
         with SafetensorsFile(source) as file:
             tensors = {key: file.tensor(key) for key in file.header.tensors}
-        tensors, metadata = _written(found, smaller, tensors)
-    metadata["lyco_resize"] = json.dumps(
-        {"version": __version__, "source": os.path.basename(os.fspath(source)), "error": report.error}, sort_keys=True
-    )
-    write_adapters(output, tensors, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
+        made = _with_smaller(found, smaller, tensors)
+        record: dict[str, object] = {"version": __version__, "source": os.path.basename(source), "error": report.error}
+        metadata = {"lyco_resize": json.dumps(record, sort_keys=True)} | _network_metadata(found, smaller.values())
+        save_adapter_set(made, output, overwrite=overwrite, metadata=metadata)
     return report
 
 
@@ -107,58 +104,33 @@ def _all_resized(
     return made, Report(tuple(modules), exact=len(found.adapters) - len(modules))
 
 
-def _written(
-    found: AdapterSet, smaller: Mapping[str, Adapter], tensors: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The new file's tensors and metadata; `tensors` are the old one's.
+def _with_smaller(found: AdapterSet, smaller: Mapping[str, Adapter], tensors: Mapping[str, Tensor]) -> AdapterSet:
+    """What is written anew, and beside it all else of the file, whose `tensors` stay as they are.
 
     Where a configuration of PEFT's scales the file, it cannot stand beside new ranks: all that it
-    scaled is written anew, a LoRA's alpha into the metadata as diffusers has it.
+    scaled is written anew.
     """
-    form = FORMATS.get(found.format)
+    peft = found.format is not None and found.format.peft
     scaled = [
         path
         for path, adapter in found.adapters.items()
-        if bare(adapter).algorithm in LOW_RANK and path not in found.alpha_tensors and form is not None and form.peft
+        if peft and bare(adapter).algorithm in LOW_RANK and path not in found.alpha_tensors
     ]
     anew = {path: smaller.get(path, found.adapters[path]) for path in dict.fromkeys([*scaled, *smaller])}
-    in_metadata = bool(scaled) and all(isinstance(bare(anew[path]), LoRA) for path in scaled)
+    for path, adapter in anew.items():
+        if not peft and path not in found.alpha_tensors and adapter.scale == 1:
+            anew[path] = with_alpha(adapter, None)  # its file had none, and needs none
+    biases = {path + BIAS: found.adapters[path + BIAS] for path in anew if path + BIAS in found.adapters}
     # Also what counts for nothing, and is not half of a module that does: beside it it might contradict.
     idle = found.idle.keys() - set(found.prefixes.values())
     replaced = {underscored(prefix) for prefix in (*(found.prefixes[path] for path in anew), *idle)}
-    result: dict[str, Tensor] = {}
-    spelled: dict[str, dict[tuple[str, str] | None, str]] = {}
-    for key, tensor in tensors.items():
-        prefix, suffix = split_key(key)
-        if underscored(prefix) not in replaced:
-            result[key] = tensor
-        spelled.setdefault(prefix, {})[TENSOR_SUFFIXES.get(suffix)] = key
-    for path, adapter in anew.items():
-        prefix = found.prefixes[path]
-        for (algorithm, field), tensor in adapter.stored.items():
-            key = (
-                spelled[prefix].get((algorithm, field)) or f"{prefix}.{suffix_of(algorithm, field, peft=bool(scaled))}"
-            )
-            result[key] = tensor.contiguous()
-        alpha = bare(adapter).alpha
-        if (
-            alpha is not None
-            and not (in_metadata and path in scaled)
-            and (path in found.alpha_tensors or adapter.scale != 1)
-        ):
-            result[f"{prefix}.{ALPHA}"] = torch.tensor(alpha)
-        if isinstance(bias := found.adapters.get(path + BIAS), Full):
-            result[f"{prefix}.{BIAS_SUFFIX}"] = bias.diff  # PEFT's own is scaled as the LoRA was
-    return result, _metadata(found, smaller.values(), [(p, anew[p]) for p in scaled] if in_metadata else [])
+    kept = {key: tensor for key, tensor in tensors.items() if underscored(split_key(key)[0]) not in replaced}
+    return dataclasses.replace(found, adapters=anew | biases, unrecognised=kept)
 
 
-def _metadata(found: AdapterSet, smaller: Iterable[Adapter], loras: Iterable[tuple[str, Adapter]]) -> dict[str, str]:
-    """The file's own, with what became wrong of it mended."""
-    kept = {key: value for key, value in found.metadata.items() if key != ADAPTER_METADATA}
-    if "ss_network_dim" in kept:
-        rank = max(adapter.rank or 0 for adapter in smaller)
-        kept |= {"ss_network_dim": str(rank), "ss_network_alpha": "Dynamic"}
-    scaled = dict(loras)
-    component = "unet." if all(found.prefixes[path].startswith("unet.") for path in scaled) else "transformer."
-    kept |= lora_config(scaled, component)
-    return kept
+def _network_metadata(found: AdapterSet, smaller: Iterable[Adapter]) -> dict[str, str]:
+    """What became wrong of the file's own, mended."""
+    if "ss_network_dim" not in found.metadata:
+        return {}
+    rank = max(adapter.rank or 0 for adapter in smaller)
+    return {"ss_network_dim": str(rank), "ss_network_alpha": "Dynamic"}

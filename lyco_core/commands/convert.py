@@ -36,8 +36,7 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from ..approximate.options import Asked
-    from ..conversion import Options
-    from ..convert import convert_file
+    from ..convert import Options, convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
 

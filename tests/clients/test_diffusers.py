@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from lyco_core.approximate.extract import extract_file
 from lyco_core.approximate.options import Asked, ExtractOptions
 from lyco_core.architectures import ARCHITECTURES
-from lyco_core.conversion import Options
-from lyco_core.convert import convert_file
+from lyco_core.convert import Options, convert_file
 from lyco_core.delta import write_delta
 from lyco_core.errors import LycoError
 from lyco_core.load import load_adapter_set, read_adapter_set

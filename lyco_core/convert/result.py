@@ -1,34 +1,15 @@
-"""What a conversion is asked for, and what it made."""
+"""What a conversion made, and what it says about it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+from ..adapter_set import AdapterSet
+from ..adapters import Adapter
+from ..approximate.report import Module, Report
 
-from .adapter_set import AdapterSet
-from .adapters import Adapter
-from .approximate.options import Asked
-from .approximate.report import Module, Report
-from .layouts import Layout
-
-__all__ = ["Conversion", "Converted", "Options"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a conversion is to make; without `asked` and `dtype` it is exact."""
-
-    to: Layout
-    as_lora: bool = False
-    """Every adapter as a LoRA: for tools that know nothing else."""
-    asked: Asked | None = None
-    """How small, or how exact, the best LoRAs are to be that are written instead."""
-    dtype: torch.dtype | None = None
-    """Storage dtype of what is written; by default each tensor's own, float32 for products."""
+__all__ = ["Conversion", "Converted"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +32,8 @@ class Conversion:
 
     source: AdapterSet
     modules: tuple[Converted, ...]
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
+    adapter_set: AdapterSet
+    """The same change under the other layout's names, as a file of it holds it."""
 
     @property
     def report(self) -> Report | None:
