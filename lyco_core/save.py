@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .adapter_set import AdapterSet
-from .adapters import Adapter
+from .adapters import Adapter, is_outline
 from .errors import AdapterError, about_file
 from .formats import Format, emit, spelled
 from .formats.suffixes import suffix_of
@@ -39,7 +39,7 @@ def save_adapter_set(
         metadata: beside the set's own, which it wins over.
 
     Raises:
-        AdapterError: a number is NaN or infinite, or is so in `dtype`.
+        AdapterError: a number is NaN or infinite, or is so in `dtype`; the set is an outline.
         PlacementError: the format cannot hold something of the set; see `emit`.
         FileError: `path` cannot be written.
     """
@@ -54,6 +54,8 @@ def save_adapter_set(
 
 def _stored(adapter_set: AdapterSet, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> AdapterSet:
     """The set as the file will hold it."""
+    if outline := next((path for path, adapter in adapter_set.adapters.items() if is_outline(adapter)), None):
+        raise AdapterError(f"{adapter_set.prefixes[outline]}: is an outline without numbers; load the file to save it")
     return dataclasses.replace(
         adapter_set,
         adapters={
