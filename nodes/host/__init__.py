@@ -9,6 +9,7 @@ from .model.beside import MODES
 from .model.loading import inspect, load_onto
 from .model.many import NONE, ROWS, Row, load_rows
 from .model.merging import merge_onto
+from .page.matched import shown
 from .schema import (
     known,
     mode_input,
@@ -56,6 +57,7 @@ __all__ = [
     "resize",
     "selection",
     "selection_inputs",
+    "shown",
     "smallness_inputs",
     "strength_input",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -13,7 +15,7 @@ BY = ("rank", "energy", "error")
 """What decides how small an approximation is."""
 
 
-def known(cls, *positional, **named):
+def known(cls: Callable[..., Any], *positional: Any, **named: Any) -> Any:
     """`cls(*positional, **named)` without the named arguments that this ComfyUI does not know yet.
 
     Of those that the pack uses, 0.3.64 lacks `search_aliases` and `advanced`.
@@ -64,7 +66,7 @@ def mode_input():
     )
 
 
-def smallness_inputs(*, zero_means: str = "") -> list:
+def smallness_inputs(*, zero_means: str = "") -> list[io.Input]:
     """What decides how small an approximation is."""
     return [
         io.Combo.Input(
@@ -93,7 +95,7 @@ def overwrite_input():
     )
 
 
-def new_file_outputs(report: str) -> list:
+def new_file_outputs(report: str) -> list[io.Output]:
     """The name of a new adapter file, and what is told of it."""
     return [
         # A combo of an older node is a list of names to ComfyUI, which no type but this one fits.
@@ -102,7 +104,7 @@ def new_file_outputs(report: str) -> list:
     ]
 
 
-def selection_inputs() -> list:
+def selection_inputs() -> list[io.Input]:
     """Which modules take part, and how strongly: one regular expression a line."""
     tips = {
         "include": "Only modules whose whole name matches one of these regular expressions, one a line; empty: all.",
