@@ -23,7 +23,7 @@ class ConvertAdapter(io.ComfyNode):
             search_aliases=["convert lora", "musubi", "loha", "lokr", "diffusers"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 io.Combo.Input(
                     "to",
                     options=["diffusers", "comfyui", "musubi"],

@@ -20,7 +20,7 @@ class InspectAdapter(io.ComfyNode):
             search_aliases=["loha", "lokr", "lycoris", "lora info", "lora metadata"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 io.Model.Input("model", optional=True, tooltip="A model to compare the file with."),
             ],
             outputs=[

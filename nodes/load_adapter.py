@@ -23,7 +23,7 @@ class LoadAdapter(io.ComfyNode):
             search_aliases=["loha", "lokr", "lycoris", "lora", "musubi", "load lora"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 host.strength_input(),
                 host.partial_input(),
                 io.Clip.Input(

@@ -60,13 +60,7 @@ class LoadAdapters(io.ComfyNode):
 def _row(number: int) -> list[io.Input]:
     first = number == 1
     return [
-        io.Combo.Input(
-            f"adapter_{number}",
-            options=[host.NONE, *host.adapter_names()],
-            default=host.NONE,
-            optional=not first,
-            tooltip="A file in models/loras.",
-        ),
+        host.adapter_input(f"adapter_{number}", may_be_none=True, optional=not first),
         io.Float.Input(
             f"strength_{number}",
             default=1.0,

@@ -23,7 +23,7 @@ class MergeAdapter(io.ComfyNode):
             search_aliases=["merge lora", "bake lora", "fuse lora", "loha", "lokr"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model; the input stays as it is."),
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 host.strength_input(),
                 *host.selection_inputs(),
                 host.partial_input(optional=True),

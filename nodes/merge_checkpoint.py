@@ -25,7 +25,7 @@ class MergeCheckpoint(io.ComfyNode):
                 io.Combo.Input(
                     "base", options=host.checkpoint_names(), tooltip="In models/diffusion_models or models/checkpoints."
                 ),
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 host.strength_input(),
                 io.String.Input("filename", default="", tooltip="Empty: the names of the base and the adapter."),
                 *host.selection_inputs(),

@@ -22,7 +22,7 @@ class ResizeAdapter(io.ComfyNode):
             search_aliases=["resize lora", "shrink lora", "lora rank", "svd", "loha", "lokr"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 *host.smallness_inputs(),
                 io.String.Input("filename", default="", tooltip="Empty: the file's own name and _small."),
                 host.overwrite_input(),

@@ -21,6 +21,9 @@ from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
 Stamp: TypeAlias = tuple[str | int, ...]
 """What changes when a file does."""
 
+NONE = "none"
+"""What a list of files offers for no file."""
+
 CACHED_FILES = 2
 """Files whose tensors stay in memory, so that a new strength reads nothing."""
 

@@ -9,7 +9,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...lyco_core.selection import Selection, parse_block_strength
+from .files import NONE, adapter_names
 from .model.beside import MODES
+
+ADAPTER = "lyco_adapter"
+"""Marks an input that chooses an adapter, for the page, which is served it with the schema."""
 
 BY = ("rank", "energy", "error")
 """What decides how small an approximation is."""
@@ -24,7 +28,20 @@ def known(cls: Callable[..., Any], *positional: Any, **named: Any) -> Any:
     return cls(*positional, **{name: value for name, value in named.items() if name in accepted})
 
 
-def strength_input():
+def adapter_input(name: str = "adapter", *, may_be_none: bool = False, optional: bool = False) -> io.Input:
+    """A file in models/loras; the node's card says what it is."""
+    made = io.Combo.Input(
+        name,
+        options=[NONE, *adapter_names()] if may_be_none else adapter_names(),
+        default=NONE if may_be_none else None,
+        optional=optional,
+        tooltip="A file in models/loras.",
+    )
+    made.extra_dict = {ADAPTER: True}  # 0.3.64's takes no such argument
+    return made
+
+
+def strength_input() -> io.Input:
     """How much of an adapter is added."""
     return io.Float.Input(
         "strength",
@@ -36,7 +53,7 @@ def strength_input():
     )
 
 
-def partial_input(*, optional: bool = False):
+def partial_input(*, optional: bool = False) -> io.Input:
     """What happens if a model lacks some of a file's modules. ComfyUI lists optional inputs last."""
     return known(
         io.Combo.Input,
@@ -49,7 +66,7 @@ def partial_input(*, optional: bool = False):
     )
 
 
-def mode_input():
+def mode_input() -> io.Input:
     """How an adapter is applied."""
     return known(
         io.Combo.Input,
@@ -83,7 +100,7 @@ def smallness_inputs(*, zero_means: str = "") -> list[io.Input]:
     ]
 
 
-def overwrite_input():
+def overwrite_input() -> io.Input:
     """Whether a file of the new one's name is replaced."""
     return known(
         io.Boolean.Input,

@@ -7,12 +7,9 @@ import dataclasses
 from ....lyco_core.architectures import ARCHITECTURES, identify
 from ....lyco_core.errors import PlacementError, about_file
 from ....lyco_core.load import read_outline
-from ..files import adapter_path
+from ..files import NONE, adapter_path
 from ..protocols import CLIP, ModelPatcher
 from .loading import Applied, Loaded, load_onto, model_weights
-
-NONE = "none"
-"""What a row without a file has instead."""
 
 ROWS = 6
 

@@ -13,11 +13,8 @@ from comfy_api.latest import io
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.option import Choice, Number, Texts, Truth, Whole
 from ....lyco_core.train.options import TrainOptions, option_fields, train_options
-from ..files import Stamp, adapter_names, adapter_path, stamp
+from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
 from ..schema import known, lines
-
-NONE = "none"
-"""What a list of files offers for no file."""
 
 DEFAULTS: dict[str, Any] = {"algorithm": "lokr", "network_dim": 32, "network_alpha": 16.0, "timestep_sampling": "auto"}
 """Those of the node where they are not the configuration's: what Musubi's pages use."""
