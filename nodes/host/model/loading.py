@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from ...lyco_core.adapter_set import AdapterSet
-from ...lyco_core.architectures import identify
-from ...lyco_core.errors import PlacementError, Remedy, about_file
-from ...lyco_core.exclusion import exclusion
-from ...lyco_core.inspect import describe_match, inspect_file
-from ...lyco_core.model_weights import ModelWeights, describe_weights
-from ...lyco_core.names import Names, every_name, names_in, wanted, weight_names
-from ...lyco_core.placement import Placed, Placement, place
-from ...lyco_core.selection import EVERYTHING, Selection
+from ....lyco_core.adapter_set import AdapterSet
+from ....lyco_core.architectures import identify
+from ....lyco_core.errors import PlacementError, Remedy, about_file
+from ....lyco_core.exclusion import exclusion
+from ....lyco_core.inspect import describe_match, inspect_file
+from ....lyco_core.model_weights import ModelWeights, describe_weights
+from ....lyco_core.names import Names, every_name, names_in, wanted, weight_names
+from ....lyco_core.placement import Placement, place
+from ....lyco_core.selection import EVERYTHING, Selection
+from ..files import adapter_path, cached_adapter_set
+from ..protocols import CLIP, ModelPatcher
 from .beside import MODES, Division, divide, put_beside
-from .files import adapter_path, cached_adapter_set
-from .matched import matched
 from .patch import LycoPatch
-from .stock import StockMatch, match_by_names, put, require_apart, their_names, weight_key
+from .places import Change, Changes, Patches, Place, add_changes, put, require_apart, scaled
+from .stock import StockMatch, match_by_names, their_names
 from .weights import weight_shapes
 
 log = logging.getLogger("lyco")
@@ -28,21 +31,24 @@ log = logging.getLogger("lyco")
 class Loaded:
     """What *Load LoHa/LoKr* returns."""
 
-    model: object
-    clip: object | None
+    model: ModelPatcher
+    clip: CLIP | None
     report: str
-    matched: tuple[dict, ...] = ()
-    """What matched of each file, as the web extension draws it."""
+    applied: tuple[Applied, ...] = ()
+    """Of each file."""
 
-    @property
-    def shown(self) -> dict:
-        """The node's `ui` output."""
-        return {"lyco_match": list(self.matched)}
+
+class Applied(NamedTuple):
+    """What matched of a file."""
+
+    match: Match
+    how: str
+    """In a few words."""
 
 
 def load_onto(
-    model,
-    clip,
+    model: ModelPatcher,
+    clip: CLIP | None,
     name: str,
     strength: float,
     *,
@@ -54,8 +60,6 @@ def load_onto(
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
     Args:
-        model: a ModelPatcher.
-        clip: a CLIP, or None.
         name: of a file in models/loras.
         partial: apply what matches and warn about the rest, instead of refusing.
         selection: which modules, and how strongly beside `strength`.
@@ -67,36 +71,35 @@ def load_onto(
     """
     with about_file(adapter_path(name)):
         match = match_model(name, model, clip, selection, scale)
-        groups = match.require(partial=partial)
+        changes = scaled(match.require(partial=partial), strength)
         if strength == 0:
             text = "strength 0, nothing is applied"
-            return Loaded(model, clip, f"{name}: {text}", (matched(match, applied=text),))
+            return Loaded(model, clip, f"{name}: {text}", (Applied(match, text),))
         patched, patched_clip = model.clone(), None if clip is None else clip.clone()
         report = [match.headline(strength), *match.lines()]
-        applied = f"strength {strength:g}"
-        scaled = {strength * multiplier: patches for multiplier, patches in groups.items()}
+        how = f"strength {strength:g}"
         patchers = [patched] if patched_clip is None else [patched, patched_clip.patcher]
-        found = [apply(mode, patcher, scaled) for patcher in patchers]
-        _require_all(scaled, found)
+        found = [apply(mode, patcher, changes) for patcher in patchers]
+        _require_all(changes, found)
         for patcher, division in zip(patchers, found, strict=True):
             report += [*division.lines(), *division.cost(patcher)]
         if any(division.parts for division in found):
-            applied += ", while sampling"
+            how += ", while sampling"
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
-    return Loaded(patched, patched_clip, "\n".join(report), (matched(match, applied=applied),))
+    return Loaded(patched, patched_clip, "\n".join(report), (Applied(match, how),))
 
 
-def inspect(name: str, model=None) -> tuple[str, list[dict]]:
-    """What a file is, from its header, and what `model` would take of it: for people, and as the page draws it."""
+def inspect(name: str, model: ModelPatcher | None = None) -> tuple[str, tuple[Applied, ...]]:
+    """What a file is, from its header, and what `model` would take of it."""
     path = adapter_path(name)
     lines = inspect_file(path).lines()
-    shown: list[dict] = []
+    compared: tuple[Applied, ...] = ()
     if model is not None:
         with about_file(path):
             match = match_model(name, model, None)
         lines += [f"{'model':<13} {line}" for line in match.lines()]
-        shown.append(matched(match, applied="compared"))
-    return "\n".join(lines), shown
+        compared = (Applied(match, "compared"),)
+    return "\n".join(lines), compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,20 +120,17 @@ class Match:
     names: Names
     """What everything in the file goes by, selected or not."""
 
-    def require(self, *, partial: bool) -> dict[float, dict]:
-        """What `add_patches` takes, by what the strength is to be multiplied with.
+    def require(self, *, partial: bool) -> Changes:
+        """What is selected, at what its strength is to be multiplied with.
 
         Raises:
             PlacementError: something has no place, unless `partial`; or nothing has.
             SelectionError: a pattern matches nothing, or nothing is left.
         """
         patches = self.patches
-        names = {
-            target: (*weight_names(weight_key(target), self.prefix), *self.rest.names.get(target, ()))
-            for target in patches
-        }
+        names = {place: (*weight_names(place.key, self.prefix), *self.rest.names.get(place, ())) for place in patches}
         for placed in self.placement.placed:
-            names[place_of(placed)] = self.names[placed]
+            names[Place.of_placed(placed)] = self.names[placed]
         chosen = self.selection.choose(names, every_name(self.names))
         if not patches:
             nothing = "; ".join(["holds nothing that changes this model", *self.placement.adapter_set.left_out])
@@ -140,18 +140,15 @@ class Match:
             raise PlacementError(self.left_out, Remedy.LEAVE_OUT if pattern else None, pattern)
         if self.left_out:
             log.warning("%s: %s", self.name, self.left_out)
-        groups: dict[float, dict] = {}
-        for target, strength in chosen.items():
-            groups.setdefault(strength, {})[target] = patches[target]
-        return groups
+        return {place: Change(patches[place], strength) for place, strength in chosen.items()}
 
     @property
-    def patches(self) -> dict:
-        """All that has a place, selected or not: weight key, or (key, rows) -> patch."""
+    def patches(self) -> Patches:
+        """All that has a place, selected or not."""
         patches = our_patches(self.placement)
-        for target, patch in self.rest.patches.items():
-            put(patches, target, patch, str(weight_key(target)))
-        require_apart(patches)
+        for where, patch in self.rest.patches.items():
+            put(patches, where, patch, where.key)
+        require_apart(patches.items())
         return patches
 
     def headline(self, strength: float) -> str:
@@ -178,7 +175,13 @@ class Match:
         return lines
 
 
-def match_model(name: str, model, clip, selection: Selection = EVERYTHING, scale: float | None = None) -> Match:
+def match_model(
+    name: str,
+    model: ModelPatcher,
+    clip: CLIP | None,
+    selection: Selection = EVERYTHING,
+    scale: float | None = None,
+) -> Match:
     """Find the place of everything in a file; nothing is changed.
 
     Args:
@@ -198,48 +201,39 @@ def match_model(name: str, model, clip, selection: Selection = EVERYTHING, scale
     return Match(name, placement, rest, remaining.left, left_out, weights.prefix, selection, names)
 
 
-def model_weights(model) -> ModelWeights:
-    """Keys and shapes of a ModelPatcher's weights; of quantized ones, the shape that they stand for."""
+def model_weights(model: ModelPatcher) -> ModelWeights:
+    """Keys and shapes of a model's weights; of quantized ones, the shape that they stand for."""
     return describe_weights(weight_shapes(model.model))
 
 
-def apply(mode: str, patcher, groups: dict[float, dict]) -> Division:
-    """Give a clone, of a model or of a text encoder's, what of `groups` changes it; patches by strength.
+def apply(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> Division:
+    """Give a clone, of a model or of a text encoder's, what of `changes` is for it.
 
     Raises:
         PlacementError: a weight that cannot be read would have to be written.
     """
-    division = divide(mode, patcher, groups)
+    division = divide(mode, patcher, changes)
     if division.parts:
         put_beside(patcher, division.parts)
-    for strength, patches in division.patches.items():
-        if lost := patches.keys() - set(patcher.add_patches(patches, strength)):
-            raise PlacementError(
-                f"ComfyUI did not take {len(lost)} patches, e.g. {next(iter(lost))}; nothing is applied"
-            )
+    add_changes(patcher, division.patched)
     return division
 
 
-def _require_all(groups: dict[float, dict], divisions: list[Division]) -> None:
+def _require_all(changes: Mapping[Place, Change], divisions: list[Division]) -> None:
     """Refuse if something went neither to the model nor to the text encoder."""
     done = {place for division in divisions for place in division.places}
-    if lost := [place for patches in groups.values() for place in patches if place not in done]:
+    if lost := [place.patch_key for place in changes if place not in done]:
         raise PlacementError(f"ComfyUI has no weight for {len(lost)} patches, e.g. {lost[0]}; nothing is applied")
 
 
-def our_patches(placement: Placement) -> dict:
-    """What `add_patches` takes: weight key, or (key, (dimension, start, length)) for rows -> patch."""
-    patches: dict = {}
+def our_patches(placement: Placement) -> Patches:
+    """All that is placed, as patches of ours."""
+    patches: Patches = {}
     for piece in placement.placed:
         prefix = placement.adapter_set.prefixes[piece.module_path]
         patch = LycoPatch.of(piece.part(placement.adapter_set.adapters[piece.module_path]), prefix)
-        put(patches, place_of(piece), patch, prefix)
+        put(patches, Place.of_placed(piece), patch, prefix)
     return patches
-
-
-def place_of(piece: Placed):
-    """A place as `add_patches` spells it."""
-    return piece.key if piece.rows is None else (piece.key, (0, piece.rows[0], piece.rows[1] - piece.rows[0]))
 
 
 def still_left(placement: Placement, rest: StockMatch) -> Placement:
@@ -265,7 +259,7 @@ def problem(remaining: Placement, weights: ModelWeights, *, with_clip: bool) -> 
     return text
 
 
-def _attach_metadata(found: AdapterSet, patched, patched_clip) -> None:
+def _attach_metadata(found: AdapterSet, patched: ModelPatcher, patched_clip: CLIP | None) -> None:
     """As stock ComfyUI does: some nodes look for it."""
     if found.metadata:
         patched.set_attachments("lora_metadata", dict(found.metadata))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from ...lyco_core.architectures import Architecture, identify
-from ...lyco_core.errors import PlacementError, about_file
-from ...lyco_core.load import read_outline
-from .files import adapter_path
-from .loading import Loaded, load_onto, model_weights
-
-NONE = "none"
-"""What a row without a file has instead."""
+from ....lyco_core.architectures import Architecture, identify
+from ....lyco_core.errors import PlacementError, about_file
+from ....lyco_core.load import read_outline
+from ..files import NONE, adapter_path
+from ..protocols import CLIP, ModelPatcher
+from .loading import Applied, Loaded, load_onto, model_weights
 
 ROWS = 6
 
@@ -30,7 +28,7 @@ class Row:
         return self.on and self.name != NONE
 
 
-def load_rows(model, clip, rows: list[Row], *, partial: bool, mode: str) -> Loaded:
+def load_rows(model: ModelPatcher, clip: CLIP | None, rows: list[Row], *, partial: bool, mode: str) -> Loaded:
     """Clones of `model` and `clip` with the files of all rows that are on; their changes add up.
 
     Raises:
@@ -40,16 +38,16 @@ def load_rows(model, clip, rows: list[Row], *, partial: bool, mode: str) -> Load
     wanted = [row for row in rows if row.wanted]
     _require_one_architecture(model, wanted)
     reports: list[str] = []
-    shown: tuple[dict, ...] = ()
+    applied: tuple[Applied, ...] = ()
     for row in wanted:
         loaded = load_onto(model, clip, row.name, row.strength, partial=partial, mode=mode)
         model, clip = loaded.model, loaded.clip
         reports.append(loaded.report)
-        shown += loaded.matched
-    return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", shown)
+        applied += loaded.applied
+    return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", applied)
 
 
-def _require_one_architecture(model, rows: list[Row]) -> None:
+def _require_one_architecture(model: ModelPatcher, rows: list[Row]) -> None:
     weights = model_weights(model)
     if weights.architecture is None:
         return
