@@ -23,7 +23,7 @@ ACTING = ("fp8_raw",)
 
 @pytest.fixture
 def seats(pack):
-    return importlib.import_module(f"{pack.__name__}.nodes.host.beside.seat").Seats
+    return importlib.import_module(f"{pack.__name__}.nodes.host.model.beside.seat").Seats
 
 
 @functools.lru_cache(1)
