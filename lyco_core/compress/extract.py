@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..adapter_set import AdapterSet
+from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, Full
 from ..devices import norm
 from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
@@ -22,7 +23,6 @@ from ..model_weights import ModelWeights, describe_checkpoint
 from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
-from ..save import save_adapter_set, stored_as
 from ..selection import Selection, weight_path
 from .hadamard import nearest_loha
 from .kronecker import nearest_lokr

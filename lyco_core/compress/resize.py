@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..adapter_set import AdapterSet
+from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import LOW_RANK, Adapter, DoRA, LoHa, LoKr, LoRA, bare, with_alpha
 from ..architectures import identify
 from ..devices import norm
@@ -22,7 +23,6 @@ from ..io import SafetensorsFile, is_same_file, refuse_existing
 from ..layouts import BIAS
 from ..load import read_adapter_set
 from ..placement import place
-from ..save import save_adapter_set, stored_as
 from .hadamard import nearest_loha
 from .lora import best_lora
 from .options import Asked, RankTooSmall
