@@ -32,8 +32,8 @@ from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import Choice, choose_targets
-from ..beside import MODES
-from ..loading import Loaded, apply, model_weights, our_patches
+from ..model.beside import MODES
+from ..model.loading import Loaded, apply, model_weights, our_patches
 from .conditions import require_fit, require_image
 from .memory import asked_for, memory_for, out_of_memory
 from .model import FlowModel, loaded

@@ -10,13 +10,13 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...lyco_core.errors import MergeError, about_file
-from ...lyco_core.merge.survival import Tally
-from ...lyco_core.selection import EVERYTHING, Selection, weight_path
-from .files import adapter_path
+from ....lyco_core.errors import MergeError, about_file
+from ....lyco_core.merge.survival import Tally
+from ....lyco_core.selection import EVERYTHING, Selection, weight_path
+from ..files import adapter_path
+from ..page.matched import matched
+from ..progress import Progress
 from .loading import Loaded, match_model
-from .matched import matched
-from .progress import Progress
 from .stock import weight_key
 from .weights import is_quantized, layout_of, read_weight, require_mergeable, write_weight
 

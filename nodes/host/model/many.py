@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ...lyco_core.architectures import Architecture, identify
-from ...lyco_core.errors import PlacementError, about_file
-from ...lyco_core.load import read_outline
-from .files import adapter_path
+from ....lyco_core.architectures import Architecture, identify
+from ....lyco_core.errors import PlacementError, about_file
+from ....lyco_core.load import read_outline
+from ..files import adapter_path
 from .loading import Loaded, load_onto, model_weights
 
 NONE = "none"

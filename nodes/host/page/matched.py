@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...lyco_core.adapters import shape_text
-from ...lyco_core.blocks import by_block
-from ...lyco_core.errors import one_line
+from ....lyco_core.adapters import shape_text
+from ....lyco_core.blocks import by_block
+from ....lyco_core.errors import one_line
 
 SHOWN = 20
 """So many modules that were left out are named."""

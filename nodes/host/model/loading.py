@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from ...lyco_core.adapter_set import AdapterSet
-from ...lyco_core.architectures import identify
-from ...lyco_core.errors import PlacementError, Remedy, about_file
-from ...lyco_core.exclusion import exclusion
-from ...lyco_core.inspect import describe_match, inspect_file
-from ...lyco_core.model_weights import ModelWeights, describe_weights
-from ...lyco_core.names import Names, every_name, names_in, wanted, weight_names
-from ...lyco_core.placement import Placed, Placement, place
-from ...lyco_core.selection import EVERYTHING, Selection
+from ....lyco_core.adapter_set import AdapterSet
+from ....lyco_core.architectures import identify
+from ....lyco_core.errors import PlacementError, Remedy, about_file
+from ....lyco_core.exclusion import exclusion
+from ....lyco_core.inspect import describe_match, inspect_file
+from ....lyco_core.model_weights import ModelWeights, describe_weights
+from ....lyco_core.names import Names, every_name, names_in, wanted, weight_names
+from ....lyco_core.placement import Placed, Placement, place
+from ....lyco_core.selection import EVERYTHING, Selection
+from ..files import adapter_path, cached_adapter_set
+from ..page.matched import matched
 from .beside import MODES, Division, divide, put_beside
-from .files import adapter_path, cached_adapter_set
-from .matched import matched
 from .patch import LycoPatch
 from .stock import StockMatch, match_by_names, put, require_apart, their_names, weight_key
 from .weights import weight_shapes
