@@ -21,7 +21,6 @@ from .architectures import Architecture, identify
 from .compress.lora import best_lora
 from .compress.options import RankTooSmall
 from .conversion import Conversion, Converted, Options
-from .delta import by_key
 from .devices import norm
 from .emit import Entry, bare, in_layout, prefix_of
 from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
@@ -30,7 +29,8 @@ from .formats.peft import ADAPTER_METADATA
 from .io import is_same_file, refuse_existing, sshs_hashes
 from .layouts import LAYOUTS, parameter_of
 from .load import read_adapter_set, require_known
-from .placement import Placed, Placement, place
+from .placed import Placed
+from .placement import Placement, place
 
 __all__ = ["convert_file", "convert_set"]
 
@@ -123,8 +123,8 @@ def _modules(placement: Placement, options: Options) -> list[Converted]:
     found = placement.adapter_set
     adapters = _with_uncut_as_lora(found, placement)
     return [
-        _converted(key.removesuffix(".weight"), pieces, found, adapters, options)
-        for key, pieces in by_key(placement).items()
+        _converted(key.removesuffix(".weight"), [placed for placed, _ in changes], found, adapters, options)
+        for key, changes in placement.by_weight.items()
     ]
 
 

@@ -62,7 +62,7 @@ def merge_onto(
                 write_weight(merged.model, key, values)
                 if change is not None:
                     stored = read_weight(merged.model, key, source.load_device).sub_(before)
-                    tally.add(weight_path(key, match.prefix), change, stored.sub_(change))
+                    tally.add(weight_path(key, match.placement.prefix), change, stored.sub_(change))
     report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged", *tally.lines()]
     return Loaded(merged, None, "\n".join(report), (matched(match, applied=f"merged, strength {strength:g}"),))
 
