@@ -95,7 +95,8 @@ def test_numbers_decide_which_of_two_modules_counts(
 ):
     """alpha 2 of the one and twice the factor at alpha 1 of the other are one change."""
     save_file(make(first, second), tmp_path / "a.safetensors")
-    found, expected = filled(tmp_path / "a.safetensors"), load_adapter_set(tmp_path / "a.safetensors", architecture="wan")
+    found = filled(tmp_path / "a.safetensors")
+    expected = load_adapter_set(tmp_path / "a.safetensors", architecture="wan")
     assert_same(found, expected)
     placement = place(found).require_complete()
     assert_same(placement.adapter_set, place(expected).adapter_set)
