@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .....lyco_core.errors import PlacementError, shorten
+from ..weights import own_parameter
 from .seat import Seat, Seats
 
 log = logging.getLogger("lyco")
 
 
-def checked_call(executor, *args, **kwargs):
+def checked_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """ComfyUI calls this around every call of a diffusion model that has adapters beside its weights."""
     seats = Seats.of(executor.class_obj)
     output = executor(*args, **kwargs)
@@ -31,7 +34,7 @@ def checked_call(executor, *args, **kwargs):
     return output
 
 
-def watch_calls(model) -> None:
+def watch_calls(model: nn.Module) -> None:
     """The same for a text encoder, which no wrapper surrounds: a hook on each part that has seats, for one call."""
     seats = Seats.of(model)
     if seats is None or hasattr(model, "apply_model"):
@@ -41,8 +44,8 @@ def watch_calls(model) -> None:
             _watch_once(child, own)
 
 
-def _watch_once(child: torch.nn.Module, seats: list[Seat]) -> None:
-    def check(module, args, kwargs, _) -> None:
+def _watch_once(child: nn.Module, seats: list[Seat]) -> None:
+    def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: object) -> None:
         handle.remove()
         _prove(seats, lambda: module.forward(*args, **kwargs))
 
@@ -74,7 +77,7 @@ def _prove(seats: Iterable[Seat], again: Callable[[], object]) -> None:
     log.info("%d modules with an adapter are not computed in this model call (%s)", len(idle), names)
 
 
-def _uncompiled() -> contextlib.AbstractContextManager:
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
     """Without compiled graphs, where torch can do that (2.6)."""
     stance = getattr(torch.compiler, "set_stance", None)
     return contextlib.nullcontext() if stance is None else stance("force_eager")
@@ -90,21 +93,22 @@ class _Touches(TorchFunctionMode):
         self._weights: dict[int, str] = {}
         self._fetches = contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> _Touches:
         for seat in self._seats:
-            weight = seat.module._parameters.get("weight")
+            weight = own_parameter(seat.module, "weight")
             for tensor in (weight, getattr(weight, "_qdata", None)):
                 if tensor is not None:
                     self._weights[id(tensor)] = seat.path
             self._fetches.enter_context(self._watched_fetch(seat))
-        return super().__enter__()
+        super().__enter__()
+        return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self._fetches.close()
-        return super().__exit__(*exception)
+        super().__exit__(*exception)
 
     @contextlib.contextmanager
-    def _watched_fetch(self, seat: Seat):
+    def _watched_fetch(self, seat: Seat) -> Generator[None]:
         """ComfyUI lets a module's `weight_function` see every weight that it brings to the device."""
         functions = getattr(seat.module, "weight_function", None)
         if functions is None:
@@ -112,7 +116,7 @@ class _Touches(TorchFunctionMode):
             return
         own = "weight_function" in seat.module.__dict__
 
-        def seen(weight):
+        def seen(weight: Tensor) -> Tensor:
             self.paths.add(seat.path)
             return weight
 
@@ -125,7 +129,9 @@ class _Touches(TorchFunctionMode):
             else:
                 del seat.module.weight_function
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         # Of `weight.device` and the like nothing is computed.
         if getattr(function, "__name__", "") != "__get__":
