@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
 from lyco_core.adapters.stack import stacked
+from lyco_core.approximate.options import Asked
 from lyco_core.architectures import identify
 from lyco_core.convert import Options, convert_file, convert_set
 from lyco_core.delta import delta_weights, write_delta
@@ -194,21 +195,21 @@ def test_stacks_of_several_kinds_with_gaps_and_scales(kinds: tuple[str, str]):
 
 def test_an_approximation_reports_the_error_that_it_made(tmp_path: Path):
     path = GOLDEN / "z_image" / "loha.safetensors"
-    conversion = convert_file(path, tmp_path / "out", Options("musubi", rank=4))
+    conversion = convert_file(path, tmp_path / "out", Options("musubi", asked=Asked(rank=4)))
     write_delta(tmp_path / "out", tmp_path / "delta")
     expected, found = load_file(path.with_suffix(".expected.safetensors")), load_file(tmp_path / "delta")
     wrong = sum(float((found[k] - d).double().square().sum()) for k, d in expected.items())
     total = sum(float(d.double().square().sum()) for d in expected.values())
-    assert conversion.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
-    assert f"relative error {conversion.error:.2e}" in conversion.summary()
+    assert conversion.report.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
+    assert f"relative error {conversion.report.error:.2e}" in conversion.summary()
 
 
 def test_a_dtype_is_an_approximation_too(tmp_path: Path):
     path = GOLDEN / "z_image" / "lokr_full.safetensors"
     conversion = convert_file(path, tmp_path / "out", Options("comfyui", dtype=torch.bfloat16))
     assert {t.dtype for t in load_file(tmp_path / "out").values()} == {torch.bfloat16}
-    assert conversion.error is not None
-    assert 1e-4 < conversion.error < 1e-2
+    assert conversion.report is not None
+    assert 1e-4 < conversion.report.error < 1e-2
 
 
 @pytest.mark.parametrize("suffix", ["lora_up.weight", "dora_scale", "diff_b"])
@@ -241,11 +242,11 @@ def test_a_rank_and_an_error_hold_both_or_it_says_what_would():
     prefix = "diffusion_model.blocks.0.ffn.0"
     found = parsed({f"{prefix}.lokr_w1": random(4, 4), f"{prefix}.lokr_w2": random(8, 8)}, architecture="wan")
     with pytest.raises(LycoError, match=r"1 modules cannot have rank 2 and an error of at most 0.1 .*rank (\d+)") as e:
-        convert_set(found, Options("comfyui", rank=2, max_error=0.1))
+        convert_set(found, Options("comfyui", asked=Asked(rank=2, max_error=0.1)))
     needed = int(str(e.value).rpartition("give rank ")[2].split(",")[0])
-    made = convert_set(found, Options("comfyui", rank=needed, max_error=0.1))
+    made = convert_set(found, Options("comfyui", asked=Asked(rank=needed, max_error=0.1)))
     assert made.modules[0].adapter.rank == needed
-    assert made.error <= 0.1
+    assert made.report.error <= 0.1
 
 
 def test_musubi_reads_one_algorithm_a_file():
@@ -295,7 +296,7 @@ def test_the_error_of_a_dtype_is_measured_on_what_is_written():
     before, after = deltas(tensors, {}, "z_image"), deltas(emit(made.adapter_set)[0], {}, "z_image")
     wrong = sum(float((after[k] - d).double().square().sum()) for k, d in before.items())
     total = sum(float(d.double().square().sum()) for d in before.values())
-    assert made.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
+    assert made.report.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
 
 
 def test_metadata_is_carried_over_and_hashes_are_sd_scripts_own(tmp_path: Path):
@@ -341,9 +342,9 @@ def test_refusals(tmp_path: Path):
     with pytest.raises(LycoError, match="b: is there already"):
         convert_file(path, tmp_path / "b", Options("comfyui"))
     with pytest.raises(LycoError, match="rank is 0, expected"):
-        Options("comfyui", rank=0)
+        Options("comfyui", asked=Asked(rank=0))
     with pytest.raises(LycoError, match="the error is 2, expected"):
-        Options("comfyui", max_error=2.0)
+        Options("comfyui", asked=Asked(max_error=2.0))
     clean = musubi_file({"clean_x_embedder.proj": (64, 64), "transformer_blocks.0.ff.net.2": (64, 256)}, tensor=random)
     save_file(clean, tmp_path / "c")
     with pytest.raises(

@@ -13,11 +13,11 @@ import torch
 from .. import __version__
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
-from ..adapters import Adapter, LoRA, bare
+from ..adapters import Adapter, LoRA, OnBase, to_lora
+from ..approximate.lora import best_lora
+from ..approximate.options import RankTooSmall
+from ..approximate.report import Module
 from ..architectures import identify
-from ..compress.lora import best_lora
-from ..compress.options import RankTooSmall
-from ..devices import norm
 from ..errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from ..formats import FORMATS, Format, spelled
 from ..io import is_same_file, refuse_existing
@@ -93,7 +93,7 @@ def convert_set(
             needed[module.sources[0]] = error.needed
         progress(done, len(exact))
     if options.asked is not None:
-        options.asked.require(needed, {m.module_path: m.error or 0.0 for m in modules})
+        options.asked.require(needed, [m.measured for m in modules if m.measured is not None])
     if options.to == "musubi":
         modules = [with_an_alpha(module) for module in modules]
     return Conversion(found, tuple(modules), _filled(made, found, modules, options, name))
@@ -113,29 +113,20 @@ def _as_asked(module: Converted, prefix: str, format: Format, options: Options) 
             asked = options.asked.before_rounding(options.dtype or torch.float32)
             made, how = best_lora(exact, asked), "approximated"
         elif options.as_lora and not isinstance(exact, LoRA):
-            made, how = exact.to_lora(), "as LoRA"
+            made, how = to_lora(exact), "as LoRA"
     except RankTooSmall:
         raise
     except AdapterError as error:
         raise error.within(module.sources[0]) from None
     if made is None:
         what = f"{module.sources[0]}: a {exact.title} has no exact LoRA"
-        if exact.needs_base:
+        if isinstance(exact, OnBase):
             raise PlacementError(f"{what}; its change depends on the weight")
         raise PlacementError(what, Remedy.RANK)
     made = stored_as(made, options.dtype, prefix, format=format)
     if options.asked is None and options.dtype is None:
         return dataclasses.replace(module, adapter=made, how=how)
-    error, norm = _error(bare(made), bare(exact))
-    return dataclasses.replace(module, adapter=made, how=how, error=error, norm=norm)
-
-
-def _error(made: Adapter, exact: Adapter) -> tuple[float, float]:
-    """Relative error of ΔW, of a DoRA's before its norms, and the norm that it is relative to."""
-    delta = exact.delta_weight()
-    whole = norm(delta)
-    made.add_to_(delta, -1.0)
-    return norm(delta) / (whole or 1.0), whole
+    return dataclasses.replace(module, adapter=made, how=how, measured=Module.measured(module.module_path, made, exact))
 
 
 def _filled(

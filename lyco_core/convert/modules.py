@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..adapter_set import AdapterSet
-from ..adapters import Adapter
+from ..adapters import Adapter, OnBase, to_lora
 from ..adapters.stack import stacked
-from ..delta import by_key
 from ..errors import PlacementError, Remedy
 from ..layouts import LAYOUTS, Layout
-from ..placement import Placed, Placement, place
+from ..placed import Placed
+from ..placement import Placement, place
 from .result import Converted
 
 __all__ = ["exact_modules", "layout_for", "placed_in"]
@@ -45,8 +45,8 @@ def exact_modules(placement: Placement, to: Layout) -> list[Converted]:
     found = placement.adapter_set
     adapters = _with_uncut_as_lora(found, placement)
     return [
-        _converted(key.removesuffix(".weight"), pieces, found, adapters, to)
-        for key, pieces in by_key(placement).items()
+        _converted(key.removesuffix(".weight"), [placed for placed, _ in changes], found, adapters, to)
+        for key, changes in placement.by_weight.items()
     ]
 
 
@@ -68,7 +68,7 @@ def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Ad
     for piece in placement.placed:
         adapter = adapters[piece.module_path]
         if piece.source_rows is not None and adapter.rows(*piece.source_rows) is None:
-            adapters[piece.module_path] = adapter.to_lora() or adapter
+            adapters[piece.module_path] = to_lora(adapter) or adapter
     return adapters
 
 
@@ -86,7 +86,7 @@ def _converted(
         parts = [((piece.rows or (0, 0))[0], piece.part(adapters[piece.module_path])) for piece in pieces]
         fused = stacked(parts, pieces[0].shape[0])
         if fused is None:
-            on_base = any(part.needs_base for _, part in parts)
+            on_base = any(isinstance(part, OnBase) for _, part in parts)
             raise PlacementError(
                 f"{', '.join(sources)}: cannot be one module, {path}, as the {to} layout wants it"
                 + ("; load it onto the model, or merge it" if on_base else ""),

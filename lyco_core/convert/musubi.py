@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..adapter_set import AdapterSet
-from ..adapters import ALGORITHMS, LOW_RANK, LoKr, bare, with_alpha
+from ..adapters import LOW_RANK, LoHa, LoKr, LoRA, bare, to_loha, to_lora, with_alpha
 from ..errors import PlacementError, Remedy
 from .result import Converted
 
@@ -34,10 +34,10 @@ def uniform(modules: list[Converted]) -> list[Converted]:
     if len(native) == 1 and not any(isinstance(m.adapter, LoKr) and m.adapter.w1 is None for m in modules):
         return modules
     forms: list[list[Converted]] = []
-    for kind in ("loha", "lora"):
-        adapters = [m.adapter if m.adapter.algorithm == kind else getattr(m.adapter, f"to_{kind}")() for m in modules]
+    for kind, convert in ((LoHa, to_loha), (LoRA, to_lora)):
+        adapters = [m.adapter if isinstance(m.adapter, kind) else convert(m.adapter) for m in modules]
         if None not in adapters:
-            title = f"as {ALGORITHMS[kind].title}"
+            title = f"as {kind.title}"
             forms.append(
                 [
                     m if a is m.adapter else dataclasses.replace(m, adapter=a, how=title)

@@ -127,7 +127,7 @@ def _with_magnitude(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
     found = [s for s in tensors if s in MAGNITUDES]
     if not found:
         return adapter
-    if len(found) > 1 or adapter.algorithm not in LOW_RANK:
+    if len(found) > 1 or not isinstance(adapter, tuple(LOW_RANK.values())):
         raise AdapterError(
             f"{' and '.join(found)} beside a {adapter.title}; a DoRA has one magnitude on a LoRA, LoHa or LoKr"
         )

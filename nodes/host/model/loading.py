@@ -1,0 +1,122 @@
+"""Adapters onto a ComfyUI model: all that matches, as patches or beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ....lyco_core.adapter_set import AdapterSet
+from ....lyco_core.errors import PlacementError, about_file
+from ....lyco_core.inspect import inspect_file
+from ....lyco_core.selection import EVERYTHING, Selection
+from ..files import adapter_path
+from ..protocols import CLIP, ModelPatcher
+from .beside import MODES, Division, divide, put_beside
+from .matching import Known, Match, match_model
+from .places import Change, Place, add_changes, scaled
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What *Load LoHa/LoKr* returns."""
+
+    model: ModelPatcher
+    clip: CLIP | None
+    report: str
+    applied: tuple[Applied, ...] = ()
+    """Of each file."""
+
+
+class Applied(NamedTuple):
+    """What matched of a file."""
+
+    match: Match
+    how: str
+    """In a few words."""
+
+
+def load_onto(
+    model: ModelPatcher,
+    clip: CLIP | None,
+    name: str,
+    strength: float,
+    *,
+    partial: bool,
+    selection: Selection = EVERYTHING,
+    mode: str = MODES[1],
+    scale: float | None = None,
+    known: Known | None = None,
+) -> Loaded:
+    """Clones of `model` and `clip` with the file's adapters at `strength`.
+
+    Args:
+        name: of a file in models/loras.
+        partial: apply what matches and warn about the rest, instead of refusing.
+        selection: which modules, and how strongly beside `strength`.
+        mode: one of `beside.MODES`.
+        scale: instead of what the file's alphas say.
+        known: see `match_model`.
+
+    Raises:
+        LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
+    """
+    with about_file(adapter_path(name)):
+        match = match_model(name, model, clip, selection, scale, known)
+        changes = scaled(match.require(partial=partial), strength)
+        if strength == 0:
+            text = "strength 0, nothing is applied"
+            return Loaded(model, clip, f"{name}: {text}", (Applied(match, text),))
+        patched, patched_clip = model.clone(), None if clip is None else clip.clone()
+        report = [match.headline(strength), *match.lines()]
+        how = f"strength {strength:g}"
+        patchers = [patched] if patched_clip is None else [patched, patched_clip.patcher]
+        found = [apply(mode, patcher, changes) for patcher in patchers]
+        _require_all(changes, found)
+        for patcher, division in zip(patchers, found, strict=True):
+            report += [*division.lines(), *division.cost(patcher)]
+        if any(division.parts for division in found):
+            how += ", while sampling"
+        _attach_metadata(match.placement.adapter_set, patched, patched_clip)
+    return Loaded(patched, patched_clip, "\n".join(report), (Applied(match, how),))
+
+
+def inspect(name: str, model: ModelPatcher | None = None) -> tuple[str, tuple[Applied, ...]]:
+    """What a file is, from its header, and what `model` would take of it."""
+    path = adapter_path(name)
+    lines = inspect_file(path).lines()
+    compared: tuple[Applied, ...] = ()
+    if model is not None:
+        with about_file(path):
+            match = match_model(name, model, None)
+        lines += [f"{'model':<13} {line}" for line in match.lines()]
+        compared = (Applied(match, "compared"),)
+    return "\n".join(lines), compared
+
+
+def apply(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> Division:
+    """Give a clone, of a model or of a text encoder's, what of `changes` is for it.
+
+    Raises:
+        PlacementError: a weight that cannot be read would have to be written.
+    """
+    division = divide(mode, patcher, changes)
+    if division.parts:
+        put_beside(patcher, division.parts)
+    add_changes(patcher, division.patched)
+    return division
+
+
+def _require_all(changes: Mapping[Place, Change], divisions: list[Division]) -> None:
+    """Refuse if something went neither to the model nor to the text encoder."""
+    done = {place for division in divisions for place in division.places}
+    if lost := [place.patch_key for place in changes if place not in done]:
+        raise PlacementError(f"ComfyUI has no weight for {len(lost)} patches, e.g. {lost[0]}; nothing is applied")
+
+
+def _attach_metadata(found: AdapterSet, patched: ModelPatcher, patched_clip: CLIP | None) -> None:
+    """As stock ComfyUI does: some nodes look for it."""
+    if found.metadata:
+        patched.set_attachments("lora_metadata", dict(found.metadata))
+        if patched_clip is not None:
+            patched_clip.patcher.set_attachments("lora_metadata", dict(found.metadata))
