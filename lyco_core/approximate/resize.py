@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..adapter_set import AdapterSet
+from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import LOW_RANK, Adapter, bare, with_alpha
 from ..architectures import identify
 from ..errors import AdapterError, ArchitectureError, LycoError, about_file
@@ -21,7 +22,6 @@ from ..io import SafetensorsFile, is_same_file, refuse_existing
 from ..layouts import BIAS
 from ..load import read_adapter_set
 from ..placement import place
-from ..save import save_adapter_set, stored_as
 from .less_rank import resized
 from .options import Asked, RankTooSmall
 from .report import Module, Report

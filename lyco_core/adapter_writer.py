@@ -84,7 +84,10 @@ def stored_as(adapter: Adapter, dtype: torch.dtype | None, prefix: str, *, forma
 
 def _narrowed(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """`tensor` in `dtype`, rounded to the nearest. Raises `AdapterError` for a number that is none there."""
-    stored = tensor if dtype is None else tensor.to(dtype)
+    if dtype is None or dtype == tensor.dtype:
+        check_finite(key, tensor)
+        return tensor
+    stored = tensor.to(dtype)
     if bool(torch.isfinite(stored).all()):
         return stored
     check_finite(key, tensor)
