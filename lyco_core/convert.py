@@ -244,7 +244,7 @@ def _metadata(found: AdapterSet, modules: list[Converted], options: Options, nam
 def _require_musubis_own(found: AdapterSet, options: Options) -> None:
     """Refuse for Musubi Tuner what it would read only half: it ignores the tensors that it does not know."""
     family = ARCHITECTURES[found.architecture or ""]
-    if options.to != "musubi" or not family.target_blocks:
+    if options.to != "musubi" or not family.training:
         return
     if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
         raise PlacementError(

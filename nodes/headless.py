@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..lyco_core.architectures import Architecture
+from ..lyco_core.architectures import TrainedFamily
 from ..lyco_core.errors import FileError, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model_weights import outline_checkpoint
@@ -174,21 +174,23 @@ def _encoded(asked: Asked, world: World):
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
-    family = _require_possible(asked)
-    encoders = Encoders(family.id, asked.vae, asked.text_encoders, asked.clip_type)
+    encoders = Encoders(_require_possible(asked), asked.vae, asked.text_encoders, asked.clip_type)
     encoded = encode_datasets(asked.datasets, encoders, world)
     held_out = encode_datasets(asked.validation, encoders, world).items if asked.validation else []
     return Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
 
 
-def _require_possible(asked: Asked) -> Architecture:
-    """The model's family, once all is checked that needs neither the model nor the dataset. Raises `LycoError`."""
+def _require_possible(asked: Asked) -> TrainedFamily:
+    """How the model's family is trained, once all is checked that needs neither the model nor the dataset.
+
+    Raises `LycoError`.
+    """
     from .host.training.run import in_musubis_names
 
     require_readable(asked.dit)
     weights, options = outline_checkpoint(asked.dit), asked.options
     told = {"empty": True, "validation": bool(asked.validation)}
-    family = require_possible(options, weights.architecture, asked.output_dir, **told)
+    family, trained = require_possible(options, weights.architecture, asked.output_dir, **told)
     with about_file(asked.dit):
         if image_input(weights):
             raise TrainError(
@@ -200,7 +202,7 @@ def _require_possible(asked: Asked) -> Architecture:
     if path := options.run.network_weights:
         with about_file(path):
             in_musubis_names(path, family)
-    return family
+    return trained
 
 
 def _train(asked: Asked, data, tell: _Console, world: World) -> None:

@@ -3,5 +3,6 @@
 from .detect import identify, recognise
 from .registry import ARCHITECTURES
 from .table import Architecture, Group, Target
+from .training import TrainedFamily
 
-__all__ = ["ARCHITECTURES", "Architecture", "Group", "Target", "identify", "recognise"]
+__all__ = ["ARCHITECTURES", "Architecture", "Group", "Target", "TrainedFamily", "identify", "recognise"]

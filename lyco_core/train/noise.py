@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..architectures import TrainedFamily
 from ..errors import TrainError
 from .option import Choice, Number, Options, Truth, option
 
-__all__ = ["RECOMMENDED", "SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
+__all__ = ["SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
 
 _TRIES = 1000
 """How often times outside of min_timestep to max_timestep are drawn again."""
@@ -76,18 +77,6 @@ SAMPLINGS: dict[str, tuple[Draw, Shift | None]] = {
 }
 """`timestep_sampling` -> how t is drawn, and by how much it is then shifted for a latent of (height, width)."""
 
-RECOMMENDED: dict[str, tuple[str, float]] = {
-    "wan": ("shift", 3.0),
-    "hunyuan_video": ("shift", 7.0),
-    "hunyuan_video_1_5": ("shift", 2.0),
-    "framepack": ("shift", 3.0),
-    "flux1": ("flux_shift", 1.0),
-    "flux2": ("flux2_shift", 1.0),
-    "qwen_image": ("shift", 2.2),
-    "z_image": ("shift", 2.0),
-}
-"""Architecture -> `timestep_sampling` and `discrete_flow_shift` of the command in Musubi's page on it."""
-
 _WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigma_sqrt": lambda sigma: sigma**-2.0,
     "cosmap": lambda sigma: 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2)),
@@ -135,12 +124,11 @@ class NoiseOptions(Options):
             )
 
 
-def resolve_sampling(options: NoiseOptions, architecture: str) -> NoiseOptions:
-    """`options` with `auto` replaced by what Musubi's page on the architecture says."""
+def resolve_sampling(options: NoiseOptions, trained: TrainedFamily) -> NoiseOptions:
+    """`options` with `auto` replaced by what Musubi's page on the family says."""
     if options.timestep_sampling != "auto":
         return options
-    name, shift = RECOMMENDED[architecture]
-    changes: dict[str, Any] = {"timestep_sampling": name, "discrete_flow_shift": shift}
+    changes: dict[str, Any] = {"timestep_sampling": trained.sampling, "discrete_flow_shift": trained.shift}
     return dataclasses.replace(options, **changes)
 
 
