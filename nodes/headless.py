@@ -24,7 +24,8 @@ from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.image_inputs import image_input
 from ..lyco_core.train.loop import Step, Training
-from ..lyco_core.train.options import TrainOptions, train_options
+from ..lyco_core.train.options import TrainOptions, every_option, train_options
+from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
 
 log = logging.getLogger("lyco")
@@ -92,7 +93,8 @@ def read(settings: Mapping[str, Any], folder: Path) -> Asked:
     encoders = rest.pop("text_encoder", "")
     encoders = encoders if isinstance(encoders, list) else [encoders]
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
-    rest |= {name: path_of(rest[name], name, folder) for name in ("network_weights", "resume") if name in rest}
+    files = [option.name for _, option in every_option() if isinstance(option.rule, FileName)]
+    rest |= {name: path_of(rest[name], name, folder) for name in files if name in rest}
     return Asked(
         dit,
         vae,

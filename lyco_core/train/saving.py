@@ -18,6 +18,8 @@ from ..formats import FORMATS
 from ..formats.suffixes import ALPHA, suffix_of
 from ..io import sshs_hashes
 from .network import Network
+from .network_options import NetworkOptions
+from .option import Saved, options_in
 from .targets import Choice
 
 __all__ = ["STORAGE_DTYPES", "ModelSpec", "network_tensors", "save_network"]
@@ -91,8 +93,11 @@ def _of_network(network: Network) -> dict[str, str]:
     metadata = {
         "ss_base_model_version": names.base_model,
         "ss_network_module": f"networks.{names.lora_module if options.algorithm == 'lora' else options.algorithm}",
-        "ss_network_dim": str(options.network_dim),
-        "ss_network_alpha": str(options.network_alpha),
+        **{
+            f"ss_{made.name}": str(getattr(options, made.name))
+            for made in options_in(NetworkOptions)
+            if made.saved is Saved.NETWORK
+        },
     }
     if args := options.network_args():
         metadata["ss_network_args"] = json.dumps(args)
@@ -102,17 +107,16 @@ def _of_network(network: Network) -> dict[str, str]:
 def _modelspec(names: MusubiNames, spec: ModelSpec) -> dict[str, str]:
     width, height = spec.resolution or names.resolution
     now = datetime.datetime.now().replace(microsecond=0)
-    given = {name: getattr(spec, name) for name in ("author", "description", "license", "tags")}
+    given = {name: value for name, value in vars(spec).items() if isinstance(value, str)}
     if spec.timestep_range is not None:
         given["timestep_range"] = "{},{}".format(*spec.timestep_range)
     values = {
         "sai_model_spec": "1.0.0",
         "architecture": f"{names.architecture}/lora",
         "implementation": names.implementation,
-        "title": spec.title,
         "resolution": f"{width}x{height}",
         "date": now.isoformat(),
-        **{name: value for name, value in given.items() if value is not None},
+        **given,
     }
     return {f"modelspec.{name}": value for name, value in values.items()}
 

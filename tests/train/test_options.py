@@ -4,21 +4,22 @@ from pathlib import Path
 
 from lyco_testing.option_table import table, table_in_japanese
 
-from lyco_core.train.options import REFUSED, option_fields
+from lyco_core.train.options import REFUSED, every_option
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_help_pages_list_every_option():
-    """`python tests/support/lyco_testing/option_table.py` prints the tables that belong there."""
+    """`python tools/option_tables.py` writes them there."""
     assert table() in (ROOT / "web/docs/LycoTrainAdapter.md").read_text("utf-8")
     assert table_in_japanese() in (ROOT / "web/docs/LycoTrainAdapter/ja.md").read_text("utf-8")
 
 
 def test_every_option_is_told_in_a_sentence():
-    names = [field.name for _, field in option_fields()]
+    names = [option.called for _, option in every_option()]
     assert len(set(names)) == len(names)
     assert not set(names) & REFUSED.keys()
-    for _, field in option_fields():
-        assert field.metadata["told"].endswith("."), field.name
-        assert field.metadata["rule"].holds(field.default), field.name
+    for _, option in every_option():
+        assert option.told.endswith("."), option.name
+        assert option.rule.holds(option.default), option.name
+        assert option.rule.holds(option.node_default), option.name
