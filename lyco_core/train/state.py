@@ -103,10 +103,11 @@ def _move(training: Training, state: dict[str, Any]) -> None:
 def _order(training: Training) -> dict[str, Any]:
     """What decides which items come in which step, and what is drawn for them."""
     run = training.options.run
-    return {option.name: value for option, value in every_value(training.options) if option.draws} | {
+    return {
         "items": [(list(item.latent.shape), item.repeats) for item in training.items],
         "batch_size": [(item.batch_size or run.batch_size) * training.world.processes for item in training.items],
         "network_alpha": training.options.network.alpha,  # the state's own would win, and the file tell another
+        **{option.name: value for option, value in every_value(training.options) if option.draws},
     }
 
 
