@@ -99,9 +99,7 @@ class Weight:
         Raises:
             MergeError: a sum is none, of numbers that were.
         """
-        values = self._read(start, stop)
-        for piece in self.pieces:
-            piece.add_to_(values, start)
+        values = self._added(start, stop)
         # The sum of all is finite only if each is, and the much faster test.
         if self.pieces and not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
             summed = torch.isfinite(values)
@@ -109,8 +107,14 @@ class Weight:
                 raise MergeError(
                     "the result is NaN or infinite where the base is not; lower the strength, or leave it out"
                 )
-            for piece in self.pieces:
-                piece.add_to_(values, start)
+            values = self._added(start, stop)
+        return values
+
+    def _added(self, start: int, stop: int) -> Tensor:
+        """The same, whatever comes of it."""
+        values = self._read(start, stop)
+        for piece in self.pieces:
+            piece.add_to_(values, start)
         return values
 
     def _read(self, start: int, stop: int) -> Tensor:

@@ -7,7 +7,7 @@ the adapter. A `forward` of the instance is guarded.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -74,6 +74,8 @@ class Seats:
         self.seats = tuple(seats)
         self.proven = False
         """Whether a model call has shown that none of them is passed by."""
+        self.at_leaving: Callable[[], None] = lambda: None
+        """Takes back what watches them."""
 
     @staticmethod
     def of(model) -> Seats | None:
@@ -84,6 +86,7 @@ class Seats:
     def empty(model) -> None:
         """Give back all that are taken, whoever took them."""
         if (taken := model.__dict__.pop(ATTRIBUTE, None)) is not None:
+            taken.at_leaving()
             for seat in taken.seats:
                 seat.leave()
 
