@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..adapters import OnBase
 from ..errors import MergeError
 from ..io.reader import SafetensorsFile
 from ..quantized import Form, Parts
@@ -118,7 +119,7 @@ class Requantized(Dequantized):
         values = self._rows(start, stop)
         change = scratch("change", values.shape, device=self.device).zero_()
         base: Tensor | None = None
-        if any(piece.adapter.needs_base for piece in self.pieces):
+        if any(isinstance(piece.adapter, OnBase) for piece in self.pieces):
             base = self.form.straighten(scratch("base", values.shape, device=self.device).copy_(values), self.fixed)
             change.copy_(base)
         for piece in self.pieces:

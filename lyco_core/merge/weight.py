@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..adapters import Adapter
+from ..adapters import Adapter, OnBase
 from ..adapters.base import compute_dtype
 from ..devices import is_cuda, knows
 from ..errors import LycoError, MergeError
@@ -36,11 +36,11 @@ class Piece:
     def unsplit(self) -> bool:
         """Whether the weight must be there whole: the adapter is computed from it, or sees other rows
         than it has, (6, in) on Wan's modulation of (1, 6, in)."""
-        return self.adapter.needs_base or self.adapter.shape[0] != self.stop - self.start
+        return isinstance(self.adapter, OnBase) or self.adapter.shape[0] != self.stop - self.start
 
     def add_to_(self, band: Tensor, first: int) -> None:
         """Add what falls into `band`, rows of the weight from `first` on."""
-        if self.adapter.needs_base:
+        if isinstance(self.adapter, OnBase):
             rows = band[self.start : self.stop]
             self.adapter.add_to_(rows.view(rows.shape[0], *self.row_shape), self.strength)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from typing import TypeAlias
 
 import comfy.lora_convert
 import folder_paths
@@ -17,10 +18,16 @@ from ...lyco_core.io.names import check_name
 from ...lyco_core.io.paths import ENDING, is_apple_double
 from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
 
+Stamp: TypeAlias = tuple[str | int, ...]
+"""What changes when a file does."""
+
+NONE = "none"
+"""What a list of files offers for no file."""
+
 CACHED_FILES = 2
 """Files whose tensors stay in memory, so that a new strength reads nothing."""
 
-_cache: OrderedDict[tuple, AdapterSet] = OrderedDict()
+_cache: OrderedDict[Stamp, AdapterSet] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -29,7 +36,7 @@ def adapter_names() -> list[str]:
     return [name for name in folder_paths.get_filename_list("loras") if not is_apple_double(name)]
 
 
-def adapter_path(name: str) -> str:
+def adapter_path(name: object) -> str:
     """The path of a file in models/loras. Raises `FileError` for anything that is not there."""
     path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
@@ -38,16 +45,19 @@ def adapter_path(name: str) -> str:
     return path
 
 
-def fingerprint(name: str | None) -> tuple | None:
-    """What changes when the file does, or PEFT's configuration beside it. A linked name is not known yet: None."""
-    if name is None:
-        return None
+def fingerprint(name: str | None) -> Stamp | None:
+    """`identity`; a linked name is not known yet: None."""
+    return None if name is None else identity(name)
+
+
+def identity(name: str) -> Stamp:
+    """What changes when a file in models/loras does, or PEFT's configuration beside it."""
     path = adapter_path(name)
     beside = os.path.join(os.path.dirname(path), CONFIG_FILE)
     return stamp(path) + (stamp(beside) if os.path.isfile(beside) else ())
 
 
-def stamp(path: str) -> tuple:
+def stamp(path: str) -> Stamp:
     """Path, inode, time and size."""
     status = os.stat(path)
     return path, status.st_ino, status.st_mtime_ns, status.st_size
@@ -86,17 +96,17 @@ def is_listed(folder: str, name: str) -> bool:
 
 def cached_adapter_set(name: str) -> AdapterSet:
     """The file's adapters with their tensors, read again only if the file has changed."""
-    identity = fingerprint(name)
+    path, found = adapter_path(name), identity(name)
     with _lock:
-        if identity not in _cache:
+        if found not in _cache:
             # A checkpoint in models/loras is told by its header, before its gigabytes are read.
-            outline = read_outline(identity[0])
+            outline = read_outline(path)
             if not outline.adapters and (what := checkpoint_of(outline)):
                 raise FormatError(f"is no adapter but {what}; load it with a model loader")
             # Nodes run in inference mode; tensors made there could not be trained from later.
             with torch.inference_mode(False):
-                _cache[identity] = read_adapter_set(identity[0], comfy.lora_convert.convert_lora)
+                _cache[found] = read_adapter_set(path, comfy.lora_convert.convert_lora)
             while len(_cache) > CACHED_FILES:
                 _cache.popitem(last=False)
-        _cache.move_to_end(identity)
-        return _cache[identity]
+        _cache.move_to_end(found)
+        return _cache[found]

@@ -15,23 +15,20 @@ from ....lyco_core.errors import TrainError
 from ....lyco_core.train.option import Option
 from ....lyco_core.train.options import TrainOptions, every_option, train_options
 from ....lyco_core.train.rules import Choice, FileName, Number, Texts, Truth, Whole
-from ..files import adapter_names, adapter_path, stamp
+from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
 from ..schema import known, lines
-
-NONE = "none"
-"""What a list of files offers for no file."""
 
 MOST = 2**31 - 1
 
 
-def option_inputs() -> list:
+def option_inputs() -> list[io.Input]:
     """A widget for every option, the rare ones marked as such, after the others."""
     return [_widget(option) for _, option in sorted(every_option(), key=lambda found: found[1].rare)]
 
 
-def _widget(option: Option):
+def _widget(option: Option) -> io.Input:
     rule, name = option.rule, option.called
-    shared = {
+    shared: dict[str, Any] = {
         "tooltip": option.told,
         "default": option.node_default,
         "optional": option.rare,
@@ -97,13 +94,13 @@ def options_of(values: dict[str, Any]) -> TrainOptions:
         value = values[option.called]
         if isinstance(option.rule, Texts):
             value = lines(value)
-        if isinstance(option.rule, FileName):
+        elif isinstance(option.rule, FileName):
             value = "" if value == NONE else FILES[option.rule.kind].path(value)
         settings[option.called] = value
     return train_options(settings)
 
 
-def fingerprint(values: dict[str, list]) -> list[tuple]:
+def fingerprint(values: dict[str, list[Any]]) -> list[Stamp]:
     """What changes when a file that the widgets name does."""
     return [
         stamp(FILES[option.rule.kind].path(value))
@@ -114,7 +111,7 @@ def fingerprint(values: dict[str, list]) -> list[tuple]:
     ]
 
 
-def single(name: str, values: list):
+def single(name: str, values: list[Any]) -> Any:
     """The one value of an input that is no list of items. Raises `TrainError` for several."""
     if len(values) != 1:
         raise TrainError(f"{name} got {len(values)} values, expected one; connect a single one")

@@ -1,0 +1,97 @@
+"""Adapters into a checkpoint file of the models folders: a new file under output, streamed."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import comfy.model_management
+import folder_paths
+import torch
+
+from ....lyco_core.errors import FileError, clipped, one_line
+from ....lyco_core.io.names import shortened
+from ....lyco_core.io.paths import is_apple_double
+from ....lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from ....lyco_core.merge.options import parse_source
+from ....lyco_core.selection import Selection
+from ..files import Stamp, adapter_path, output_path, stamp
+from ..progress import Progress
+from ..schema import lines
+
+log = logging.getLogger("lyco")
+
+FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
+"""Of the models folders, those that hold bases, the last ComfyUI-GGUF's -> the one under output for what is merged."""
+
+
+def checkpoint_names() -> list[str]:
+    """`folder/name` of each safetensors or GGUF file that could be a base."""
+    return [
+        f"{folder}/{name}"
+        for folder in FOLDERS
+        if folder in folder_paths.folder_names_and_paths
+        for name in folder_paths.get_filename_list(folder)
+        if name.lower().endswith((".safetensors", ".sft", ".gguf")) and not is_apple_double(name)
+    ]
+
+
+def checkpoint_fingerprint(choice: str | None) -> Stamp | None:
+    """What changes when the base does. A linked name is not known yet: None."""
+    return None if choice is None else stamp(checkpoint_path(choice))
+
+
+def checkpoint_path(choice: str) -> str:
+    """The path of a choice of `checkpoint_names`. Raises `FileError` for anything else."""
+    folder, _, name = choice.partition("/")
+    known = folder in FOLDERS and folder in folder_paths.folder_names_and_paths
+    path = folder_paths.get_full_path(folder, name) if known else None
+    if path is None:
+        raise FileError(f"{choice!r}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
+    return path
+
+
+def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, float]]:
+    """(name, strength) of the chosen adapter, and of each line `NAME` or `NAME@STRENGTH` of `more`."""
+    found = [(adapter, strength)]
+    for line in lines(more):
+        known = folder_paths.get_full_path("loras", line) is not None
+        source = Source(line) if known else parse_source(line)
+        found.append((str(source.path), source.strength))
+    return found
+
+
+def merge_options(selection: Selection, *, dtype: str, rounding_seed: int, gpu: bool, partial: bool) -> MergeOptions:
+    """The widgets' values; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
+    return MergeOptions(
+        selection,
+        dtype=getattr(torch, dtype) if dtype != "as it is" else None,
+        seed=rounding_seed if rounding_seed >= 0 else None,
+        device=str(comfy.model_management.get_torch_device()) if gpu else "cpu",
+        partial=partial,
+    )
+
+
+def merge_files(
+    base: str, adapters: list[tuple[str, float]], options: MergeOptions, filename: str, *, overwrite: bool
+) -> tuple[str, str]:
+    """Merge files of models/loras into one of `checkpoint_names`; (the new file's name, what was done).
+
+    Raises:
+        LycoError: a file is bad or does not fit, or the name is taken or no name.
+    """
+    path = checkpoint_path(base)
+    folder = FOLDERS[base.partition("/")[0]]
+    suffix = ".gguf" if path.endswith(".gguf") and options.dtype is None else ".safetensors"
+    sources = [Source(adapter_path(name), strength) for name, strength in adapters]
+    stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
+    name, output = output_path(folder, filename or shortened("_".join(stems)), suffix)
+    made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
+    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
+    told = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
+    for (adapter, strength), modules, ignored, left_out in told:
+        lines.append("; left out: ".join([f"{adapter}: {modules} modules at strength {strength:g}", *ignored]))
+        if left_out:
+            lines.append(f"left out: {one_line(clipped(left_out))}")
+            log.warning("%s: left out: %s", adapter, one_line(clipped(left_out)))
+    return name, "\n".join([*lines, *made.survival])

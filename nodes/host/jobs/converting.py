@@ -1,0 +1,34 @@
+"""Conversions into output/loras."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ....lyco_core.approximate.options import Asked
+from ....lyco_core.convert import Options, convert_file
+from ....lyco_core.io.names import shortened
+from ....lyco_core.layouts import Layout
+from ..files import adapter_path, output_path
+from ..progress import Progress
+
+
+def conversion(to: Layout, *, as_lora: bool, rank: int, dtype: str) -> Options:
+    """The widgets' values as options; rank 0 and dtype `as it is` mean exact."""
+    small = Asked(rank) if rank else None
+    return Options(to, as_lora, small, getattr(torch, dtype) if dtype != "as it is" else None)
+
+
+def convert(name: str, options: Options, filename: str, *, overwrite: bool) -> tuple[str, str]:
+    """Convert a file of models/loras; (the new file's name for the loaders, what was done).
+
+    Raises:
+        LycoError: the file is bad, does not fit the layout, or the name is taken or no name.
+    """
+    source = adapter_path(name)
+    stem = os.path.splitext(os.path.basename(name))[0]
+    new, output = output_path("loras", filename or f"{shortened(stem)}_{options.to}")
+    made = convert_file(source, output, options, overwrite=overwrite, progress=Progress())
+    sizes = " -> ".join(f"{os.path.getsize(path) / 1e6:.2f} MB" for path in (source, output))
+    return new, f"{new} (output/loras): {made.summary()}; {sizes}"

@@ -1,0 +1,118 @@
+"""What the page asks the server: what an adapter file is, its picture, and how the running training stands.
+
+Answers only for names that the loaders list, from the file's header; each card is computed once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from ....lyco_core.card import card, picture
+from ....lyco_core.errors import FileError, LycoError, about_file
+from ....lyco_core.inspect import inspect_file
+from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
+from ....lyco_core.pictures import Picture
+from ..files import Stamp, adapter_names, adapter_path, identity
+from ..training.telling import running
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+CACHED_CARDS = 64
+MOST_HEADER_BYTES = 2**24
+"""A header of an adapter has up to 1 MB, and some more with a picture in it. What reading a larger one
+takes is taken from a server that draws and samples meanwhile; the nodes and `lyco inspect` do read it."""
+
+PRIVATE = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+OF_A_STRANGER = {
+    **PRIVATE,
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""A picture is shown as a picture of this page, and as nothing else, whatever else its bytes are."""
+
+_cache: OrderedDict[Stamp, dict[str, Any] | str] = OrderedDict()
+"""Identity of a file -> its card, or why there is none."""
+_one_at_a_time = threading.Lock()
+"""So that hostile files do not add up in memory."""
+
+
+def add_routes(server: Any) -> None:
+    """Give ComfyUI's server the routes `/lyco/inspect`, `/lyco/picture` and `/lyco/training`."""
+    from aiohttp import web
+
+    routes = server.routes
+
+    @routes.get("/lyco/inspect")
+    async def inspect(request: web.Request) -> web.Response:
+        name = _asked(request)
+        if name is None:
+            return web.json_response({"error": "there is no such file in models/loras"}, status=404, headers=PRIVATE)
+        found = await asyncio.to_thread(_card_of, name)
+        if isinstance(found, str):
+            return web.json_response({"error": found}, status=422, headers=PRIVATE)
+        return web.json_response(found, headers=PRIVATE)
+
+    @routes.get("/lyco/picture")
+    async def show(request: web.Request) -> web.Response:
+        name = _asked(request)
+        if name is None:
+            return web.Response(status=404, headers=PRIVATE)
+        try:
+            shown = await asyncio.to_thread(_picture_of, name)
+        except LycoError:  # its card says why
+            return web.Response(status=404, headers=PRIVATE)
+        if shown is None:
+            return web.Response(status=204, headers=PRIVATE)
+        return web.Response(body=shown.data, content_type=shown.kind, headers=OF_A_STRANGER)
+
+    @routes.get("/lyco/training")
+    async def training(_request: web.Request) -> web.Response:
+        return web.json_response(running(), headers=PRIVATE)
+
+
+def _asked(request: web.Request) -> str | None:
+    """The file that a request is about; None if the loaders list no such file."""
+    name = request.query.get("adapter", "")
+    return name if name in adapter_names() else None
+
+
+def _card_of(name: str) -> dict[str, Any] | str:
+    with _one_at_a_time:
+        try:
+            found = identity(name)
+        except LycoError as error:
+            return str(error)
+        except OSError as error:  # it went away since it was listed
+            return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
+        if found not in _cache:
+            try:
+                _cache[found] = card(inspect_file(_small_header(name)))
+            except LycoError as error:
+                _cache[found] = str(error)
+            while len(_cache) > CACHED_CARDS:
+                _cache.popitem(last=False)
+        _cache.move_to_end(found)
+        return _cache[found]
+
+
+def _picture_of(name: str) -> Picture | None:
+    with _one_at_a_time:
+        path = _small_header(name)
+        return picture(path, read_header(path).metadata)
+
+
+def _small_header(name: str) -> str:
+    """The path of a file whose header may be read for a card, or is refused by what reads it."""
+    path = adapter_path(name)
+    with about_file(path):
+        length = header_length(path)
+        if MOST_HEADER_BYTES < length <= MAX_HEADER_BYTES:
+            raise FileError(
+                f"its header is {length} bytes, a card is drawn of at most {MOST_HEADER_BYTES}; "
+                "the loaders and `lyco inspect` read it"
+            )
+    return path
