@@ -96,12 +96,12 @@ def train(
     require_items(data.items)
     weights = model_weights(patcher)
     told = {"empty": data.empty is not None, "validation": bool(data.validation)}
-    family = require_possible(options, weights.architecture, folder, **told)
+    require_possible(options, weights.architecture, folder, **told)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
     _require_images(weights, data, options)
     choice = choose_targets(weights, options.network)
-    options = dataclasses.replace(options, noise=resolve_sampling(options.noise, family.id))
+    options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.trained))
     network = _network(choice, options)
     if options.network.verbose:
         log.info("%s", network.listing())
