@@ -18,6 +18,7 @@ from .architectures import ARCHITECTURES, identify
 from .beside import Change, Part, Seat, sits_on
 from .errors import LycoError, PlacementError, Remedy, about_file
 from .exclusion import exclusion
+from .layouts import LAYOUTS
 from .load import read_adapter_set, require_known
 from .model_weights import ModelWeights, describe_weights
 from .names import Names, every_name, names_in, wanted
@@ -146,10 +147,13 @@ def _placed(
     found: AdapterSet, weights: ModelWeights, architecture: str | None, selection: Selection
 ) -> tuple[Placement, Names]:
     """Where the adapters go, less what has no place and takes no part; and what everything in the file goes by."""
-    paths = weights.paths if weights.layout == "comfyui" else None
     prefer = weights.architecture.id if weights.architecture is not None else None
+    paths = weights.paths if weights.layout == "comfyui" else None
     known = identify(found, architecture=architecture, weights=paths, prefer=prefer, layout=weights.layout)
-    placement = place(known, weights.shapes, layout=weights.layout, prefix=weights.prefix)
+    # Families share names, so the module may have been taken for a sister of the adapters' in another layout.
+    layouts = dict.fromkeys((weights.layout, *LAYOUTS))
+    placements = (place(known, weights.shapes, layout=layout, prefix=weights.prefix) for layout in layouts)
+    placement = max(placements, key=lambda placement: placement.modules)
     names = names_in(placement, weights.prefix)
     ours, theirs = ARCHITECTURES.get(known.architecture or ""), weights.architecture
     if not placement.placed and ours and theirs and ours is not theirs:
@@ -162,10 +166,10 @@ def _why_not(module: nn.Module, key: str) -> str:
     path, _, name = key.rpartition(".")
     owner, above = module.get_submodule(path), module.get_submodule(path.rpartition(".")[0])
     if isinstance(above, _MULTIPLIED_ELSEWHERE) and above is not owner:
-        return f"{type(above).__name__} multiplies by it without calling the module"
+        return f"{type(above).__name__} multiplies by it without calling its module"
     if name not in ("weight", "bias") or not sits_on(owner):
         grouped = "grouped " if getattr(owner, "groups", 1) != 1 else ""
-        return f"is {name} of a {grouped}{type(owner).__name__}"
+        return f"the {name} of a {grouped}{type(owner).__name__}"
     return ""
 
 
