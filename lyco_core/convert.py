@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from . import __version__
 from .adapter_file import stored_as, write_adapters
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, LOW_RANK, Adapter, DoRA, LoKr, LoRA
@@ -31,6 +30,7 @@ from .io import is_same_file, refuse_existing, sshs_hashes
 from .layouts import LAYOUTS, parameter_of
 from .load import read_adapter_set, require_known
 from .placement import Placed, Placement, place
+from .version import __version__
 
 __all__ = ["convert_file", "convert_set"]
 

@@ -65,6 +65,9 @@ class Inspection:
             }
         return result
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """The same for a person to read."""
         found = self.adapter_set

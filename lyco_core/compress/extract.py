@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Set
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, Full
@@ -24,6 +23,7 @@ from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
 from ..selection import Selection, weight_path
+from ..version import __version__
 from .hadamard import nearest_loha
 from .kronecker import nearest_lokr
 from .lora import best_lora

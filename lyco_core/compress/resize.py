@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
 from ..adapters import LOW_RANK, Adapter, DoRA, Full, LoHa, LoKr, LoRA
@@ -26,6 +25,7 @@ from ..io import SafetensorsFile, is_same_file, refuse_existing, sshs_hashes
 from ..layouts import BIAS
 from ..load import read_adapter_set
 from ..placement import place
+from ..version import __version__
 from .hadamard import nearest_loha
 from .lora import best_lora
 from .options import Asked, RankTooSmall
