@@ -16,7 +16,7 @@ async def comfy_entrypoint():
 
     from .nodes.convert_adapter import ConvertAdapter
     from .nodes.extract_adapter import ExtractAdapter
-    from .nodes.host.route import add_routes
+    from .nodes.host.page.route import add_routes
     from .nodes.inspect_adapter import InspectAdapter
     from .nodes.load_adapter import LoadAdapter
     from .nodes.load_adapters import LoadAdapters

@@ -43,7 +43,7 @@ def main() -> None:
     import torch
 
     pack = import_pack().__name__
-    seats = importlib.import_module(f"{pack}.nodes.host.beside.seat")
+    seats = importlib.import_module(f"{pack}.nodes.host.model.beside.seat")
     beside = importlib.import_module(f"{pack}.lyco_core.beside")
     theirs = importlib.import_module(f"{pack}.lyco_core.adapters")
     import comfy.ops

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .library import convert, delta, extract, merge, resize, save
     from .load import load_adapter_set as load
     from .load import outline_adapter_set as outline
-    from .model_weights import ModelWeights as Model
+    from .model import Model
 
 __all__ = [
     "Model",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _FACE = {
-    "Model": "model_weights:ModelWeights",
+    "Model": "model:Model",
     "attach": "attachment:attach",
     "convert": "library:convert",
     "delta": "library:delta",

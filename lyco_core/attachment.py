@@ -8,21 +8,19 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import cast
+from typing import NoReturn, cast
 
 import torch
 from torch import Tensor, nn
 
 from .adapter_set import AdapterSet
-from .architectures import ARCHITECTURES, identify
+from .adapters import is_outline
 from .beside import Change, Part, Seat, sits_on
-from .errors import LycoError, PlacementError, Remedy, about_file
+from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from .exclusion import exclusion
-from .layouts import LAYOUTS
 from .load import read_adapter_set, require_known
-from .model_weights import ModelWeights, describe_weights
-from .names import Names, every_name, names_in, wanted
-from .placement import Placed, Placement, place
+from .model import Model
+from .placement import Placement
 from .selection import EVERYTHING, Selection
 
 __all__ = ["Attachment", "attach"]
@@ -118,21 +116,22 @@ def attach(
         LycoError: the file is bad, or something of it has no place, or no effect beside the weight of its place.
     """
     whole = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    model = Model.of(_shapes(whole))
     in_file = isinstance(adapters, (str, os.PathLike))
     with about_file(adapters) if in_file else contextlib.nullcontext():
         found = read_adapter_set(adapters) if in_file else adapters
-        weights = describe_weights(_shapes(whole))
-        placement, names = _placed(found, weights, architecture, selection)
-        chosen = selection.choose({p: names[p] for p in placement.placed}, every_name(names))
-        unseated = {p.module_path: why for p in chosen if (why := _why_not(whole, p.key))}
-        left_out = "; ".join(filter(None, [placement.problem(), _unseated(unseated, placement)]))
-        seated = {p: share for p, share in chosen.items() if p.module_path not in unseated}
-        if left_out and not (partial and seated):
-            _refuse(left_out, [*placement.left, *unseated], [n for p in seated for n in names[p]])
-        if not seated:
-            require_known(placement.adapter_set)
+        if in_file or architecture is not None:
+            found = model.identify(found, architecture)
+        placement = model.place(found, selection)
+        unseated = {p.module_path: why for p in placement.chosen() if (why := _why_not(whole, p.key))}
+        kept = placement.without(unseated)
+        left_out = "; ".join(filter(None, [placement.problem("the module"), _unseated(unseated, placement)]))
+        if left_out and not (partial and kept.placed):
+            _refuse(left_out, (*placement.left, *unseated), kept)
+        if not kept.placed:
+            require_known(found)
             raise PlacementError("holds nothing that changes this module")
-        return Attachment(placement.without(unseated), _changes(whole, placement, seated), strength, left_out)
+        return Attachment(kept, _changes(whole, kept), strength, left_out)
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -141,24 +140,6 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     modules = cast(Iterable[tuple[str, nn.Module]], module.named_modules())
     linears = {path: (m.out_features, m.in_features) for path, m in modules if isinstance(m, nn.Linear)}
     return shapes | {f"{path}.weight" if path else "weight": shape for path, shape in linears.items()}
-
-
-def _placed(
-    found: AdapterSet, weights: ModelWeights, architecture: str | None, selection: Selection
-) -> tuple[Placement, Names]:
-    """Where the adapters go, less what has no place and takes no part; and what everything in the file goes by."""
-    prefer = weights.architecture.id if weights.architecture is not None else None
-    paths = weights.paths if weights.layout == "comfyui" else None
-    known = identify(found, architecture=architecture, weights=paths, prefer=prefer, layout=weights.layout)
-    # Families share names, so the module may have been taken for a sister of the adapters' in another layout.
-    layouts = dict.fromkeys((weights.layout, *LAYOUTS))
-    placements = (place(known, weights.shapes, layout=layout, prefix=weights.prefix) for layout in layouts)
-    placement = max(placements, key=lambda placement: placement.modules)
-    names = names_in(placement, weights.prefix)
-    ours, theirs = ARCHITECTURES.get(known.architecture or ""), weights.architecture
-    if not placement.placed and ours and theirs and ours is not theirs:
-        raise PlacementError(f"is an adapter for {ours.title}, the module is {theirs.title}; {placement.problem()}")
-    return wanted(placement, selection, names), names
 
 
 def _why_not(module: nn.Module, key: str) -> str:
@@ -183,31 +164,32 @@ def _unseated(unseated: Mapping[str, str], placement: Placement) -> str:
     )
 
 
-def _refuse(problem: str, left: list[str], taken: list[str]) -> None:
-    pattern = exclusion(left, taken) if taken else ""
+def _refuse(problem: str, left: Iterable[str], kept: Placement) -> NoReturn:
+    names = [name for placed in kept.placed for name in kept.names[placed]]
+    pattern = exclusion(left, names) if names else ""
     raise PlacementError(problem, Remedy.LEAVE_OUT if pattern else None, pattern)
 
 
-def _changes(module: nn.Module, placement: Placement, chosen: Mapping[Placed, float]) -> dict[Seat, Change]:
+def _changes(module: nn.Module, placement: Placement) -> dict[Seat, Change]:
     """What each module with a place gets, at the strengths of the selection."""
-    pieces: dict[str, list[tuple[Placed, float]]] = {}
-    for placed, share in chosen.items():
-        pieces.setdefault(placed.key.rpartition(".")[0], []).append((placed, share))
-    changes: dict[Seat, Change] = {}
-    for path, several in pieces.items():
-        parts: list[Part] = []
-        offset: Tensor | None = None
-        for placed, share in several:
-            part = placed.part(placement.adapter_set.adapters[placed.module_path])
-            if placed.key.endswith(".weight"):
-                parts.append(Part(part, share, placed.rows))
-            else:
-                offset = torch.zeros(placed.shape) if offset is None else offset
-                part.add_to_(offset if placed.rows is None else offset[slice(*placed.rows)], share)
-        owner = module.get_submodule(path)
-        assert isinstance(owner, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        changes[Seat.of(path, owner)] = Change(tuple(parts), offset)
-    return changes
+    parts: dict[str, list[Part]] = {}
+    offsets: dict[str, Tensor] = {}
+    for placed, share in placement.chosen().items():
+        path, _, name = placed.key.rpartition(".")
+        part, several = placement.part(placed), parts.setdefault(path, [])
+        if is_outline(part):
+            raise AdapterError(f"{placed.module_path}: its numbers are not read; load the file, not its outline")
+        if name == "weight":
+            several.append(Part(part, share, placed.rows))
+        else:
+            part.add_to_(placed.band(offsets.setdefault(path, torch.zeros(placed.shape))), share)
+    return {_seat(module, path): Change(tuple(several), offsets.get(path)) for path, several in parts.items()}
+
+
+def _seat(module: nn.Module, path: str) -> Seat:
+    owner = module.get_submodule(path)
+    assert isinstance(owner, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return Seat.of(path, owner)
 
 
 def _times(change: Change, strength: float) -> Change:

@@ -16,11 +16,10 @@ from .adapter_file import stored_as, write_adapters
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, LOW_RANK, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
-from .architectures import ARCHITECTURES, Architecture, identify
+from .architectures import Architecture, identify
 from .compress.lora import best_lora
 from .compress.options import RankTooSmall
 from .conversion import Conversion, Converted, Options
-from .delta import by_key
 from .devices import norm
 from .emit import Entry, bare, in_layout, prefix_of
 from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
@@ -29,7 +28,8 @@ from .formats.peft import ADAPTER_METADATA
 from .io import is_same_file, refuse_existing, sshs_hashes
 from .layouts import LAYOUTS, parameter_of
 from .load import read_adapter_set, require_known
-from .placement import Placed, Placement, place
+from .placed import Placed
+from .placement import Placement, place
 from .version import __version__
 
 __all__ = ["convert_file", "convert_set"]
@@ -95,14 +95,19 @@ def convert_set(
     if options.asked is not None:
         options.asked.require(needed, {m.module_path: m.error or 0.0 for m in modules})
     entries = [Entry(m.module_path, m.adapter, _alpha(found, m, options)) for m in modules]
-    tensors, config = in_layout(entries, ARCHITECTURES[found.architecture or ""], options.to)
+    tensors, config = in_layout(entries, _family(found), options.to)
     metadata = _metadata(found, modules, options, name) | config
     return Conversion(found, tuple(modules), tensors, metadata | sshs_hashes(tensors, metadata))
 
 
+def _family(found: AdapterSet) -> Architecture:
+    assert found.architecture is not None  # see `require_known`
+    return found.architecture
+
+
 def _placement(found: AdapterSet, options: Options) -> Placement:
     """Where all of it goes in the new file."""
-    architecture = ARCHITECTURES[found.architecture or ""]
+    architecture = _family(found)
     layout = options.to
     if layout == "comfyui" and found.layout != "comfyui":
         layout = architecture.comfyui_takes
@@ -118,8 +123,8 @@ def _modules(placement: Placement, options: Options) -> list[Converted]:
     found = placement.adapter_set
     adapters = _with_uncut_as_lora(found, placement)
     return [
-        _converted(key.removesuffix(".weight"), pieces, found, adapters, options)
-        for key, pieces in by_key(placement).items()
+        _converted(key.removesuffix(".weight"), [placed for placed, _ in changes], found, adapters, options)
+        for key, changes in placement.by_weight.items()
     ]
 
 
@@ -192,7 +197,7 @@ def _as_asked(module: Converted, found: AdapterSet, options: Options) -> Convert
             f"{module.sources[0]}: its DoRA magnitude is along the inputs, diffusers knows the outputs' only; "
             "convert to another layout"
         )
-    prefix = prefix_of(ARCHITECTURES[found.architecture or ""], options.to, parameter_of(module.module_path)[0])
+    prefix = prefix_of(_family(found), options.to, parameter_of(module.module_path)[0])
     made = stored_as(made, options.dtype, prefix, peft=FORMATS[options.to].peft)
     if options.asked is None and options.dtype is None:
         return dataclasses.replace(module, adapter=made, how=how)
@@ -232,18 +237,18 @@ def _metadata(found: AdapterSet, modules: list[Converted], options: Options, nam
     record = {
         "version": __version__,
         "source": name,
-        "from": {"format": found.format, "layout": found.layout},
+        "from": {"format": found.format.id if found.format else "unknown", "layout": found.layout},
         "to": options.to,
         "modules": dict(Counter(m.how for m in modules)),
     }
-    kept["lyco_architecture"] = found.architecture or ""
+    kept["lyco_architecture"] = _family(found).id
     kept["lyco_conversion"] = json.dumps(record, sort_keys=True)
     return kept
 
 
 def _require_musubis_own(found: AdapterSet, options: Options) -> None:
     """Refuse for Musubi Tuner what it would read only half: it ignores the tensors that it does not know."""
-    family = ARCHITECTURES[found.architecture or ""]
+    family = _family(found)
     if options.to != "musubi" or not family.target_blocks:
         return
     if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):

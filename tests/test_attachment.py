@@ -23,7 +23,7 @@ FORMS = [case for case in (*CASES, *ON_BASE) if len(case.shape) > 1]
 def adapters_of(**adapters: Adapter) -> AdapterSet:
     """A set under a module's own names, two underscores for a dot."""
     named = {name.replace("__", "."): adapter for name, adapter in adapters.items()}
-    return AdapterSet(named, {path: path for path in named}, "unknown", {})
+    return AdapterSet(named, {path: path for path in named}, None, {})
 
 
 def module_for(shape: tuple[int, ...], **convolution: object) -> nn.Module:

@@ -6,7 +6,7 @@ from lyco_testing.tables import loha, lokr, lora, random
 from lyco_testing.zoo import normal
 
 from lyco_core.adapters import DoRA
-from lyco_core.architectures import identify
+from lyco_core.architectures import ARCHITECTURES, identify
 from lyco_core.conversion import Options
 from lyco_core.convert import convert_set
 from lyco_core.errors import PlacementError
@@ -91,7 +91,7 @@ def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner, al
     assert float((found - expected).norm() / expected.norm()) < 1e-6
     assert all(isinstance(adapter, DoRA) for adapter in cut.values())
     again = identify(parse(there.tensors, there.metadata), architecture="z_image", layout="musubi")
-    assert again.architecture == "z_image"
+    assert again.architecture is ARCHITECTURES["z_image"]
 
 
 FUSED = {  # what diffusers keeps apart of a fused weight, from its first row on

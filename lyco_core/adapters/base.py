@@ -55,6 +55,15 @@ class Adapter(ABC):
     alpha: float | None = dataclasses.field(default=None, kw_only=True)
     """The trainer's alpha, or None where the file has none (then the scale is 1)."""
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__repr__ = Adapter.__repr__  # or `dataclass` would write one for it, with every tensor
+
+    def __repr__(self) -> str:
+        """Its algorithm, the weight's shape and its rank: `LoKr([3072, 64], rank 8)`."""
+        rank = f", rank {self.rank}" if self.rank is not None else ""
+        return f"{self.title}({shape_text(self.shape)}{rank})"
+
     def __post_init__(self) -> None:
         self.check()
         if math.prod(self.shape) > MOST_ELEMENTS:

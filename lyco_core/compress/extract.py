@@ -15,10 +15,11 @@ from ..adapters import Adapter, Full
 from ..devices import norm
 from ..emit import Entry, in_layout, is_peft
 from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
+from ..formats import FORMATS
 from ..io import Checkpoint, refuse_existing, sshs_hashes
 from ..io.output import refuse_inputs
 from ..load import check_finite
-from ..model_weights import ModelWeights, describe_checkpoint
+from ..model import Model, model_of
 from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
@@ -124,16 +125,16 @@ def _kind(tensor: Tensor) -> str:
     return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}" if tensor.dim() else "a lone number"
 
 
-def _described(checkpoint: Checkpoint) -> tuple[ModelWeights, Quantization]:
+def _described(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
     with about_file(checkpoint.path):
-        weights, quantization = describe_checkpoint(checkpoint)
+        weights, quantization = model_of(checkpoint)
         if quantization.refused:
             path, title = next(iter(quantization.refused.items()))
             raise MergeError(f"{path}: is stored as {title}; extract from a checkpoint that can be read, such as bf16")
     return weights, quantization
 
 
-def _by_name(weights: ModelWeights, quantization: Quantization) -> dict[str, str]:
+def _by_name(weights: Model, quantization: Quantization) -> dict[str, str]:
     """Name -> key of every tensor of the diffusion model, but for what only says how others are stored."""
     markers = {*quantization.beside, weights.prefix + SCALED_MARKER}
     keys = (key for key in weights.shapes if key.startswith(weights.prefix) and key not in markers)
@@ -179,12 +180,12 @@ def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tu
     return made, Report(tuple(modules), len(made) - len(modules), unchanged)
 
 
-def _require_places(made: Mapping[str, Adapter], base: ModelWeights) -> None:
+def _require_places(made: Mapping[str, Adapter], base: Model) -> None:
     """Raise `PlacementError` if nobody would find a place for a tensor; PEFT itself asks for none."""
     if is_peft(list(made.values()), base.layout):
         return
-    family = None if base.architecture is None else base.architecture.id
-    found = AdapterSet(made, {path: path for path in made}, base.layout, {}, architecture=family, layout=base.layout)
+    names, form = {path: path for path in made}, FORMATS[base.layout]
+    found = AdapterSet(made, names, form, {}, architecture=base.architecture, layout=base.layout)
     if base.layout == "diffusers":  # its files of anything but LoRA are ComfyUI's alone
         placement = place(found, layout="comfyui")
     else:

@@ -17,7 +17,7 @@ from ..architectures import identify
 from ..devices import norm
 from ..emit import bare, lora_config
 from ..errors import AdapterError, ArchitectureError, LycoError, about_file
-from ..formats import FORMATS, TENSOR_SUFFIXES
+from ..formats import TENSOR_SUFFIXES
 from ..formats.grammar import underscored
 from ..formats.peft import ADAPTER_METADATA
 from ..formats.suffixes import ALPHA, BIAS_SUFFIX, split_key, suffix_of
@@ -119,7 +119,7 @@ def _written(
     Where a configuration of PEFT's scales the file, it cannot stand beside new ranks: all that it
     scaled is written anew, a LoRA's alpha into the metadata as diffusers has it.
     """
-    form = FORMATS.get(found.format)
+    form = found.format
     scaled = [
         path
         for path, adapter in found.adapters.items()

@@ -1,14 +1,14 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
 from .advice import CONVERT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, acting
-from .beside import MODES
-from .checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names, merge_files, merge_options
-from .compressing import asked, extract, resize
-from .converting import conversion, convert
 from .files import adapter_names, fingerprint
-from .loading import inspect, load_onto
-from .many import NONE, ROWS, Row, load_rows
-from .merging import merge_onto
+from .jobs.checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names, merge_files, merge_options
+from .jobs.compressing import asked, extract, resize
+from .jobs.converting import conversion, convert
+from .model.beside import MODES
+from .model.loading import inspect, load_onto
+from .model.many import NONE, ROWS, Row, load_rows
+from .model.merging import merge_onto
 from .schema import (
     known,
     mode_input,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE
 from ...lyco_core.io.names import check_name
 from ...lyco_core.io.paths import ENDING, is_apple_double
-from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
+from ...lyco_core.load import AdapterFile, checkpoint_of
 
 CACHED_FILES = 2
 """Files whose tensors stay in memory, so that a new strength reads nothing."""
@@ -84,18 +85,22 @@ def is_listed(folder: str, name: str) -> bool:
     return folder_paths.get_full_path(folder, name) is not None
 
 
-def cached_adapter_set(name: str) -> AdapterSet:
-    """The file's adapters with their tensors, read again only if the file has changed."""
+def cached_adapter_set(name: str, file: AdapterFile | None = None) -> AdapterSet:
+    """The file's adapters with their tensors, read again only if the file has changed.
+
+    Args:
+        file: where it is open already.
+    """
     identity = fingerprint(name)
     with _lock:
         if identity not in _cache:
-            # A checkpoint in models/loras is told by its header, before its gigabytes are read.
-            outline = read_outline(identity[0])
-            if not outline.adapters and (what := checkpoint_of(outline)):
-                raise FormatError(f"is no adapter but {what}; load it with a model loader")
-            # Nodes run in inference mode; tensors made there could not be trained from later.
-            with torch.inference_mode(False):
-                _cache[identity] = read_adapter_set(identity[0], comfy.lora_convert.convert_lora)
+            with AdapterFile(identity[0]) if file is None else contextlib.nullcontext(file) as opened:
+                # A checkpoint in models/loras is told by its header, before its gigabytes are read.
+                if not opened.keys.modules and (what := checkpoint_of(opened.outline)):
+                    raise FormatError(f"is no adapter but {what}; load it with a model loader")
+                # Nodes run in inference mode; tensors made there could not be trained from later.
+                with torch.inference_mode(False):
+                    _cache[identity] = opened.read(rename=comfy.lora_convert.convert_lora)
             while len(_cache) > CACHED_FILES:
                 _cache.popitem(last=False)
         _cache.move_to_end(identity)

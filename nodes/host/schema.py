@@ -7,7 +7,7 @@ import inspect
 from comfy_api.latest import io
 
 from ...lyco_core.selection import Selection, parse_block_strength
-from .beside import MODES
+from .model.beside import MODES
 
 BY = ("rank", "energy", "error")
 """What decides how small an approximation is."""

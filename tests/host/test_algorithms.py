@@ -130,7 +130,7 @@ def test_where_comfyui_swaps_the_halves_the_adapter_sees_the_weight_as_it_was_tr
     from comfy.utils import swap_scale_shift
 
     adapter = case.make()
-    patch = sys.modules[f"{host.__name__}.patch"].LycoPatch.of(adapter, "x")
+    patch = sys.modules[f"{host.__name__}.model.patch"].LycoPatch.of(adapter, "x")
     weight = torch.randn(case.shape, generator=torch.Generator().manual_seed(2))
     trained = swap_scale_shift(weight)
     wanted = trained + 0.7 * (case.changed(adapter, trained.double()) - trained)

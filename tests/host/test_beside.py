@@ -17,7 +17,7 @@ Q, FFN = "diffusion_model.blocks.0.self_attn.q", "diffusion_model.blocks.0.ffn.2
 @pytest.fixture
 def seats(pack):
     """The seats of a MODEL that is loaded."""
-    found = importlib.import_module(f"{pack.__name__}.nodes.host.beside.seat").Seats
+    found = importlib.import_module(f"{pack.__name__}.nodes.host.model.beside.seat").Seats
     return lambda model: () if (taken := found.of(model.model)) is None else taken.seats
 
 

@@ -203,7 +203,7 @@ def test_loading_and_unloading_leaves_nothing(mode: str, loras: Path, host, pack
 
 
 def test_inspecting_again_and_again_leaves_nothing(loras: Path, host, pack):
-    route = importlib.import_module(f"{pack.__name__}.nodes.host.route")
+    route = importlib.import_module(f"{pack.__name__}.nodes.host.page.route")
     save_file(musubi_file(tiny_targets("flux1"), "lokr", random), loras / "a.safetensors")
 
     def cycle(number: int) -> None:

@@ -291,7 +291,7 @@ def test_every_fused_feed_forward_of_this_comfyui(family, pack):
 
     beside = importlib.import_module(f"{pack.__name__}.lyco_core.beside")
     adapters = importlib.import_module(f"{pack.__name__}.lyco_core.adapters")
-    seat = importlib.import_module(f"{pack.__name__}.nodes.host.beside.seat")
+    seat = importlib.import_module(f"{pack.__name__}.nodes.host.model.beside.seat")
     module, path = feed_forwards(comfy.ops.mixed_precision_ops({}, torch.float32)).get(family, (None, ""))
     if module is None:
         pytest.skip(f"this ComfyUI has no {family}, or calls its Linears alone")

@@ -17,9 +17,10 @@ from safetensors.torch import save as library_save
 
 from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import AdapterError, FileError, TrainError
+from lyco_core.formats import FORMATS
 from lyco_core.io import read_header
 from lyco_core.load import load_adapter_set
-from lyco_core.model_weights import describe_weights
+from lyco_core.model import Model
 from lyco_core.train.network import Network
 from lyco_core.train.network_options import NetworkOptions
 from lyco_core.train.saving import STORAGE_DTYPES, ModelSpec, save_network
@@ -41,7 +42,7 @@ def test_it_reads_back_as_what_was_trained(options: NetworkOptions, shapes: dict
     made = network(options, shapes)
     save_network(tmp_path / "a.safetensors", made, ModelSpec("a"), RUN)
     found, expected = load_adapter_set(tmp_path / "a.safetensors"), made.adapter_set()
-    assert (found.format, found.layout, found.architecture) == ("musubi", "musubi", made.choice.architecture.id)
+    assert (found.format, found.layout, found.architecture) == (FORMATS["musubi"], "musubi", made.choice.architecture)
     assert set(found.adapters) == set(expected.adapters)
     assert found.prefixes == expected.prefixes
     assert not found.unrecognised
@@ -150,7 +151,7 @@ VERSIONS = {
 def test_every_architecture_goes_by_musubis_names(model: str, tmp_path: Path):
     options = NetworkOptions("lora", 1, exclude_patterns=[".*"], include_patterns=[r".*\.0\..*(q|qkv)"])
     family = ARCHITECTURES[ARCHITECTURE_OF[model]]
-    choice = choose_targets(describe_weights(weights(model)), options, architecture=family)
+    choice = choose_targets(Model.of(weights(model)), options, architecture=family)
     save_network(tmp_path / "a.safetensors", Network.initial(choice, options), ModelSpec("a"), {})
     found = metadata_of(tmp_path / "a.safetensors")
     version, architecture, resolution, module = VERSIONS[model]

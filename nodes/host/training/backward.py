@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.frozen import Forward, WeightOf
-from ..weights import asked_weight, input_scale_of
+from ..model.weights import asked_weight, input_scale_of
 
 ROWS = 32
 """So many inputs a module is tried with; some packs compute fewer than 17 in another way."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.options import RunOptions
-from ..merging import standing
+from ..model.merging import standing
 from .conditions import forward_arguments, groups, together
 from .differentiable import ATTENTION, differentiable
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ....lyco_core.errors import PlacementError, shorten
+from .....lyco_core.errors import PlacementError, shorten
 from .seat import Seat, Seats
 
 log = logging.getLogger("lyco")

@@ -11,14 +11,14 @@ import comfy.lora
 import torch
 from torch import Tensor
 
-from ...lyco_core.adapters import Adapter, agreed, fits
-from ...lyco_core.errors import AdapterError
-from ...lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
-from ...lyco_core.layouts import BIAS
-from ...lyco_core.load import check_finite
-from ...lyco_core.model_weights import ModelWeights
-from ...lyco_core.names import Names, weight_names
-from ...lyco_core.placement import Placement
+from ....lyco_core.adapters import Adapter, agreed, fits
+from ....lyco_core.errors import AdapterError
+from ....lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
+from ....lyco_core.layouts import BIAS
+from ....lyco_core.load import check_finite
+from ....lyco_core.model import Model
+from ....lyco_core.names import Names, weight_names
+from ....lyco_core.placement import Placement
 from .patch import LycoPatch
 from .weights import weight_shapes
 
@@ -93,14 +93,14 @@ def key_map(model, clip, shapes: Shapes) -> tuple[dict, Shapes]:
     return {name: target for name, target in names.items() if weight_key(target) in shapes}, shapes
 
 
-def their_names(placement: Placement, names: Names, model, clip, weights: ModelWeights) -> Names:
-    """`names` of what our tables leave over, and those of the weights that ComfyUI has for it."""
+def their_names(placement: Placement, model, clip, weights: Model) -> Names:
+    """The names of what our tables leave over, and those of the weights that ComfyUI has for it."""
     found = placement.adapter_set
     targets, _ = key_map(model, clip, weights.shapes)
     prefixes = {path: found.prefixes[path] for path in placement.left if path in found.prefixes}
     prefixes |= {key: prefix for prefix, keys in _by_module(found.unrecognised, targets).items() for key in keys}
     return {
-        item: (*names[item], prefix, *weight_names(weight_key(targets[prefix]), weights.prefix))
+        item: (*placement.names[item], prefix, *weight_names(weight_key(targets[prefix]), weights.prefix))
         for item, prefix in prefixes.items()
         if prefix in targets
     }

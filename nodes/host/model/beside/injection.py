@@ -10,7 +10,7 @@ import torch
 from comfy.patcher_extension import PatcherInjection, WrappersMP
 from torch import Tensor
 
-from ....lyco_core.beside import Effect, Part, settled
+from .....lyco_core.beside import Effect, Part, settled
 from ..weights import load_dtype, whole_bias, whole_weight
 from .guard import checked_call, watch_calls
 from .seat import Seat, Seats

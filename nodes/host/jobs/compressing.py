@@ -6,14 +6,14 @@ import os
 
 import torch
 
-from ...lyco_core.compress.extract import extract_file
-from ...lyco_core.compress.options import Asked, ExtractOptions
-from ...lyco_core.compress.report import Report
-from ...lyco_core.compress.resize import resize_file
-from ...lyco_core.io.names import shortened
+from ....lyco_core.compress.extract import extract_file
+from ....lyco_core.compress.options import Asked, ExtractOptions
+from ....lyco_core.compress.report import Report
+from ....lyco_core.compress.resize import resize_file
+from ....lyco_core.io.names import shortened
+from ..files import adapter_path, output_path
+from ..progress import Progress
 from .checkpoints import checkpoint_path
-from .files import adapter_path, output_path
-from .progress import Progress
 
 
 def asked(by: str, rank: int, share: float) -> Asked:

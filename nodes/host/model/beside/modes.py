@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ....lyco_core.adapters import Adapter
-from ....lyco_core.beside import Part
-from ....lyco_core.errors import PlacementError
+from .....lyco_core.adapters import Adapter
+from .....lyco_core.beside import Part
+from .....lyco_core.errors import PlacementError
 from ..patch import LycoPatch, row_order
 from ..weights import (
     input_scale_of,

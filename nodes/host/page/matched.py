@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ...lyco_core.adapters import shape_text
-from ...lyco_core.architectures import ARCHITECTURES
-from ...lyco_core.blocks import by_block
-from ...lyco_core.errors import one_line
+from ....lyco_core.adapters import shape_text
+from ....lyco_core.blocks import by_block
+from ....lyco_core.errors import one_line
 
 SHOWN = 20
 """So many modules that were left out are named."""
@@ -20,7 +19,7 @@ def matched(match, *, applied: str) -> dict:
     """
     found, rest = match.placement.adapter_set, match.rest
     taken = {placed.module_path for placed in match.placement.placed} | rest.modules
-    family = ARCHITECTURES.get(found.architecture or "")
+    family = found.architecture
     left = _left_out(match)
     return {
         "file": match.name,

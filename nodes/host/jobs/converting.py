@@ -6,11 +6,11 @@ import os
 
 import torch
 
-from ...lyco_core.conversion import Options
-from ...lyco_core.convert import convert_file
-from ...lyco_core.io.names import shortened
-from .files import adapter_path, output_path
-from .progress import Progress
+from ....lyco_core.conversion import Options
+from ....lyco_core.convert import convert_file
+from ....lyco_core.io.names import shortened
+from ..files import adapter_path, output_path
+from ..progress import Progress
 
 
 def conversion(to: str, *, as_lora: bool, rank: int, dtype: str) -> Options:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import NamedTuple
 
-from ...lyco_core.adapter_set import AdapterSet
-from ...lyco_core.architectures import ARCHITECTURES, identify
-from ...lyco_core.errors import PlacementError, Remedy, about_file
-from ...lyco_core.exclusion import exclusion
-from ...lyco_core.inspect import describe_match, inspect_file
-from ...lyco_core.model_weights import ModelWeights, describe_weights
-from ...lyco_core.names import Names, every_name, names_in, wanted, weight_names
-from ...lyco_core.placement import Placed, Placement, place
-from ...lyco_core.selection import EVERYTHING, Selection
+from ....lyco_core.adapter_set import AdapterSet
+from ....lyco_core.architectures import named_as
+from ....lyco_core.errors import PlacementError, Remedy, about_file
+from ....lyco_core.exclusion import exclusion
+from ....lyco_core.inspect import describe_match, inspect_file
+from ....lyco_core.load import AdapterFile
+from ....lyco_core.model import Model
+from ....lyco_core.names import weight_names
+from ....lyco_core.placed import Placed
+from ....lyco_core.placement import Placement
+from ....lyco_core.selection import EVERYTHING, Selection
+from ..files import adapter_path, cached_adapter_set
+from ..page.matched import matched
 from .beside import MODES, Division, divide, put_beside
-from .files import adapter_path, cached_adapter_set
-from .matched import matched
 from .patch import LycoPatch
 from .stock import StockMatch, match_by_names, put, require_apart, their_names, weight_key
 from .weights import weight_shapes
@@ -40,6 +43,15 @@ class Loaded:
         return {"lyco_match": list(self.matched)}
 
 
+class Known(NamedTuple):
+    """A file that is looked at before it is loaded."""
+
+    file: AdapterFile
+    """Open."""
+    outline: AdapterSet
+    """Its architecture told by the model."""
+
+
 def load_onto(
     model,
     clip,
@@ -50,6 +62,7 @@ def load_onto(
     selection: Selection = EVERYTHING,
     mode: str = MODES[1],
     scale: float | None = None,
+    known: Known | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
@@ -61,12 +74,13 @@ def load_onto(
         selection: which modules, and how strongly beside `strength`.
         mode: one of `beside.MODES`.
         scale: instead of what the file's alphas say.
+        known: see `match_model`.
 
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
     with about_file(adapter_path(name)):
-        match = match_model(name, model, clip, selection, scale)
+        match = match_model(name, model, clip, selection, scale, known)
         groups = match.require(partial=partial)
         if strength == 0:
             text = "strength 0, nothing is applied"
@@ -111,11 +125,6 @@ class Match:
     """Modules and keys that have no place."""
     left_out: str
     """Why, in one line; empty if everything has one."""
-    prefix: str
-    """What the keys of the model's weights begin with."""
-    selection: Selection
-    names: Names
-    """What everything in the file goes by, selected or not."""
 
     def require(self, *, partial: bool) -> dict[float, dict]:
         """What `add_patches` takes, by what the strength is to be multiplied with.
@@ -125,25 +134,32 @@ class Match:
             SelectionError: a pattern matches nothing, or nothing is left.
         """
         patches = self.patches
-        names = {
-            target: (*weight_names(weight_key(target), self.prefix), *self.rest.names.get(target, ()))
-            for target in patches
-        }
-        for placed in self.placement.placed:
-            names[place_of(placed)] = self.names[placed]
-        chosen = self.selection.choose(names, every_name(self.names))
+        rest_names = self.rest_names
+        chosen = self.placement.chosen(rest_names)
         if not patches:
             nothing = "; ".join(["holds nothing that changes this model", *self.placement.adapter_set.left_out])
             raise PlacementError(self.left_out or nothing)
         if self.left_out and not partial:
-            pattern = exclusion(self.left, every_name(names))
+            taken = [*(self.placement.names[placed] for placed in self.placement.placed), *rest_names.values()]
+            pattern = exclusion(self.left, (name for names in taken for name in names))
             raise PlacementError(self.left_out, Remedy.LEAVE_OUT if pattern else None, pattern)
         if self.left_out:
             log.warning("%s: %s", self.name, self.left_out)
         groups: dict[float, dict] = {}
-        for target, strength in chosen.items():
+        for item, strength in chosen.items():
+            target = place_of(item) if isinstance(item, Placed) else item
             groups.setdefault(strength, {})[target] = patches[target]
         return groups
+
+    @property
+    def rest_names(self) -> dict:
+        """What the places that only ComfyUI's names tell go by."""
+        ours = {place_of(placed) for placed in self.placement.placed}
+        return {
+            target: (*weight_names(weight_key(target), self.placement.prefix), *names)
+            for target, names in self.rest.names.items()
+            if target not in ours
+        }
 
     @property
     def patches(self) -> dict:
@@ -157,7 +173,7 @@ class Match:
     def headline(self, strength: float) -> str:
         """The file, its family, its algorithms."""
         found = self.placement.adapter_set
-        family = ARCHITECTURES.get(found.architecture or "")
+        family = found.architecture
         kinds = ", ".join(f"{count} {title}" for title, count in found.titles.items())
         return ", ".join(
             filter(None, [f"{self.name}: {family.title}" if family else self.name, kinds, f"strength {strength:g}"])
@@ -178,29 +194,34 @@ class Match:
         return lines
 
 
-def match_model(name: str, model, clip, selection: Selection = EVERYTHING, scale: float | None = None) -> Match:
+def match_model(
+    name: str,
+    model,
+    clip,
+    selection: Selection = EVERYTHING,
+    scale: float | None = None,
+    known: Known | None = None,
+) -> Match:
     """Find the place of everything in a file; nothing is changed.
 
     Args:
         scale: instead of what the file's alphas say; see `AdapterSet.with_scale`.
+        known: what is known of the file already.
     """
     weights = model_weights(model)
-    prefer = weights.architecture.id if weights.architecture else None
-    adapters = identify(cached_adapter_set(name).with_scale(scale), weights=weights.paths, prefer=prefer)
-    placement = place(adapters, weights.shapes, prefix=weights.prefix)
-    names = names_in(placement, weights.prefix)
-    if selection and not placement.complete:
-        names |= their_names(placement, names, model, clip, weights)
-    placement = wanted(placement, selection, names)
+    found = cached_adapter_set(name, known and known.file)
+    placement = weights.place((named_as(found, known.outline) if known else found).with_scale(scale))
+    theirs = their_names(placement, model, clip, weights) if selection and not placement.complete else None
+    placement = placement.select(selection, theirs)
     rest = match_by_names(placement, model, clip, weights.shapes)
-    remaining = still_left(placement, rest)
-    left_out = problem(remaining, weights, with_clip=clip is not None)
-    return Match(name, placement, rest, remaining.left, left_out, weights.prefix, selection, names)
+    read = placement.adapter_set.unrecognised.keys() - {*rest.unread}
+    remaining = placement.without({*rest.modules, *read})
+    return Match(name, placement, rest, remaining.left, problem(remaining, with_clip=clip is not None))
 
 
-def model_weights(model) -> ModelWeights:
+def model_weights(model) -> Model:
     """Keys and shapes of a ModelPatcher's weights; of quantized ones, the shape that they stand for."""
-    return describe_weights(weight_shapes(model.model))
+    return Model.of(weight_shapes(model.model))
 
 
 def apply(mode: str, patcher, groups: dict[float, dict]) -> Division:
@@ -232,8 +253,7 @@ def our_patches(placement: Placement) -> dict:
     patches: dict = {}
     for piece in placement.placed:
         prefix = placement.adapter_set.prefixes[piece.module_path]
-        patch = LycoPatch.of(piece.part(placement.adapter_set.adapters[piece.module_path]), prefix)
-        put(patches, place_of(piece), patch, prefix)
+        put(patches, place_of(piece), LycoPatch.of(placement.part(piece), prefix), prefix)
     return patches
 
 
@@ -242,25 +262,11 @@ def place_of(piece: Placed):
     return piece.key if piece.rows is None else (piece.key, (0, piece.rows[0], piece.rows[1] - piece.rows[0]))
 
 
-def still_left(placement: Placement, rest: StockMatch) -> Placement:
-    """Without what ComfyUI's names have a place for after all."""
-    found: AdapterSet = placement.adapter_set
-    return dataclasses.replace(
-        placement,
-        adapter_set=dataclasses.replace(found, unrecognised={key: found.unrecognised[key] for key in rest.unread}),
-        homeless=tuple(path for path in placement.homeless if path not in rest.modules),
-        misfits=tuple(m for m in placement.misfits if m.module_path not in rest.modules),
-    )
-
-
-def problem(remaining: Placement, weights: ModelWeights, *, with_clip: bool) -> str:
+def problem(remaining: Placement, *, with_clip: bool) -> str:
     """What of the file is left out and why, in one line; empty if nothing is."""
-    found, homeless = remaining.adapter_set, remaining.homeless
+    prefixes = [remaining.adapter_set.prefixes[path] for path in remaining.homeless]
     text = remaining.problem()
-    ours, theirs = ARCHITECTURES.get(found.architecture or ""), weights.architecture
-    if homeless and not remaining.placed and ours and theirs and ours is not theirs:
-        text = f"is an adapter for {ours.title}, the model is {theirs.title}; {text}"
-    if not with_clip and any(found.prefixes[path].startswith(("lora_te", "text_encoder")) for path in homeless):
+    if not with_clip and any(prefix.startswith(("lora_te", "text_encoder")) for prefix in prefixes):
         text += "; it was trained on the text encoder too: connect CLIP"
     return text
 

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
-from ...lyco_core.adapters import Adapter
-from ...lyco_core.errors import AdapterError
+from ....lyco_core.adapters import Adapter
+from ....lyco_core.errors import AdapterError
 
 __all__ = ["LycoPatch"]
 

@@ -9,13 +9,13 @@ import asyncio
 import threading
 from collections import OrderedDict
 
-from ...lyco_core.card import card, picture
-from ...lyco_core.errors import FileError, LycoError, about_file
-from ...lyco_core.inspect import inspect_file
-from ...lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
-from ...lyco_core.pictures import Picture
-from .files import adapter_names, adapter_path, fingerprint
-from .training.telling import running
+from ....lyco_core.card import card, picture
+from ....lyco_core.errors import FileError, LycoError, about_file
+from ....lyco_core.inspect import inspect_file
+from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
+from ....lyco_core.pictures import Picture
+from ..files import adapter_names, adapter_path, fingerprint
+from ..training.telling import running
 
 CACHED_CARDS = 64
 MOST_HEADER_BYTES = 2**24

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ....lyco_core.beside import Effect, computed
+from .....lyco_core.beside import Effect, computed
 from .fused import called, uncalled
 
 ATTRIBUTE = "_lyco_seats"

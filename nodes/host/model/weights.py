@@ -9,10 +9,10 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...lyco_core.devices import knows
-from ...lyco_core.errors import MergeError
-from ...lyco_core.quantized.kitchen import in_torch
-from ...lyco_core.quantized.rounding import largest, round_to
+from ....lyco_core.devices import knows
+from ....lyco_core.errors import MergeError
+from ....lyco_core.quantized.kitchen import in_torch
+from ....lyco_core.quantized.rounding import largest, round_to
 
 __all__ = [
     "asked_weight",

@@ -10,13 +10,13 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...lyco_core.errors import MergeError, about_file
-from ...lyco_core.merge.survival import Tally
-from ...lyco_core.selection import EVERYTHING, Selection, weight_path
-from .files import adapter_path
+from ....lyco_core.errors import MergeError, about_file
+from ....lyco_core.merge.survival import Tally
+from ....lyco_core.selection import EVERYTHING, Selection, weight_path
+from ..files import adapter_path
+from ..page.matched import matched
+from ..progress import Progress
 from .loading import Loaded, match_model
-from .matched import matched
-from .progress import Progress
 from .stock import weight_key
 from .weights import is_quantized, layout_of, read_weight, require_mergeable, write_weight
 
@@ -62,7 +62,7 @@ def merge_onto(
                 write_weight(merged.model, key, values)
                 if change is not None:
                     stored = read_weight(merged.model, key, source.load_device).sub_(before)
-                    tally.add(weight_path(key, match.prefix), change, stored.sub_(change))
+                    tally.add(weight_path(key, match.placement.prefix), change, stored.sub_(change))
     report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged", *tally.lines()]
     return Loaded(merged, None, "\n".join(report), (matched(match, applied=f"merged, strength {strength:g}"),))
 

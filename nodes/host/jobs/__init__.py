@@ -1,0 +1,1 @@
+"""From file to file: merged checkpoints, converted, resized and extracted adapters."""

@@ -1,0 +1,1 @@
+"""Adapters on a model that ComfyUI holds: patched, beside its weights, or merged into them."""

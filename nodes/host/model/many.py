@@ -1,0 +1,74 @@
+"""Several adapter files onto one model, in the order of their rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import ExitStack
+
+from ....lyco_core.errors import PlacementError, about_file
+from ....lyco_core.load import AdapterFile
+from ..files import adapter_path
+from .loading import Known, Loaded, load_onto, model_weights
+
+NONE = "none"
+"""What a row without a file has instead."""
+
+ROWS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One file and how much of it is added."""
+
+    name: str
+    strength: float
+    on: bool
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it takes part."""
+        return self.on and self.name != NONE
+
+
+def load_rows(model, clip, rows: list[Row], *, partial: bool, mode: str) -> Loaded:
+    """Clones of `model` and `clip` with the files of all rows that are on; their changes add up.
+
+    Raises:
+        PlacementError: files for another architecture than the model's, each named.
+        LycoError: a file is bad or does not fit. Nothing is applied then.
+    """
+    wanted = [row for row in rows if row.wanted]
+    with ExitStack() as opened:
+        known = _known(model, wanted, opened)
+        reports: list[str] = []
+        shown: tuple[dict, ...] = ()
+        for row in wanted:
+            loaded = load_onto(
+                model, clip, row.name, row.strength, partial=partial, mode=mode, known=known.get(row.name)
+            )
+            model, clip = loaded.model, loaded.clip
+            reports.append(loaded.report)
+            shown += loaded.matched
+    return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", shown)
+
+
+def _known(model, rows: list[Row], opened: ExitStack) -> dict[str, Known]:
+    """The rows' files, open, and their outlines. Raises `PlacementError` for one of another architecture."""
+    weights = model_weights(model)
+    if weights.architecture is None:
+        return {}
+    known: dict[str, Known] = {}
+    for name in dict.fromkeys(row.name for row in rows):
+        path = adapter_path(name)
+        with about_file(path):
+            file = opened.enter_context(AdapterFile(path))
+            known[name] = Known(file, weights.identify(file.outline))
+    families = {row.name: known[row.name].outline.architecture or weights.architecture for row in rows}
+    strangers = {name: family for name, family in families.items() if family is not weights.architecture}
+    if strangers:
+        named = "; ".join(f"{name} is for {family.title}" for name, family in strangers.items())
+        raise PlacementError(
+            f"the model is {weights.architecture.title}, but {len(strangers)} of {len(rows)} adapters are for others: "
+            f"{named}; switch them off, or load them onto their own model"
+        )
+    return known
