@@ -67,7 +67,7 @@ def test_torch_comes_with_the_first_name():
         "print('torch' in sys.modules, 'lyco_core.merge' in sys.modules)\n"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said == "False ['lyco_core']\nTrue False\n"
+    assert said == "False ['lyco_core', 'lyco_core.version']\nTrue False\n"
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.ja.md", "docs/library.md"])
