@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from ..conversion import Options
-    from ..convert import convert_file
+    from ..converting import convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
 
