@@ -92,9 +92,10 @@ def test_convolutions_of_every_kind(case, options: dict):
         assert close(model(x[0]), expected[0], before[0])  # without a batch
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # of even kernels, which costs a copy
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_convolutions_of_every_dimension(dimensions: int):
-    shape = (8, 6, *(3, 1, 3)[:dimensions])
+    shape = (8, 6, *(4, 2, 3)[:dimensions])
     model = nn.Sequential(module_for(shape, padding="same", stride=1))
     adapter = LoRA(normal(8, 2), normal(2, math.prod(shape[1:])), alpha=1.0)
     x = input_of(model[0])
@@ -201,6 +202,18 @@ def test_it_follows_the_module_to_another_dtype():
             assert (found.double() - wanted).norm() < near * wanted.norm()
 
 
+def test_it_follows_the_module_to_another_device():
+    """The one that every machine has, whose numbers are none."""
+    model = linear()
+    with attach(model, adapters_of(**{"0": lora()})) as attached:
+        model(input_of(model[0]))
+        model.to("meta")
+        x = torch.empty(2, 20, dtype=torch.float64, device="meta")
+        assert model(x).device.type == "meta"
+        attached.strength = 0.5
+        assert model(x).device.type == "meta"
+
+
 def test_gradients_flow_past_it():
     model, adapter = linear(), dora()
     x = input_of(model[0]).requires_grad_()
@@ -273,6 +286,12 @@ def test_what_has_no_place_is_refused_by_name(path: str, adapter: Adapter, said:
         assert attached.left_out == ""
     with pytest.raises(PlacementError, match=said.replace("of 2", "of 1")):
         attach(model, adapters_of(**{path: adapter}), partial=True)
+
+
+def test_an_outline_has_no_numbers_to_act_with():
+    outline = adapters_of(**{"0": lora().to("meta")})
+    with pytest.raises(AdapterError, match="0: its numbers are not read; load the file, not its outline"):
+        attach(linear(), outline)
 
 
 def test_all_or_nothing():
