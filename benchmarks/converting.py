@@ -69,7 +69,7 @@ def convert(source: str, output: str, to: str, as_lora: str) -> None:
     import torch
 
     from lyco_core.conversion import Options
-    from lyco_core.converting import convert_file
+    from lyco_core.convert import convert_file
 
     torch.ones(1000, 1000).bfloat16().sum(dtype=torch.float32)  # torch's threads and their buffers are not ours
     Path("/proc/self/clear_refs").write_text("5")

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .adapter_reader import check_finite
 from .adapters import Adapter
 from .errors import AdapterError
 from .formats.suffixes import suffix_of
 from .io import TensorSpec, library_order, write_safetensors
+from .load import check_finite
 
 __all__ = ["narrowed", "stored_as", "write_adapters"]
 

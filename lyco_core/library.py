@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .adapter_file import write_adapters
-from .adapter_reader import load_adapter_set, require_known
 from .adapter_set import AdapterSet
 from .architectures import identify
 from .compress.extract import extract_file
@@ -18,13 +17,14 @@ from .compress.options import Asked, ExtractOptions
 from .compress.report import Report
 from .compress.resize import resize_file
 from .conversion import Conversion, Options
-from .converting import convert_file, convert_set
-from .delta_weights import delta_weights
+from .convert import convert_file, convert_set
+from .delta import delta_weights
 from .errors import about_file
 from .io import refuse_existing
 from .layouts import Layout
-from .merging import MergeOptions, Source, merge_checkpoint
-from .merging.checkpoint import Merged
+from .load import load_adapter_set, require_known
+from .merge import MergeOptions, Source, merge_checkpoint
+from .merge.checkpoint import Merged
 from .placement import place
 from .selection import EVERYTHING, Selection
 

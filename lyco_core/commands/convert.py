@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from ..conversion import Options
-    from ..converting import convert_file
+    from ..convert import convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..adapter_file import stored_as, write_adapters
-from ..adapter_reader import check_finite
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, Full
 from ..devices import norm
@@ -19,6 +18,7 @@ from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
 from ..formats import FORMATS
 from ..io import Checkpoint, refuse_existing, sshs_hashes
 from ..io.output import refuse_inputs
+from ..load import check_finite
 from ..model import Model, model_of
 from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..adapter_file import stored_as, write_adapters
-from ..adapter_reader import read_adapter_set
 from ..adapter_set import AdapterSet
 from ..adapters import LOW_RANK, Adapter, DoRA, Full, LoHa, LoKr, LoRA
 from ..architectures import identify
@@ -24,6 +23,7 @@ from ..formats.peft import ADAPTER_METADATA
 from ..formats.suffixes import ALPHA, BIAS_SUFFIX, split_key, suffix_of
 from ..io import SafetensorsFile, is_same_file, refuse_existing, sshs_hashes
 from ..layouts import BIAS
+from ..load import read_adapter_set
 from ..placement import place
 from ..version import __version__
 from .hadamard import nearest_loha

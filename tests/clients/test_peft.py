@@ -9,7 +9,7 @@ import torch
 from lyco_testing.zoo import normal
 from torch import nn
 
-from lyco_core.adapter_reader import load_adapter_set
+from lyco_core.load import load_adapter_set
 from lyco_core.placement import place
 
 peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")

@@ -7,7 +7,7 @@ import os
 import torch
 
 from ....lyco_core.conversion import Options
-from ....lyco_core.converting import convert_file
+from ....lyco_core.convert import convert_file
 from ....lyco_core.io.names import shortened
 from ..files import adapter_path, output_path
 from ..progress import Progress

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 
-from ....lyco_core.adapter_reader import AdapterFile
 from ....lyco_core.errors import PlacementError, about_file
+from ....lyco_core.load import AdapterFile
 from ..files import adapter_path
 from .loading import Known, Loaded, load_onto, model_weights
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .adapter_file import stored_as, write_adapters
-from .adapter_reader import read_adapter_set, require_known
 from .adapter_set import AdapterSet
 from .adapters import ALGORITHMS, LOW_RANK, Adapter, DoRA, LoKr, LoRA
 from .adapters.stack import stacked
@@ -28,6 +27,7 @@ from .formats import FORMATS
 from .formats.peft import ADAPTER_METADATA
 from .io import is_same_file, refuse_existing, sshs_hashes
 from .layouts import LAYOUTS, parameter_of
+from .load import read_adapter_set, require_known
 from .placed import Placed
 from .placement import Placement, place
 from .version import __version__
