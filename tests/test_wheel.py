@@ -82,6 +82,6 @@ def test_the_readmes_lines_run_with_it(wheel: Path, tmp_path: Path):
         return done.stdout
 
     *_, where, others = run("-c", program).splitlines()
-    assert Path(where) == tmp_path / "site" / "lyco_core" / "__init__.py"
+    assert Path(where).samefile(tmp_path / "site" / "lyco_core" / "__init__.py")
     assert others == "[]"
     assert "LoHa" in run("-m", "lyco_core", "inspect", "my_loha.safetensors")
