@@ -14,32 +14,14 @@ async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
     from server import PromptServer
 
-    from .nodes.convert_adapter import ConvertAdapter
-    from .nodes.extract_adapter import ExtractAdapter
+    from .nodes import node_classes
     from .nodes.host.page.route import add_routes
-    from .nodes.inspect_adapter import InspectAdapter
-    from .nodes.load_adapter import LoadAdapter
-    from .nodes.load_adapters import LoadAdapters
-    from .nodes.merge_adapter import MergeAdapter
-    from .nodes.merge_checkpoint import MergeCheckpoint
-    from .nodes.resize_adapter import ResizeAdapter
-    from .nodes.train_adapter import TrainAdapter
 
     if (server := getattr(PromptServer, "instance", None)) is not None:
         add_routes(server)
 
     class LycoExtension(ComfyExtension):
         async def get_node_list(self):
-            return [
-                LoadAdapter,
-                LoadAdapters,
-                MergeAdapter,
-                MergeCheckpoint,
-                ConvertAdapter,
-                ExtractAdapter,
-                ResizeAdapter,
-                TrainAdapter,
-                InspectAdapter,
-            ]
+            return node_classes()
 
     return LycoExtension()

@@ -43,6 +43,8 @@ class AdapterSet:
     """Key -> what it is: known to be no adapter's, and left out."""
     idle: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     """What the keys of a module begin with -> why it counts for nothing: it is off, or said twice."""
+    keys: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict[str, Mapping[str, str]])
+    """What the keys of a module begin with -> suffix -> key as the file has it, for the next file to have it too."""
     architecture: Architecture | None = None
     """The model family; None where it is unknown."""
     layout: Layout | None = None

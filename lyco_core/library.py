@@ -9,15 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .adapter_file import write_adapters
 from .adapter_set import AdapterSet
+from .approximate.extract import extract_file
+from .approximate.options import Asked, ExtractOptions
+from .approximate.report import Report
+from .approximate.resize import resize_file
 from .architectures import identify
-from .compress.extract import extract_file
-from .compress.options import Asked, ExtractOptions
-from .compress.report import Report
-from .compress.resize import resize_file
-from .conversion import Conversion, Options
-from .convert import convert_file, convert_set
+from .convert import Conversion, Options, convert_file, convert_set
 from .delta import delta_weights
 from .errors import about_file
 from .io import refuse_existing
@@ -26,6 +24,7 @@ from .load import load_adapter_set, require_known
 from .merge import MergeOptions, Source, merge_checkpoint
 from .merge.checkpoint import Merged
 from .placement import place
+from .save import save_adapter_set
 from .selection import EVERYTHING, Selection
 
 __all__ = ["convert", "delta", "extract", "merge", "resize", "save"]
@@ -61,9 +60,8 @@ def save(
     """
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
-        options = Options(to, as_lora=as_lora, dtype=dtype)
-        conversion = convert_set(require_known(identify(adapters, layout=to)), options)
-    write_adapters(output, conversion.tensors, conversion.metadata, overwrite=overwrite)
+        conversion = convert_set(identify(adapters, layout=to), Options(to, as_lora=as_lora, dtype=dtype))
+        save_adapter_set(conversion.adapter_set, output, overwrite=overwrite)
     return conversion
 
 
@@ -95,7 +93,8 @@ def convert(
     Raises:
         LycoError: the file is bad, does not fit the layout, or cannot be written; then there is none.
     """
-    options = Options(to, as_lora=as_lora, rank=rank, max_error=max_error, dtype=dtype)
+    asked = None if rank is None and max_error is None else Asked(rank, max_error)
+    options = Options(to, as_lora=as_lora, asked=asked, dtype=dtype)
     return convert_file(source, output, options, architecture=architecture, overwrite=overwrite, progress=progress)
 
 

@@ -64,6 +64,15 @@ class Model:
         """Module paths of the weights of the diffusion model."""
         return _module_paths(self.shapes, self.prefix)
 
+    @functools.cached_property
+    def naming(self) -> Layout:
+        """`comfyui` where its names are ComfyUI's as well as those of its layout, and its layout elsewhere."""
+        family, layout = self.architecture, self.layout
+        if family is None or layout == "comfyui":
+            return layout
+        known = (path for path in self.paths if family.resolve(path, layout, underscored=False))
+        return "comfyui" if all(family.resolve(path, "comfyui", underscored=False) for path in known) else layout
+
     def identify(self, adapter_set: AdapterSet, architecture: str | None = None) -> AdapterSet:
         """The set with its architecture told; where its names leave that open, this model decides.
 
@@ -77,9 +86,9 @@ class Model:
         return identify(
             adapter_set,
             architecture=architecture,
-            weights=self.paths if self.layout == "comfyui" else None,
+            weights=self.paths if self.naming == "comfyui" else None,
             prefer=self.architecture.id if self.architecture else None,
-            layout=self.layout,
+            layout=self.naming,
         )
 
     def place(self, adapter_set: AdapterSet, selection: Selection = EVERYTHING) -> Placement:
@@ -96,7 +105,7 @@ class Model:
         found = adapter_set if adapter_set.architecture else self.identify(adapter_set)
         # Families share names, so the model may have been taken for a sister of the adapter's in another layout.
         sisters = found.architecture is not None and found.architecture is not self.architecture
-        layouts = dict.fromkeys((self.layout, *LAYOUTS)) if sisters else (self.layout,)
+        layouts = dict.fromkeys((self.naming, *LAYOUTS)) if sisters else (self.naming,)
         placements = (place(found, self.shapes, layout=layout, prefix=self.prefix) for layout in layouts)
         best = max(placements, key=lambda placement: placement.modules)
         return dataclasses.replace(best, family=self.architecture).select(selection)

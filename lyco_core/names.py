@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .adapter_set import AdapterSet
 from .formats import split_key
@@ -45,7 +45,7 @@ def names_in(placement: Placement) -> dict[Placed | str, tuple[str, ...]]:
     return names
 
 
-def every_name(names: Names) -> Iterable[str]:
+def every_name(names: Mapping[Any, tuple[str, ...]]) -> Iterable[str]:
     """All of them."""
     return (name for several in names.values() for name in several)
 

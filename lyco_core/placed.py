@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from .adapters import ANY, Adapter, fits
+from .adapters import ANY, Adapter, cut, fits
 from .architectures import Target
 from .errors import PlacementError
 from .layouts import Layout
@@ -46,9 +46,7 @@ class Placed:
         """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
         if self.source_rows is None:
             return adapter
-        piece = adapter.rows(*self.source_rows)
-        if piece is None and (lora := adapter.to_lora()) is not None:
-            piece = lora.rows(*self.source_rows)
+        piece = cut(adapter, *self.source_rows)
         if piece is None:
             raise PlacementError(f"{self.module_path}: a {adapter.title} cannot be cut for {self.key}")
         return piece

@@ -1,13 +1,16 @@
 """*Convert Musubi→Diffusers*: an adapter in another layout, losslessly, saved where the loaders see it."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
+from ..lyco_core.layouts import Layout
 from . import host
 
 
 class ConvertAdapter(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoConvertAdapter",
@@ -20,7 +23,7 @@ class ConvertAdapter(io.ComfyNode):
             search_aliases=["convert lora", "musubi", "loha", "lokr", "diffusers"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 io.Combo.Input(
                     "to",
                     options=["diffusers", "comfyui", "musubi"],
@@ -55,12 +58,21 @@ class ConvertAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adapter, **_):
+    def fingerprint_inputs(cls, adapter: str | None, **_: Any) -> object:
         return host.fingerprint(adapter)
 
     @classmethod
     @host.acting(host.CONVERT)
-    def execute(cls, adapter, to, form, rank, filename, dtype="as it is", overwrite=False):
+    def execute(
+        cls,
+        adapter: str,
+        to: Layout,
+        form: str,
+        rank: int,
+        filename: str,
+        dtype: str = "as it is",
+        overwrite: bool = False,
+    ) -> io.NodeOutput:
         asked = host.conversion(to, as_lora=form == "lora", rank=rank, dtype=dtype)
         name, report = host.convert(adapter, asked, filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

@@ -1,5 +1,7 @@
 """*Extract Adapter*: what turns one checkpoint into another, as a LoRA, LoKr or LoHa."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from . import host
@@ -7,7 +9,7 @@ from . import host
 
 class ExtractAdapter(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoExtractAdapter",
@@ -50,12 +52,24 @@ class ExtractAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, base, tuned, **_):
+    def fingerprint_inputs(cls, base: str | None, tuned: str | None, **_: Any) -> object:
         return [host.checkpoint_fingerprint(base), host.checkpoint_fingerprint(tuned)]
 
     @classmethod
     @host.acting()
-    def execute(cls, base, tuned, form, by, rank, share, filename, factor=-1, dtype="bfloat16", overwrite=False):
+    def execute(
+        cls,
+        base: str,
+        tuned: str,
+        form: str,
+        by: str,
+        rank: int,
+        share: float,
+        filename: str,
+        factor: int = -1,
+        dtype: str = "bfloat16",
+        overwrite: bool = False,
+    ) -> io.NodeOutput:
         full = form == "lokr" and by == "rank" and rank == 0
         small = None if full else host.asked(by, rank, share)
         name, report = host.extract(base, tuned, form, small, factor, dtype, filename, overwrite=overwrite)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..lyco_core.architectures import Architecture
 from ..lyco_core.errors import FileError, TrainError, about_file
@@ -26,6 +27,10 @@ from ..lyco_core.train.image_inputs import image_input
 from ..lyco_core.train.loop import Step, Training
 from ..lyco_core.train.options import TrainOptions, train_options
 from ..lyco_core.train.targets import choose_targets
+
+if TYPE_CHECKING:
+    from .host.protocols import ModelPatcher
+    from .host.training.run import Data
 
 log = logging.getLogger("lyco")
 
@@ -122,13 +127,13 @@ def start(comfyui: Path, *, quiet: bool) -> None:
         if accelerator() is None:
             log.info("torch finds no GPU here: the CPU trains")
             args.cpu = True
-        import comfy.sd  # noqa: F401
+        importlib.import_module("comfy.sd")
     except ImportError as error:
         raise FileError(f"{comfyui}: cannot be imported: {error}; pip install -r {comfyui}/requirements.txt") from None
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[list[int]]:
+def stopping() -> Generator[list[int]]:
     """Inside, the first of each of `STOPS` is only noted, so that it takes effect between two steps."""
     asked: list[int] = []
 
@@ -169,8 +174,8 @@ class _Console:
             log.info("saved %s", path)
 
 
-def _encoded(asked: Asked, world: World):
-    """The `Data` of a configuration. Stopped here, what is encoded stays in the cache."""
+def _encoded(asked: Asked, world: World) -> Data:
+    """What a configuration names to learn from. Stopped here, what is encoded stays in the cache."""
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
@@ -203,7 +208,7 @@ def _require_possible(asked: Asked) -> Architecture:
     return family
 
 
-def _train(asked: Asked, data, tell: _Console, world: World) -> None:
+def _train(asked: Asked, data: Data, tell: _Console, world: World) -> None:
     from .host.training.run import train
 
     names = {"model": os.path.basename(asked.dit), "vae": os.path.basename(asked.vae)}
@@ -212,7 +217,7 @@ def _train(asked: Asked, data, tell: _Console, world: World) -> None:
         print(done.report)
 
 
-def _load(path: str):
+def _load(path: str) -> ModelPatcher:
     import comfy.sd
 
     from .host.training.memory import memory_for

@@ -1,13 +1,16 @@
 """*Inspect Adapter*: what a file is, and what of it a model takes, without reading its tensors."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from . import host
+from .host.protocols import ModelPatcher
 
 
 class InspectAdapter(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoInspectAdapter",
@@ -17,7 +20,7 @@ class InspectAdapter(io.ComfyNode):
             search_aliases=["loha", "lokr", "lycoris", "lora info", "lora metadata"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 io.Model.Input("model", optional=True, tooltip="A model to compare the file with."),
             ],
             outputs=[
@@ -26,11 +29,11 @@ class InspectAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adapter, **_):
+    def fingerprint_inputs(cls, adapter: str | None, **_: Any) -> object:
         return host.fingerprint(adapter)
 
     @classmethod
     @host.acting(host.INSPECT)
-    def execute(cls, adapter, model=None):
-        report, matched = host.inspect(adapter, model)
-        return io.NodeOutput(report, ui={"text": [report], "lyco_match": matched})
+    def execute(cls, adapter: str, model: ModelPatcher | None = None) -> io.NodeOutput:
+        report, compared = host.inspect(adapter, model)
+        return io.NodeOutput(report, ui={"text": [report], **host.shown(compared)})

@@ -1,13 +1,16 @@
 """*Load LoHa/LoKr*: an adapter onto a model, every module on its weight or a refusal."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from . import host
+from .host.protocols import CLIP, ModelPatcher
 
 
 class LoadAdapter(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoLoadAdapter",
@@ -20,7 +23,7 @@ class LoadAdapter(io.ComfyNode):
             search_aliases=["loha", "lokr", "lycoris", "lora", "musubi", "load lora"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 host.strength_input(),
                 host.partial_input(),
                 io.Clip.Input(
@@ -51,27 +54,27 @@ class LoadAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adapter, **_):
+    def fingerprint_inputs(cls, adapter: str | None, **_: Any) -> object:
         return host.fingerprint(adapter)
 
     @classmethod
     @host.acting(host.LOAD)
     def execute(
         cls,
-        model,
-        adapter,
-        strength,
-        on_partial_match="error",
-        clip=None,
-        include="",
-        exclude="",
-        block_strengths="",
-        mode=host.MODES[0],
-        scale=0.0,
-    ):
+        model: ModelPatcher,
+        adapter: str,
+        strength: float,
+        on_partial_match: str = "error",
+        clip: CLIP | None = None,
+        include: str = "",
+        exclude: str = "",
+        block_strengths: str = "",
+        mode: str = host.MODES[0],
+        scale: float = 0.0,
+    ) -> io.NodeOutput:
         selection = host.selection(include, exclude, block_strengths)
         partial = on_partial_match == "warn"
         loaded = host.load_onto(
             model, clip, adapter, strength, partial=partial, selection=selection, mode=mode, scale=scale or None
         )
-        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=loaded.shown)
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.shown(loaded.applied))

@@ -1,13 +1,16 @@
 """*Load Adapters*: several adapters onto a model, a row each."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from . import host
+from .host.protocols import CLIP, ModelPatcher
 
 
 class LoadAdapters(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoLoadAdapters",
@@ -35,28 +38,29 @@ class LoadAdapters(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs):
+    def fingerprint_inputs(cls, **inputs: Any) -> object:
         rows = _rows(inputs)
         return [host.fingerprint(row.name) for row in rows if row.wanted]
 
     @classmethod
     @host.acting(host.LOAD_ROWS)
-    def execute(cls, model, clip=None, on_partial_match="error", mode=host.MODES[0], **inputs):
+    def execute(
+        cls,
+        model: ModelPatcher,
+        clip: CLIP | None = None,
+        on_partial_match: str = "error",
+        mode: str = host.MODES[0],
+        **inputs: Any,
+    ) -> io.NodeOutput:
         partial = on_partial_match == "warn"
         loaded = host.load_rows(model, clip, _rows(inputs), partial=partial, mode=mode)
-        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=loaded.shown)
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.shown(loaded.applied))
 
 
-def _row(number: int) -> list:
+def _row(number: int) -> list[io.Input]:
     first = number == 1
     return [
-        io.Combo.Input(
-            f"adapter_{number}",
-            options=[host.NONE, *host.adapter_names()],
-            default=host.NONE,
-            optional=not first,
-            tooltip="A file in models/loras.",
-        ),
+        host.adapter_input(f"adapter_{number}", may_be_none=True, optional=not first),
         io.Float.Input(
             f"strength_{number}",
             default=1.0,
@@ -70,7 +74,7 @@ def _row(number: int) -> list:
     ]
 
 
-def _rows(inputs: dict) -> list:
+def _rows(inputs: dict[str, Any]) -> list[host.Row]:
     """The rows; what an API workflow leaves out is an empty row. A linked value is None until it is known."""
     return [
         host.Row(

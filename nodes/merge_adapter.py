@@ -1,13 +1,16 @@
 """*Merge into Model*: adapters into the weights themselves."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from . import host
+from .host.protocols import ModelPatcher
 
 
 class MergeAdapter(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoMergeAdapter",
@@ -20,7 +23,7 @@ class MergeAdapter(io.ComfyNode):
             search_aliases=["merge lora", "bake lora", "fuse lora", "loha", "lokr"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model; the input stays as it is."),
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 host.strength_input(),
                 *host.selection_inputs(),
                 host.partial_input(optional=True),
@@ -32,13 +35,22 @@ class MergeAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adapter, **_):
+    def fingerprint_inputs(cls, adapter: str | None, **_: Any) -> object:
         return host.fingerprint(adapter)
 
     @classmethod
     @host.acting(host.MERGE_MODEL)
-    def execute(cls, model, adapter, strength, include="", exclude="", block_strengths="", on_partial_match="error"):
+    def execute(
+        cls,
+        model: ModelPatcher,
+        adapter: str,
+        strength: float,
+        include: str = "",
+        exclude: str = "",
+        block_strengths: str = "",
+        on_partial_match: str = "error",
+    ) -> io.NodeOutput:
         selection = host.selection(include, exclude, block_strengths)
         partial = on_partial_match == "warn"
         merged = host.merge_onto(model, adapter, strength, partial=partial, selection=selection)
-        return io.NodeOutput(merged.model, merged.report, ui=merged.shown)
+        return io.NodeOutput(merged.model, merged.report, ui=host.shown(merged.applied))

@@ -1,5 +1,7 @@
 """*Merge into Checkpoint File*: from file to file, at the speed of the disk, in little memory."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from . import host
@@ -7,7 +9,7 @@ from . import host
 
 class MergeCheckpoint(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoMergeCheckpoint",
@@ -23,7 +25,7 @@ class MergeCheckpoint(io.ComfyNode):
                 io.Combo.Input(
                     "base", options=host.checkpoint_names(), tooltip="In models/diffusion_models or models/checkpoints."
                 ),
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 host.strength_input(),
                 io.String.Input("filename", default="", tooltip="Empty: the names of the base and the adapter."),
                 *host.selection_inputs(),
@@ -77,8 +79,10 @@ class MergeCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, base, adapter, more_adapters="", **_):
-        more = host.adapter_list(adapter, 1.0, more_adapters or "")[1:]
+    def fingerprint_inputs(
+        cls, base: str | None, adapter: str | None, more_adapters: str | None = "", **_: Any
+    ) -> object:
+        more = host.adapter_list(adapter or "", 1.0, more_adapters or "")[1:]
         return (
             host.checkpoint_fingerprint(base),
             host.fingerprint(adapter),
@@ -89,20 +93,20 @@ class MergeCheckpoint(io.ComfyNode):
     @host.acting(host.MERGE_FILE)
     def execute(
         cls,
-        base,
-        adapter,
-        strength,
-        filename,
-        include="",
-        exclude="",
-        block_strengths="",
-        more_adapters="",
-        dtype="as it is",
-        rounding_seed=-1,
-        gpu=False,
-        overwrite=False,
-        on_partial_match="error",
-    ):
+        base: str,
+        adapter: str,
+        strength: float,
+        filename: str,
+        include: str = "",
+        exclude: str = "",
+        block_strengths: str = "",
+        more_adapters: str = "",
+        dtype: str = "as it is",
+        rounding_seed: int = -1,
+        gpu: bool = False,
+        overwrite: bool = False,
+        on_partial_match: str = "error",
+    ) -> io.NodeOutput:
         selection = host.selection(include, exclude, block_strengths)
         partial = on_partial_match == "warn"
         options = host.merge_options(selection, dtype=dtype, rounding_seed=rounding_seed, gpu=gpu, partial=partial)

@@ -1,5 +1,7 @@
 """*Resize Adapter*: an adapter of less rank."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from . import host
@@ -7,7 +9,7 @@ from . import host
 
 class ResizeAdapter(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoResizeAdapter",
@@ -20,7 +22,7 @@ class ResizeAdapter(io.ComfyNode):
             search_aliases=["resize lora", "shrink lora", "lora rank", "svd", "loha", "lokr"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("adapter", options=host.adapter_names(), tooltip="A file in models/loras."),
+                host.adapter_input(),
                 *host.smallness_inputs(),
                 io.String.Input("filename", default="", tooltip="Empty: the file's own name and _small."),
                 host.overwrite_input(),
@@ -29,11 +31,13 @@ class ResizeAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adapter, **_):
+    def fingerprint_inputs(cls, adapter: str | None, **_: Any) -> object:
         return host.fingerprint(adapter)
 
     @classmethod
     @host.acting()
-    def execute(cls, adapter, by, rank, share, filename, overwrite=False):
+    def execute(
+        cls, adapter: str, by: str, rank: int, share: float, filename: str, overwrite: bool = False
+    ) -> io.NodeOutput:
         name, report = host.resize(adapter, host.asked(by, rank, share), filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

@@ -1,14 +1,17 @@
 """*Train Adapter*: a LoHa, LoKr or LoRA from latents and captions, as Musubi Tuner trains it."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from . import host
 from .host import training
+from .host.protocols import Conditioning, ModelPatcher
 
 
 class TrainAdapter(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return host.known(
             io.Schema,
             node_id="LycoTrainAdapter",
@@ -45,20 +48,20 @@ class TrainAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **values):
+    def fingerprint_inputs(cls, **values: Any) -> object:
         return training.fingerprint(values)
 
     @classmethod
     def execute(
         cls,
-        model,
-        latents,
-        positive,
-        empty=None,
-        validation_latents=None,
-        validation_positive=None,
-        **widgets,
-    ):
+        model: list[ModelPatcher],
+        latents: list[dict[str, Any]],
+        positive: list[list[Conditioning]],
+        empty: list[list[Conditioning]] | None = None,
+        validation_latents: list[dict[str, Any]] | None = None,
+        validation_positive: list[list[Conditioning]] | None = None,
+        **widgets: Any,
+    ) -> io.NodeOutput:
         options = training.options_of({name: training.single(name, values) for name, values in widgets.items()})
         data = training.data_of(latents, positive, empty, validation_latents, validation_positive)
         done = training.train_on(training.single("model", model), data, options, cls.hidden.unique_id)

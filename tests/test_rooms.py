@@ -14,6 +14,8 @@ BY_NAME = {
     "lyco_core/quantized/kitchen.py",  # comfy_kitchen
     "lyco_core/train/distributed.py",  # torch's backends
     "lyco_core/train/optimizers.py",  # people's optimizers
+    "nodes/__init__.py",  # the nodes, by the names in its list
+    "nodes/headless.py",  # ComfyUI
 }
 """What imports by a name that it makes, which nothing here can follow, and what that is."""
 

@@ -14,23 +14,13 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from lyco_testing.comfy import Server, find_comfyui, running_server  # noqa: E402
+from lyco_testing.nodes import adapters_of  # noqa: E402
 from lyco_testing.page import Canvas, opened  # noqa: E402
 from lyco_testing.page_files import fill, thumbnail  # noqa: E402
 from lyco_testing.tiny_wan import TEXT  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-NODES: dict[str, dict[str, object]] = {
-    "LycoLoadAdapter": {"adapter": "my_lokr.safetensors"},
-    "LycoLoadAdapters": {"adapter_1": "my_lokr.safetensors"},
-    "LycoMergeAdapter": {"adapter": "my_lokr.safetensors"},
-    "LycoMergeCheckpoint": {"adapter": "my_lokr.safetensors"},
-    "LycoConvertAdapter": {"adapter": "my_lokr.safetensors"},
-    "LycoExtractAdapter": {},
-    "LycoResizeAdapter": {"adapter": "my_lokr.safetensors"},
-    "LycoInspectAdapter": {"adapter": "my_lokr.safetensors"},
-    "LycoTrainAdapter": {},
-}
 THUMBNAIL = (960, 540)
 
 FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
@@ -41,9 +31,9 @@ def nodes(server: Server) -> None:
     """web/docs/<node>/node.png and node-ja.png: each node with its card, as the Vue renderer draws it."""
     for locale, name in (("en", "node.png"), ("ja", "node-ja.png")):
         with opened(server, (900, 1400), VueNodes_Enabled=True, Locale=locale) as page:
-            for kind, values in NODES.items():
+            for kind, adapters in adapters_of(server).items():
                 page.clear()
-                node = page.add(kind, 160, 120, **values)
+                node = page.add(kind, 160, 120, **dict.fromkeys(adapters[:1], "my_lokr.safetensors"))
                 page.page.evaluate("id => app.graph.getNodeById(id).setSize([400, 60])", node)
                 page.page.wait_for_timeout(1500)
                 page.page.locator(f'[data-node-id="{node}"]').screenshot(path=ROOT / "web" / "docs" / kind / name)

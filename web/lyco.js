@@ -5,20 +5,25 @@
 const { app } = window.comfyAPI.app;
 const { api } = window.comfyAPI.api;
 
-const TRAIN = "LycoTrainAdapter";
-const ROWS = [1, 2, 3, 4, 5, 6].map((row) => `adapter_${row}`);
+/** As the server has it: what this file's address and its nodes' `python_module` say of the pack. */
+const PACK = `custom_nodes.${decodeURIComponent(new URL(import.meta.url).pathname.split("/").at(-2) ?? "")}`;
 
-/** Node -> its widgets that hold adapter files. @type {Record<string, string[]>} */
-const FILES = {
-  LycoLoadAdapter: ["adapter"],
-  LycoLoadAdapters: ROWS,
-  LycoMergeAdapter: ["adapter"],
-  LycoMergeCheckpoint: ["adapter"],
-  LycoConvertAdapter: ["adapter"],
-  LycoResizeAdapter: ["adapter"],
-  LycoInspectAdapter: ["adapter"],
-  LycoExtractAdapter: [],
-};
+/**
+ * What a node of the pack shows, as its schema says it.
+ * @typedef {object} Kind
+ * @property {string[]} adapters its widgets that hold adapter files
+ * @property {boolean} trains whether it gives the loss of a training
+ */
+
+/** @type {Map<string, Kind>} */
+const kinds = new Map();
+
+/** @param {Record<string, any>} def @returns {Kind} */
+function kindOf({ input, output }) {
+  const inputs = Object.entries({ ...input?.required, ...input?.optional });
+  const adapters = inputs.filter(([, spec]) => spec[1]?.lyco_adapter).map(([name]) => name);
+  return { adapters, trains: output.includes("LOSS_MAP") };
+}
 
 const loading = import("./cards.mjs");
 /** @type {Awaited<typeof loading>} */
@@ -29,7 +34,10 @@ api.addEventListener(/** @type {any} */ ("lyco.train"), (/** @type {any} */ { de
 
 app.registerExtension({
   name: "lyco",
-  async addCustomNodeDefs() {
+  async addCustomNodeDefs(defs) {
+    for (const [name, def] of Object.entries(defs)) {
+      if (def.python_module === PACK) kinds.set(name, kindOf(def));
+    }
     cards = await loading; // before there is any node
   },
   setup() {
@@ -42,9 +50,10 @@ app.registerExtension({
   refreshComboInNodes: async () => cards.refreshCards(),
   nodeCreated(created) {
     const node = /** @type {import("./node.mjs").GraphNode} */ (created);
-    const kind = node.comfyClass ?? "";
-    if (kind === TRAIN) cards.addTrainCard(node);
-    if (kind in FILES) cards.addFileCard(node, FILES[kind]);
-    if (kind === "LycoLoadAdapters") cards.foldRows(node, ROWS);
+    const kind = kinds.get(node.comfyClass ?? "");
+    if (!kind) return;
+    if (kind.trains) cards.addTrainCard(node);
+    else cards.addFileCard(node, kind.adapters);
+    if (kind.adapters.length > 1) cards.foldRows(node, kind.adapters);
   },
 });

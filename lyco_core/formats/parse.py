@@ -69,4 +69,5 @@ def parse(
         {key: tensors[key] for key in sorted_keys.unrecognised},
         sorted_keys.foreign,
         modules.idle,
+        keys={prefix: sorted_keys.modules[prefix] for prefix in modules.prefixes.values()},
     )

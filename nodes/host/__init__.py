@@ -1,15 +1,17 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
 from .advice import CONVERT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, acting
-from .files import adapter_names, fingerprint
+from .files import NONE, fingerprint
 from .jobs.checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names, merge_files, merge_options
 from .jobs.compressing import asked, extract, resize
 from .jobs.converting import conversion, convert
 from .model.beside import MODES
 from .model.loading import inspect, load_onto
-from .model.many import NONE, ROWS, Row, load_rows
+from .model.many import ROWS, Row, load_rows
 from .model.merging import merge_onto
+from .page.matched import shown
 from .schema import (
+    adapter_input,
     known,
     mode_input,
     new_file_outputs,
@@ -33,8 +35,8 @@ __all__ = [
     "ROWS",
     "Row",
     "acting",
+    "adapter_input",
     "adapter_list",
-    "adapter_names",
     "asked",
     "checkpoint_fingerprint",
     "checkpoint_names",
@@ -56,6 +58,7 @@ __all__ = [
     "resize",
     "selection",
     "selection_inputs",
+    "shown",
     "smallness_inputs",
     "strength_input",
 ]

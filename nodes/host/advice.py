@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ...lyco_core.errors import LycoError, Remedy, advising
 
@@ -44,12 +45,12 @@ INSPECT = {
 }
 
 
-def acting(advice: Mapping[Remedy, str] | None = None):
+def acting(advice: Mapping[Remedy, str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a node's `execute`: it is given finite numbers only, and its errors end in `advice`."""
 
-    def decorate(execute):
+    def decorate(execute: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(execute)
-        def act(cls, *inputs, **named):
+        def act(cls: type, *inputs: Any, **named: Any) -> Any:
             require_finite(named)
             with advising(advice or {}):
                 return execute(cls, *inputs, **named)

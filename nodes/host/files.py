@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
+from typing import TypeAlias
 
 import comfy.lora_convert
 import folder_paths
@@ -18,10 +19,16 @@ from ...lyco_core.io.names import check_name
 from ...lyco_core.io.paths import ENDING, is_apple_double
 from ...lyco_core.load import AdapterFile, checkpoint_of
 
+Stamp: TypeAlias = tuple[str | int, ...]
+"""What changes when a file does."""
+
+NONE = "none"
+"""What a list of files offers for no file."""
+
 CACHED_FILES = 2
 """Files whose tensors stay in memory, so that a new strength reads nothing."""
 
-_cache: OrderedDict[tuple, AdapterSet] = OrderedDict()
+_cache: OrderedDict[Stamp, AdapterSet] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -30,7 +37,7 @@ def adapter_names() -> list[str]:
     return [name for name in folder_paths.get_filename_list("loras") if not is_apple_double(name)]
 
 
-def adapter_path(name: str) -> str:
+def adapter_path(name: object) -> str:
     """The path of a file in models/loras. Raises `FileError` for anything that is not there."""
     path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
@@ -39,16 +46,19 @@ def adapter_path(name: str) -> str:
     return path
 
 
-def fingerprint(name: str | None) -> tuple | None:
-    """What changes when the file does, or PEFT's configuration beside it. A linked name is not known yet: None."""
-    if name is None:
-        return None
+def fingerprint(name: str | None) -> Stamp | None:
+    """`identity`; a linked name is not known yet: None."""
+    return None if name is None else identity(name)
+
+
+def identity(name: str) -> Stamp:
+    """What changes when a file in models/loras does, or PEFT's configuration beside it."""
     path = adapter_path(name)
     beside = os.path.join(os.path.dirname(path), CONFIG_FILE)
     return stamp(path) + (stamp(beside) if os.path.isfile(beside) else ())
 
 
-def stamp(path: str) -> tuple:
+def stamp(path: str) -> Stamp:
     """Path, inode, time and size."""
     status = os.stat(path)
     return path, status.st_ino, status.st_mtime_ns, status.st_size
@@ -91,17 +101,17 @@ def cached_adapter_set(name: str, file: AdapterFile | None = None) -> AdapterSet
     Args:
         file: where it is open already.
     """
-    identity = fingerprint(name)
+    path, found = adapter_path(name), identity(name)
     with _lock:
-        if identity not in _cache:
-            with AdapterFile(identity[0]) if file is None else contextlib.nullcontext(file) as opened:
+        if found not in _cache:
+            with AdapterFile(path) if file is None else contextlib.nullcontext(file) as opened:
                 # A checkpoint in models/loras is told by its header, before its gigabytes are read.
                 if not opened.keys.modules and (what := checkpoint_of(opened.outline)):
                     raise FormatError(f"is no adapter but {what}; load it with a model loader")
                 # Nodes run in inference mode; tensors made there could not be trained from later.
                 with torch.inference_mode(False):
-                    _cache[identity] = opened.read(rename=comfy.lora_convert.convert_lora)
+                    _cache[found] = opened.read(rename=comfy.lora_convert.convert_lora)
             while len(_cache) > CACHED_FILES:
                 _cache.popitem(last=False)
-        _cache.move_to_end(identity)
-        return _cache[identity]
+        _cache.move_to_end(found)
+        return _cache[found]

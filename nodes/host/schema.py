@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from comfy_api.latest import io
 
 from ...lyco_core.selection import Selection, parse_block_strength
+from .files import NONE, adapter_names
 from .model.beside import MODES
+
+ADAPTER = "lyco_adapter"
+"""Marks an input that chooses an adapter, for the page, which is served it with the schema."""
 
 BY = ("rank", "energy", "error")
 """What decides how small an approximation is."""
 
 
-def known(cls, *positional, **named):
+def known(cls: Callable[..., Any], *positional: Any, **named: Any) -> Any:
     """`cls(*positional, **named)` without the named arguments that this ComfyUI does not know yet.
 
     Of those that the pack uses, 0.3.64 lacks `search_aliases` and `advanced`.
@@ -22,7 +28,20 @@ def known(cls, *positional, **named):
     return cls(*positional, **{name: value for name, value in named.items() if name in accepted})
 
 
-def strength_input():
+def adapter_input(name: str = "adapter", *, may_be_none: bool = False, optional: bool = False) -> io.Input:
+    """A file in models/loras; the node's card says what it is."""
+    made = io.Combo.Input(
+        name,
+        options=[NONE, *adapter_names()] if may_be_none else adapter_names(),
+        default=NONE if may_be_none else None,
+        optional=optional,
+        tooltip="A file in models/loras.",
+    )
+    made.extra_dict = {ADAPTER: True}  # 0.3.64's takes no such argument
+    return made
+
+
+def strength_input() -> io.Input:
     """How much of an adapter is added."""
     return io.Float.Input(
         "strength",
@@ -34,7 +53,7 @@ def strength_input():
     )
 
 
-def partial_input(*, optional: bool = False):
+def partial_input(*, optional: bool = False) -> io.Input:
     """What happens if a model lacks some of a file's modules. ComfyUI lists optional inputs last."""
     return known(
         io.Combo.Input,
@@ -47,7 +66,7 @@ def partial_input(*, optional: bool = False):
     )
 
 
-def mode_input():
+def mode_input() -> io.Input:
     """How an adapter is applied."""
     return known(
         io.Combo.Input,
@@ -64,7 +83,7 @@ def mode_input():
     )
 
 
-def smallness_inputs(*, zero_means: str = "") -> list:
+def smallness_inputs(*, zero_means: str = "") -> list[io.Input]:
     """What decides how small an approximation is."""
     return [
         io.Combo.Input(
@@ -81,7 +100,7 @@ def smallness_inputs(*, zero_means: str = "") -> list:
     ]
 
 
-def overwrite_input():
+def overwrite_input() -> io.Input:
     """Whether a file of the new one's name is replaced."""
     return known(
         io.Boolean.Input,
@@ -93,7 +112,7 @@ def overwrite_input():
     )
 
 
-def new_file_outputs(report: str) -> list:
+def new_file_outputs(report: str) -> list[io.Output]:
     """The name of a new adapter file, and what is told of it."""
     return [
         # A combo of an older node is a list of names to ComfyUI, which no type but this one fits.
@@ -102,7 +121,7 @@ def new_file_outputs(report: str) -> list:
     ]
 
 
-def selection_inputs() -> list:
+def selection_inputs() -> list[io.Input]:
     """Which modules take part, and how strongly: one regular expression a line."""
     tips = {
         "include": "Only modules whose whole name matches one of these regular expressions, one a line; empty: all.",

@@ -4,19 +4,8 @@ import json
 
 import pytest
 from lyco_testing.comfy import ROOT, Server
+from lyco_testing.nodes import adapters_of, told
 from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
-
-NODES = {
-    "LycoLoadAdapter": "Load LoHa/LoKr",
-    "LycoLoadAdapters": "Load Adapters",
-    "LycoMergeAdapter": "Merge into Model",
-    "LycoMergeCheckpoint": "Merge into Checkpoint File",
-    "LycoConvertAdapter": "Convert Musubi",
-    "LycoExtractAdapter": "Extract Adapter",
-    "LycoResizeAdapter": "Resize Adapter",
-    "LycoTrainAdapter": "Train Adapter",
-    "LycoInspectAdapter": "Inspect Adapter",
-}
 
 
 def searched(page: Canvas, title: str, x: int, y: int) -> int:
@@ -62,9 +51,9 @@ def dragged(page: Canvas, x: float, y: float) -> None:
 def test_every_node_is_found_by_its_name(server: Server):
     with opened(server, (1500, 1100)) as page:
         page.page.wait_for_timeout(500)
-        for kind, title in NODES.items():
+        for kind, info in told(server.get("/object_info")).items():
             page.clear()
-            searched(page, title, 700, 500)
+            searched(page, info["display_name"].partition("→")[0], 700, 500)
             assert page.page.evaluate("app.graph.nodes.map((node) => node.type)") == [kind]
             page.page.mouse.move(480, 240, steps=3)  # a new node sticks to the mouse until a click puts it down
             page.page.mouse.click(500, 250, delay=40)
@@ -75,9 +64,9 @@ def test_every_node_is_found_by_its_name(server: Server):
 def test_the_card_goes_along_with_its_node(renderer: str, server: Server):
     with opened(server, (1500, 1100), **RENDERERS[renderer]) as page:
         page.page.wait_for_timeout(500)
-        for kind in NODES:
+        for kind, adapters in adapters_of(server).items():
             page.clear()
-            node = page.add(kind, 200, 200, **({"adapter_1": "my_lokr.safetensors"} if kind.endswith("s") else {}))
+            node = page.add(kind, 200, 200, **({adapters[0]: "my_lokr.safetensors"} if len(adapters) > 1 else {}))
             page.page.wait_for_timeout(600)
             card = page.page.locator(".lyco-root").first
             before, at = card.bounding_box(), box(page, node)

@@ -4,18 +4,10 @@ import time
 
 import pytest
 from lyco_testing.comfy import Server
+from lyco_testing.nodes import adapters_of
 from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
 from lyco_testing.tiny_wan import wan_adapter
 from safetensors.torch import save_file
-
-FILE_NODES = (
-    "LycoLoadAdapter",
-    "LycoMergeAdapter",
-    "LycoMergeCheckpoint",
-    "LycoConvertAdapter",
-    "LycoResizeAdapter",
-    "LycoInspectAdapter",
-)
 
 
 def loaded(page: Canvas, adapter: str = "my_lokr.safetensors", **values: object) -> int:
@@ -31,14 +23,15 @@ def loaded(page: Canvas, adapter: str = "my_lokr.safetensors", **values: object)
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_every_node_says_what_the_file_is(renderer: str, server: Server):
     with opened(server, (1900, 1300), **RENDERERS[renderer]) as page:
-        for index, kind in enumerate(FILE_NODES):
-            page.add(kind, 80 + index % 4 * 420, 80 + index // 4 * 640, adapter="my_lokr.safetensors")
-        page.page.locator(".lyco-file").nth(len(FILE_NODES) - 1).wait_for()
+        nodes = {kind: adapters[0] for kind, adapters in adapters_of(server).items() if adapters}
+        for index, (kind, adapter) in enumerate(nodes.items()):
+            page.add(kind, 80 + index % 4 * 420, 80 + index // 4 * 640, **{adapter: "my_lokr.safetensors"})
+        page.page.locator(".lyco-file").nth(len(nodes) - 1).wait_for()
         for card in page.page.locator(".lyco-file").all():
             text = card.inner_text()
             assert all(part in text for part in ("LoKr", "Wan 2.1/2.2", "Musubi", "20", "kB", "ukiyoe style"))
         pictures = page.page.locator(".lyco-picture")
-        assert pictures.count() == len(FILE_NODES)
+        assert pictures.count() == len(nodes)
         assert all(picture.evaluate("image => image.naturalWidth") == 96 for picture in pictures.all())
         keep(page.page, KEPT, f"cards-{renderer}")
         assert page.errors == []

@@ -2,24 +2,25 @@
 
 import pytest
 from lyco_testing.comfy import Server
+from lyco_testing.nodes import adapters_of
 from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
 
+ROWS, TRAIN = "LycoLoadAdapters", "LycoTrainAdapter"
 LOKR, HALF = "my_lokr.safetensors", "half.safetensors"
 
-NODES: dict[str, dict[str, object]] = {
+VALUES: dict[str, dict[str, object]] = {
     "LycoLoadAdapters": {"adapter_1": LOKR, "adapter_2": HALF, "strength_2": 0.5},
     "LycoLoadAdapter": {"adapter": LOKR, "strength": 0.7},
-    "LycoMergeAdapter": {"adapter": LOKR},
-    "LycoMergeCheckpoint": {"adapter": LOKR},
-    "LycoConvertAdapter": {"adapter": LOKR},
-    "LycoResizeAdapter": {"adapter": LOKR},
-    "LycoInspectAdapter": {"adapter": LOKR},
-    "LycoExtractAdapter": {},
     "LycoTrainAdapter": {"max_train_steps": 77},
 }
-"""Every node that has a card, and values that are not its own."""
+"""Values that are not the nodes' own; of the other nodes, an adapter where they take one."""
 
-FILES = sum(str(value).endswith(".safetensors") for values in NODES.values() for value in values.values())
+
+def nodes(server: Server) -> dict[str, dict[str, object]]:
+    """Every node with its values: the rows first, the training last."""
+    others = {node: dict.fromkeys(adapters, LOKR) for node, adapters in adapters_of(server).items()}
+    return dict(sorted((others | VALUES).items(), key=lambda node: (node[0] == TRAIN, node[0] != ROWS)))
+
 
 SEEN = """() => app.canvas.graph.nodes.filter((node) => node.comfyClass?.startsWith("Lyco")).map((node) => {
     const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
@@ -41,14 +42,14 @@ CAPTURE = """async () => {
 """As ComfyUI does after each click and key."""
 
 
-def filled(page: Canvas) -> list[dict]:
-    """The page with one node of each kind, at rest."""
+def filled(page: Canvas, nodes: dict[str, dict[str, object]], files: int) -> list[dict]:
+    """The page with one node of each kind, at rest; so many of them show a file."""
     page.page.wait_for_function("app.extensionManager.workflow.activeWorkflow")
     page.page.evaluate(CAPTURE)
-    for index, (kind, values) in enumerate(NODES.items()):
+    for index, (kind, values) in enumerate(nodes.items()):
         page.add(kind, 40 + index % 5 * 400, 60 + index // 5 * 1000, **values)
     page.page.evaluate("app.canvas.ds.scale = 0.5, app.canvas.setDirty(true, true)")
-    settled(page, FILES)
+    settled(page, files)
     page.page.evaluate(CAPTURE)
     return page.page.evaluate(SEEN)
 
@@ -70,15 +71,17 @@ def settled(page: Canvas, files: int) -> None:
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_opened_reloaded_undone_copied_and_in_a_subgraph(renderer: str, server: Server):
     with opened(server, (1300, 1300), **RENDERERS[renderer]) as page:
-        before = filled(page)
-        assert [node["kind"] for node in before] == list(NODES)
+        every = nodes(server)
+        files = sum(str(value).endswith(".safetensors") for values in every.values() for value in values.values())
+        before = filled(page, every, files)
+        assert [node["kind"] for node in before] == list(every)
         rows = before[0]["shown"]
         assert "strength_2" in rows and "adapter_3" in rows and "adapter_4" not in rows
 
         workflow = page.page.evaluate("app.graph.serialize()")
         for _ in range(2):
             page.load(workflow)
-            settled(page, FILES)
+            settled(page, files)
             assert page.page.evaluate(SEEN) == before
             again = page.page.evaluate("app.graph.serialize()")
             assert [node["size"] for node in again["nodes"]] == [node["size"] for node in workflow["nodes"]]
@@ -87,32 +90,32 @@ def test_opened_reloaded_undone_copied_and_in_a_subgraph(renderer: str, server: 
         page.page.wait_for_timeout(1500)  # ComfyUI stores what a reload brings back
         page.page.reload()
         page.page.wait_for_function("window.app?.graph?.nodes?.length")
-        settled(page, FILES)
+        settled(page, files)
         assert page.page.evaluate(SEEN) == before
         keep(page.page, KEPT, f"kept-{renderer}")
 
         page.page.evaluate(CAPTURE)
         first = page.page.evaluate("app.graph.nodes.find((node) => node.comfyClass === 'LycoLoadAdapters').id")
         page.choose(first, "adapter_2", "none")
-        settled(page, FILES - 1)
+        settled(page, files - 1)
         changed = page.page.evaluate(SEEN)
         assert "adapter_3" not in changed[0]["shown"]
         assert changed[0]["size"][1] < before[0]["size"][1]
         page.page.evaluate(CAPTURE)
-        for keys, seen, files in (("Control+z", before, FILES), ("Control+y", changed, FILES - 1)) * 2:
+        for keys, seen, shown in (("Control+z", before, files), ("Control+y", changed, files - 1)) * 2:
             page.page.keyboard.press(keys)
-            settled(page, files)
+            settled(page, shown)
             assert page.page.evaluate(SEEN) == seen
 
         page.page.keyboard.press("Control+z")
-        settled(page, FILES)
+        settled(page, files)
         page.page.evaluate("app.canvas.selectItems(app.graph.nodes), app.canvas.copyToClipboard()")
         page.page.evaluate("void app.canvas.pasteFromClipboard()")
-        settled(page, 2 * FILES)
+        settled(page, 2 * files)
         assert page.page.evaluate(SEEN) == before + before
 
         page.load(workflow)
-        settled(page, FILES)
+        settled(page, files)
         page.page.evaluate("void app.graph.convertToSubgraph(new Set(app.graph.nodes))")
         page.page.evaluate(
             """() => {
@@ -120,7 +123,7 @@ def test_opened_reloaded_undone_copied_and_in_a_subgraph(renderer: str, server: 
                 app.canvas.openSubgraph(outside.subgraph, outside);
             }"""
         )
-        settled(page, FILES)
+        settled(page, files)
         inside = page.page.evaluate(SEEN)
         assert [node["values"] for node in inside] == [node["values"] for node in before]
         assert inside[:-1] == before[:-1]  # 1.58 shows the training's seed on the subgraph instead

@@ -5,6 +5,7 @@ import re
 import pytest
 from lyco_testing.comfy import ROOT, Server
 from lyco_testing.locales import LOCALES, english, read
+from lyco_testing.nodes import told
 
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir())
 TIPS = {"en": True, "ja": True, "zh": False}
@@ -73,8 +74,8 @@ def test_no_text_is_syntax(language: str):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_category_has_a_name(language: str, server: Server):
-    nodes = [info for name, info in server.get("/object_info").items() if name.startswith("Lyco")]
-    own = {part for info in nodes for part in info["category"].split("/")} - {"model", "loaders", "training"}
+    nodes = told(server.get("/object_info"))
+    own = {part for info in nodes.values() for part in info["category"].split("/")} - {"model", "loaders", "training"}
     names = read(language, "main")["nodeCategories"]
     assert names.keys() == own
     assert not [name for name in names.values() if "/" in name]  # which would be two categories

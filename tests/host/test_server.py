@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from lyco_testing.comfy import Server, WorkflowError
+from lyco_testing.nodes import adapters_of, told
 from lyco_testing.tables import lokr, random
 from lyco_testing.tiny_wan import deltas, latents, wan_adapter, wan_checkpoint, workflow
 from safetensors.torch import save_file
@@ -40,6 +41,24 @@ def test_nodes_are_there(server: Server):
         assert known[name]["display_name"] == title
         assert known[name]["python_module"] == "custom_nodes.comfyui-lyco"
     assert known["LycoLoadAdapter"]["output"] == ["MODEL", "CLIP", "STRING"]
+
+
+@pytest.mark.every_host
+def test_the_page_is_told_which_inputs_choose_an_adapter(files: Server):
+    """All whose list is that of models/loras, but for what a training starts from: its card is of the training."""
+    known = told(files.get("/object_info"))
+    listed = {
+        node: [
+            name
+            for part in ("required", "optional")
+            for name, (kind, *options) in info["input"].get(part, {}).items()
+            if "lokr.safetensors" in (kind if isinstance(kind, list) else (options or [{}])[0].get("options", ()))
+        ]
+        for node, info in known.items()
+    }
+    assert listed.pop("LycoTrainAdapter") == ["network_weights"]
+    assert {node: names for node, names in adapters_of(files).items() if node in listed} == listed
+    assert listed["LycoLoadAdapters"] == [f"adapter_{row}" for row in range(1, 7)]
 
 
 @pytest.mark.every_host

@@ -15,7 +15,7 @@ from ....lyco_core.io.paths import is_apple_double
 from ....lyco_core.merge import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merge.options import parse_source
 from ....lyco_core.selection import Selection
-from ..files import adapter_path, output_path, stamp
+from ..files import Stamp, adapter_path, output_path, stamp
 from ..progress import Progress
 from ..schema import lines
 
@@ -36,7 +36,7 @@ def checkpoint_names() -> list[str]:
     ]
 
 
-def checkpoint_fingerprint(choice: str | None) -> tuple | None:
+def checkpoint_fingerprint(choice: str | None) -> Stamp | None:
     """What changes when the base does. A linked name is not known yet: None."""
     return None if choice is None else stamp(checkpoint_path(choice))
 

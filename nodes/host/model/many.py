@@ -7,11 +7,10 @@ from contextlib import ExitStack
 
 from ....lyco_core.errors import PlacementError, about_file
 from ....lyco_core.load import AdapterFile
-from ..files import adapter_path
-from .loading import Known, Loaded, load_onto, model_weights
-
-NONE = "none"
-"""What a row without a file has instead."""
+from ..files import NONE, adapter_path
+from ..protocols import CLIP, ModelPatcher
+from .loading import Applied, Loaded, load_onto
+from .matching import Known, model_weights
 
 ROWS = 6
 
@@ -30,7 +29,7 @@ class Row:
         return self.on and self.name != NONE
 
 
-def load_rows(model, clip, rows: list[Row], *, partial: bool, mode: str) -> Loaded:
+def load_rows(model: ModelPatcher, clip: CLIP | None, rows: list[Row], *, partial: bool, mode: str) -> Loaded:
     """Clones of `model` and `clip` with the files of all rows that are on; their changes add up.
 
     Raises:
@@ -41,18 +40,18 @@ def load_rows(model, clip, rows: list[Row], *, partial: bool, mode: str) -> Load
     with ExitStack() as opened:
         known = _known(model, wanted, opened)
         reports: list[str] = []
-        shown: tuple[dict, ...] = ()
+        applied: tuple[Applied, ...] = ()
         for row in wanted:
             loaded = load_onto(
                 model, clip, row.name, row.strength, partial=partial, mode=mode, known=known.get(row.name)
             )
             model, clip = loaded.model, loaded.clip
             reports.append(loaded.report)
-            shown += loaded.matched
-    return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", shown)
+            applied += loaded.applied
+    return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", applied)
 
 
-def _known(model, rows: list[Row], opened: ExitStack) -> dict[str, Known]:
+def _known(model: ModelPatcher, rows: list[Row], opened: ExitStack) -> dict[str, Known]:
     """The rows' files, open, and their outlines. Raises `PlacementError` for one of another architecture."""
     weights = model_weights(model)
     if weights.architecture is None:

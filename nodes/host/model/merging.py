@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 import comfy.lora
 import comfy.model_management
@@ -14,15 +16,16 @@ from ....lyco_core.errors import MergeError, about_file
 from ....lyco_core.merge.survival import Tally
 from ....lyco_core.selection import EVERYTHING, Selection, weight_path
 from ..files import adapter_path
-from ..page.matched import matched
 from ..progress import Progress
-from .loading import Loaded, match_model
-from .stock import weight_key
+from ..protocols import ModelPatcher
+from .loading import Applied, Loaded
+from .matching import match_model
+from .places import Change, Place, add_changes, scaled
 from .weights import is_quantized, layout_of, read_weight, require_mergeable, write_weight
 
 
 def merge_onto(
-    model, name: str, strength: float, *, partial: bool = False, selection: Selection = EVERYTHING
+    model: ModelPatcher, name: str, strength: float, *, partial: bool = False, selection: Selection = EVERYTHING
 ) -> Loaded:
     """A model like `model` with the file's adapters in its weights; `model` stays as it is.
 
@@ -30,7 +33,7 @@ def merge_onto(
     nearest number that each weight's dtype or layout has. Patches that `model` holds stay patches.
 
     Args:
-        model: a ModelPatcher; it is unloaded, so that its weights are its own.
+        model: it is unloaded, so that its weights are its own.
         name: of a file in models/loras.
         partial: merge what matches and warn about the rest, instead of refusing.
 
@@ -40,12 +43,12 @@ def merge_onto(
     """
     with about_file(adapter_path(name)):
         match = match_model(name, model, None, selection)
-        groups = match.require(partial=partial)
+        found = match.require(partial=partial)
         if strength == 0:
             text = "strength 0, nothing is merged"
-            return Loaded(model, None, f"{name}: {text}", (matched(match, applied=text),))
+            return Loaded(model, None, f"{name}: {text}", (Applied(match, text),))
         source = standing(model, "use Merge into Checkpoint File")
-        changes = patches_by_weight(source, groups, strength)
+        changes = patches_by_weight(source, scaled(found, strength))
         unload(source)
         for key in changes:
             require_mergeable(source.model, key)
@@ -64,22 +67,18 @@ def merge_onto(
                     stored = read_weight(merged.model, key, source.load_device).sub_(before)
                     tally.add(weight_path(key, match.placement.prefix), change, stored.sub_(change))
     report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged", *tally.lines()]
-    return Loaded(merged, None, "\n".join(report), (matched(match, applied=f"merged, strength {strength:g}"),))
+    return Loaded(merged, None, "\n".join(report), (Applied(match, f"merged, strength {strength:g}"),))
 
 
-def patches_by_weight(model, groups: dict[float, dict], strength: float) -> dict[str, list]:
+def patches_by_weight(model: ModelPatcher, changes: Mapping[Place, Change]) -> dict[str, list[Any]]:
     """Weight key -> its patches as ComfyUI's arithmetic takes them, spelt by a patcher that has no others."""
     clean = model.clone()
     clean.patches = {}
-    for multiplier, patches in groups.items():
-        clean.add_patches(patches, strength * multiplier)
-    wanted = {weight_key(target) for patches in groups.values() for target in patches}
-    if lost := wanted - clean.patches.keys():
-        raise MergeError(f"ComfyUI did not take patches for {len(lost)} weights, e.g. {min(lost)}; nothing was merged")
+    add_changes(clean, changes)
     return clean.patches
 
 
-def standing(model, instead: str):
+def standing(model: ModelPatcher, instead: str) -> ModelPatcher:
     """`model`, or the same with weights that stay in memory, where ComfyUI streams them from the file.
 
     Raises `MergeError`, which names what to do `instead`, if there is no file to load it from again.
@@ -95,7 +94,7 @@ def standing(model, instead: str):
         ) from error
 
 
-def unload(model) -> None:
+def unload(model: ModelPatcher) -> None:
     """Take the model and its clones off the device, and every patch off its weights."""
     loaded = comfy.model_management.current_loaded_models
     others = [entry for entry in loaded if entry.model is None or not model.is_clone(entry.model)]
@@ -105,8 +104,8 @@ def unload(model) -> None:
         raise MergeError("ComfyUI did not take the patches off the model's weights; run the prompt again")
 
 
-def twin(model):
-    """A ModelPatcher over a copy of the model that shares all weights with it, each in a Parameter of its own."""
+def twin(model: ModelPatcher) -> ModelPatcher:
+    """A patcher over a copy of the model that shares all weights with it, each in a Parameter of its own."""
     memo: dict[int, object] = {id(model.model.model_config): model.model.model_config}
     for tensor in (*model.model.parameters(), *model.model.buffers()):
         memo[id(tensor)] = sharing(tensor)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
-from ....lyco_core.adapters import Adapter
+from ....lyco_core.adapters import Adapter, Additive
 from ....lyco_core.errors import AdapterError
+from ..protocols import Reorder, Rows
 
 __all__ = ["LycoPatch"]
 
@@ -33,7 +35,7 @@ class LycoPatch(WeightAdapterBase):
 
     name = "lyco"
 
-    def __init__(self, loaded_keys: set[str], weights: tuple):
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
         self.loaded_keys = loaded_keys
         self.weights = weights
 
@@ -56,15 +58,15 @@ class LycoPatch(WeightAdapterBase):
 
     def calculate_weight(
         self,
-        weight,
-        key,
-        strength,
-        strength_model,
-        offset,
-        function,
-        intermediate_dtype=torch.float32,
-        original_weight=None,
-    ):
+        weight: torch.Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Rows | None,
+        function: Reorder,
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: object = None,
+    ) -> torch.Tensor:
         """Change `weight` in place, and return it. Raises: ComfyUI must not sample with half a patch."""
         try:
             if not self.weights[0].scaled_inputs:
@@ -75,19 +77,20 @@ class LycoPatch(WeightAdapterBase):
         except AdapterError as error:
             raise error.within(f"{key} ({', '.join(self.loaded_keys)})") from None
 
-    def _change_(self, weight: torch.Tensor, strength: float, function) -> torch.Tensor:
+    def _change_(self, weight: torch.Tensor, strength: float, function: Reorder) -> torch.Tensor:
+        adapter = self.adapter
         if leaves_unchanged(function, weight):
-            return self.adapter.add_to_(weight, strength)
-        if self.adapter.needs_base:
-            order = row_order(function, weight.shape[0]).to(weight.device)
-            trained = weight[order.argsort()]
-            return weight.copy_(self.adapter.add_to_(trained, strength)[order])
-        delta = self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
-        weight += function(delta * strength).to(weight.dtype)
-        return weight
+            return adapter.add_to_(weight, strength)
+        if isinstance(adapter, Additive):
+            delta = adapter.delta_weight(device=weight.device).reshape(weight.shape)
+            weight += function(delta * strength).to(weight.dtype)
+            return weight
+        order = row_order(function, weight.shape[0]).to(weight.device)
+        trained = weight[order.argsort()]
+        return weight.copy_(adapter.add_to_(trained, strength)[order])
 
 
-def leaves_unchanged(function, weight: torch.Tensor) -> bool:
+def leaves_unchanged(function: Reorder, weight: torch.Tensor) -> bool:
     """Whether `function` is the identity, which ComfyUI passes where a patch has none.
 
     Told by trying it on one column: ΔW need not be built where it is.
@@ -97,7 +100,7 @@ def leaves_unchanged(function, weight: torch.Tensor) -> bool:
     return result is probe and bool((probe == 1).all())
 
 
-def row_order(function, rows: int) -> torch.Tensor:
+def row_order(function: Reorder, rows: int) -> torch.Tensor:
     """Which row of the trainer's weight is each of the model's, where `function` turns the one into the other.
 
     ComfyUI's key map has such a function where the model keeps the halves of a trainer's weight in

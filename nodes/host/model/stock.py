@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Mapping
+from typing import Any
 
 import comfy.lora
 import torch
 from torch import Tensor
 
-from ....lyco_core.adapters import Adapter, agreed, fits
+from ....lyco_core.adapters import Adapter, fits
 from ....lyco_core.errors import AdapterError
 from ....lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 from ....lyco_core.layouts import BIAS
@@ -19,7 +18,9 @@ from ....lyco_core.load import check_finite
 from ....lyco_core.model import Model
 from ....lyco_core.names import Names, weight_names
 from ....lyco_core.placement import Placement
+from ..protocols import CLIP, ModelPatcher, PatchKey
 from .patch import LycoPatch
+from .places import Patches, Place, put
 from .weights import weight_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -29,23 +30,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 class StockMatch:
     """What ComfyUI's names place of what our tables do not."""
 
-    exact: dict
-    """Patches of ours, by weight key or (key, (dimension, start, length)), as `add_patches` takes them."""
-    stock: dict
-    """Patches of ComfyUI's own adapters, likewise."""
+    exact: Patches
+    """Of ours."""
+    stock: Patches
+    """Of ComfyUI's own adapters."""
     modules: frozenset[str]
     """Modules of the adapter set that have a place after all."""
     unread: tuple[str, ...]
     """Keys that are still nowhere."""
-    names: Mapping[object, tuple[str, ...]]
-    """Place of a patch -> what the file calls it."""
+    names: Mapping[Place, tuple[str, ...]]
+    """What the file calls each."""
 
     @property
-    def patches(self) -> dict:
+    def patches(self) -> Patches:
         return self.exact | self.stock
 
 
-def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMatch:
+def match_by_names(placement: Placement, model: ModelPatcher, clip: CLIP | None, shapes: Shapes) -> StockMatch:
     """Place what `placement` leaves over by the names that ComfyUI knows for this model and CLIP.
 
     What `lyco_core` knows becomes our patches, checked and exact; everything else (a weight that is
@@ -59,18 +60,18 @@ def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMa
     if not left and not found.unrecognised:
         return StockMatch({}, {}, frozenset(), (), {})
     names, shapes = key_map(model, clip, shapes)
-    exact: dict = {}
-    spelled: dict = {}
+    exact: Patches = {}
+    spelled: dict[Place, tuple[str, ...]] = {}
     modules: set[str] = set()
     for path in left:
-        target = names.get(found.prefixes[path])
+        place = names.get(found.prefixes[path])
         if path.endswith(BIAS):
-            target = bias_of(target, shapes)
-        if target is not None and fits(found.adapters[path].shape, shape_of(target, shapes)):
+            place = bias_of(place, shapes)
+        if place is not None and fits(found.adapters[path].shape, place.shape_in(shapes)):
             modules.add(path)
-            spelled[target] = (path, found.prefixes[path])
-            put(exact, target, LycoPatch.of(found.adapters[path], found.prefixes[path]), found.prefixes[path])
-    stock: dict = {}
+            spelled[place] = (path, found.prefixes[path])
+            put(exact, place, LycoPatch.of(found.adapters[path], found.prefixes[path]), found.prefixes[path])
+    stock: Patches = {}
     unread: list[str] = []
     for prefix, keys in _by_module(found.unrecognised, names).items():
         tensors = {key: found.unrecognised[key] for key in keys}
@@ -78,97 +79,41 @@ def match_by_names(placement: Placement, model, clip, shapes: Shapes) -> StockMa
         if patches is None:
             unread += keys
         else:
-            for target, patch in patches.items():
-                spelled[target] = (prefix, *keys)
-                put(stock, target, patch, prefix)
+            for place, patch in patches.items():
+                spelled[place] = (prefix, *keys)
+                put(stock, place, patch, prefix)
     return StockMatch(exact, stock, frozenset(modules), tuple(unread), spelled)
 
 
-def key_map(model, clip, shapes: Shapes) -> tuple[dict, Shapes]:
+def key_map(model: ModelPatcher, clip: CLIP | None, shapes: Shapes) -> tuple[dict[str, Place], Shapes]:
     """ComfyUI's names of a model's and a text encoder's weights -> the weight, or rows of it; and all their shapes."""
-    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    names: dict[str, PatchKey] = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
         shapes = {**shapes, **weight_shapes(clip.cond_stage_model)}
-    return {name: target for name, target in names.items() if weight_key(target) in shapes}, shapes
+    places = {name: Place.of(key) for name, key in names.items()}
+    return {name: place for name, place in places.items() if place.key in shapes}, shapes
 
 
-def their_names(placement: Placement, model, clip, weights: Model) -> Names:
+def their_names(placement: Placement, model: ModelPatcher, clip: CLIP | None, weights: Model) -> Names:
     """The names of what our tables leave over, and those of the weights that ComfyUI has for it."""
     found = placement.adapter_set
-    targets, _ = key_map(model, clip, weights.shapes)
+    places, _ = key_map(model, clip, weights.shapes)
     prefixes = {path: found.prefixes[path] for path in placement.left if path in found.prefixes}
-    prefixes |= {key: prefix for prefix, keys in _by_module(found.unrecognised, targets).items() for key in keys}
+    prefixes |= {key: prefix for prefix, keys in _by_module(found.unrecognised, places).items() for key in keys}
     return {
-        item: (*placement.names[item], prefix, *weight_names(weight_key(targets[prefix]), weights.prefix))
+        item: (*placement.names[item], prefix, *weight_names(places[prefix].key, weights.prefix))
         for item, prefix in prefixes.items()
-        if prefix in targets
+        if prefix in places
     }
 
 
-def put(patches: dict, target, patch, prefix: str) -> None:
-    """Add a patch. Two adapters of one file for the same rows count once if they agree; else there is no choice."""
-    if target in patches:
-        patch = _agreed(patches[target], patch, prefix, weight_key(target))
-    patches[target] = patch
-
-
-def _agreed(first, second, prefix: str, key: str):
-    """The one of two patches of the same rows that counts. Raises `AdapterError` if they contradict each other."""
-    if isinstance(first, LycoPatch) and isinstance(second, LycoPatch):
-        one, two = first.adapter, second.adapter
-        if (kept := agreed(one, two)) is not None:
-            return first if kept is one else second
-    other = ", ".join(getattr(first, "loaded_keys", ()))
-    raise AdapterError(
-        f"{prefix}: another module of the file{f', {other},' if other else ''} changes the same weight, {key}, and "
-        "not alike; remove one of them from the file"
-    )
-
-
-def require_apart(patches: dict) -> None:
-    """Raise `AdapterError` if a patch of some rows meets one of other rows, or of all, that share some with it."""
-    of_key: dict[str, list] = {}
-    for target in patches:
-        of_key.setdefault(weight_key(target), []).append(target)
-    for key, targets in of_key.items():
-        bands = [(_band(target), target) for target in targets]
-        for (first, one), (second, other) in itertools.combinations(bands, 2):
-            if max(first[0], second[0]) < min(first[1], second[1]):
-                names = [", ".join(getattr(patches[target], "loaded_keys", ())) or "another" for target in (one, other)]
-                raise AdapterError(
-                    f"{' and '.join(names)} both change {key}, one of them in part; remove one of them from the file"
-                )
-
-
-def _band(target) -> tuple[float, float]:
-    """First and last row of a place in ComfyUI's key map."""
-    if isinstance(target, str) or target[1] is None:
-        return 0, math.inf
-    _, start, length = target[1]
-    return start, start + length
-
-
-def weight_key(target) -> str:
-    """The weight's key of a place in ComfyUI's key map: the key itself, or (key, rows, …)."""
-    return target if isinstance(target, str) else target[0]
-
-
-def bias_of(target, shapes: Shapes):
+def bias_of(place: Place | None, shapes: Shapes) -> Place | None:
     """The bias beside a weight in ComfyUI's key map, or None if the module has none."""
-    if target is None:
+    if place is None:
         return None
-    key = weight_key(target).removesuffix(".weight") + BIAS
-    return None if key not in shapes else key if isinstance(target, str) else (key, *target[1:])
-
-
-def shape_of(target, shapes: Shapes) -> tuple[int, ...]:
-    """The shape of the rows that a place in ComfyUI's key map stands for."""
-    shape = list(shapes[weight_key(target)])
-    if not isinstance(target, str) and target[1] is not None:
-        dimension, _, length = target[1]
-        shape[dimension] = length
-    return tuple(shape)
+    key = place.key.removesuffix(".weight") + BIAS
+    return place._replace(key=key) if key in shapes else None
 
 
 def _by_module(tensors: Mapping[str, Tensor], names: Mapping[str, object]) -> dict[str, list[str]]:
@@ -184,7 +129,9 @@ def _by_module(tensors: Mapping[str, Tensor], names: Mapping[str, object]) -> di
     return grouped
 
 
-def _stock_patches(prefix: str, tensors: dict[str, Tensor], names: dict, shapes: Shapes) -> dict | None:
+def _stock_patches(
+    prefix: str, tensors: dict[str, Tensor], names: Mapping[str, Place], shapes: Shapes
+) -> Patches | None:
     """ComfyUI's patches for one module; None unless they use every tensor and all have a weight.
 
     Its adapters log what is wrong when they are applied, and leave the weight as it was, so what
@@ -194,10 +141,11 @@ def _stock_patches(prefix: str, tensors: dict[str, Tensor], names: dict, shapes:
         return None
     watched = _Watched(tensors)
     try:
-        patches = comfy.lora.load_lora(watched, {prefix: names[prefix]}, log_missing=False)
+        loaded = comfy.lora.load_lora(watched, {prefix: names[prefix].patch_key}, log_missing=False)
     except Exception as error:
         raise AdapterError(f"{prefix}: ComfyUI cannot read its tensors ({type(error).__name__}: {error})") from error
-    if not patches or watched.read != set(tensors) or any(weight_key(t) not in shapes for t in patches):
+    patches: Patches = {Place.of(key): patch for key, patch in loaded.items()}
+    if not patches or watched.read != set(tensors) or any(place.key not in shapes for place in patches):
         return None
     for key, tensor in tensors.items():
         if tensor.is_floating_point():
@@ -207,11 +155,11 @@ def _stock_patches(prefix: str, tensors: dict[str, Tensor], names: dict, shapes:
     return patches
 
 
-def _check_shapes(prefix: str, tensors: dict[str, Tensor], patches: dict, shapes: Shapes) -> None:
+def _check_shapes(prefix: str, tensors: dict[str, Tensor], patches: Patches, shapes: Shapes) -> None:
     known = {key: tensor for key, tensor in tensors.items() if split_key(key)[1] in TENSOR_SUFFIXES}
     adapters: list[Adapter] = list(parse(known, {}).adapters.values())
-    for target, patch in patches.items():
-        shape = shape_of(target, shapes)
+    for place, patch in patches.items():
+        shape = place.shape_in(shapes)
         if isinstance(patch, tuple) and torch.is_tensor(patch[1][0]):
             found = [tuple(patch[1][0].shape)]
         else:
@@ -219,12 +167,11 @@ def _check_shapes(prefix: str, tensors: dict[str, Tensor], patches: dict, shapes
         for adapter_shape in found:
             if not fits(adapter_shape, shape):
                 raise AdapterError(
-                    f"{prefix}: changes a weight of {list(adapter_shape)}, "
-                    f"the model's {weight_key(target)} is {list(shape)}"
+                    f"{prefix}: changes a weight of {list(adapter_shape)}, the model's {place.key} is {list(shape)}"
                 )
 
 
-class _Watched(dict):
+class _Watched(dict[str, Tensor]):
     """A dict that knows which keys were read: `load_lora` only logs the ones that it left."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -236,7 +183,7 @@ class _Watched(dict):
         self.read.add(key)
         return value
 
-    def get(self, key: str, default=None):
+    def get(self, key: str, default: Any = None) -> Any:
         if key in self:
             self.read.add(key)
         return super().get(key, default)

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any, cast
 
-import comfy.lora
 import comfy.utils
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ....lyco_core.devices import knows
 from ....lyco_core.errors import MergeError
 from ....lyco_core.quantized.kitchen import in_torch
 from ....lyco_core.quantized.rounding import largest, round_to
-
-__all__ = [
-    "asked_weight",
-    "input_scale_of",
-    "is_linear",
-    "is_quantized",
-    "is_readable",
-    "is_rounded",
-    "load_dtype",
-    "read_weight",
-    "require_mergeable",
-    "rounding_error",
-    "told_format",
-    "weight_shapes",
-    "whole_bias",
-    "whole_weight",
-    "write_weight",
-]
+from ..protocols import Linear
 
 LAYOUTS = (
     "TensorCoreFP8Layout",
@@ -48,11 +31,11 @@ IN_TORCH = ("TensorCoreMXFP8Layout", "TensorCoreNVFP4Layout")
 """Those whose CUDA kernels do not round float32."""
 
 
-def require_mergeable(model, key: str) -> None:
+def require_mergeable(model: nn.Module, key: str) -> None:
     """Raise `MergeError` unless numbers can be added to what the model holds."""
     weight = comfy.utils.get_attr(model, key)
     layout = layout_of(weight)
-    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.is_floating_point()
+    plain = type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point()
     if layout not in LAYOUTS and (layout or not plain):
         what = layout or gguf_type(weight) or f"{type(weight).__name__} of {weight.dtype}"
         raise MergeError(
@@ -61,11 +44,11 @@ def require_mergeable(model, key: str) -> None:
         )
 
 
-def read_weight(model, key: str, device: torch.device) -> Tensor:
+def read_weight(model: nn.Module, key: str, device: torch.device) -> Tensor:
     """A float32 copy on `device`, its scale applied."""
     weight = comfy.utils.get_attr(model, key)
     if layout_of(weight) is not None:
-        values = _dequantized(weight).to(device, copy=True)
+        values = dequantized(weight).to(device, copy=True)
         scale = _scale_of_inputs(model, key)
         return values if scale is None else values.mul_(scale.to(values))
     there = device if knows(str(device), weight.dtype) else weight.device
@@ -74,19 +57,19 @@ def read_weight(model, key: str, device: torch.device) -> Tensor:
     return values if scale is None else values.mul_(scale.to(values))
 
 
-def _dequantized(weight: Tensor) -> Tensor:
+def dequantized(weight: Tensor) -> Tensor:
     """What a quantized tensor stands for, in float32; asked in the mode that it was made in."""
     with torch.inference_mode(weight.is_inference()):
         return weight.to(dtype=torch.float32).dequantize()
 
 
-def _requantized(weight: Tensor, values: Tensor) -> Tensor:
+def requantized(weight: Any, values: Tensor) -> Tensor:
     """float32 `values` in the layout of a quantized tensor, rounded to the nearest under fresh scales."""
     with in_torch() if layout_of(weight) in IN_TORCH else contextlib.nullcontext():
         return weight.requantize_from_float(values, scale="recalculate", stochastic_rounding=0)
 
 
-def write_weight(model, key: str, values: Tensor) -> None:
+def write_weight(model: nn.Module, key: str, values: Tensor) -> None:
     """Replace a weight by float32 `values`, rounded to the nearest that its dtype or layout has, under fresh scales.
 
     Raises:
@@ -105,7 +88,7 @@ def write_weight(model, key: str, values: Tensor) -> None:
         values = values if scale is None else values / scale.to(values)
         # In inference mode torch cannot detach such a tensor that was made outside, and ComfyUI does.
         with torch.inference_mode(weight.is_inference()):
-            comfy.utils.set_attr_param(model, key, _requantized(weight, values).to(weight.dtype))
+            comfy.utils.set_attr_param(model, key, requantized(weight, values).to(weight.dtype))
         return
     if (scale := scale_of(model, key)) is not None:
         limit = torch.finfo(weight.dtype).max
@@ -118,7 +101,7 @@ def write_weight(model, key: str, values: Tensor) -> None:
         raise error.within(key) from None
 
 
-def _scale_of_inputs(model, key: str) -> Tensor | None:
+def _scale_of_inputs(model: nn.Module, key: str) -> Tensor | None:
     """`input_scale_of` of a key's module as float32 numbers to divide by; what is multiplied by 0 has no say."""
     scale = input_scale_of(comfy.utils.get_attr(model, key.rpartition(".")[0]))
     return None if scale is None else scale.float().masked_fill(scale == 0, 1).reshape(-1)
@@ -129,19 +112,29 @@ def layout_of(weight: Tensor) -> str | None:
     return getattr(weight, "_layout_cls", None)
 
 
-def gguf_type(weight: Tensor) -> str | None:
+def gguf_type(weight: Tensor | None) -> str | None:
     """What a weight of a GGUF file is stored as, `Q8_0` say; its loaders keep it in `tensor_type`. None for others."""
     kind = getattr(weight, "tensor_type", None)
     return None if kind is None else str(getattr(kind, "name", kind))
 
 
-def is_linear(model, key: str) -> bool:
+def linear_at(model: nn.Module, path: str) -> Linear:
+    """The linear module of a path."""
+    return cast("Linear", model.get_submodule(path))
+
+
+def own_parameter(module: nn.Module, name: str) -> Any:
+    """A parameter as the module holds it, or None, whatever its class makes of the name."""
+    return vars(module)["_parameters"].get(name)
+
+
+def is_linear(model: nn.Module, key: str) -> bool:
     """Whether a key names the weight of a linear module."""
     path, _, last = key.rpartition(".")
     return last == "weight" and hasattr(model.get_submodule(path), "in_features")
 
 
-def is_quantized(model, key: str) -> bool:
+def is_quantized(model: nn.Module, key: str) -> bool:
     """Whether a weight's stored numbers are coarser than half precision, as a patch would have to be."""
     weight = comfy.utils.get_attr(model, key)
     if (kind := gguf_type(weight)) is not None:
@@ -149,105 +142,37 @@ def is_quantized(model, key: str) -> bool:
     return layout_of(weight) is not None or scale_of(model, key) is not None or weight.dtype.itemsize == 1
 
 
-def is_readable(model, key: str) -> bool:
+def is_readable(model: nn.Module, key: str) -> bool:
     """Whether ComfyUI, or the weight's own loader, can say what numbers it stands for."""
     weight = comfy.utils.get_attr(model, key)
     known = layout_of(weight) is not None or gguf_type(weight) is not None
     return known or weight.is_floating_point()
 
 
-def is_rounded(model, key: str) -> bool:
+def is_rounded(model: nn.Module, key: str) -> bool:
     """Whether a patched weight is stored in its coarse form again; GGUF's packs patch what they read, in every call."""
     return gguf_type(comfy.utils.get_attr(model, key)) is None
 
 
-def rounding_error(patcher, key: str) -> float:
-    """Relative error of the change that a patched quantized weight keeps, rounded to the nearest."""
-    weight = _unpatched(patcher, key)
-    quantized = layout_of(weight) is not None
-    before = _dequantized(weight) if quantized else read_weight(patcher.model, key, weight.device)
-    after = comfy.lora.calculate_weight(patcher.patches[key], before.clone(), key)
-    kept = _dequantized(_requantized(weight, after)) if quantized else after.to(weight.dtype).float()
-    return float((kept - after).norm() / (after - before).norm().clamp(min=1e-30))
-
-
-def told_format(model, key: str) -> str:
+def told_format(model: nn.Module, key: str) -> str:
     """How a weight is stored, for people."""
     weight = comfy.utils.get_attr(model, key)
     return layout_of(weight) or gguf_type(weight) or str(weight.dtype).removeprefix("torch.")
 
 
-def weight_shapes(model) -> dict[str, tuple[int, ...]]:
+def weight_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a model's weights; of quantized ones, the shape that they stand for."""
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     return shapes | {key: tuple(p.shape) for key, p in model.named_parameters() if key in shapes}
 
 
-def load_dtype(patcher) -> torch.dtype | None:
-    """In which a diffusion model computes; None for what does not say."""
-    asked = getattr(patcher.model, "get_dtype_inference", None)
-    return None if asked is None else asked()
-
-
-def whole_weight(patcher, path: str) -> Tensor:
-    """(out, in) of what a linear module multiplies its input by, other patches applied, on the load device.
-
-    Where nobody can say what the stored numbers mean the module is asked: it gives its columns for the unit vectors.
-    """
-    key = f"{path}.weight"
-    module = patcher.model.get_submodule(path)
-    weight = _unpatched(patcher, key)
-    if not is_readable(patcher.model, key) or gguf_type(weight) is not None:
-        return asked_weight(
-            module.forward, module.in_features, load_dtype(patcher) or torch.float32, patcher.load_device
-        )
-    if layout_of(weight) is not None:
-        values = _dequantized(weight.to(patcher.load_device))
-    else:
-        values = _scaled(patcher.model, key, weight.to(patcher.load_device, torch.float32))
-    if patches := patcher.patches.get(key):
-        values = comfy.lora.calculate_weight(patches, values.to(torch.float32, copy=True), key)
-    inputs = input_scale_of(module)
-    return values if inputs is None else values * inputs.to(values.device, torch.float32)
-
-
-def whole_bias(patcher, path: str) -> Tensor | None:
-    """(out,) of what it adds, in float32; None if it adds nothing."""
-    key = f"{path}.bias"
-    module = patcher.model.get_submodule(path)
-    if getattr(module, "bias", None) is None:
-        return None
-    if not is_readable(patcher.model, key) or gguf_type(module.bias) is not None:
-        return module.forward(torch.zeros(1, module.in_features, device=patcher.load_device))[0].float()
-    values = _unpatched(patcher, key).to(patcher.load_device, torch.float32, copy=True)
-    patches = patcher.patches.get(key)
-    return comfy.lora.calculate_weight(patches, values, key) if patches else values
-
-
-def input_scale_of(module: torch.nn.Module) -> Tensor | None:
+def input_scale_of(module: nn.Module) -> Tensor | None:
     """(in,) by which a module multiplies its input before its weight (AWQ's smoothing, ComfyUI 0.30), or None."""
     return getattr(module, "pre_quant_scale", None)
 
 
-def _unpatched(patcher, key: str) -> Tensor:
-    """A weight as it was before ComfyUI patched it in place."""
-    kept = patcher.backup.get(key)
-    return comfy.utils.get_attr(patcher.model, key) if kept is None else kept.weight
-
-
-def asked_weight(forward, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(out, width), float32: what a linear function multiplies its inputs by; it is asked by unit vectors."""
-    step = 1024
-    zero = forward(torch.zeros(1, width, dtype=dtype, device=device)).float()
-    columns = []
-    for start in range(0, width, step):
-        units = torch.zeros(min(step, width - start), width, dtype=dtype, device=device)
-        units[:, start:].fill_diagonal_(1)
-        columns.append(forward(units).float() - zero)
-    return torch.cat(columns).t()
-
-
-def _scaled(model, key: str, values: Tensor) -> Tensor:
+def scaled_weight(model: nn.Module, key: str, values: Tensor) -> Tensor:
+    """`values` times the scale that 0.3.64 keeps beside a float8 weight."""
     scale = scale_of(model, key)
     return values if scale is None else values * scale.to(values)
 
@@ -257,7 +182,7 @@ def scale_key(key: str) -> str:
     return f"{key.rpartition('.')[0]}.scale_weight"
 
 
-def scale_of(model, key: str) -> Tensor | None:
+def scale_of(model: nn.Module, key: str) -> Tensor | None:
     """That scale, or None: ComfyUI 0.28 has quantized tensors instead."""
     module = comfy.utils.get_attr(model, key.rpartition(".")[0])
     return getattr(module, "scale_weight", None)

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypedDict
+
 from ....lyco_core.adapters import shape_text
-from ....lyco_core.blocks import by_block
+from ....lyco_core.blocks import Blocks, by_block
 from ....lyco_core.errors import one_line
+from ..model.loading import Applied
+from ..model.matching import Match
 
 SHOWN = 20
 """So many modules that were left out are named."""
 
 
-def matched(match, *, applied: str) -> dict:
-    """Plain types for a node's `ui` output.
+class Matched(TypedDict):
+    """What matched of a file, in plain types."""
 
-    Args:
-        match: a `loading.Match`.
-        applied: how, in a few words.
-    """
+    file: str
+    architecture: str | None
+    matched: int
+    modules: int
+    stock: int
+    """Weights by ComfyUI's own adapters."""
+    blocks: list[Blocks]
+    left_out: list[dict[str, str]]
+    left_out_count: int
+    applied: str
+    """How, in a few words."""
+
+
+def shown(applied: Iterable[Applied]) -> dict[str, list[Matched]]:
+    """A node's `ui` output."""
+    return {"lyco_match": [_matched(*one) for one in applied]}
+
+
+def _matched(match: Match, how: str) -> Matched:
     found, rest = match.placement.adapter_set, match.rest
     taken = {placed.module_path for placed in match.placement.placed} | rest.modules
     family = found.architecture
@@ -30,11 +50,11 @@ def matched(match, *, applied: str) -> dict:
         "blocks": by_block(found.adapters, taken),
         "left_out": left[:SHOWN],
         "left_out_count": len(left),
-        "applied": applied,
+        "applied": how,
     }
 
 
-def _left_out(match) -> list[dict[str, str]]:
+def _left_out(match: Match) -> list[dict[str, str]]:
     """Each module or key that has no place, and why: `missing`, `shape` with both shapes, or `unknown`."""
     found, rest = match.placement.adapter_set, match.rest
     missing = [{"name": found.prefixes[path], "why": "missing"} for path in match.placement.homeless]

@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
 from ....lyco_core.card import card, picture
 from ....lyco_core.errors import FileError, LycoError, about_file
 from ....lyco_core.inspect import inspect_file
 from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
 from ....lyco_core.pictures import Picture
-from ..files import adapter_names, adapter_path, fingerprint
+from ..files import Stamp, adapter_names, adapter_path, identity
 from ..training.telling import running
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 CACHED_CARDS = 64
 MOST_HEADER_BYTES = 2**24
@@ -30,13 +34,13 @@ OF_A_STRANGER = {
 }
 """A picture is shown as a picture of this page, and as nothing else, whatever else its bytes are."""
 
-_cache: OrderedDict[tuple, dict | str] = OrderedDict()
+_cache: OrderedDict[Stamp, dict[str, Any] | str] = OrderedDict()
 """Identity of a file -> its card, or why there is none."""
 _one_at_a_time = threading.Lock()
 """So that hostile files do not add up in memory."""
 
 
-def add_routes(server) -> None:
+def add_routes(server: Any) -> None:
     """Give ComfyUI's server the routes `/lyco/inspect`, `/lyco/picture` and `/lyco/training`."""
     from aiohttp import web
 
@@ -70,29 +74,29 @@ def add_routes(server) -> None:
         return web.json_response(running(), headers=PRIVATE)
 
 
-def _asked(request) -> str | None:
+def _asked(request: web.Request) -> str | None:
     """The file that a request is about; None if the loaders list no such file."""
     name = request.query.get("adapter", "")
     return name if name in adapter_names() else None
 
 
-def _card_of(name: str) -> dict | str:
+def _card_of(name: str) -> dict[str, Any] | str:
     with _one_at_a_time:
         try:
-            identity = fingerprint(name)
+            found = identity(name)
         except LycoError as error:
             return str(error)
         except OSError as error:  # it went away since it was listed
             return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
-        if identity not in _cache:
+        if found not in _cache:
             try:
-                _cache[identity] = card(inspect_file(_small_header(name)))
+                _cache[found] = card(inspect_file(_small_header(name)))
             except LycoError as error:
-                _cache[identity] = str(error)
+                _cache[found] = str(error)
             while len(_cache) > CACHED_CARDS:
                 _cache.popitem(last=False)
-        _cache.move_to_end(identity)
-        return _cache[identity]
+        _cache.move_to_end(found)
+        return _cache[found]
 
 
 def _picture_of(name: str) -> Picture | None:

@@ -7,8 +7,9 @@ is tried once: a gradient of another function than the model's would not show in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 import comfy.model_management
 import comfy.ops
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.frozen import Forward, WeightOf
-from ..model.weights import asked_weight, input_scale_of
+from ..model.linear import asked_weight
+from ..model.weights import input_scale_of
+from ..protocols import Linear
 
 ROWS = 32
 """So many inputs a module is tried with; some packs compute fewer than 17 in another way."""
@@ -25,10 +28,10 @@ ROWS = 32
 MOST = 0.3
 """Relative difference between a module's output and that of its weight; rounding inputs to 4 bits gives 0.15."""
 
-Way = Callable[[nn.Module, Forward, torch.dtype], AbstractContextManager[Tensor]]
+Way = Callable[[Linear, Forward, torch.dtype], AbstractContextManager[Tensor]]
 
 
-def weights_of(modules: Collection[tuple[str, nn.Module]], dtype: torch.dtype) -> WeightOf:
+def weights_of(modules: Collection[tuple[str, Linear]], dtype: torch.dtype) -> WeightOf:
     """The `WeightOf` of a model's linear modules, by name; each has its own `forward` still.
 
     Args:
@@ -37,9 +40,9 @@ def weights_of(modules: Collection[tuple[str, nn.Module]], dtype: torch.dtype) -
     Raises:
         TrainError: what a module computes is the product with no weight that is known here.
     """
-    own = {module: _taking(dtype, module.forward) for _, module in modules}
-    ways = {module: _way(name, module, own[module], dtype) for name, module in modules}
-    return lambda module, dtype: ways[module](module, own[module], dtype)
+    own: dict[nn.Module, Forward] = {module: _taking(dtype, module.forward) for _, module in modules}
+    ways: dict[nn.Module, Way] = {module: _way(name, module, own[module], dtype) for name, module in modules}
+    return lambda module, dtype: ways[module](cast("Linear", module), own[module], dtype)
 
 
 def _taking(dtype: torch.dtype, forward: Forward) -> Forward:
@@ -48,7 +51,7 @@ def _taking(dtype: torch.dtype, forward: Forward) -> Forward:
 
 
 @torch.no_grad()
-def _way(name: str, module: nn.Module, forward: Forward, dtype: torch.dtype) -> Way:
+def _way(name: str, module: Linear, forward: Forward, dtype: torch.dtype) -> Way:
     x = _signs(module, dtype)
     # Of signs all are as large, so that rounding them to few bits changes little; the difference has no bias.
     output = (forward(x).float() - forward(-x).float()) / 2
@@ -66,7 +69,7 @@ def _way(name: str, module: nn.Module, forward: Forward, dtype: torch.dtype) -> 
     )
 
 
-def _signs(module: nn.Module, dtype: torch.dtype) -> Tensor:
+def _signs(module: Linear, dtype: torch.dtype) -> Tensor:
     """(ROWS, in) of one size: that of inputs, where a file says in which range they are."""
     device = comfy.model_management.get_torch_device()
     generator = torch.Generator().manual_seed(0)
@@ -76,14 +79,14 @@ def _signs(module: nn.Module, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def _loaders(module: nn.Module, _: Forward, dtype: torch.dtype) -> Iterator[Tensor]:
+def _loaders(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
     """As the pack gives it whose Linear it is."""
     device = comfy.model_management.get_torch_device()
     yield module.cast_bias_weight(dtype=dtype, device=device, bias_dtype=dtype)[0]
 
 
 @contextmanager
-def _comfyuis(module: nn.Module, _: Forward, dtype: torch.dtype) -> Iterator[Tensor]:
+def _comfyuis(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
     """As ComfyUI multiplies with it: moved, cast, with patches that are applied on the way."""
     device = comfy.model_management.get_torch_device()
     lends = getattr(comfy.ops, "uncast_bias_weight", None)  # 0.28
@@ -100,7 +103,7 @@ def _comfyuis(module: nn.Module, _: Forward, dtype: torch.dtype) -> Iterator[Ten
 
 
 @contextmanager
-def _asked(module: nn.Module, forward: Forward, dtype: torch.dtype) -> Iterator[Tensor]:
+def _asked(module: Linear, forward: Forward, dtype: torch.dtype) -> Generator[Tensor]:
     """As the module's own products tell it, at the cost of one with as many inputs as it has columns."""
     device = comfy.model_management.get_torch_device()
     yield asked_weight(forward, module.in_features, dtype, device).to(dtype)

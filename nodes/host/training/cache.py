@@ -15,6 +15,7 @@ from torch import Tensor
 from ....lyco_core.errors import FileError, LycoError, TrainError
 from ....lyco_core.io import SafetensorsFile, TensorSpec, write_safetensors
 from ....lyco_core.io.names import shortened
+from ..protocols import Conditioning
 
 log = logging.getLogger("lyco")
 
@@ -76,7 +77,7 @@ class Entry:
                 raise FileError(f"{self.path}: is damaged, or no file of the cache") from None
 
 
-def store_conditioning(entry: Entry, conditioning: list) -> None:
+def store_conditioning(entry: Entry, conditioning: Conditioning) -> None:
     """Write [tensor, options]. Raises `TrainError` for options that no file can hold."""
     tensors, rest = {"": conditioning[0]}, {}
     for key, value in conditioning[1].items():
@@ -89,7 +90,7 @@ def store_conditioning(entry: Entry, conditioning: list) -> None:
     entry.store({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, rest)
 
 
-def read_conditioning(entry: Entry) -> list:
+def read_conditioning(entry: Entry) -> Conditioning:
     """What `store_conditioning` wrote."""
     tensors, rest = entry.read()
     return [tensors.pop(""), rest | tensors]

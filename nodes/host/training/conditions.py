@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
+from ..protocols import BaseModel, Conditioning
 
 UNFIT = ("area", "mask", "control", "gligen", "hooks", "start_percent", "end_percent", "timestep_start", "timestep_end")
 """What only a sampler can honour: training without it would be training on something else."""
 
 
-def require_fit(entry: list, name: str) -> None:
+def require_fit(entry: Conditioning, name: str) -> None:
     """Raise `TrainError` unless `entry`, [tensor, options], can be trained on as it is."""
     if found := [key for key in UNFIT if entry[1].get(key) is not None]:
         raise TrainError(
@@ -33,7 +34,7 @@ IMAGES = {
 """An image in a conditioning -> what adds it."""
 
 
-def require_image(entry: list, name: str, image: str) -> None:
+def require_image(entry: Conditioning, name: str, image: str) -> None:
     """Raise `TrainError` unless `entry` holds the image that the model reads beside the noise."""
     if entry[1].get(image) is None:
         raise TrainError(
@@ -42,7 +43,7 @@ def require_image(entry: list, name: str, image: str) -> None:
         )
 
 
-def forward_arguments(model, entry: list, latent: Tensor, guidance: float) -> dict[str, Any]:
+def forward_arguments(model: BaseModel, entry: Conditioning, latent: Tensor, guidance: float) -> dict[str, Any]:
     """What `apply_model` takes beside the latent and the time, for one item.
 
     Args:
@@ -70,7 +71,7 @@ def together(arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def groups(entries: Sequence[list]) -> list[list[int]]:
+def groups(entries: Sequence[Conditioning]) -> list[list[int]]:
     """Which entries a model can take in one batch: equal shapes and nothing else that differs.
 
     A caption that is padded to the length of another gives another result in most models, and most
@@ -82,7 +83,7 @@ def groups(entries: Sequence[list]) -> list[list[int]]:
     return list(found.values())
 
 
-def _signature(entry: list, index: int) -> object:
+def _signature(entry: Conditioning, index: int) -> object:
     parts: list[object] = [tuple(entry[0].shape)]
     for key, value in sorted(entry[1].items()):
         if isinstance(value, Tensor) and "mask" not in key:
@@ -94,7 +95,7 @@ def _signature(entry: list, index: int) -> object:
     return tuple(parts)
 
 
-def _normal(value):
+def _normal(value: Any) -> Any:
     """Nodes run in inference mode, and autograd keeps no tensor that was made in it."""
     if isinstance(value, Tensor):
         return value.clone() if value.is_inference() else value
@@ -103,7 +104,7 @@ def _normal(value):
     return value
 
 
-def entries_of(conditioning: Sequence[list]) -> Iterator[list]:
+def entries_of(conditioning: Sequence[list[Conditioning]]) -> Iterator[Conditioning]:
     """Every [tensor, options] of a list of CONDITIONINGs, one an item."""
     for found in conditioning:
         yield from found

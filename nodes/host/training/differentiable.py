@@ -8,8 +8,9 @@ training uses it, the gradients come out wrong without a word (measured: by 12 t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, cast
 
 import comfy.model_management
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ....lyco_core.train.frozen import frozen_linears, thaw
+from ..protocols import Linear, ModelPatcher
 from .backward import weights_of
 
 ATTENTION = {"optimized_attention_override": lambda _, *args, **named: attention_pytorch(*args, **named)}
@@ -41,7 +43,7 @@ NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
 
 
 @contextmanager
-def differentiable(patcher, dtype: torch.dtype, *, checkpointing: bool) -> Iterator[None]:
+def differentiable(patcher: ModelPatcher, dtype: torch.dtype, *, checkpointing: bool) -> Generator[None]:
     """Inside, gradients flow through a patcher's loaded model to its inputs and to hooks, and none to its weights.
 
     What the patcher injects, adapters beside weights, is injected inside alone, over the frozen modules.
@@ -77,7 +79,7 @@ def differentiable(patcher, dtype: torch.dtype, *, checkpointing: bool) -> Itera
 
 
 @contextmanager
-def _training_mode() -> Iterator[None]:
+def _training_mode() -> Generator[None]:
     """ComfyUI 0.28's own switch: kernels that have a backward pass. Older ones have no other kernels."""
     before = getattr(comfy.model_management, "in_training", False)
     comfy.model_management.in_training = True
@@ -87,10 +89,10 @@ def _training_mode() -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
-def _linears(model: nn.Module) -> dict[str, nn.Module]:
+def _linears(model: nn.Module) -> dict[str, Linear]:
     """ComfyUI's Linears of every kind, by name; the quantized one is no nn.Linear."""
     return {
-        name: module
+        name: cast("Linear", module)
         for name, module in model.named_modules()
         if hasattr(module, "weight_function") and hasattr(module, "in_features") and module.weight is not None
     }
@@ -99,7 +101,7 @@ def _linears(model: nn.Module) -> dict[str, nn.Module]:
 def _thaw_bypasses(modules: Iterable[nn.Module]) -> None:
     """Copy what was made in inference mode of ComfyUI's own adapters beside weights (0.28)."""
     for module in modules:
-        adapter = getattr(getattr(module.forward, "__self__", None), "adapter", None)
+        adapter: Any = getattr(getattr(module.forward, "__self__", None), "adapter", None)
         if isinstance(adapter, WeightAdapterBase):
             adapter.weights = tuple(w.clone() if _made_in_inference(w) else w for w in adapter.weights)
 
@@ -108,7 +110,7 @@ def _made_in_inference(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.is_inference()
 
 
-def _cloned(_: nn.Module, args: tuple) -> tuple:
+def _cloned(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].clone(), *args[1:])
 
 
@@ -118,11 +120,11 @@ def _blocks(diffusion_model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def _checkpointed(block: nn.Module) -> Iterator[None]:
+def _checkpointed(block: nn.Module) -> Generator[None]:
     """Inside, the block keeps only its inputs; copies of them are what it may change in place."""
     before, forward = block.__dict__.get("forward"), block.forward
 
-    def run(*args, **named):
+    def run(*args: Any, **named: Any) -> Any:
         args = tuple(_own(value) for value in args)
         return forward(*args, **{name: _own(value) for name, value in named.items()})
 
@@ -136,5 +138,5 @@ def _checkpointed(block: nn.Module) -> Iterator[None]:
             block.forward = before
 
 
-def _own(value):
+def _own(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.sd
@@ -18,11 +19,15 @@ from ....lyco_core.io import SafetensorsFile
 from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
+from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry, identity, read_conditioning, store_conditioning
 from .media import count_frames, read_frames, read_image
 from .memory import memory_for, out_of_memory
 
 log = logging.getLogger("lyco")
+
+E = TypeVar("E")
+T = TypeVar("T")
 
 CLIP_TYPES = {
     "wan": "WAN",
@@ -61,7 +66,7 @@ class Encoded:
     """A dataset that can be trained on."""
 
     items: list[Item]
-    empty: list
+    empty: Conditioning
     """The conditioning of the empty caption."""
 
 
@@ -154,7 +159,7 @@ def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoders) 
         _with_encoder(lambda: _load_clip(encoders), _store_caption, missing)
 
 
-def _with_encoder(load: Callable[[], object], store: Callable, missing: Sequence) -> None:
+def _with_encoder(load: Callable[[], E], store: Callable[[E, T], None], missing: Sequence[T]) -> None:
     """Load an encoder, use it, and free its memory before anything else is loaded."""
     with memory_for("the dataset was encoded", ENCODING_HELPS), torch.inference_mode():
         encoder = load()
@@ -167,7 +172,7 @@ def _with_encoder(load: Callable[[], object], store: Callable, missing: Sequence
     comfy.model_management.soft_empty_cache()
 
 
-def _store_latent(vae, piece: _Piece) -> None:
+def _store_latent(vae: VAE, piece: _Piece) -> None:
     # One at a time: a VAE of videos would take a batch of images for one video.
     if piece.frames is None:
         pixels = read_image(piece.media.path, piece.dataset)
@@ -185,7 +190,7 @@ def _store_latent(vae, piece: _Piece) -> None:
     piece.entry.store({"latent": latent}, {})
 
 
-def _store_caption(clip, missing: tuple[str, Entry]) -> None:
+def _store_caption(clip: CLIP, missing: tuple[str, Entry]) -> None:
     caption, entry = missing
     found = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
     if len(found) != 1:
@@ -193,7 +198,7 @@ def _store_caption(clip, missing: tuple[str, Entry]) -> None:
     store_conditioning(entry, found[0])
 
 
-def _load_vae(path: str):
+def _load_vae(path: str) -> VAE:
     sd, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
     vae = comfy.sd.VAE(sd=sd, metadata=metadata)
     try:
@@ -214,7 +219,7 @@ def _require_text_encoders(encoders: Encoders) -> comfy.sd.CLIPType:
     return kind
 
 
-def _load_clip(encoders: Encoders):
+def _load_clip(encoders: Encoders) -> CLIP:
     kind = _require_text_encoders(encoders)
     try:
         return comfy.sd.load_clip(ckpt_paths=list(encoders.text_encoders), clip_type=kind)

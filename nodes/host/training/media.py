@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import av
 import numpy
 import torch
+from av.error import FFmpegError
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def count_frames(path: str) -> int:
         with av.open(path) as container:
             # A video that was cut by copying keeps the frames before its first, marked to be thrown away.
             count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(video=0))
-    except (OSError, IndexError, av.FFmpegError) as error:
+    except (OSError, IndexError, FFmpegError) as error:
         raise TrainError(f"{path}: is no video that can be read: {error}") from None
     if not count:
         raise TrainError(f"{path}: has no frames")
@@ -40,7 +41,7 @@ def read_frames(path: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:
     """Some frames of a video, by their numbers, at the size of its bucket."""
     try:
         pixels = _fitted(_decoded(path, set(wanted)), dataset)
-    except (OSError, IndexError, ValueError, av.FFmpegError) as error:
+    except (OSError, IndexError, ValueError, FFmpegError) as error:
         raise TrainError(f"{path}: cannot be decoded: {error}") from None
     if len(pixels) != len(wanted):
         raise TrainError(f"{path}: {len(pixels)} of its frames {wanted[0]} to {wanted[-1]} are there; is it damaged?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,7 @@ def asked_for(error: BaseException) -> str:
 
 
 @contextmanager
-def memory_for(doing: str, helps: str) -> Iterator[None]:
+def memory_for(doing: str, helps: str) -> Generator[None]:
     """Raise `TrainError` for memory that runs out inside.
 
     Args:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management
 import comfy.model_sampling
@@ -13,6 +14,7 @@ from torch import Tensor
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.options import RunOptions
 from ..model.merging import standing
+from ..protocols import Conditioning, ModelPatcher
 from .conditions import forward_arguments, groups, together
 from .differentiable import ATTENTION, differentiable
 
@@ -23,7 +25,7 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class FlowModel:
     """`lyco_core.train.loop.Model` over a loaded ModelPatcher."""
 
-    def __init__(self, patcher, guidance: float) -> None:
+    def __init__(self, patcher: ModelPatcher, guidance: float) -> None:
         self.model = patcher.model
         self.device: torch.device = patcher.load_device
         self.dtype: torch.dtype = self.model.manual_cast_dtype or self.model.get_dtype()
@@ -36,16 +38,16 @@ class FlowModel:
             latent = latent.unsqueeze(2)
         return self.model.process_latent_in(latent)[0]
 
-    def groups(self, conditions: Sequence[list]) -> list[list[int]]:
+    def groups(self, conditions: Sequence[Conditioning]) -> list[list[int]]:
         """See `loop.Model`."""
         return groups(conditions)
 
-    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[list]) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Conditioning]) -> Tensor:
         """See `loop.Model`; what the diffusion model itself says, before ComfyUI makes x_0 of it."""
         arguments = together(
             [forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)]
         )
-        said: list[Tensor] = []
+        said: list[Any] = []
         handle = self.model.diffusion_model.register_forward_hook(lambda _, args, output: said.append(output))
         try:
             self.model.apply_model(x, t, transformer_options=dict(ATTENTION), **arguments)
@@ -55,7 +57,7 @@ class FlowModel:
 
 
 @contextmanager
-def loaded(patcher, run: RunOptions) -> Iterator[FlowModel]:
+def loaded(patcher: ModelPatcher, run: RunOptions) -> Generator[FlowModel]:
     """A clone of `patcher` on its device, ready for gradients; everything else is moved out of its way.
 
     Raises:
@@ -78,7 +80,7 @@ def loaded(patcher, run: RunOptions) -> Iterator[FlowModel]:
             clone.cleanup()
 
 
-def _require_flow(patcher) -> None:
+def _require_flow(patcher: ModelPatcher) -> None:
     sampling = patcher.get_model_object("model_sampling")
     kind = getattr(comfy.model_sampling, "IMG_TO_IMG_FLOW", ())
     if not isinstance(sampling, comfy.model_sampling.CONST) or (kind and isinstance(sampling, kind)):

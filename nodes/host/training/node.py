@@ -6,8 +6,10 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import folder_paths
+from torch import Tensor
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.io.paths import without_ending
@@ -16,6 +18,7 @@ from ....lyco_core.train.checkpoints import files_of
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.options import TrainOptions
 from ..files import is_listed, output_path, require_plain
+from ..protocols import Conditioning, ModelPatcher
 from .conditions import entries_of
 from .picture import loss_picture
 from .run import Data, Trained, train, with_adapter
@@ -28,15 +31,15 @@ class Result:
 
     name: str
     """The adapter's, for the loaders."""
-    model: object
+    model: ModelPatcher
     losses: dict[str, list[float]]
-    picture: object
+    picture: Tensor
     report: str
-    series: list[dict]
+    series: list[dict[str, float | None]]
     """The steps, as the web extension takes them; see `telling.series`."""
 
 
-def train_on(model, data: Data, options: TrainOptions, node: str) -> Result:
+def train_on(model: ModelPatcher, data: Data, options: TrainOptions, node: str) -> Result:
     """Train, and place the result on a clone of `model`.
 
     Args:
@@ -75,11 +78,11 @@ def _with_free_name(options: TrainOptions) -> TrainOptions:
 
 
 def data_of(
-    latents: Sequence[dict],
-    positive: Sequence[list],
-    empty: Sequence[list] | None,
-    validation_latents: Sequence[dict] | None,
-    validation_positive: Sequence[list] | None,
+    latents: Sequence[dict[str, Any]],
+    positive: Sequence[list[Conditioning]],
+    empty: Sequence[list[Conditioning]] | None,
+    validation_latents: Sequence[dict[str, Any]] | None,
+    validation_positive: Sequence[list[Conditioning]] | None,
 ) -> Data:
     """The node's inputs as items.
 
@@ -93,7 +96,7 @@ def data_of(
     return Data(items, next(entries_of(empty), None) if empty else None, validation)
 
 
-def items_of(latents: Sequence[dict], positive: Sequence[list], kind: str) -> list[Item]:
+def items_of(latents: Sequence[dict[str, Any]], positive: Sequence[list[Conditioning]], kind: str) -> list[Item]:
     """Latents with their captions; a single caption is that of all."""
     samples = [(f"{kind}latent {number}", one) for number, latent in enumerate(latents) for one in _samples(latent)]
     entries = list(entries_of(positive))
@@ -107,7 +110,7 @@ def items_of(latents: Sequence[dict], positive: Sequence[list], kind: str) -> li
     return [Item(sample, entry, name) for (name, sample), entry in zip(samples, entries, strict=True)]
 
 
-def _samples(latent: dict) -> list:
+def _samples(latent: dict[str, Any]) -> list[Tensor]:
     samples = latent["samples"]
     if getattr(samples, "is_nested", False):
         raise TrainError("a latent holds sound and picture together, which no model that is trained here takes")

@@ -13,7 +13,7 @@ import torch
 
 from ....lyco_core.adapters import Adapter
 from ....lyco_core.architectures import Architecture
-from ....lyco_core.conversion import Options as Conversion
+from ....lyco_core.convert import Options as Conversion
 from ....lyco_core.convert import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.load import load_adapter_set, read_adapter_set, require_known
@@ -32,7 +32,10 @@ from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import Choice, choose_targets
 from ..model.beside import MODES
-from ..model.loading import Loaded, apply, model_weights, our_patches
+from ..model.loading import Loaded, apply
+from ..model.matching import model_weights, our_patches
+from ..model.places import Change
+from ..protocols import Conditioning, ModelPatcher
 from .conditions import require_fit, require_image
 from .memory import asked_for, memory_for, out_of_memory
 from .model import FlowModel, loaded
@@ -45,7 +48,7 @@ class Data:
     """What is learned from."""
 
     items: Sequence[Item]
-    empty: list | None = None
+    empty: Conditioning | None = None
     """The conditioning of the empty caption."""
     validation: Sequence[Item] = ()
     datasets: Sequence[Mapping[str, Any]] = ()
@@ -69,7 +72,7 @@ Tell = Callable[[Training, Step, Sequence[str]], None]
 
 
 def train(
-    patcher,
+    patcher: ModelPatcher,
     data: Data,
     options: TrainOptions,
     folder: str,
@@ -82,7 +85,7 @@ def train(
     """Train an adapter for `patcher` and save it in `folder`; the model is as it was afterwards.
 
     Args:
-        patcher: a ModelPatcher. Patches that it holds count as part of the model.
+        patcher: patches that it holds count as part of the model.
         data: latents as the VAE gives them, and conditioning as the text encoder does.
         model, vae: names of their files, for the metadata.
 
@@ -197,12 +200,14 @@ def _report(path: str, training: Training, done: Sequence[Step], choice: Choice)
     return "\n".join(lines)
 
 
-def with_adapter(patcher, path: str) -> Loaded:
+def with_adapter(patcher: ModelPatcher, path: str) -> Loaded:
     """A clone of `patcher` with the adapter of a file that was trained on it, at strength 1, as *Load LoHa/LoKr*'s
     `auto` gives it.
     """
     with about_file(path), torch.inference_mode(False):
         placement = model_weights(patcher).place(read_adapter_set(path))
         patched = patcher.clone()
-        division = apply(MODES[0], patched, {1.0: our_patches(placement)})
+        division = apply(
+            MODES[0], patched, {place: Change(patch, 1.0) for place, patch in our_patches(placement).items()}
+        )
     return Loaded(patched, None, "\n".join(division.lines()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from ....lyco_core.train.loop import Step, Training
 from ..progress import Progress
@@ -19,11 +20,11 @@ SECONDS = 0.25
 MOST_POINTS = 2000
 """Of a curve that is kept; a card is some hundred pixels wide."""
 
-_running: dict = {}
+_running: dict[str, Any] = {}
 """The training that goes on, for a page that was opened meanwhile."""
 
 
-def running() -> dict:
+def running() -> dict[str, Any]:
     """The event of everything so far of the training that goes on; empty if none does."""
     return dict(_running)
 
@@ -42,7 +43,7 @@ class Telling:
     def __enter__(self) -> Telling:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         _running.clear()
 
     def __call__(self, training: Training, step: Step, saved: Sequence[str]) -> None:

@@ -13,11 +13,8 @@ from comfy_api.latest import io
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.option import Choice, Number, Texts, Truth, Whole
 from ....lyco_core.train.options import TrainOptions, option_fields, train_options
-from ..files import adapter_names, adapter_path, stamp
+from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
 from ..schema import known, lines
-
-NONE = "none"
-"""What a list of files offers for no file."""
 
 DEFAULTS: dict[str, Any] = {"algorithm": "lokr", "network_dim": 32, "network_alpha": 16.0, "timestep_sampling": "auto"}
 """Those of the node where they are not the configuration's: what Musubi's pages use."""
@@ -28,13 +25,13 @@ RENAMED = {"algorithm": "network_module"}
 MOST = 2**31 - 1
 
 
-def option_inputs() -> list:
+def option_inputs() -> list[io.Input]:
     """A widget for every option, the rare ones marked as such, after the others."""
     fields = [field for _, field in option_fields()]
     return [_widget(field) for field in sorted(fields, key=lambda field: field.metadata["rare"])]
 
 
-def _widget(field: dataclasses.Field):
+def _widget(field: dataclasses.Field[Any]) -> io.Input:
     rule, name = field.metadata["rule"], RENAMED.get(field.name, field.name)
     shared = {
         "tooltip": field.metadata["told"],
@@ -91,12 +88,12 @@ def options_of(values: dict[str, Any]) -> TrainOptions:
         if isinstance(field.metadata["rule"], Texts):
             value = lines(value)
         if name in FILES:
-            value = "" if value == NONE else _path(name, value)
+            value = "" if value == NONE else _path(name, values[name])
         settings[name] = value
     return train_options(settings)
 
 
-def fingerprint(values: dict[str, list]) -> list[tuple]:
+def fingerprint(values: dict[str, list[Any]]) -> list[Stamp]:
     """What changes when a file that the widgets name does."""
     named = [(name, value) for name in FILES for value in values.get(name, ()) if value not in (NONE, None)]
     return [stamp(_path(name, value)) for name, value in named]
@@ -108,7 +105,7 @@ def _path(name: str, value: str) -> str:
     return os.path.join(folder_paths.get_output_directory(), "loras", os.path.basename(value))
 
 
-def single(name: str, values: list):
+def single(name: str, values: list[Any]) -> Any:
     """The one value of an input that is no list of items. Raises `TrainError` for several."""
     if len(values) != 1:
         raise TrainError(f"{name} got {len(values)} values, expected one; connect a single one")

@@ -4,22 +4,22 @@ import json
 from typing import Any
 
 from lyco_testing.comfy import ROOT
+from lyco_testing.nodes import inputs_of, told
 
 LOCALES = ROOT / "locales"
 
 
 def english(object_info: dict[str, Any]) -> dict[str, Any]:
     """nodeDefs.json as the schemas have it, from a server's /object_info."""
-    return {name: _node(info) for name, info in object_info.items() if name.startswith("Lyco")}
+    return {name: _node(info) for name, info in told(object_info).items()}
 
 
 def _node(info: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: spec for part in ("required", "optional") for name, spec in info["input"].get(part, {}).items()}
-    inputs = {name: _slot(name, spec[1] if len(spec) > 1 else {}) for name, spec in shown.items()}
+    inputs = {name: _slot(name, options) for name, options in inputs_of(info).items()}
     tips = info["output_tooltips"]
     outputs = {str(i): _slot(name, {"tooltip": tips[i]}) for i, name in enumerate(info["output_name"])}
-    told = {"display_name": info["display_name"], "description": info["description"]}
-    return told | {"inputs": inputs, "outputs": outputs}
+    titles = {"display_name": info["display_name"], "description": info["description"]}
+    return titles | {"inputs": inputs, "outputs": outputs}
 
 
 def _slot(name: str, options: dict[str, Any]) -> dict[str, str]:

@@ -20,21 +20,20 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "adapter_set",
         "formats",
         "architectures",
-        "emit placed",
+        "placed",
         "duplicates names",
         "placement",
         "model",
         "load",
-        "adapter_file delta inspect",
-        "attachment merge compress train card demo",
-        "conversion",
+        "save delta inspect",
+        "attachment merge approximate train card demo",
         "convert",
         "library commands",
         "__init__ cli",
         "__main__",
     ),
     "nodes/host": (
-        "progress advice",
+        "progress protocols advice",
         "files",
         "model",
         "schema",
@@ -42,11 +41,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "page",
         "__init__",
     ),
-    "nodes": (
-        "__init__ headless",
-        "convert_adapter extract_adapter inspect_adapter load_adapter load_adapters",
-        "merge_adapter merge_checkpoint resize_adapter train_adapter",
-    ),
+    "nodes": ("headless", "*", "__init__"),
     "web": (
         "comfy.mjs",
         "dom.mjs words.mjs",
@@ -58,7 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Folder -> the rooms in it, files or folders, row by row: a room imports only rooms of rows above its own, and of the
-folders above; those of one row know nothing of each other."""
+folders above; those of one row know nothing of each other. `*` is every file that no other row of the folder has."""
 
 _RANKS = {
     f"{folder}/{room}": (row, folder)
@@ -79,7 +74,7 @@ def room_of(path: str) -> str:
     """The room of a file or a module, by its path below the repository's folder without `.py`; the innermost one."""
     parts = path.split("/")
     above = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    return next((room for room in above if room in _RANKS), "")
+    return next((room for room in (*above, f"{above[1]}/*") if room in _RANKS), "")
 
 
 def modules() -> dict[str, list[str]]:
@@ -137,7 +132,7 @@ def picture() -> str:
     lines: list[str] = []
     for folder, rows in ROOMS.items():
         for index, rooms in enumerate(rows):
-            shown = ", ".join(room.removesuffix(".mjs") for room in rooms.split())
+            shown = ", ".join("one file a node" if room == "*" else room.removesuffix(".mjs") for room in rooms.split())
             lines.append(f"    {folder if not index else '':{width}}{shown}")
     return "\n".join(lines)
 

@@ -8,9 +8,12 @@ that one does, and with that question answered, it calls the module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from ..weights import own_parameter
 
 INT8 = "TensorWiseINT8Layout"
 """The layout that ComfyUI multiplies by without a call."""
@@ -24,7 +27,7 @@ FULL_PRECISION = "_full_precision_mm"
 
 def called(module: torch.nn.Module) -> dict[str, Any]:
     """Have the module called wherever its model computes it; what `uncalled` needs to undo it."""
-    weight = module._parameters.get("weight")
+    weight = own_parameter(module, "weight")
     if getattr(weight, "_layout_cls", None) == INT8 and _layout_is_registered():
         weight._layout_cls = CALLED_INT8
     if hasattr(weight, "_layout_cls"):
@@ -36,7 +39,7 @@ def called(module: torch.nn.Module) -> dict[str, Any]:
 
 def uncalled(module: torch.nn.Module, before: dict[str, Any]) -> None:
     """The module as it was before `called`; its weight may have been replaced or moved in between."""
-    weight = module._parameters.get("weight")
+    weight = own_parameter(module, "weight")
     if getattr(weight, "_layout_cls", None) == CALLED_INT8:
         weight._layout_cls = INT8
     elif not hasattr(weight, "_layout_cls"):
@@ -61,16 +64,16 @@ def _layout_is_registered() -> bool:
     return True
 
 
-def _as_int8(operation):
+def _as_int8(operation: Callable[..., Any]) -> Callable[..., Any]:
     """The operation on the same numbers under the layout's own name."""
 
-    def handler(_, args, kwargs):
+    def handler(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return operation(*(_renamed(argument) for argument in args), **kwargs)
 
     return handler
 
 
-def _renamed(argument):
+def _renamed(argument: Any) -> Any:
     from comfy.quant_ops import QuantizedTensor
 
     if isinstance(argument, QuantizedTensor) and argument._layout_cls == CALLED_INT8:

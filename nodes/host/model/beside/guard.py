@@ -3,25 +3,29 @@
 A seat that did not act in it is either not needed, since this workflow does not compute its module, or passed by,
 since something multiplies by the weight without calling the module, or goes by a graph that was compiled before. The
 call is made once more to tell: without compiled graphs, and watching who touches the weight. That costs a call where
-modules are idle, and nothing where none is.
+modules are idle, and nothing where none is. What a model computes of its conditioning, before any call (LTX-2's
+connectors, Anima's adapter of the text), is watched when it does so first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .....lyco_core.errors import PlacementError, shorten
+from ..weights import own_parameter
 from .seat import Seat, Seats
 
 log = logging.getLogger("lyco")
 
 
-def checked_call(executor, *args, **kwargs):
+def checked_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """ComfyUI calls this around every call of a diffusion model that has adapters beside its weights."""
     seats = Seats.of(executor.class_obj)
     output = executor(*args, **kwargs)
@@ -31,18 +35,46 @@ def checked_call(executor, *args, **kwargs):
     return output
 
 
-def watch_calls(model) -> None:
-    """The same for a text encoder, which no wrapper surrounds: a hook on each part that has seats, for one call."""
+def watch_calls(model: nn.Module) -> None:
+    """The same for what no such wrapper surrounds, for one call: conditioning, and each part of a text encoder."""
     seats = Seats.of(model)
-    if seats is None or hasattr(model, "apply_model"):
+    if seats is None:
+        return
+    if hasattr(model, "extra_conds"):
+        _watch_conditioning(model, seats)
         return
     for name, child in model.named_children():
         if own := [seat for seat in seats.seats if seat.path.startswith(f"{name}.")]:
             _watch_once(child, own)
 
 
-def _watch_once(child: torch.nn.Module, seats: list[Seat]) -> None:
-    def check(module, args, kwargs, _) -> None:
+def _watch_conditioning(model: nn.Module, seats: Seats) -> None:
+    """In the place of `extra_conds`, through which ComfyUI has a diffusion model see its conditioning."""
+    before = model.__dict__.get("extra_conds")
+    conditioning = cast(Callable[..., Any], model.extra_conds)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        stop()
+        if Seats.of(model) is not seats:
+            return conditioning(*args, **kwargs)
+        with _uncompiled(), _Touches(seats.seats) as touched:
+            made = conditioning(*args, **kwargs)
+        _refuse_passed_by(seats.seats, touched)
+        return made
+
+    def stop() -> None:
+        if model.__dict__.get("extra_conds") is not watched:
+            return
+        del model.extra_conds
+        if before is not None:
+            model.extra_conds = before
+
+    seats.at_leaving = stop
+    model.__dict__["extra_conds"] = watched
+
+
+def _watch_once(child: nn.Module, seats: list[Seat]) -> None:
+    def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: object) -> None:
         handle.remove()
         _prove(seats, lambda: module.forward(*args, **kwargs))
 
@@ -57,24 +89,29 @@ def _prove(seats: Iterable[Seat], again: Callable[[], object]) -> None:
     with _uncompiled(), _Touches(idle) as touched:
         again()
     compiled = [seat.path for seat in idle if seat.acted]
-    passed_by = [seat.path for seat in idle if not seat.acted and seat.path in touched.paths]
     if compiled:
         raise PlacementError(
             f"{len(compiled)} adapters were not computed ({shorten(compiled)}): the model goes by a graph that was "
             "compiled without them. Compile it after the adapter is loaded (TorchCompileModel behind the loader), or "
             "choose the mode 'patch the weights'"
         )
+    _refuse_passed_by(idle, touched)
+    names = shorten([seat.path for seat in idle])
+    log.info("%d modules with an adapter are not computed in this model call (%s)", len(idle), names)
+
+
+def _refuse_passed_by(seats: Iterable[Seat], touched: _Touches) -> None:
+    """Raise `PlacementError` if a weight was used and its seat did not act."""
+    passed_by = [seat.path for seat in seats if not seat.acted and seat.path in touched.paths]
     if passed_by:
         raise PlacementError(
             f"{len(passed_by)} adapters were not computed ({shorten(passed_by)}): this model multiplies by those "
             "weights without calling their modules, so that nothing beside them acts. Choose the mode 'patch the "
             "weights'"
         )
-    names = shorten([seat.path for seat in idle])
-    log.info("%d modules with an adapter are not computed in this model call (%s)", len(idle), names)
 
 
-def _uncompiled() -> contextlib.AbstractContextManager:
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
     """Without compiled graphs, where torch can do that (2.6)."""
     stance = getattr(torch.compiler, "set_stance", None)
     return contextlib.nullcontext() if stance is None else stance("force_eager")
@@ -90,21 +127,22 @@ class _Touches(TorchFunctionMode):
         self._weights: dict[int, str] = {}
         self._fetches = contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> _Touches:
         for seat in self._seats:
-            weight = seat.module._parameters.get("weight")
+            weight = own_parameter(seat.module, "weight")
             for tensor in (weight, getattr(weight, "_qdata", None)):
                 if tensor is not None:
                     self._weights[id(tensor)] = seat.path
             self._fetches.enter_context(self._watched_fetch(seat))
-        return super().__enter__()
+        super().__enter__()
+        return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self._fetches.close()
-        return super().__exit__(*exception)
+        super().__exit__(*exception)
 
     @contextlib.contextmanager
-    def _watched_fetch(self, seat: Seat):
+    def _watched_fetch(self, seat: Seat) -> Generator[None]:
         """ComfyUI lets a module's `weight_function` see every weight that it brings to the device."""
         functions = getattr(seat.module, "weight_function", None)
         if functions is None:
@@ -112,7 +150,7 @@ class _Touches(TorchFunctionMode):
             return
         own = "weight_function" in seat.module.__dict__
 
-        def seen(weight):
+        def seen(weight: Tensor) -> Tensor:
             self.paths.add(seat.path)
             return weight
 
@@ -125,7 +163,9 @@ class _Touches(TorchFunctionMode):
             else:
                 del seat.module.weight_function
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         # Of `weight.device` and the like nothing is computed.
         if getattr(function, "__name__", "") != "__get__":

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from torch import nn
+
 from .....lyco_core.adapters import Adapter
 from .....lyco_core.beside import Part
 from .....lyco_core.errors import PlacementError
+from ...protocols import ModelPatcher
+from ..linear import rounding_error
 from ..patch import LycoPatch, row_order
+from ..places import Change, Changes, Patch, Place
 from ..weights import (
     input_scale_of,
     is_linear,
     is_quantized,
     is_readable,
     is_rounded,
-    rounding_error,
     told_format,
 )
 
@@ -25,15 +29,15 @@ MODES = ("auto", "patch the weights", "apply while sampling")
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """Everything for one patcher, at its strength: what acts beside its weights, and what is patched into them."""
+    """Everything for one patcher: what acts beside its weights, and what is patched into them."""
 
     parts: Mapping[str, tuple[Part, ...]]
-    """By module path."""
-    patches: Mapping[float, Mapping]
-    """As `add_patches` takes them, by strength."""
+    """What acts beside a weight, by module path."""
+    patched: Changes
+    """What is patched into one."""
     requantized: tuple[str, ...]
     """Keys of quantized weights among those that are patched."""
-    places: frozenset
+    places: frozenset[Place]
     """All that is in one of the two."""
 
     def lines(self) -> list[str]:
@@ -44,12 +48,11 @@ class Division:
                 f"{len(self.parts)} modules add it while sampling; nodes that read weights (Save Model, ModelMerge, "
                 "Extract and Save Lora) see the model without it"
             )
-        patched = sum(len(patches) for patches in self.patches.values())
-        if self.parts and patched:
-            lines.append(f"{patched} weights are patched: they are not quantized, or no linear module's")
+        if self.parts and self.patched:
+            lines.append(f"{len(self.patched)} weights are patched: they are not quantized, or no linear module's")
         return lines
 
-    def cost(self, patcher) -> list[str]:
+    def cost(self, patcher: ModelPatcher) -> list[str]:
         """What is lost where quantized weights are patched, for the report; measured on the first of them."""
         if not self.requantized:
             return []
@@ -61,59 +64,56 @@ class Division:
         ]
 
 
-def divide(mode: str, patcher, groups: Mapping[float, Mapping]) -> Division:
-    """What of `groups` acts beside the weights of `patcher`'s model.
+def divide(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> Division:
+    """What of `changes` acts beside the weights of `patcher`'s model.
 
     Args:
         mode: one of `MODES`.
-        groups: patches by the place that `add_patches` takes, by strength. Those of another model are left out.
+        changes: those of another model are left out.
 
     Raises:
         PlacementError: a weight that cannot be read would have to be written.
     """
     keys = {key for key, _ in (*patcher.model.named_parameters(), *patcher.model.named_buffers())}
-    places: set = set()
+    places: set[Place] = set()
     parts: dict[str, tuple[Part, ...]] = {}
-    patches: dict[float, dict] = {}
+    patched: Changes = {}
     requantized: list[str] = []
-    for strength, group in groups.items():
-        for place, patch in group.items():
-            key, *rest = place if isinstance(place, tuple) else (place,)
-            if key not in keys:
-                continue
-            places.add(place)
-            quantized = is_quantized(patcher.model, key)
-            if _wants_beside(mode, quantized) and _can_be_beside(patcher.model, key, *rest, patch=patch):
-                path = key.removesuffix(".weight")
-                parts[path] = (*parts.get(path, ()), _part(patch.adapter, strength, *rest))
-                continue
-            _require_readable(patcher.model, key, mode)
-            patches.setdefault(strength, {})[place] = _fitting(patcher.model, key, patch)
-            if quantized and is_rounded(patcher.model, key):
-                requantized.append(key)
-    return Division(parts, patches, tuple(requantized), frozenset(places))
+    for place, (patch, strength) in changes.items():
+        key = place.key
+        if key not in keys:
+            continue
+        places.add(place)
+        quantized = is_quantized(patcher.model, key)
+        if _wants_beside(mode, quantized) and isinstance(patch, LycoPatch) and _can_be_beside(patcher.model, place):
+            path = key.removesuffix(".weight")
+            parts[path] = (*parts.get(path, ()), _part(patch.adapter, strength, place))
+            continue
+        _require_readable(patcher.model, key, mode)
+        patched[place] = Change(_fitting(patcher.model, key, patch), strength)
+        if quantized and is_rounded(patcher.model, key):
+            requantized.append(key)
+    return Division(parts, patched, tuple(requantized), frozenset(places))
 
 
 def _wants_beside(mode: str, quantized: bool) -> bool:
     return mode == MODES[2] or (mode == MODES[0] and quantized)
 
 
-def _can_be_beside(model, key: str, rows=None, function=None, patch: object = None) -> bool:
-    """What ComfyUI's own adapters do, and columns instead of rows, have only patches."""
-    return (
-        isinstance(patch, LycoPatch) and is_linear(model, key) and (rows is None or (rows[0] == 0 and function is None))
-    )
+def _can_be_beside(model: nn.Module, place: Place) -> bool:
+    """Columns instead of rows, and rows that are reordered too, have only patches."""
+    return is_linear(model, place.key) and (place.rows is None or (place.rows[0] == 0 and place.reorder is None))
 
 
-def _part(adapter: Adapter, strength: float, rows=None, function=None) -> Part:
-    """What is at a place as ComfyUI spells it: all rows, (0, start, length), or all in the order of `function`."""
-    if rows is not None:
-        _, start, length = rows
+def _part(adapter: Adapter, strength: float, place: Place) -> Part:
+    """What acts beside the weight of a place: on some rows, or on all, in their order there."""
+    if place.rows is not None:
+        _, start, length = place.rows
         return Part(adapter, strength, (start, start + length))
-    return Part(adapter, strength, order=None if function is None else row_order(function, adapter.shape[0]))
+    return Part(adapter, strength, order=None if place.reorder is None else row_order(place.reorder, adapter.shape[0]))
 
 
-def _fitting(model, key: str, patch: object) -> object:
+def _fitting(model: nn.Module, key: str, patch: Patch) -> Patch:
     """The patch for a weight as its module uses it."""
     inputs = input_scale_of(model.get_submodule(key.rpartition(".")[0])) if key.endswith(".weight") else None
     if inputs is None:
@@ -126,7 +126,7 @@ def _fitting(model, key: str, patch: object) -> object:
     return patch.behind(inputs)
 
 
-def _require_readable(model, key: str, mode: str) -> None:
+def _require_readable(model: nn.Module, key: str, mode: str) -> None:
     if not is_readable(model, key):
         way_out = "choose the mode 'auto'" if mode == MODES[1] else "load another file of this model"
         raise PlacementError(

@@ -7,22 +7,31 @@ the adapter. A `forward` of the instance is guarded.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .....lyco_core.beside import Effect, computed
+from ...protocols import Linear, ModelPatcher
 from .fused import called, uncalled
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 ATTRIBUTE = "_lyco_seats"
 """Of a ComfyUI model: its `Seats`."""
 
 
+def _outside_graphs(method: F) -> F:
+    """What a graph builds itself it cannot always call (torch 2.11), nor build (2.4)."""
+    return cast("F", torch.compiler.disable(method))
+
+
 class Seat:
     """The effects of one module, computed whenever the module is."""
 
-    def __init__(self, path: str, module: torch.nn.Module, effects: tuple[Effect, ...], bias: Tensor | None) -> None:
+    def __init__(self, path: str, module: Linear, effects: tuple[Effect, ...], bias: Tensor | None) -> None:
         self.path = path
         self.module = module
         self.effects = self._settled = effects
@@ -35,7 +44,7 @@ class Seat:
         self._uncalled = called(module)
         module.forward = self.forward
 
-    def forward(self, input: Tensor, *args, **kwargs) -> Tensor:
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As the module's own, with the adapters."""
         self.acted = True
         if self._place != (input.device, input.dtype):
@@ -43,7 +52,7 @@ class Seat:
         base = self.original if not args and not kwargs else lambda x: self.original(x, *args, **kwargs)
         return computed(self.effects, base, self.bias, input)
 
-    @torch.compiler.disable  # what a graph builds itself it cannot always call (torch 2.11), nor build (2.4)
+    @_outside_graphs
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring the factors to where the module computes."""
         self.effects = tuple(effect.to(device, dtype) for effect in self._settled)
@@ -69,29 +78,32 @@ class Seats:
     them back, or the end of a forgotten clone would empty those of the MODEL that samples.
     """
 
-    def __init__(self, owner, seats: Iterable[Seat]) -> None:
+    def __init__(self, owner: ModelPatcher, seats: Iterable[Seat]) -> None:
         self._owner = weakref.ref(owner)
         self.seats = tuple(seats)
         self.proven = False
         """Whether a model call has shown that none of them is passed by."""
+        self.at_leaving: Callable[[], None] = lambda: None
+        """Takes back what watches them."""
 
     @staticmethod
-    def of(model) -> Seats | None:
+    def of(model: nn.Module) -> Seats | None:
         """Those that are taken now."""
         return model.__dict__.get(ATTRIBUTE)
 
     @staticmethod
-    def empty(model) -> None:
+    def empty(model: nn.Module) -> None:
         """Give back all that are taken, whoever took them."""
         if (taken := model.__dict__.pop(ATTRIBUTE, None)) is not None:
+            taken.at_leaving()
             for seat in taken.seats:
                 seat.leave()
 
-    def belong_to(self, patcher) -> bool:
+    def belong_to(self, patcher: ModelPatcher) -> bool:
         """Whether this patcher took them, or none that is still there."""
         owner = self._owner()
         return owner is None or owner is patcher
 
-    def hold(self, model) -> None:
+    def hold(self, model: nn.Module) -> None:
         """Put them onto the model."""
         setattr(model, ATTRIBUTE, self)

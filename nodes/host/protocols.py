@@ -1,0 +1,104 @@
+"""What we use of ComfyUI's objects, as types: ComfyUI has few of its own, and is not there where types are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Rows: TypeAlias = tuple[int, int, int]
+"""(dimension, start, length): rows of a weight; columns where the dimension is 1."""
+
+Reorder: TypeAlias = Callable[[Tensor], Tensor]
+"""Makes of what a trainer adds what the model's weight takes, where the model keeps its rows in another order."""
+
+PatchKey: TypeAlias = str | tuple[str, Rows | None] | tuple[str, Rows | None, Reorder | None]
+"""Where a patch goes, as `add_patches` and ComfyUI's key maps spell it: key, (key, rows) or (key, rows, reorder)."""
+
+Conditioning: TypeAlias = list[Any]
+"""[tensor, options]: one entry of a CONDITIONING."""
+
+
+class ModelPatcher(Protocol):
+    """`comfy.model_patcher.ModelPatcher`: a model, and how a MODEL of the graph, or a CLIP, changes it."""
+
+    model: BaseModel
+    load_device: torch.device
+    parent: ModelPatcher | None
+    patches: dict[str, list[Any]]
+    """By key of a weight, as ComfyUI's arithmetic takes them."""
+    patches_uuid: object
+    """Another one whenever `patches` change."""
+    backup: dict[str, Any]
+    """Weights as they were before they were patched in place."""
+    object_patches_backup: dict[str, Any]
+    hook_backup: dict[str, Any]
+    cached_patcher_init: object
+    clone_base_uuid: object
+
+    def clone(self, *, disable_dynamic: bool = ...) -> ModelPatcher: ...
+    def is_clone(self, other: object) -> bool: ...
+    def add_patches(self, patches: Mapping[PatchKey, Any], strength_patch: float = ...) -> list[PatchKey]: ...
+    def get_injections(self, key: str) -> list[Any] | None: ...
+    def set_injections(self, key: str, injections: list[Any]) -> None: ...
+    def inject_model(self) -> None: ...
+    def eject_model(self) -> None: ...
+    def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., Any]) -> None: ...
+    def remove_wrappers_with_key(self, wrapper_type: str, key: str) -> None: ...
+    def set_attachments(self, key: str, attachment: object) -> None: ...
+    def get_model_object(self, name: str) -> nn.Module: ...
+    def set_model_compute_dtype(self, dtype: torch.dtype) -> None: ...
+    def get_additional_models_with_key(self, key: str) -> list[Any]: ...  # newer ones alone
+    def pre_run(self) -> None: ...
+    def cleanup(self) -> None: ...
+
+
+class CLIP(Protocol):
+    """`comfy.sd.CLIP`: text encoders."""
+
+    patcher: ModelPatcher
+    cond_stage_model: nn.Module
+
+    def clone(self) -> CLIP: ...
+    def tokenize(self, text: str) -> Any: ...
+    def encode_from_tokens_scheduled(self, tokens: Any) -> list[Conditioning]: ...
+
+
+class VAE(Protocol):
+    """`comfy.sd.VAE`."""
+
+    def encode(self, pixel_samples: Tensor) -> Tensor: ...
+    def throw_exception_if_invalid(self) -> None: ...
+
+
+class BaseModel(nn.Module):
+    """`comfy.model_base.BaseModel`; of a text encoder's patcher, the model is any nn.Module.
+
+    As `Linear`, a type alone, since a module is no Protocol: none is ever made.
+    """
+
+    diffusion_model: nn.Module
+    model_config: Any
+    latent_format: Any
+    manual_cast_dtype: torch.dtype | None
+    current_patcher: ModelPatcher | None
+
+    def get_dtype(self) -> torch.dtype: ...
+    def process_latent_in(self, latent: Tensor) -> Tensor: ...
+    def apply_model(self, x: Tensor, t: Tensor, **arguments: Any) -> Tensor: ...
+    def extra_conds(self, **arguments: Any) -> dict[str, Any]: ...
+
+
+class Linear(nn.Module):
+    """A linear module of ComfyUI or of a pack; those of quantized weights are no nn.Linear."""
+
+    in_features: int
+    out_features: int
+    weight: Tensor
+    bias: Tensor | None
+    weight_function: list[Reorder]
+    """ComfyUI passes every weight through them that it brings to the device."""
+    cast_bias_weight: Callable[..., tuple[Tensor, ...]]
+    """Of GGUF's packs alone."""
