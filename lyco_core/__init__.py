@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .adapter_reader import load_adapter_set as load
+    from .adapter_reader import outline_adapter_set as outline
     from .attachment import attach
-    from .inspect import inspect_file as inspect
+    from .inspection import inspect_file as inspect
     from .library import convert, delta, extract, merge, resize, save
-    from .load import load_adapter_set as load
-    from .load import outline_adapter_set as outline
     from .model import Model
 
 __all__ = [
@@ -37,10 +37,10 @@ _FACE = {
     "convert": "library:convert",
     "delta": "library:delta",
     "extract": "library:extract",
-    "inspect": "inspect:inspect_file",
-    "load": "load:load_adapter_set",
+    "inspect": "inspection:inspect_file",
+    "load": "adapter_reader:load_adapter_set",
     "merge": "library:merge",
-    "outline": "load:outline_adapter_set",
+    "outline": "adapter_reader:outline_adapter_set",
     "resize": "library:resize",
     "save": "library:save",
 }

@@ -13,12 +13,12 @@ from typing import NoReturn, cast
 import torch
 from torch import Tensor, nn
 
+from .adapter_reader import read_adapter_set, require_known
 from .adapter_set import AdapterSet
 from .adapters import is_outline
 from .beside import Change, Part, Seat, sits_on
 from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from .exclusion import exclusion
-from .load import read_adapter_set, require_known
 from .model import Model
 from .placement import Placement
 from .selection import EVERYTHING, Selection

@@ -9,22 +9,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .adapter_reader import load_adapter_set, require_known
 from .adapter_set import AdapterSet
+from .adapter_writer import save_adapter_set
 from .approximate.extract import extract_file
 from .approximate.options import Asked, ExtractOptions
 from .approximate.report import Report
 from .approximate.resize import resize_file
 from .architectures import identify
-from .convert import Conversion, Options, convert_file, convert_set
-from .delta import delta_weights
+from .conversion import Conversion, Options, convert_file, convert_set
+from .delta_weights import delta_weights
 from .errors import about_file
 from .io import refuse_existing
 from .layouts import Layout
-from .load import load_adapter_set, require_known
-from .merge import MergeOptions, Source, merge_checkpoint
-from .merge.checkpoint import Merged
+from .merging import MergeOptions, Source, merge_checkpoint
+from .merging.checkpoint import Merged
 from .placement import place
-from .save import save_adapter_set
 from .selection import EVERYTHING, Selection
 
 __all__ = ["convert", "delta", "extract", "merge", "resize", "save"]

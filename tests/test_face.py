@@ -64,7 +64,7 @@ def test_torch_comes_with_the_first_name():
         "import lyco_core as lyco\n"
         "print('torch' in sys.modules, sorted(m for m in sys.modules if m.startswith('lyco_core')))\n"
         "lyco.load\n"
-        "print('torch' in sys.modules, 'lyco_core.merge' in sys.modules)\n"
+        "print('torch' in sys.modules, 'lyco_core.merging' in sys.modules)\n"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said == "False ['lyco_core', 'lyco_core.version']\nTrue False\n"

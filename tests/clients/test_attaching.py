@@ -11,9 +11,9 @@ from lyco_testing.tables import musubi_file, random
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.attachment import attach
 from lyco_core.errors import PlacementError
-from lyco_core.load import load_adapter_set
 
 Forward = Callable[[nn.Module], Tensor]
 

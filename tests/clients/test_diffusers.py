@@ -9,12 +9,12 @@ from lyco_testing.diffusers_models import MODELS, musubi_targets, tiny
 from lyco_testing.tables import musubi_file, random
 from safetensors.torch import load_file, save_file
 
+from lyco_core.adapter_reader import load_adapter_set, read_adapter_set
 from lyco_core.approximate.extract import extract_file
 from lyco_core.approximate.options import Asked, ExtractOptions
-from lyco_core.convert import Options, convert_file
-from lyco_core.delta import write_delta
+from lyco_core.conversion import Options, convert_file
+from lyco_core.delta_weights import write_delta
 from lyco_core.errors import LycoError
-from lyco_core.load import load_adapter_set, read_adapter_set
 from lyco_core.placement import place
 from lyco_core.selection import Selection
 

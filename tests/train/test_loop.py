@@ -13,8 +13,8 @@ import pytest
 import torch
 from lyco_testing.toy import WIDTH, ToyModel, described, z_image
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.errors import FileError, TrainError
-from lyco_core.load import load_adapter_set
 from lyco_core.train.batches import Batches, require_items, require_one_shape
 from lyco_core.train.checkpoints import Checkpoints, require_place
 from lyco_core.train.distributed import World
