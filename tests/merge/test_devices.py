@@ -10,8 +10,8 @@ from lyco_testing.pretended import ELSEWHERE, LACKING_DTYPES, PretendedDevice
 from lyco_testing.tables import GOLDEN
 from safetensors.torch import load, load_file, save_file
 
-import lyco_core.merge.checkpoint as checkpoint
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+import lyco_core.merging.checkpoint as checkpoint
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"
 DELTAS = load_file(ADAPTER.with_suffix(".expected.safetensors"))
