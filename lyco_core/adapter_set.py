@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .adapters import Adapter, rescaled
 from .errors import clipped, one_line, shorten
-from .layouts import Layout
+from .layouts import NAMES, Layout
+
+if TYPE_CHECKING:
+    from .architectures import Architecture
+    from .formats import Format
 
 __all__ = ["AdapterSet"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AdapterSet:
     """The adapters of one file.
 
@@ -27,8 +32,8 @@ class AdapterSet:
     """Module path -> adapter, in the file's order."""
     prefixes: Mapping[str, str]
     """Module path -> what its keys in the file begin with, e.g. `lora_unet_blocks_0_ffn_0`."""
-    format: str
-    """Id of the key grammar, one of `formats.FORMATS`, or `unknown`."""
+    format: Format | None
+    """How the modules are spelled; None where no format that is known spells them so."""
     metadata: Mapping[str, str]
     alpha_tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
     """Module path -> its alpha as the file has it, for those that have one."""
@@ -38,12 +43,25 @@ class AdapterSet:
     """Key -> what it is: known to be no adapter's, and left out."""
     idle: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     """What the keys of a module begin with -> why it counts for nothing: it is off, or said twice."""
-    architecture: str | None = None
-    """Id of the model family, one of `architectures.ARCHITECTURES`; None where it is unknown."""
+    keys: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict[str, Mapping[str, str]])
+    """What the keys of a module begin with -> suffix -> key as the file has it, for the next file to have it too."""
+    architecture: Architecture | None = None
+    """The model family; None where it is unknown."""
     layout: Layout | None = None
     """Whose module names the paths are."""
     exceptions: Mapping[str, Layout] = dataclasses.field(default_factory=dict[str, Layout])
     """Module path -> whose name it is, where that is not `layout`'s: some files mix them."""
+
+    def __repr__(self) -> str:
+        """What it holds, for which model, by whose names: `AdapterSet(14 LoKr, Z-Image, Musubi's names)`."""
+        parts = [", ".join(f"{count} {title}" for title, count in self.titles.items()) or "no adapters"]
+        if self.architecture is not None:
+            parts.append(self.architecture.title)
+        if self.layout is not None:
+            parts.append(NAMES[self.layout])
+        elif self.format is not None:
+            parts.append(self.format.title)
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def with_scale(self, scale: float | None) -> AdapterSet:
         """The same factors under `scale` instead of alpha / rank, for files whose rule is disputed; None: itself.

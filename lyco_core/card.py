@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .architectures import ARCHITECTURES
 from .blocks import by_block
 from .errors import one_line
-from .formats import FORMATS
 from .inspect import Inspection
 from .io.small_json import parse_small
 from .pictures import MAX_PICTURE_BYTES, Picture, picture_beside, told
@@ -45,13 +43,11 @@ _MOST_TAG_TEXT = 2**22
 def card(inspection: Inspection) -> dict[str, Any]:
     """Plain types, every text in one line and of bounded length; unknown is None or empty."""
     found = inspection.adapter_set
-    architecture = ARCHITECTURES.get(found.architecture or "")
-    spelling = FORMATS.get(found.format)
     return {
         "file": _text(inspection.file),
         "bytes": inspection.file_bytes,
-        "format": spelling.title if spelling else found.format,
-        "architecture": architecture.title if architecture else None,
+        "format": found.format.title if found.format else inspection.kind,
+        "architecture": found.architecture.title if found.architecture else None,
         "modules": len(found.adapters),
         "algorithms": found.titles,
         "ranks": found.ranks[:NUMBERS],

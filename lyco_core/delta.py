@@ -69,7 +69,8 @@ def write_delta(
         outline = outline_adapter_set(source, architecture=architecture, layout=layout)
         require_known(outline)
         place(outline, layout=layout).require_complete()
-        placement = place(load_adapter_set(source, architecture=outline.architecture, layout=layout), layout=layout)
+        told = outline.architecture.id if outline.architecture else architecture
+        placement = place(load_adapter_set(source, architecture=told, layout=layout), layout=layout)
         specs = [TensorSpec(key, p[0].shape, torch.float32) for key, p in by_key(placement).items()]
     write_safetensors(output, specs, _naming(source, placement), {"format": "pt"}, overwrite=overwrite)
     return [spec.key for spec in specs], placement.adapter_set.left_out

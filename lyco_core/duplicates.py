@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .adapter_set import AdapterSet
-from .adapters import Adapter, agreed, changes_nothing, is_outline
+from .adapters import Adapter, agreed, changes_nothing, cut, is_outline
 from .errors import AdapterError
 from .modules_once import told_twice
 
@@ -82,8 +82,7 @@ def _cut(piece: Placed, adapter: Adapter, target: Placed) -> Adapter | None:
     if _rows(piece) == _rows(target):
         return part
     start, stop = (row - _rows(piece)[0] for row in _rows(target))
-    cut = part.rows(start, stop)
-    return cut if cut is not None or (lora := part.to_lora()) is None else lora.rows(start, stop)
+    return cut(part, start, stop)
 
 
 def _rows(piece: Placed) -> tuple[int, int]:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .adapter_set import AdapterSet
-from .architectures import ARCHITECTURES
 from .errors import FileError, PlacementError, about_file, one_line, shorten
-from .formats import FORMATS, split_key
+from .formats import split_key
 from .formats.suffixes import OTHER_SUFFIXES
 from .load import outline_adapter_set, require_known
 from .model_weights import ModelWeights, describe_weights, outline_checkpoint
@@ -22,7 +21,7 @@ __all__ = ["Inspection", "describe_match", "inspect_file"]
 SHOWN = 50
 """So many different ranks, alphas and kinds of blocks are listed, and four times as many notes of the metadata."""
 
-_WITHOUT_SPELLING = {
+_WITHOUT_FORMAT = {
     "checkpoint": "checkpoint: a model's weights, not an adapter",
     "unknown": "unknown: modules are spelled as in no format that is known here",
 }
@@ -37,6 +36,13 @@ class Inspection:
     adapter_set: AdapterSet
     placement: Placement | None
     """Onto the model, where one was given."""
+    is_checkpoint: bool = False
+    """Whether the file holds a model's weights; then the set is empty, and says of which model."""
+
+    @property
+    def kind(self) -> str:
+        """What a file is that has no format: `checkpoint` or `unknown`."""
+        return "checkpoint" if self.is_checkpoint else "unknown"
 
     def as_json(self) -> dict[str, Any]:
         """One object of plain types; keys are stable."""
@@ -44,8 +50,8 @@ class Inspection:
         result: dict[str, Any] = {
             "file": one_line(self.file),
             "bytes": self.file_bytes,
-            "format": found.format,
-            "architecture": found.architecture,
+            "format": found.format.id if found.format else self.kind,
+            "architecture": found.architecture.id if found.architecture else None,
             "layout": found.layout,
             "modules": len(found.adapters),
             "algorithms": found.algorithms,
@@ -68,12 +74,10 @@ class Inspection:
     def lines(self) -> list[str]:
         """The same for a person to read."""
         found = self.adapter_set
-        architecture = ARCHITECTURES.get(found.architecture or "")
-        spelling = FORMATS.get(found.format)
         rows = {
             "file": f"{self.file} ({self.file_bytes / 1e6:.2f} MB)",
-            "format": spelling.title if spelling else _WITHOUT_SPELLING[found.format],
-            "architecture": architecture.title if architecture else "unknown",
+            "format": found.format.title if found.format else _WITHOUT_FORMAT[self.kind],
+            "architecture": found.architecture.title if found.architecture else "unknown",
         }
         if found.adapters:
             rows |= {
@@ -109,15 +113,16 @@ def inspect_file(
         paths = weights.paths if weights is not None and weights.layout == "comfyui" else None
         prefer = weights.architecture.id if weights is not None and weights.architecture is not None else None
         found = outline_adapter_set(path, architecture=architecture, weights=paths, prefer=prefer)
-        found = _as_checkpoint(found) or place(found).adapter_set
-        if not found.adapters and found.format != "checkpoint" and not _other_algorithms(found):
+        checkpoint = _as_checkpoint(found)
+        found = checkpoint or place(found).adapter_set
+        if not found.adapters and checkpoint is None and not _other_algorithms(found):
             require_known(found)
         placement = None if weights is None else _place(found, weights, model)
         try:
             size = os.stat(path).st_size
         except OSError as error:
             raise FileError(f"went away while it was read: {error.strerror}; try again") from None
-    return Inspection(os.path.basename(os.fspath(path)), size, found, placement)
+    return Inspection(os.path.basename(os.fspath(path)), size, found, placement, checkpoint is not None)
 
 
 def describe_match(placement: Placement) -> list[str]:
@@ -143,7 +148,7 @@ def _as_checkpoint(found: AdapterSet) -> AdapterSet | None:
     weights = describe_weights({key: tuple(t.shape) for key, t in found.unrecognised.items()})
     if weights.architecture is None:
         return None
-    return AdapterSet({}, {}, "checkpoint", found.metadata, architecture=weights.architecture.id, layout=weights.layout)
+    return AdapterSet({}, {}, None, found.metadata, architecture=weights.architecture, layout=weights.layout)
 
 
 def _other_algorithms(found: AdapterSet) -> bool:

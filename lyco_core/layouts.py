@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["BIAS", "LAYOUTS", "Layout", "parameter_of"]
+__all__ = ["BIAS", "LAYOUTS", "NAMES", "Layout", "parameter_of"]
 
 Layout = Literal["musubi", "comfyui", "diffusers"]
 """Musubi Tuner's model code, ComfyUI's, Hugging Face diffusers'."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+NAMES: dict[Layout, str] = {"musubi": "Musubi's names", "comfyui": "ComfyUI's names", "diffusers": "diffusers' names"}
+"""What a person reads of each."""
 
 BIAS = ".bias"
 """Ends the path of a module's bias; the path of a module alone means its weight."""

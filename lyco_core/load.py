@@ -143,7 +143,7 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
         keys = [*adapter_set.unrecognised_keys, *adapter_set.foreign]
         what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
         raise FormatError(f"holds no adapter; found {what}; expected one of: {known}")
-    if adapter_set.format not in FORMATS:
+    if adapter_set.format is None:
         prefixes = shorten(list(adapter_set.prefixes.values()))
         raise FormatError(f"its modules are spelled in an unknown way ({prefixes}); expected one of: {known}")
     if adapter_set.architecture is None:

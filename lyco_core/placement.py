@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from .adapter_set import AdapterSet
-from .adapters import ANY, Adapter, fits, shape_text
-from .architectures import ARCHITECTURES, Target
+from .adapters import ANY, Adapter, cut, fits, shape_text
+from .architectures import Target
 from .duplicates import said_before
 from .errors import PlacementError, shorten
 from .layouts import Layout, parameter_of
@@ -43,9 +43,7 @@ class Placed:
         """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
         if self.source_rows is None:
             return adapter
-        piece = adapter.rows(*self.source_rows)
-        if piece is None and (lora := adapter.to_lora()) is not None:
-            piece = lora.rows(*self.source_rows)
+        piece = cut(adapter, *self.source_rows)
         if piece is None:
             raise PlacementError(f"{self.module_path}: a {adapter.title} cannot be cut for {self.key}")
         return piece
@@ -185,7 +183,7 @@ def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Targe
     """Where a module lies in `layout` by the tables; empty if they have no place for it."""
     if adapter_set.architecture is None or adapter_set.layout is None:
         return []
-    architecture = ARCHITECTURES[adapter_set.architecture]
+    architecture = adapter_set.architecture
     source = adapter_set.exceptions.get(path, adapter_set.layout)
     if architecture.resolve(path, source, underscored=False) is None:
         return []

@@ -326,6 +326,14 @@ def test_convert_prints_the_error_that_it_was_asked_to_make(tmp_path: Path, caps
     assert float(printed.split("relative error ")[1].split(",")[0]) < 0.1
 
 
+def test_convert_by_energy_keeps_that_share_of_the_squared_norm(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = str(tmp_path / "out")
+    assert main(["convert", str(LOKR), "-o", out, "--to", "comfyui", "--energy", "0.91"]) == 0
+    assert 0.1 < float(capsys.readouterr().out.split("relative error ")[1].split(",")[0]) <= 0.3
+    assert main(["convert", str(LOKR), "-o", out, "--to", "comfyui", "--energy", "1.5"]) == 1
+    assert "energy is 1.5, expected a number between 0 and 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", BAD_ADAPTERS)
 def test_convert_refuses_what_loading_refuses(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     if "overflow" in name and "double" not in name:

@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
 from lyco_core.adapters.stack import stacked
+from lyco_core.approximate.options import Asked
 from lyco_core.architectures import identify
-from lyco_core.conversion import Options
-from lyco_core.convert import convert_file, convert_set
+from lyco_core.convert import Options, convert_file, convert_set
 from lyco_core.delta import delta_weights, write_delta
 from lyco_core.errors import LycoError
-from lyco_core.formats import parse
+from lyco_core.formats import emit, parse
 from lyco_core.io import sshs_hashes
 from lyco_core.layouts import LAYOUTS, Layout
 from lyco_core.placement import place
@@ -101,13 +101,13 @@ def test_round_trips_give_back_the_same_tensors(data: st.DataObject):
     tensors = {k: t.to(dtype) for k, t in _file(modules, algorithm, rank, alpha, factor).items()}
     architecture = ARCHITECTURE_OF[model]
     there = convert_set(parsed(tensors, architecture=architecture), Options(through))
-    before, after = deltas(tensors, {}, architecture), deltas(dict(there.tensors), dict(there.metadata), architecture)
+    before, after = deltas(tensors, {}, architecture), deltas(*emit(there.adapter_set), architecture)
     assert before.keys() == after.keys()
     assert all(relative(after[key], delta) < 2e-6 for key, delta in before.items())
     if {m.how for m in there.modules} <= {"renamed", "cut"}:
-        back = convert_set(parsed(dict(there.tensors), dict(there.metadata)), Options("musubi"))
-        assert back.tensors.keys() == tensors.keys()
-        assert all(bytes_of(back.tensors[k]) == bytes_of(t) for k, t in tensors.items())
+        back = convert_set(parsed(*emit(there.adapter_set)), Options("musubi"))
+        assert emit(back.adapter_set)[0].keys() == tensors.keys()
+        assert all(bytes_of(emit(back.adapter_set)[0][k]) == bytes_of(t) for k, t in tensors.items())
 
 
 def _file(
@@ -195,21 +195,21 @@ def test_stacks_of_several_kinds_with_gaps_and_scales(kinds: tuple[str, str]):
 
 def test_an_approximation_reports_the_error_that_it_made(tmp_path: Path):
     path = GOLDEN / "z_image" / "loha.safetensors"
-    conversion = convert_file(path, tmp_path / "out", Options("musubi", rank=4))
+    conversion = convert_file(path, tmp_path / "out", Options("musubi", asked=Asked(rank=4)))
     write_delta(tmp_path / "out", tmp_path / "delta")
     expected, found = load_file(path.with_suffix(".expected.safetensors")), load_file(tmp_path / "delta")
     wrong = sum(float((found[k] - d).double().square().sum()) for k, d in expected.items())
     total = sum(float(d.double().square().sum()) for d in expected.values())
-    assert conversion.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
-    assert f"relative error {conversion.error:.2e}" in conversion.summary()
+    assert conversion.report.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
+    assert f"relative error {conversion.report.error:.2e}" in conversion.summary()
 
 
 def test_a_dtype_is_an_approximation_too(tmp_path: Path):
     path = GOLDEN / "z_image" / "lokr_full.safetensors"
     conversion = convert_file(path, tmp_path / "out", Options("comfyui", dtype=torch.bfloat16))
     assert {t.dtype for t in load_file(tmp_path / "out").values()} == {torch.bfloat16}
-    assert conversion.error is not None
-    assert 1e-4 < conversion.error < 1e-2
+    assert conversion.report is not None
+    assert 1e-4 < conversion.report.error < 1e-2
 
 
 @pytest.mark.parametrize("suffix", ["lora_up.weight", "dora_scale", "diff_b"])
@@ -242,11 +242,11 @@ def test_a_rank_and_an_error_hold_both_or_it_says_what_would():
     prefix = "diffusion_model.blocks.0.ffn.0"
     found = parsed({f"{prefix}.lokr_w1": random(4, 4), f"{prefix}.lokr_w2": random(8, 8)}, architecture="wan")
     with pytest.raises(LycoError, match=r"1 modules cannot have rank 2 and an error of at most 0.1 .*rank (\d+)") as e:
-        convert_set(found, Options("comfyui", rank=2, max_error=0.1))
+        convert_set(found, Options("comfyui", asked=Asked(rank=2, max_error=0.1)))
     needed = int(str(e.value).rpartition("give rank ")[2].split(",")[0])
-    made = convert_set(found, Options("comfyui", rank=needed, max_error=0.1))
+    made = convert_set(found, Options("comfyui", asked=Asked(rank=needed, max_error=0.1)))
     assert made.modules[0].adapter.rank == needed
-    assert made.error <= 0.1
+    assert made.report.error <= 0.1
 
 
 def test_musubi_reads_one_algorithm_a_file():
@@ -260,7 +260,7 @@ def test_musubi_reads_one_algorithm_a_file():
     }
     made = convert_set(parsed(tensors), Options("musubi"))
     assert {m.adapter.algorithm for m in made.modules} in ({"loha"}, {"lora"})
-    before, after = deltas(tensors, {}, "z_image"), deltas(dict(made.tensors), {}, "z_image")
+    before, after = deltas(tensors, {}, "z_image"), deltas(emit(made.adapter_set)[0], {}, "z_image")
     assert all(relative(after[k], before[k]) < 2e-6 for k in before)
 
 
@@ -276,9 +276,9 @@ def test_musubi_gets_no_lokr_with_a_low_rank_w1(w2: str):
         tensors |= {f"{prefix}.lokr_w2_a": random(6, 2), f"{prefix}.lokr_w2_b": random(2, 5)}
     tensors[f"{prefix}.alpha"] = torch.tensor(1.5)
     made = convert_set(parsed(tensors, architecture="wan"), Options("musubi"))
-    assert made.tensors
-    assert not any("lokr" in key for key in made.tensors)
-    before, after = deltas(tensors, {}, "wan"), deltas(dict(made.tensors), dict(made.metadata), "wan")
+    assert emit(made.adapter_set)[0]
+    assert not any("lokr" in key for key in emit(made.adapter_set)[0])
+    before, after = deltas(tensors, {}, "wan"), deltas(*emit(made.adapter_set), "wan")
     assert before.keys() == after.keys()
     assert all(relative(after[k], before[k]) < 2e-6 for k in before)
 
@@ -293,10 +293,10 @@ def test_the_error_of_a_dtype_is_measured_on_what_is_written():
         "diffusion_model.layers.0.attention.out.lokr_w2": torch.randn(16, 16),
     }
     made = convert_set(parsed(tensors), Options("musubi", dtype=torch.bfloat16))
-    before, after = deltas(tensors, {}, "z_image"), deltas(dict(made.tensors), {}, "z_image")
+    before, after = deltas(tensors, {}, "z_image"), deltas(emit(made.adapter_set)[0], {}, "z_image")
     wrong = sum(float((after[k] - d).double().square().sum()) for k, d in before.items())
     total = sum(float(d.double().square().sum()) for d in before.values())
-    assert made.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
+    assert made.report.error == pytest.approx((wrong / total) ** 0.5, rel=1e-3)
 
 
 def test_metadata_is_carried_over_and_hashes_are_sd_scripts_own(tmp_path: Path):
@@ -342,9 +342,9 @@ def test_refusals(tmp_path: Path):
     with pytest.raises(LycoError, match="b: is there already"):
         convert_file(path, tmp_path / "b", Options("comfyui"))
     with pytest.raises(LycoError, match="rank is 0, expected"):
-        Options("comfyui", rank=0)
+        Options("comfyui", asked=Asked(rank=0))
     with pytest.raises(LycoError, match="the error is 2, expected"):
-        Options("comfyui", max_error=2.0)
+        Options("comfyui", asked=Asked(max_error=2.0))
     clean = musubi_file({"clean_x_embedder.proj": (64, 64), "transformer_blocks.0.ff.net.2": (64, 256)}, tensor=random)
     save_file(clean, tmp_path / "c")
     with pytest.raises(
@@ -361,6 +361,6 @@ def test_diffusers_names_say_which_family_they_came_from():
     tensors = musubi_file(tiny("hunyuan_video"), "lora", random)
     there = convert_set(parsed(tensors, architecture="hunyuan_video"), Options("diffusers"))
     with pytest.raises(LycoError, match="flux1 and of"):
-        parsed(dict(there.tensors), layout="musubi")
-    back = convert_set(parsed(dict(there.tensors), dict(there.metadata), layout="musubi"), Options("musubi"))
-    assert back.tensors.keys() == tensors.keys()
+        parsed(emit(there.adapter_set)[0], layout="musubi")
+    back = convert_set(parsed(*emit(there.adapter_set), layout="musubi"), Options("musubi"))
+    assert emit(back.adapter_set)[0].keys() == tensors.keys()

@@ -6,11 +6,10 @@ from lyco_testing.tables import loha, lokr, lora, random
 from lyco_testing.zoo import normal
 
 from lyco_core.adapters import DoRA
-from lyco_core.architectures import identify
-from lyco_core.conversion import Options
-from lyco_core.convert import convert_set
+from lyco_core.architectures import ARCHITECTURES, identify
+from lyco_core.convert import Options, convert_set
 from lyco_core.errors import PlacementError
-from lyco_core.formats import parse
+from lyco_core.formats import emit, parse
 
 Q = "diffusion_model.blocks.0.self_attn.q"
 
@@ -33,7 +32,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def converted(tensors: dict[str, torch.Tensor], to: str, metadata: dict[str, str] | None = None, **options):
+def converted(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, to: str, **options):
     found = identify(parse(tensors, metadata or {}), layout=to, **options)
     return convert_set(found, Options(to))
 
@@ -42,9 +41,9 @@ def converted(tensors: dict[str, torch.Tensor], to: str, metadata: dict[str, str
 @pytest.mark.parametrize("to", ["diffusers", "comfyui"])
 def test_there_and_back(name, to):
     tensors = files()[name]
-    there = converted(tensors, to, architecture="wan")
-    back = converted(there.tensors, "comfyui", there.metadata, architecture="wan")
-    before, after = parse(tensors, {}).adapters, parse(back.tensors, back.metadata).adapters
+    there = converted(tensors, to=to, architecture="wan")
+    back = converted(*emit(there.adapter_set), to="comfyui", architecture="wan")
+    before, after = parse(tensors, {}).adapters, parse(*emit(back.adapter_set)).adapters
     assert before.keys() == after.keys()
     for path, adapter in before.items():
         weight = normal(64, 64) if not path.endswith(".bias") else normal(64)
@@ -55,17 +54,17 @@ def test_there_and_back(name, to):
 @pytest.mark.parametrize("name", files())
 def test_musubi_reads_none_of_it(name):
     with pytest.raises(PlacementError, match="Musubi Tuner reads LoRA, LoHa and LoKr only"):
-        converted(files()[name], "musubi", architecture="wan")
+        converted(files()[name], to="musubi", architecture="wan")
 
 
 def test_kohyas_names_take_all_of_it():
     """Of families that Musubi does not train, the layout is sd-scripts', which LyCORIS loads."""
     path = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"
     tensors = lokr(path, 640, 640, random) | {f"{path}.dora_scale": random(640, 1).abs() + 4}
-    made = converted(tensors, "musubi", architecture="sdxl")
+    made = converted(tensors, to="musubi", architecture="sdxl")
     name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
-    assert {key.partition(".")[0] for key in made.tensors} == {name}
-    assert torch.equal(made.tensors[f"{name}.dora_scale"], tensors[f"{path}.dora_scale"])
+    assert {key.partition(".")[0] for key in emit(made.adapter_set)[0]} == {name}
+    assert torch.equal(emit(made.adapter_set)[0][f"{name}.dora_scale"], tensors[f"{path}.dora_scale"])
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -77,8 +76,8 @@ def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner, al
     tensors = {"lokr": lokr, "lora": lora}[inner](prefix, 192, 64, random)
     tensors[f"{prefix}.dora_scale"] = random(192, 1).abs() + 3
     beside = {} if alone else lokr("diffusion_model.layers.0.attention.out", 64, 64, random)
-    there = converted(tensors | beside, "diffusers", architecture="z_image")
-    cut = {p: a for p, a in parse(there.tensors, there.metadata).adapters.items() if "to_out" not in p}
+    there = converted(tensors | beside, to="diffusers", architecture="z_image")
+    cut = {p: a for p, a in parse(*emit(there.adapter_set)).adapters.items() if "to_out" not in p}
     assert {path.rpartition(".")[2] for path in cut} == {"to_q", "to_k", "to_v"}
     weight = normal(192, 64)
     expected = next(iter(parse(tensors, {}).adapters.values())).add_to_(weight.clone())
@@ -90,8 +89,8 @@ def test_a_dora_of_a_fused_weight_is_cut_by_its_rows_and_stacked_again(inner, al
     )
     assert float((found - expected).norm() / expected.norm()) < 1e-6
     assert all(isinstance(adapter, DoRA) for adapter in cut.values())
-    again = identify(parse(there.tensors, there.metadata), architecture="z_image", layout="musubi")
-    assert again.architecture == "z_image"
+    again = identify(parse(*emit(there.adapter_set)), architecture="z_image", layout="musubi")
+    assert again.architecture is ARCHITECTURES["z_image"]
 
 
 FUSED = {  # what diffusers keeps apart of a fused weight, from its first row on
@@ -114,8 +113,8 @@ def test_rows_are_joined_as_they_lie_in_the_weight_whatever_their_order_in_the_f
         for x in order
         for key, t in whole[f"x.{x}"].items()
     }
-    made = converted(tensors, "comfyui", architecture=family)
-    adapters = parse(made.tensors, made.metadata).adapters
+    made = converted(tensors, to="comfyui", architecture=family)
+    adapters = parse(*emit(made.adapter_set)).adapters
     assert adapters.keys() == {fused}
     weight = normal(3 * 192, 192)
     expected = torch.cat(
@@ -132,25 +131,25 @@ def test_a_lokr_that_was_cut_is_that_lokr_again(order):
     torch.manual_seed(5)
     prefix = "diffusion_model.double_blocks.0.img_attn.qkv"
     whole = {f"{prefix}.lokr_w1": random(6, 4), f"{prefix}.lokr_w2": random(32, 16)}
-    there = converted(whole, "diffusers", architecture="hunyuan_video")
-    tensors = {k: t for x in order for k, t in there.tensors.items() if f".to_{x}." in k}
-    assert tensors.keys() == there.tensors.keys()
-    back = converted(tensors, "comfyui", architecture="hunyuan_video")
-    assert back.tensors.keys() == whole.keys()
-    assert all(torch.equal(back.tensors[key], t) for key, t in whole.items())
+    there = converted(whole, to="diffusers", architecture="hunyuan_video")
+    tensors = {k: t for x in order for k, t in emit(there.adapter_set)[0].items() if f".to_{x}." in k}
+    assert tensors.keys() == emit(there.adapter_set)[0].keys()
+    back = converted(tensors, to="comfyui", architecture="hunyuan_video")
+    assert emit(back.adapter_set)[0].keys() == whole.keys()
+    assert all(torch.equal(emit(back.adapter_set)[0][key], t) for key, t in whole.items())
 
 
 def test_a_magnitude_by_inputs_is_not_cut():
     prefix = "diffusion_model.layers.0.attention.qkv"
     tensors = lokr(prefix, 192, 64, random) | {f"{prefix}.dora_scale": random(1, 64)}
     with pytest.raises(PlacementError, match="LoKr with DoRA cannot be cut"):
-        converted(tensors, "diffusers", architecture="z_image")
+        converted(tensors, to="diffusers", architecture="z_image")
 
 
 def test_a_magnitude_by_inputs_is_none_of_diffusers():
     tensors = lora(Q, 64, 64, random) | {f"{Q}.dora_scale": random(1, 64)}
     with pytest.raises(PlacementError, match="diffusers knows the outputs' only"):
-        converted(tensors, "diffusers", architecture="wan")
+        emit(converted(tensors, to="diffusers", architecture="wan").adapter_set)
 
 
 def test_no_lora_of_what_needs_the_weight():
@@ -164,5 +163,5 @@ def test_a_unet_is_called_so():
     found = identify(parse(lora(f"lora_unet_{name}", 320, 320, random), {}), architecture="sd15", layout="diffusers")
     made = convert_set(found, Options("diffusers"))
     path = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    assert set(made.tensors) == {f"{path}.lora_A.weight", f"{path}.lora_B.weight"}
-    assert '"unet.r": 2' in made.metadata["lora_adapter_metadata"]
+    assert set(emit(made.adapter_set)[0]) == {f"{path}.lora_A.weight", f"{path}.lora_B.weight"}
+    assert '"unet.r": 2' in emit(made.adapter_set)[1]["lora_adapter_metadata"]

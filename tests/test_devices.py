@@ -10,8 +10,8 @@ from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lyco_core.compress.extract import extract_file
-from lyco_core.compress.options import Asked, ExtractOptions
+from lyco_core.approximate.extract import extract_file
+from lyco_core.approximate.options import Asked, ExtractOptions
 from lyco_core.scratch import scratch
 from lyco_core.train.trainable.hadamard import hadamard_linear
 
@@ -64,7 +64,7 @@ def test_a_loha_in_training(tokens: int, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("algorithm", ["lora", "loha", "lokr"])
 def test_an_extraction(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lyco_core.compress.svd.DENSE", 8)  # the randomised way too
+    monkeypatch.setattr("lyco_core.approximate.svd.DENSE", 8)  # the randomised way too
     base = {f"blocks.0.{name}.weight": normal(40, 30) for name in ("self_attn.q", "ffn.0")}
     base["blocks.0.norm3.weight"] = normal(40)
     save_file(base, tmp_path / "base.safetensors")

@@ -50,7 +50,7 @@ def test_a_file_finds_its_place(trainer: Trainer, architecture: str, algorithm: 
     tensors = file_of(trainer, algorithm, modules)
     found = identify(parse(tensors, {}), weights=paths, prefer=architecture)
     assert not found.unrecognised_keys
-    assert found.architecture == architecture
+    assert found.architecture is ARCHITECTURES[architecture]
     placement = place(found, weights | biases, prefix="diffusion_model.").require_complete()
     assert placement.modules == len(found.adapters)
     assert not any(piece.by_name for piece in placement.placed)

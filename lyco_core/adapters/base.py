@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import AdapterError
 
-if TYPE_CHECKING:
-    from .loha import LoHa
-    from .lora import LoRA
-
 __all__ = ["ANY", "BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "shape_text", "working"]
+
+A = TypeVar("A", bound="Adapter")
 
 ANY = 0
 """Stands in a shape for a dimension that the adapter does not determine: IA3's inputs, say."""
@@ -34,7 +31,10 @@ BAND_BYTES = 2**21
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adapter(ABC):
-    """The change to one module's weight: ΔW, kept as the factors that a trainer saved.
+    """The change to one module's weight, kept as the factors that a trainer saved.
+
+    Either a ΔW that is added to whatever weight there is (`Additive`), or one that is computed from
+    the weight (`OnBase`).
 
     A weight is (out, in) for a linear module and (out, in, *kernel) for a convolution. Where the
     factors are flat, so is `shape`: (out, in·kernel) fits (out, in, *kernel) element for element.
@@ -49,11 +49,18 @@ class Adapter(ABC):
     title: ClassVar[str]
     """As the papers write it."""
     tensor_names: ClassVar[tuple[str, ...]]
-    needs_base: ClassVar[bool] = False
-    """Whether ΔW is computed from the weight itself: see `OnBase`."""
 
     alpha: float | None = dataclasses.field(default=None, kw_only=True)
     """The trainer's alpha, or None where the file has none (then the scale is 1)."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__repr__ = Adapter.__repr__  # or `dataclass` would write one for it, with every tensor
+
+    def __repr__(self) -> str:
+        """Its algorithm, the weight's shape and its rank: `LoKr([3072, 64], rank 8)`."""
+        rank = f", rank {self.rank}" if self.rank is not None else ""
+        return f"{self.title}({shape_text(self.shape)}{rank})"
 
     def __post_init__(self) -> None:
         self.check()
@@ -105,81 +112,43 @@ class Adapter(ABC):
         """(out, in·kernel)."""
         return self.shape[0], math.prod(self.shape[1:])
 
-    def with_tensors(self, tensors: dict[str, Tensor]) -> Adapter:
+    def with_tensors(self: A, tensors: dict[str, Tensor]) -> A:
         """The same adapter on other tensors, by field name."""
         return dataclasses.replace(self, **tensors)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Adapter:
+    def to(self: A, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> A:
         """The same adapter with its tensors on `device`, in `dtype`."""
         moved = {name: t.to(device=device, dtype=dtype) for name, t in self.tensors.items()}
         return self.with_tensors(moved)
 
-    def delta_weight(self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
-        """ΔW of `shape` at strength 1, scale applied, computed in float32 and rounded once."""
-        compute = torch.float64 if dtype == torch.float64 else torch.float32
-        device = device or next(iter(self.tensors.values())).device
-        return self.add_to_(torch.zeros(self.shape, dtype=compute, device=device)).to(dtype)
-
-    def add_to_(self, weight: Tensor, strength: float = 1.0) -> Tensor:
-        """`weight += strength * ΔW` in place, by bands: ΔW as a whole is never built.
-
-        `weight`: `shape`, or any shape with as many rows and as many elements to a row. Half
-        precision weights are summed in float32 band by band and rounded once.
-
-        Raises `AdapterError` if the weight's shape differs.
-        """
+    def require_fit(self, weight: Tensor) -> None:
+        """Raise `AdapterError` if the weight has another shape than the adapter changes."""
         if not fits(self.shape, tuple(weight.shape)):
-            raise AdapterError(f"the adapter changes a weight of {list(self.shape)}, this one is {list(weight.shape)}")
-        factor = strength * self.scale
-        if factor != 0:
-            flat = weight.reshape(self.flat_shape)
-            self._add_to_(flat, factor)
-            if flat.data_ptr() != weight.data_ptr():  # no view, in channels_last say: a copy was changed
-                weight.copy_(flat.reshape(weight.shape))
-        return weight
+            raise AdapterError(
+                f"the adapter changes a weight of {shape_text(self.shape)}, this one is {list(weight.shape)}"
+            )
 
-    def add_band_(self, band: Tensor, start: int, strength: float = 1.0) -> Tensor:
-        """`band += strength * ΔW[start : start + len(band)]` in place.
+    @abstractmethod
+    def add_to_(self, weight: Tensor, strength: float = 1.0) -> Tensor:
+        """Change `weight` in place by `strength` times what the adapter changes, in float32 (float64 if it is so).
 
-        `band`: (rows, …) with as many elements to a row as `shape`, of any height and at any
-        `start`, also where `rows` gives None.
+        `weight`: `shape`, or any shape with as many rows and as many elements to a row.
+
+        Raises:
+            AdapterError: the weight has another shape.
         """
-        stop = start + band.shape[0]
-        edges = [start, *self.edges(start, stop), stop]
-        for first, last in itertools.pairwise(edges):
-            piece = self.rows(first, last)
-            assert piece is not None
-            piece.add_to_(band[first - start : last - start], strength)
-        return band
-
-    def edges(self, start: int, stop: int) -> list[int]:
-        """Rows strictly between the two at which a band must be cut for `rows` to express its parts."""
-        return []
 
     @abstractmethod
-    def _add_to_(self, flat: Tensor, factor: float) -> None:
-        """`flat += factor * (unscaled ΔW)` in place; flat: (out, in·kernel), any float dtype."""
+    def add_band_(self, band: Tensor, start: int, strength: float = 1.0) -> Tensor:
+        """The same for `band`, rows start:… of the weight, (rows, …).
 
-    @abstractmethod
-    def apply(self, x: Tensor) -> Tensor:
-        """`x @ ΔW.T`: (…, in·kernel) -> (…, out), in x's dtype (convolutions: unfolded patches)."""
+        Raises:
+            AdapterError: the change of these rows depends on others.
+        """
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Adapter | None:
-        """The adapter of rows start:stop of ΔW, exact; None where the algebra cannot express it."""
-
-    @abstractmethod
-    def to_lora(self) -> LoRA | None:
-        """A LoRA with the same ΔW, its tensors in float32; None where there is none."""
-
-    @property
-    @abstractmethod
-    def lora_rank(self) -> int:
-        """The rank that `to_lora` gives."""
-
-    @abstractmethod
-    def to_loha(self) -> LoHa | None:
-        """A LoHa with the same ΔW whose numbers are this adapter's own, so in its own dtype; or None."""
+        """The adapter of rows start:stop of the weight, exact; None where the algebra cannot express it."""
 
 
 def finite_alpha(adapter: Adapter) -> None:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from .additive import Additive
 from .base import Adapter
+from .lora import cut
 from .on_base import OnBase, along
 
-__all__ = ["DoRA"]
+__all__ = ["DoRA", "bare"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class DoRA(OnBase):
     axis 1: for each input channel, (1, in, 1, …): LyCORIS before, and OneTrainer.
     """
 
-    inner: Adapter
+    inner: Additive
     magnitude: Tensor
     axis: int
 
@@ -39,7 +41,7 @@ class DoRA(OnBase):
             )
 
     @classmethod
-    def of(cls, inner: Adapter, magnitude: Tensor, *, on_output: bool | None = None) -> DoRA:
+    def of(cls, inner: Additive, magnitude: Tensor, *, on_output: bool | None = None) -> DoRA:
         """With the axis told by the magnitude's shape, unless `on_output` says it.
 
         Raises:
@@ -51,6 +53,11 @@ class DoRA(OnBase):
         plain = [1] * len(inner.shape)
         plain[axis] = -1
         return cls(inner, magnitude.reshape(plain), axis, alpha=inner.alpha)
+
+    def on(self, inner: Adapter) -> DoRA:
+        """The same magnitudes on another adapter."""
+        assert isinstance(inner, Additive)
+        return dataclasses.replace(self, inner=inner, alpha=inner.alpha)
 
     @property
     def algorithm(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -126,12 +133,12 @@ class DoRA(OnBase):
         """None on the input axis, whose norms are sums over all rows."""
         if (start, stop) == (0, self.shape[0]):
             return self
-        piece = self.inner.rows(start, stop) or _rows_of_lora(self.inner, start, stop)
+        piece = cut(self.inner, start, stop)
         if self.axis == 1 or piece is None:
             return None
         return dataclasses.replace(self, inner=piece, magnitude=self.magnitude[start:stop], alpha=piece.alpha)
 
 
-def _rows_of_lora(adapter: Adapter, start: int, stop: int) -> Adapter | None:
-    lora = adapter.to_lora()
-    return None if lora is None else lora.rows(start, stop)
+def bare(adapter: Adapter) -> Adapter:
+    """Of a DoRA, what it sits on; else the adapter itself."""
+    return adapter.inner if isinstance(adapter, DoRA) else adapter

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import AdapterError
-from .base import Adapter, band_size, working
+from .additive import Additive
+from .base import band_size, working
 from .factors import as_product
-from .lora import LoRA
-
-if TYPE_CHECKING:
-    from .loha import LoHa
+from .loha import to_loha
+from .lora import LoRA, lora_rank, to_lora
 
 __all__ = ["Full"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Full(Adapter):
+class Full(Additive):
     """diff: of the weight's own shape, (n,) for a norm or a bias. No rule scales it, an alpha means nothing."""
 
     algorithm: ClassVar[str] = "full"
@@ -54,16 +53,21 @@ class Full(Adapter):
     def rows(self, start: int, stop: int) -> Full:
         return dataclasses.replace(self, diff=self.diff[start:stop])
 
-    def to_lora(self) -> LoRA | None:
-        """The difference times the identity, of full rank; None for a norm or a bias."""
-        if self.diff.dim() < 2:
-            return None
-        up, down = as_product(self.diff.to(torch.float32).flatten(1))
-        return LoRA(up, down.reshape(-1, *self.shape[1:]))
 
-    @property
-    def lora_rank(self) -> int:
-        return min(self.flat_shape)
-
-    def to_loha(self) -> LoHa | None:
+@to_lora.register(Full)
+def _(adapter: Full) -> LoRA | None:
+    """The difference times the identity, of full rank; None for a norm or a bias."""
+    if adapter.diff.dim() < 2:
         return None
+    up, down = as_product(adapter.diff.to(torch.float32).flatten(1))
+    return LoRA(up, down.reshape(-1, *adapter.shape[1:]))
+
+
+@lora_rank.register(Full)
+def _(adapter: Full) -> int:
+    return min(adapter.flat_shape)
+
+
+@to_loha.register(Full)
+def _(adapter: Full) -> None:
+    return None

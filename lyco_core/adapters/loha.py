@@ -12,15 +12,17 @@ from torch import Tensor
 from ..devices import add_product_, product_into
 from ..errors import AdapterError
 from ..scratch import scratch
+from .additive import Additive
 from .base import Adapter, band_size, compute_dtype, working
+from .by_type import ByType
 from .factors import low_rank, multiplies, require
-from .lora import LoRA
+from .lora import LoRA, lora_rank, to_lora
 
-__all__ = ["LoHa"]
+__all__ = ["LoHa", "to_loha"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LoHa(Adapter):
+class LoHa(Additive):
     """w1_a, w2_a: (out, r); w1_b, w2_b: (r, in·kernel).
 
     Tucker: t1, t2 (r, r, *kernel), then w1_a, w2_a are (r, out) and w1_b, w2_b (r, in).
@@ -102,20 +104,43 @@ class LoHa(Adapter):
             return dataclasses.replace(self, w1_a=self.w1_a[start:stop], w2_a=self.w2_a[start:stop])
         return dataclasses.replace(self, w1_a=self.w1_a[:, start:stop], w2_a=self.w2_a[:, start:stop])
 
-    def to_lora(self) -> LoRA:
-        """Rank r²: column (i, j) of up is w1_a[:, i] * w2_a[:, j], likewise the rows of down."""
-        w1_a, w1_b, w2_a, w2_b = self.factors(torch.float32, self.w1_a.device)
-        up = (w1_a.unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
-        down = row_pairs(w1_b, w2_b)
-        alpha = None if self.alpha is None else self.alpha * self.rank
-        return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
 
-    @property
-    def lora_rank(self) -> int:
-        return self.rank**2
+@ByType
+def to_loha(adapter: Adapter) -> LoHa | None:
+    """A LoHa with the same ΔW whose numbers are the adapter's own, so in its own dtype; None where there is none."""
+    ...
 
-    def to_loha(self) -> LoHa:
-        return self
+
+@to_loha.register(LoHa)
+def _(adapter: LoHa) -> LoHa:
+    return adapter
+
+
+@to_loha.register(LoRA)
+def _(adapter: LoRA) -> LoHa | None:
+    """(up @ down) * (1 @ 1): the second half is all ones. None with a Tucker core, whose sums round."""
+    if adapter.mid is not None:
+        return None
+    up, down = adapter.up.flatten(1), adapter.down.flatten(1)
+    ones_up, ones_down = torch.zeros_like(up), torch.zeros_like(down)
+    ones_up[:, 0] = 1
+    ones_down[0] = 1
+    return LoHa(up, down, ones_up, ones_down, alpha=adapter.alpha)
+
+
+@to_lora.register(LoHa)
+def _(adapter: LoHa) -> LoRA:
+    """Rank r²: column (i, j) of up is w1_a[:, i] * w2_a[:, j], likewise the rows of down."""
+    w1_a, w1_b, w2_a, w2_b = adapter.factors(torch.float32, adapter.w1_a.device)
+    up = (w1_a.unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
+    down = row_pairs(w1_b, w2_b)
+    alpha = None if adapter.alpha is None else adapter.alpha * adapter.rank
+    return LoRA(up, down.reshape(-1, *adapter.shape[1:]), alpha=alpha)
+
+
+@lora_rank.register(LoHa)
+def _(adapter: LoHa) -> int:
+    return adapter.rank**2
 
 
 def _shape(a: Tensor, b: Tensor, mid: Tensor | None) -> tuple[int, ...]:

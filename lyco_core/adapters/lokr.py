@@ -16,16 +16,17 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from ..scratch import scratch
-from .base import Adapter, band_size, compute_dtype, working
+from .additive import Additive
+from .base import band_size, compute_dtype, working
 from .factors import as_product, low_rank, matrix, multiplies, padded, require
-from .loha import LoHa
-from .lora import LoRA
+from .loha import LoHa, to_loha
+from .lora import LoRA, lora_rank, to_lora
 
 __all__ = ["LoKr"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LoKr(Adapter):
+class LoKr(Additive):
     """w1: (out_l, in_m), or w1_a (out_l, r) with w1_b (r, in_m).
     w2: (out_k, in_n, *kernel), or w2_a (out_k, r) with w2_b (r, in_n·kernel).
 
@@ -64,15 +65,16 @@ class LoKr(Adapter):
             matrix(name, full)
 
     @property
-    def _w1_shape(self) -> tuple[int, int]:
+    def shape1(self) -> tuple[int, int]:
+        """Of w1: (out_l, in_m)."""
         if self.w1 is not None:
             return self.w1.shape[0], self.w1.shape[1]
         assert self.w1_a is not None and self.w1_b is not None
         return self.w1_a.shape[0], self.w1_b.shape[1]
 
     @property
-    def _w2_shape(self) -> tuple[int, ...]:
-        """(out_k, in_n) or (out_k, in_n, *kernel)."""
+    def shape2(self) -> tuple[int, ...]:
+        """Of w2: (out_k, in_n) or (out_k, in_n, *kernel)."""
         if self.w2 is not None:
             return tuple(self.w2.shape)
         assert self.w2_a is not None and self.w2_b is not None
@@ -82,7 +84,7 @@ class LoKr(Adapter):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        (out_l, in_m), (out_k, in_n, *kernel) = self._w1_shape, self._w2_shape
+        (out_l, in_m), (out_k, in_n, *kernel) = self.shape1, self.shape2
         return (out_l * out_k, in_m * in_n, *kernel)
 
     @property
@@ -137,7 +139,7 @@ class LoKr(Adapter):
 
     def rows(self, start: int, stop: int) -> LoKr | None:
         """Whole blocks of out_k rows, or rows within one block; None across block borders."""
-        out_k = self._w2_shape[0]
+        out_k = self.shape2[0]
         first, last = start // out_k, math.ceil(stop / out_k)
         if start % out_k == 0 and stop % out_k == 0:
             return self._slice_w1(first, last)
@@ -146,7 +148,7 @@ class LoKr(Adapter):
         return None
 
     def edges(self, start: int, stop: int) -> list[int]:
-        out_k = self._w2_shape[0]
+        out_k = self.shape2[0]
         first, last = math.ceil(start / out_k) * out_k, stop // out_k * out_k
         return [edge for edge in sorted({first, last}) if start < edge < stop]
 
@@ -163,42 +165,45 @@ class LoKr(Adapter):
         sliced = self.w2_a[start:stop] if self.t2 is None else self.w2_a[:, start:stop]
         return dataclasses.replace(self, w2_a=sliced)
 
-    def to_lora(self) -> LoRA:
-        """kron(w1, a @ b) = kron(w1, a) @ kron(I, b), of rank in_m·r, or kron(I, a) @ kron(w1, b),
-        of rank out_l·r, whichever is smaller; with both low-rank, of rank r1·r2.
 
-        A full w2 is I @ w2 or w2 @ I, again the smaller. Products of two bfloat16 numbers are
-        exact in float32, so for bfloat16 factors nothing is rounded unless both w1 and w2 are
-        low-rank products.
-        """
-        up, down = _lora_of(self)
-        alpha = None if self.rank is None or self.alpha is None else self.scale * up.shape[1]
-        return LoRA(up, down.reshape(-1, *self.shape[1:]), alpha=alpha)
+@to_lora.register(LoKr)
+def _(adapter: LoKr) -> LoRA:
+    """kron(w1, a @ b) = kron(w1, a) @ kron(I, b), of rank in_m·r, or kron(I, a) @ kron(w1, b),
+    of rank out_l·r, whichever is smaller; with both low-rank, of rank r1·r2.
 
-    @property
-    def lora_rank(self) -> int:
-        out_k, in_nk = self._w2_shape[0], math.prod(self._w2_shape[1:])
-        outer = min(self._w1_shape)
-        if self.w1_b is not None:
-            outer = min(outer, self.w1_b.shape[0])
-        return outer * (min(out_k, in_nk) if self.w2_b is None else self.w2_b.shape[0])
+    A full w2 is I @ w2 or w2 @ I, again the smaller. Products of two bfloat16 numbers are
+    exact in float32, so for bfloat16 factors nothing is rounded unless both w1 and w2 are
+    low-rank products.
+    """
+    up, down = _lora_of(adapter)
+    alpha = None if adapter.rank is None or adapter.alpha is None else adapter.scale * up.shape[1]
+    return LoRA(up, down.reshape(-1, *adapter.shape[1:]), alpha=alpha)
 
-    def to_loha(self) -> LoHa | None:
-        """w1 with each element stretched over a block, times w2 repeated over all blocks.
 
-        Stretching and repeating only copy numbers, so nothing is rounded, and the ranks are those
-        of w1 and w2: far smaller than the LoRA's, which multiplies them. None with a Tucker core.
-        """
-        if self.t2 is not None:
-            return None
-        (out_l, in_m), (out_k, in_nk) = self._w1_shape, (self._w2_shape[0], math.prod(self._w2_shape[1:]))
-        u, v = _halves(self.w1, self.w1_a, self.w1_b)
-        a, b = _halves(self.w2, self.w2_a, self.w2_b)
-        first = u.repeat_interleave(out_k, dim=0), v.repeat_interleave(in_nk, dim=1)
-        second = a.repeat(out_l, 1), b.repeat(1, in_m)
-        rank = max(first[1].shape[0], second[1].shape[0])
-        alpha = None if self.rank is None or self.alpha is None else self.scale * rank
-        return LoHa(*padded(*first, rank), *padded(*second, rank), alpha=alpha)
+@lora_rank.register(LoKr)
+def _(adapter: LoKr) -> int:
+    (out_l, in_m), (out_k, *rest) = adapter.shape1, adapter.shape2
+    outer = min(out_l, in_m) if adapter.w1_b is None else min(out_l, in_m, adapter.w1_b.shape[0])
+    return outer * (min(out_k, math.prod(rest)) if adapter.w2_b is None else adapter.w2_b.shape[0])
+
+
+@to_loha.register(LoKr)
+def _(adapter: LoKr) -> LoHa | None:
+    """w1 with each element stretched over a block, times w2 repeated over all blocks.
+
+    Stretching and repeating only copy numbers, so nothing is rounded, and the ranks are those
+    of w1 and w2: far smaller than the LoRA's, which multiplies them. None with a Tucker core.
+    """
+    if adapter.t2 is not None:
+        return None
+    (out_l, in_m), (out_k, *rest) = adapter.shape1, adapter.shape2
+    u, v = _halves(adapter.w1, adapter.w1_a, adapter.w1_b)
+    a, b = _halves(adapter.w2, adapter.w2_a, adapter.w2_b)
+    first = u.repeat_interleave(out_k, dim=0), v.repeat_interleave(math.prod(rest), dim=1)
+    second = a.repeat(out_l, 1), b.repeat(1, in_m)
+    rank = max(first[1].shape[0], second[1].shape[0])
+    alpha = None if adapter.rank is None or adapter.alpha is None else adapter.scale * rank
+    return LoHa(*padded(*first, rank), *padded(*second, rank), alpha=alpha)
 
 
 def _halves(full: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, overload
 
 import torch
 from torch import Tensor
 
 from ..devices import COMPLETE, add_product_
+from .additive import Additive
 from .base import Adapter, band_size, compute_dtype, working
+from .by_type import ByType
 from .factors import low_rank, matrix, multiplies, require
 
-if TYPE_CHECKING:
-    from .loha import LoHa
-
-__all__ = ["LoRA"]
+__all__ = ["LoRA", "cut", "lora_rank", "to_lora"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LoRA(Adapter):
+class LoRA(Additive):
     """up: (out, r) or (out, r, 1, 1); down: (r, in) or (r, in, *kernel); mid: (r, r, *kernel), Tucker.
 
     With `mid`, LyCORIS's LoCon keeps up as (out, r, 1, 1) and down as (r, in, 1, 1).
@@ -73,21 +72,34 @@ class LoRA(Adapter):
     def rows(self, start: int, stop: int) -> LoRA:
         return dataclasses.replace(self, up=self.up[start:stop])
 
-    def to_lora(self) -> LoRA:
-        return dataclasses.replace(self, **{n: t.to(torch.float32) for n, t in self.tensors.items()})
 
-    @property
-    def lora_rank(self) -> int:
-        return self.rank
+@ByType
+def to_lora(adapter: Adapter) -> LoRA | None:
+    """A LoRA with the same ΔW, its tensors in float32; None where there is none."""
+    ...
 
-    def to_loha(self) -> LoHa | None:
-        """(up @ down) * (1 @ 1): the second half is all ones. None with a Tucker core, whose sums round."""
-        from .loha import LoHa
 
-        if self.mid is not None:
-            return None
-        up, down = self.up.flatten(1), self.down.flatten(1)
-        ones_up, ones_down = torch.zeros_like(up), torch.zeros_like(down)
-        ones_up[:, 0] = 1
-        ones_down[0] = 1
-        return LoHa(up, down, ones_up, ones_down, alpha=self.alpha)
+@ByType
+def lora_rank(adapter: Adapter) -> int:
+    """The rank of what `to_lora` gives, without making it. Raises `AdapterError` where that needs the weight."""
+    ...
+
+
+@to_lora.register(LoRA)
+def _(adapter: LoRA) -> LoRA:
+    return adapter.to(dtype=torch.float32)
+
+
+@lora_rank.register(LoRA)
+def _(adapter: LoRA) -> int:
+    return adapter.rank
+
+
+@overload
+def cut(adapter: Additive, start: int, stop: int) -> Additive | None: ...
+@overload
+def cut(adapter: Adapter, start: int, stop: int) -> Adapter | None: ...
+def cut(adapter: Adapter, start: int, stop: int) -> Adapter | None:
+    """The adapter of rows start:stop of the weight, exact, if need be as a LoRA; None where neither can be cut."""
+    piece = adapter.rows(start, stop)
+    return piece if piece is not None or (lora := to_lora(adapter)) is None else lora.rows(start, stop)

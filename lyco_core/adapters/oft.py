@@ -6,6 +6,7 @@ A block B makes the rotation R = (I + Q)(I - Q)⁻¹ with Q = B - Bᵀ, Cayley's
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from typing import ClassVar, cast
 
 import torch
@@ -72,9 +73,9 @@ class _Rotation(OnBase):
         factor = along(self.rescale.flatten(), 0, flat)
         return turned.mul_(factor).add_(flat * (factor - 1))
 
+    @abstractmethod
     def _rotated(self, flat: Tensor, turns: Tensor) -> Tensor:
         """(R - I) applied to (out, in·kernel), a new tensor."""
-        raise NotImplementedError
 
     def rows(self, start: int, stop: int) -> OnBase | None:
         """Rows of one block turn into each other; None but for all of them."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from ..errors import AdapterError
-from .base import ANY, Adapter, compute_dtype, fits, shape_text
-
-if TYPE_CHECKING:
-    from .loha import LoHa
-    from .lora import LoRA
+from .base import ANY, Adapter, compute_dtype
+from .loha import to_loha
+from .lora import lora_rank, to_lora
 
 __all__ = ["OnBase", "along"]
 
@@ -22,10 +20,8 @@ class OnBase(Adapter):
     """W' = W + ΔW(W). A strength multiplies ΔW(W), so that 0 is W, 1 is what was trained, and all between is linear.
 
     W is the weight as it is when the adapter is applied: several such adapters act one after the
-    other. Only `add_to_` applies them; there is no ΔW alone, and nothing acts beside the weight.
+    other. There is no ΔW alone; what they do beside the weight is found in `beside/`.
     """
-
-    needs_base: ClassVar[bool] = True
 
     @abstractmethod
     def change(self, base: Tensor) -> Tensor:
@@ -37,10 +33,7 @@ class OnBase(Adapter):
         Raises:
             AdapterError: the weight has another shape.
         """
-        if not fits(self.shape, tuple(weight.shape)):
-            raise AdapterError(
-                f"the adapter changes a weight of {shape_text(self.shape)}, this one is {list(weight.shape)}"
-            )
+        self.require_fit(weight)
         if strength != 0:
             base = weight.to(compute_dtype(weight.dtype))
             if ANY not in self.shape:
@@ -59,16 +52,6 @@ class OnBase(Adapter):
             self.refuse("band of rows")
         return piece.add_to_(band, strength)
 
-    def delta_weight(self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
-        """Raises `AdapterError`: there is none without the weight."""
-        del dtype, device
-        self.refuse("delta weight")
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Raises `AdapterError`: the output depends on the weight too."""
-        del x
-        self.refuse("output")
-
     def refuse(self, what: str) -> NoReturn:
         """Raise `AdapterError`: `what` is asked for, which there is not without the weight."""
         raise AdapterError(
@@ -76,18 +59,20 @@ class OnBase(Adapter):
             "load it onto the model, or merge it"
         )
 
-    def _add_to_(self, flat: Tensor, factor: float) -> None:
-        raise NotImplementedError  # add_to_ has no use for it
 
-    def to_lora(self) -> LoRA | None:
-        return None
+@to_lora.register(OnBase)
+def _(adapter: OnBase) -> None:
+    return None
 
-    @property
-    def lora_rank(self) -> int:
-        return 0
 
-    def to_loha(self) -> LoHa | None:
-        return None
+@to_loha.register(OnBase)
+def _(adapter: OnBase) -> None:
+    return None
+
+
+@lora_rank.register(OnBase)
+def _(adapter: OnBase) -> int:
+    adapter.refuse("LoRA")
 
 
 def along(vector: Tensor, axis: int, base: Tensor) -> Tensor:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..devices import norm
+from .additive import Additive
 from .base import Adapter
+from .by_type import ByType
 from .dora import DoRA
 from .full import Full
+from .glora import GLoRA
+from .ia3 import IA3
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
-from .on_base import OnBase
+from .oft import BOFT, OFT
 
 __all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
-
-_PRODUCTS = (LoRA, LoHa, LoKr, Full)
-"""Their ΔW is zero if one of their factors is."""
 
 _SAME = 1e-5
 """Relative: what float32 sums of the same products in another order, or over more zeros, may differ by."""
@@ -40,10 +42,28 @@ def is_outline(adapter: Adapter) -> bool:
     return any(tensor.is_meta for tensor in adapter.tensors.values())
 
 
+@ByType
 def changes_nothing(adapter: Adapter) -> bool:
-    """Whether a factor is zero, as before training; of a DoRA, of what it sits on: its magnitudes are the weight's."""
-    bare = adapter.inner if isinstance(adapter, DoRA) else adapter
-    return isinstance(bare, _PRODUCTS) and any(not bool(_wide(t).any()) for t in bare.tensors.values())
+    """Whether its factors say that it is not trained yet."""
+    ...
+
+
+@changes_nothing.register(LoRA, LoHa, LoKr, Full)
+def _(adapter: Adapter) -> bool:
+    """ΔW is a product, so it is zero if one factor is."""
+    return any(not bool(_wide(t).any()) for t in adapter.tensors.values())
+
+
+@changes_nothing.register(DoRA)
+def _(adapter: DoRA) -> bool:
+    """Its magnitudes are the weight's until it is trained."""
+    return changes_nothing(adapter.inner)
+
+
+@changes_nothing.register(GLoRA, IA3, OFT, BOFT)
+def _(adapter: Adapter) -> bool:
+    """Not told from their factors."""
+    return False
 
 
 def same_change(first: Adapter, second: Adapter) -> bool:
@@ -51,19 +71,15 @@ def same_change(first: Adapter, second: Adapter) -> bool:
     if isinstance(first, DoRA) and isinstance(second, DoRA):
         alike = first.axis == second.axis and _equal(first.magnitude.flatten(), second.magnitude.flatten())
         return alike and same_change(first.inner, second.inner)
-    if isinstance(first, OnBase) or isinstance(second, OnBase):
-        ours, theirs = first.tensors, second.tensors
-        alike = first.algorithm == second.algorithm and first.scale == second.scale and ours.keys() == theirs.keys()
-        return alike and all(_equal(ours[name], theirs[name]) for name in ours)
-    if first.flat_shape != second.flat_shape:
-        return False
-    delta = first.delta_weight()
-    norm = _norm(delta)
-    return _norm(second.add_to_(delta, -1.0)) <= _SAME * norm
-
-
-def _norm(tensor: Tensor) -> float:
-    return float(tensor.double().square().sum().sqrt())
+    if isinstance(first, Additive) and isinstance(second, Additive):
+        if first.flat_shape != second.flat_shape:
+            return False
+        delta = first.delta_weight()
+        whole = norm(delta)
+        return norm(second.add_to_(delta, -1.0)) <= _SAME * whole
+    ours, theirs = first.tensors, second.tensors
+    alike = first.algorithm == second.algorithm and first.scale == second.scale and ours.keys() == theirs.keys()
+    return alike and all(_equal(ours[name], theirs[name]) for name in ours)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .additive import Additive
 from .base import Adapter
 from .dora import DoRA
 from .factors import padded
-from .loha import LoHa
+from .loha import LoHa, to_loha
 from .lokr import LoKr
-from .lora import LoRA
+from .lora import LoRA, lora_rank, to_lora
 
 __all__ = ["stacked"]
 
@@ -31,8 +32,11 @@ def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
     have none.
     """
     parts = sorted(parts, key=lambda part: part[0])
-    if any(adapter.needs_base for _, adapter in parts):
-        return _stacked_dora(parts, height)
+    additive = [(start, adapter) for start, adapter in parts if isinstance(adapter, Additive)]
+    return _stacked_dora(parts, height) if len(additive) < len(parts) else _stacked_additive(additive, height)
+
+
+def _stacked_additive(parts: Sequence[tuple[int, Additive]], height: int) -> Additive | None:
     if (lokr := _stacked_lokr(parts, height)) is not None:
         return lokr
     if all(isinstance(adapter, LoRA) for _, adapter in parts):
@@ -41,7 +45,7 @@ def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
         return _stacked_loha(parts, height)
     # To build both would cost more than to write the smaller.
     loha = _stacked_loha(parts, height)
-    lora_bytes = 4 * sum(adapter.lora_rank for _, adapter in parts) * (height + parts[0][1].flat_shape[1])
+    lora_bytes = 4 * sum(lora_rank(adapter) for _, adapter in parts) * (height + parts[0][1].flat_shape[1])
     if loha is not None and sum(t.nbytes for t in loha.tensors.values()) <= lora_bytes:
         return loha
     return _stacked_lora(parts, height) or loha
@@ -52,7 +56,7 @@ def _stacked_dora(parts: Sequence[Part], height: int) -> DoRA | None:
     doras = [adapter for _, adapter in parts if isinstance(adapter, DoRA) and adapter.axis == 0]
     if len(doras) < len(parts) or sum(dora.shape[0] for dora in doras) != height:
         return None
-    inner = stacked([(start, dora.inner) for (start, _), dora in zip(parts, doras, strict=True)], height)
+    inner = _stacked_additive([(start, dora.inner) for (start, _), dora in zip(parts, doras, strict=True)], height)
     if inner is None:
         return None
     return DoRA.of(inner, torch.cat(_one_dtype([dora.magnitude for dora in doras])), on_output=True)
@@ -77,7 +81,7 @@ def _stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
 
 def _stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
     """Ups side by side, each in its rows; downs above each other: the ranks add up."""
-    loras = [(start, a if isinstance(a, LoRA) else a.to_lora()) for start, a in parts]
+    loras = [(start, a if isinstance(a, LoRA) else to_lora(a)) for start, a in parts]
     known = [(start, a) for start, a in loras if a is not None and a.mid is None]
     if len(known) != len(parts):
         return None
@@ -88,7 +92,7 @@ def _stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
 
 def _stacked_loha(parts: Sequence[Part], height: int) -> LoHa | None:
     """Both halves as `_stacked_lora`'s."""
-    lohas = [(start, a.to_loha()) for start, a in parts]
+    lohas = [(start, to_loha(a)) for start, a in parts]
     known = [(start, a) for start, a in lohas if a is not None and a.t1 is None]
     if len(known) != len(parts):
         return None

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ..adapter_set import AdapterSet
 from ..adapters import ANY, Full
 from ..errors import ArchitectureError, Remedy, shorten
-from ..formats import FORMATS
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from ..modules_once import ModulesOnce
 from .registry import ARCHITECTURES
@@ -97,10 +96,10 @@ def identify(
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
-    if adapter_set.format not in FORMATS:
+    if adapter_set.format is None:
         return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
-    underscored = FORMATS[adapter_set.format].underscored
+    underscored = adapter_set.format.underscored
     best = _best(_readings(adapter_set, families, underscored=underscored), weights)
     if not best and not underscored:  # some underscores may be dots
         best = _best(_readings(adapter_set, families, underscored=True), weights)
@@ -111,7 +110,7 @@ def identify(
         return adapter_set
     hint = adapter_set.metadata.get("lyco_architecture")
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout)))
-    if adapter_set.format == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
+    if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.architecture.id in (prefer, hint)]
     chosen = _choose(best, layout, settled=hint == best[0].architecture.id)
     _refuse(chosen.architecture, adapter_set)
@@ -138,7 +137,7 @@ def _renamed(adapter_set: AdapterSet, chosen: _Reading) -> AdapterSet:
             parameter_of(path)[0]: alphas[prefix] for path, prefix in modules.prefixes.items() if prefix in alphas
         },
         idle={**adapter_set.idle, **modules.idle},
-        architecture=chosen.architecture.id,
+        architecture=chosen.architecture,
         layout=chosen.layout,
         exceptions={parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout},
     )
@@ -149,10 +148,10 @@ def _mixed(adapter_set: AdapterSet, chosen: _Reading) -> dict[str, tuple[str, La
 
     Some files have a module under another layout's name too, or some dots as underscores.
     """
-    family, form = chosen.architecture, FORMATS[adapter_set.format]
+    family = chosen.architecture
     found: dict[str, tuple[str, Layout]] = {}
     for name, adapter in adapter_set.adapters.items():
-        if name in chosen.paths or adapter_set.prefixes[name].startswith(form.other_prefixes):
+        if name in chosen.paths or _of_other_models(adapter_set, name):
             continue
         meant: dict[Layout, str] = {}
         for layout in (chosen.layout, *LAYOUTS):
@@ -179,11 +178,10 @@ def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
 
 
 def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, underscored: bool) -> list[_Reading]:
-    form = FORMATS[adapter_set.format]
     shapes = {
         name: adapter.flat_shape
         for name, adapter in adapter_set.adapters.items()
-        if not adapter_set.prefixes[name].startswith(form.other_prefixes)
+        if not _of_other_models(adapter_set, name)
     }
     # Differences of norms and tables, which families do not list, say nothing where there is more.
     telling = {n: s for n, s in shapes.items() if not isinstance(adapter_set.adapters[n], Full)} or shapes
@@ -194,6 +192,11 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, unde
         fitting = {p: telling[n] for n, p in paths.items() if n in telling and _fits(family, p, layout, telling[n])}
         readings.append(_Reading(family, layout, paths, fitting, len(telling)))
     return readings
+
+
+def _of_other_models(adapter_set: AdapterSet, name: str) -> bool:
+    """Whether a module's spelling says that it is a text encoder's."""
+    return adapter_set.format is not None and adapter_set.prefixes[name].startswith(adapter_set.format.other_prefixes)
 
 
 def _candidates(

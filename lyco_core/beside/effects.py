@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from ..adapters import BOFT, OFT, Adapter
+from ..adapters import BOFT, OFT, Adapter, Additive
 
 __all__ = ["Added", "Effect", "InputChanged", "OutputGained", "OutputTurned", "Reordered", "computed"]
 
@@ -90,7 +90,7 @@ class Effect(ABC):
 class Added(Effect):
     """y + strength * ΔW x: LoRA, LoHa, LoKr, differences."""
 
-    adapter: Adapter
+    adapter: Additive
     strength: float
     adds: ClassVar[bool] = True
 
@@ -109,7 +109,7 @@ class OutputGained(Effect):
 
     gain: Tensor
     """(out of the rows,), float32."""
-    adapter: Adapter | None = None
+    adapter: Additive | None = None
     added_gain: Tensor | None = None
 
     def __call__(self, function: Function, x: Tensor) -> Tensor:
@@ -145,9 +145,9 @@ class InputChanged(Effect):
 
     gain: Tensor | None = None
     """(in,), float32."""
-    mixed: Adapter | None = None
+    mixed: Additive | None = None
     """(in, in): what is added to x before it meets the weight."""
-    adapter: Adapter | None = None
+    adapter: Additive | None = None
     added_gain: Tensor | None = None
     """(in,), or one number; float32."""
     strength: float = 1.0

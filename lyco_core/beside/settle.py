@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..adapters import BOFT, IA3, OFT, Adapter, DoRA, GLoRA
+from ..adapters import BOFT, IA3, OFT, Adapter, Additive, ByType, DoRA, GLoRA, OnBase
 from ..adapters.base import band_size
-from ..errors import AdapterError
 from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Reordered
 
-__all__ = ["Part", "settled"]
+__all__ = ["Part", "effect_of", "settled"]
 
 ReadRows = Callable[[int, int], Tensor]
 """start, stop -> those rows of a module's weight, (stop - start, in), float32, a copy."""
@@ -43,7 +42,7 @@ class Part:
     @property
     def whole(self) -> bool:
         """Whether its rows depend on each other, so that they cannot be changed by bands."""
-        return self.order is not None or (self.adapter.needs_base and self.adapter.rows(0, 1) is None)
+        return self.order is not None or (isinstance(self.adapter, OnBase) and self.adapter.rows(0, 1) is None)
 
 
 def settled(parts: Sequence[Part], read: ReadRows, shape: tuple[int, int], device: torch.device) -> tuple[Effect, ...]:
@@ -54,58 +53,79 @@ def settled(parts: Sequence[Part], read: ReadRows, shape: tuple[int, int], devic
         read: its weight's rows; only called where a norm must be known.
         shape: (out, in) of the weight.
         device: on which norms are computed.
-
-    Raises:
-        AdapterError: a part has no effect beside a weight.
     """
+    weight = _Weight(read, shape, device)
     effects: list[Effect] = []
     for index, part in enumerate(parts):
-        before = parts[:index]
-        gain = _dora_gain(part, before, read, shape[0]) if isinstance(part.adapter, DoRA) else None
-        effect = _effect_of(part, gain, shape[1], device)
+        effect = effect_of(part.adapter, part, parts[:index], weight)
         effects.append(effect if part.order is None else Reordered(rows=None, effect=effect, order=part.order))
     return tuple(effects)
 
 
-def _effect_of(part: Part, gain: Tensor | None, width: int, device: torch.device) -> Effect:
-    adapter, strength, rows = part.adapter, part.strength, part.rows
-    if isinstance(adapter, DoRA) and gain is not None:
-        if adapter.axis == 0:
-            return OutputGained(
-                rows=rows, gain=1 + strength * (gain - 1), adapter=adapter.inner, added_gain=strength * gain
-            )
-        per_input = gain.repeat_interleave(width // gain.numel())
-        return InputChanged(
-            rows=rows,
-            gain=1 + strength * (per_input - 1),
-            adapter=adapter.inner,
-            added_gain=per_input,
-            strength=strength,
+@dataclasses.dataclass(frozen=True)
+class _Weight:
+    """What an effect may be computed from."""
+
+    read: ReadRows
+    shape: tuple[int, int]
+    device: torch.device
+
+
+@ByType
+def effect_of(adapter: Adapter, part: Part, before: Sequence[Part], weight: _Weight) -> Effect:
+    """What the part's adapter does to the module's function, after the parts before."""
+    ...
+
+
+@effect_of.register(Additive)
+def _(adapter: Additive, part: Part, before: Sequence[Part], weight: _Weight) -> Added:
+    return Added(rows=part.rows, adapter=adapter, strength=part.strength)
+
+
+@effect_of.register(DoRA)
+def _(adapter: DoRA, part: Part, before: Sequence[Part], weight: _Weight) -> OutputGained | InputChanged:
+    gain, strength = _dora_gain(adapter, part, before, weight), part.strength
+    if adapter.axis == 0:
+        return OutputGained(
+            rows=part.rows, gain=1 + strength * (gain - 1), adapter=adapter.inner, added_gain=strength * gain
         )
-    if isinstance(adapter, IA3):
-        factors = 1 + strength * adapter.weight.to(device, torch.float32).flatten()
-        return InputChanged(rows=rows, gain=factors) if adapter.on_input else OutputGained(rows=rows, gain=factors)
-    if isinstance(adapter, GLoRA):
-        return InputChanged(rows=rows, mixed=adapter.on_inputs(), adapter=adapter.added(), strength=strength)
-    if isinstance(adapter, OFT | BOFT):
-        turns = adapter.turns(device)
-        return OutputTurned(rows=rows, adapter=adapter, strength=strength, turns=turns)
-    if adapter.needs_base:
-        raise AdapterError(f"a {adapter.title} has no effect beside a weight that is known here; patch the weights")
-    return Added(rows=rows, adapter=adapter, strength=strength)
+    per_input = gain.repeat_interleave(weight.shape[1] // gain.numel())
+    return InputChanged(
+        rows=part.rows,
+        gain=1 + strength * (per_input - 1),
+        adapter=adapter.inner,
+        added_gain=per_input,
+        strength=strength,
+    )
 
 
-def _dora_gain(part: Part, before: Sequence[Part], read: ReadRows, height: int) -> Tensor:
+@effect_of.register(IA3)
+def _(adapter: IA3, part: Part, before: Sequence[Part], weight: _Weight) -> OutputGained | InputChanged:
+    factors = 1 + part.strength * adapter.weight.to(weight.device, torch.float32).flatten()
+    kind = InputChanged if adapter.on_input else OutputGained
+    return kind(rows=part.rows, gain=factors)
+
+
+@effect_of.register(GLoRA)
+def _(adapter: GLoRA, part: Part, before: Sequence[Part], weight: _Weight) -> InputChanged:
+    return InputChanged(rows=part.rows, mixed=adapter.on_inputs(), adapter=adapter.added(), strength=part.strength)
+
+
+@effect_of.register(OFT, BOFT)
+def _(adapter: OFT | BOFT, part: Part, before: Sequence[Part], weight: _Weight) -> OutputTurned:
+    return OutputTurned(rows=part.rows, adapter=adapter, strength=part.strength, turns=adapter.turns(weight.device))
+
+
+def _dora_gain(dora: DoRA, part: Part, before: Sequence[Part], weight: _Weight) -> Tensor:
     """magnitude / ‖W + ΔW‖ for each row of the part, or for each input, float32; W as the parts before leave it."""
-    dora = part.adapter
-    assert isinstance(dora, DoRA)
+    height = weight.shape[0]
     first, last = part.rows or (0, height)
     whole = part.order is not None or any(other.whole for other in before)
     step = height if whole else band_size(dora.flat_shape[1])
     squares: list[Tensor] = []
     for start in range(0, height, step) if whole else range(first, last, step):
         stop = min(start + step, height if whole else last)
-        band = read(start, stop)
+        band = weight.read(start, stop)
         for other in before:
             other.change_(band, start)
         band = band if part.order is None else band[part.order.argsort()]

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ..errors import FileError, LycoError, Remedy, about_file
 
 if TYPE_CHECKING:
-    from ..compress.report import Report
+    from ..approximate.report import Report
 
 __all__ = [
     "ADVICE",
     "Commands",
     "add_architecture",
+    "add_report",
     "add_smallness",
     "counter",
     "each",
     "print_report",
     "require_report",
     "size_text",
+    "smallness",
 ]
 
 
@@ -62,14 +64,24 @@ def add_architecture(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_smallness(parser: argparse.ArgumentParser) -> None:
-    """The options of the commands that approximate."""
-    parser.add_argument("--rank", type=int, help="of at most this rank")
-    parser.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
-    parser.add_argument(
+def add_smallness(parser: argparse.ArgumentParser, what: str = "an approximation") -> None:
+    """How small, or how exact, `what` is to be, and how it is stored."""
+    group = parser.add_argument_group("how small", f"{what}; the error is printed")
+    group.add_argument("--rank", type=int, help="of at most this rank")
+    group.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
+    group.add_argument(
         "--max-error", type=float, help="the least rank of this relative error; with --rank both must hold"
     )
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
+    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
+
+
+def smallness(options: argparse.Namespace) -> tuple[int | None, float | None, float | None]:
+    """What `add_smallness` was told of the rank, the energy and the error: the arguments of `Asked.of`."""
+    return options.rank, options.energy, options.max_error
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The options of the commands that write one approximation."""
     parser.add_argument("--report", metavar="JSON", help="write the error of every module into this file")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
 

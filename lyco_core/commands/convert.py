@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import FileError, about_file, advising
 from ..layouts import LAYOUTS
-from .common import ADVICE, Commands, add_architecture, counter, each, size_text
+from .common import ADVICE, Commands, add_architecture, add_smallness, counter, each, size_text, smallness
 
 __all__ = ["add"]
 
@@ -26,13 +26,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--to", choices=LAYOUTS, required=True, help="whose module names it is to have")
     parser.add_argument("--as", dest="form", choices=("lora",), help="every adapter as a LoRA, exactly")
-    parser.add_argument("--rank", type=int, help="the best LoRAs of this rank (an approximation; its error is printed)")
-    parser.add_argument(
-        "--max-error", type=float, help="the smallest LoRAs of this relative error (with --rank both must hold)"
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype (its error is printed)"
-    )
+    add_smallness(parser, "the best LoRAs instead, or numbers of another dtype")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.set_defaults(run=run)
     add_architecture(parser)
@@ -41,16 +35,16 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     import torch
 
-    from ..conversion import Options
-    from ..convert import convert_file
+    from ..approximate.options import Asked
+    from ..convert import Options, convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
 
+    given = smallness(options)
     asked = Options(
         options.to,
         as_lora=options.form == "lora",
-        rank=options.rank,
-        max_error=options.max_error,
+        asked=None if given == (None, None, None) else Asked.of(*given),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
     )
     sources = _sources(expanded(options.files), options.output)

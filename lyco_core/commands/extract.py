@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_smallness, counter, print_report, require_report, size_text
+from .common import Commands, add_report, add_smallness, counter, print_report, require_report, size_text, smallness
 
 __all__ = ["add"]
 
@@ -17,6 +17,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
     parser.add_argument("--as", dest="form", choices=("lora", "lokr", "loha"), default="lora", help="[%(default)s]")
     add_smallness(parser)
+    add_report(parser)
     parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
     parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
     parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
@@ -33,13 +34,13 @@ def run(options: argparse.Namespace) -> None:
 
     import torch
 
-    from ..compress.extract import extract_file
-    from ..compress.options import Asked, ExtractOptions
+    from ..approximate.extract import extract_file
+    from ..approximate.options import Asked, ExtractOptions
     from ..io.paths import only_one
     from ..selection import Selection
 
     require_report(options.report)
-    given = (options.rank, options.energy, options.max_error)
+    given = smallness(options)
     asked = None if options.form == "lokr" and not any(given) else Asked.of(*given)
     report = extract_file(
         only_one(options.base),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_smallness, counter, print_report, require_report, size_text
+from .common import Commands, add_report, add_smallness, counter, print_report, require_report, size_text, smallness
 
 __all__ = ["add"]
 
@@ -15,6 +15,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
     add_smallness(parser)
+    add_report(parser)
     parser.set_defaults(run=run)
 
 
@@ -23,8 +24,8 @@ def run(options: argparse.Namespace) -> None:
 
     import torch
 
-    from ..compress.options import Asked
-    from ..compress.resize import resize_file
+    from ..approximate.options import Asked
+    from ..approximate.resize import resize_file
     from ..io.paths import only_one
 
     source = only_one(options.file)
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     report = resize_file(
         source,
         options.output,
-        Asked.of(options.rank, options.energy, options.max_error),
+        Asked.of(*smallness(options)),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         overwrite=options.overwrite,
         progress=counter(options.output, "modules"),

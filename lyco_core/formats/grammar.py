@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["FORMATS", "UNKNOWN", "Format", "format_of", "underscored"]
-
-UNKNOWN = "unknown"
-"""Stands for a format's id where no format spells a file's modules so."""
+__all__ = ["FORMATS", "Format", "format_of", "underscored"]
 
 
 def underscored(name: str) -> str:

@@ -11,7 +11,7 @@ from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, res
 from ..errors import AdapterError
 from ..layouts import BIAS
 from .peft import PeftConfig
-from .suffixes import ALPHA, BIAS_SUFFIXES, MAGNITUDES, NUMBERS, ON_INPUT, TENSOR_SUFFIXES
+from .suffixes import ALPHA, BIAS_SUFFIXES, MAGNITUDES, NUMBERS, ON_INPUT, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES
 
 __all__ = ["WEIGHT", "build", "has_factors", "is_adapter", "is_companion"]
 
@@ -73,7 +73,7 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
             if BIAS in made:
                 raise AdapterError("its bias is changed under two names")
             bias = tensors[suffix]
-            if not suffix.startswith("lora_B"):
+            if suffix in OWN_BIAS_SUFFIXES:
                 made[BIAS] = Full(bias)
             elif scale:
                 made[BIAS] = Full(scaled(bias, scale) if scale != 1 else bias)
@@ -127,7 +127,7 @@ def _with_magnitude(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
     found = [s for s in tensors if s in MAGNITUDES]
     if not found:
         return adapter
-    if len(found) > 1 or adapter.algorithm not in LOW_RANK:
+    if len(found) > 1 or not isinstance(adapter, tuple(LOW_RANK.values())):
         raise AdapterError(
             f"{' and '.join(found)} beside a {adapter.title}; a DoRA has one magnitude on a LoRA, LoHa or LoKr"
         )

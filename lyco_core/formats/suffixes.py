@@ -10,6 +10,7 @@ __all__ = [
     "NUMBERS",
     "ON_INPUT",
     "OTHER_SUFFIXES",
+    "OWN_BIAS_SUFFIXES",
     "RSLORA_FLAG",
     "TENSOR_SUFFIXES",
     "is_known",
@@ -64,7 +65,10 @@ MAGNITUDES = frozenset(suffix for suffix, (algorithm, _) in TENSOR_SUFFIXES.item
 BIAS_SUFFIX = "diff_b"
 """Writes a difference of the module's bias."""
 
-BIAS_SUFFIXES = frozenset({BIAS_SUFFIX, "b_norm", "lora_B.bias", "lora_B.default.bias"})
+OWN_BIAS_SUFFIXES = frozenset({BIAS_SUFFIX, "b_norm"})
+"""Suffixes of a difference of the module's bias."""
+
+BIAS_SUFFIXES = OWN_BIAS_SUFFIXES | {"lora_B.bias", "lora_B.default.bias"}
 """Suffixes of what changes the module's bias; PEFT's lora_B.bias is scaled as its LoRA is."""
 
 OTHER_SUFFIXES = frozenset({"set_weight", "reshape_weight", "oft_R", "oft_R.weight", "ia3_l"})

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 
 from ..adapter_set import AdapterSet
-from ..architectures import ARCHITECTURES
 from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..exclusion import exclusion
 from ..io import Checkpoint
@@ -115,7 +114,7 @@ def _left_out(placement: Placement, names: Names, base: ModelWeights, *, partial
     if placement.placed:
         pattern = exclusion(placement.left, (name for p in placement.placed for name in names[p]))
         raise PlacementError(problem, Remedy.LEAVE_OUT if pattern else None, pattern)
-    ours, theirs = ARCHITECTURES.get(placement.adapter_set.architecture or ""), base.architecture
+    ours, theirs = placement.adapter_set.architecture, base.architecture
     if placement.homeless and ours and theirs and ours is not theirs:
         problem = f"is an adapter for {ours.title}, the base is {theirs.title}; {problem}"
     raise PlacementError(problem)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..adapters import OnBase
 from ..errors import MergeError
 from ..io.reader import SafetensorsFile
 from ..quantized import Form, Parts
@@ -22,7 +23,7 @@ __all__ = ["Dequantized", "Requantized"]
 
 UNSCALABLE = "the weight holds numbers that are NaN, infinite or too large for its scale; it cannot be scaled"
 
-MEASURED = 4
+MEASURED = 8
 """Of so many bands of a weight, the first is measured: what rounding leaves of the others is much the same."""
 
 
@@ -44,7 +45,7 @@ class Dequantized(Weight):
     def bands(self) -> Iterator[tuple[int, int]]:
         """As of any weight, where the form can be cut."""
         whole = any(piece.unsplit for piece in self.pieces)
-        yield from [(0, self.rows)] if whole else bands(self.rows, self.columns, self.form.step, fine=True)
+        yield from [(0, self.rows)] if whole else bands(self.rows, self.columns, self.form.step)
 
     def _read(self, start: int, stop: int) -> Tensor:
         return self.form.straighten(self._rows(start, stop), self.fixed)
@@ -101,20 +102,24 @@ class Requantized(Dequantized):
 
     def _finite(self, values: Tensor) -> Tensor:
         """Itself; raises `MergeError` if the form cannot hold it."""
-        if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()) and not self.form.any:
+        if self.form.any or self.form.tells or bool(torch.isfinite(values.sum())):
+            return values
+        if not bool(torch.isfinite(values).all()):
             raise MergeError(UNSCALABLE)
         return values
 
     def _turned(self, start: int, stop: int) -> Tensor:
         """New rows in the form's basis."""
-        return self._summed(start, stop) if self.form.upright else self._turned_apart(start, stop)[0]
+        if not self.form.upright:
+            return self._turned_apart(start, stop)[0]
+        return self._summed(start, stop) if self.form.any else self._added(start, stop)
 
     def _turned_apart(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """(new rows, what was added to the old ones) in the form's basis."""
         values = self._rows(start, stop)
         change = scratch("change", values.shape, device=self.device).zero_()
         base: Tensor | None = None
-        if any(piece.adapter.needs_base for piece in self.pieces):
+        if any(isinstance(piece.adapter, OnBase) for piece in self.pieces):
             base = self.form.straighten(scratch("base", values.shape, device=self.device).copy_(values), self.fixed)
             change.copy_(base)
         for piece in self.pieces:

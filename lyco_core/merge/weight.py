@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..adapters import Adapter
+from ..adapters import Adapter, OnBase
 from ..adapters.base import compute_dtype
 from ..devices import is_cuda, knows
 from ..errors import LycoError, MergeError
@@ -36,11 +36,11 @@ class Piece:
     def unsplit(self) -> bool:
         """Whether the weight must be there whole: the adapter is computed from it, or sees other rows
         than it has, (6, in) on Wan's modulation of (1, 6, in)."""
-        return self.adapter.needs_base or self.adapter.shape[0] != self.stop - self.start
+        return isinstance(self.adapter, OnBase) or self.adapter.shape[0] != self.stop - self.start
 
     def add_to_(self, band: Tensor, first: int) -> None:
         """Add what falls into `band`, rows of the weight from `first` on."""
-        if self.adapter.needs_base:
+        if isinstance(self.adapter, OnBase):
             rows = band[self.start : self.stop]
             self.adapter.add_to_(rows.view(rows.shape[0], *self.row_shape), self.strength)
             return
@@ -99,9 +99,7 @@ class Weight:
         Raises:
             MergeError: a sum is none, of numbers that were.
         """
-        values = self._read(start, stop)
-        for piece in self.pieces:
-            piece.add_to_(values, start)
+        values = self._added(start, stop)
         # The sum of all is finite only if each is, and the much faster test.
         if self.pieces and not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
             summed = torch.isfinite(values)
@@ -109,8 +107,14 @@ class Weight:
                 raise MergeError(
                     "the result is NaN or infinite where the base is not; lower the strength, or leave it out"
                 )
-            for piece in self.pieces:
-                piece.add_to_(values, start)
+            values = self._added(start, stop)
+        return values
+
+    def _added(self, start: int, stop: int) -> Tensor:
+        """The same, whatever comes of it."""
+        values = self._read(start, stop)
+        for piece in self.pieces:
+            piece.add_to_(values, start)
         return values
 
     def _read(self, start: int, stop: int) -> Tensor:

@@ -14,7 +14,8 @@ from .float8 import Float8
 from .form import Form, Found, Unreadable
 from .ggml import Q8, Blocks
 from .int8 import Int8
-from .kitchen import W4A4, W4A8, Mxfp8, Nvfp4
+from .tiled import Mxfp8, Nvfp4
+from .w4 import W4A4, W4A8
 
 __all__ = ["PLAIN", "QUANTIZATION_METADATA", "SCALED_MARKER", "Quantization", "find_forms"]
 

@@ -45,12 +45,14 @@ class Float8(Form):
         return TORCH_DTYPES[self.found.weight.dtype]
 
     def decode(self, parts: Parts) -> Tensor:
-        codes = parts["weight"].view(torch.int8).view(-1, self.columns)
-        return _widened(codes, self.dtype)
+        return _widened(self._codes(parts), self.dtype)
 
     def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
         out = scratch("narrow", values.shape, self.dtype, values.device)
         return {"weight": round_to(values, self.dtype, generator, out)}
+
+    def _codes(self, parts: Parts) -> Tensor:
+        return parts["weight"].view(torch.int8).view(-1, self.columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,7 @@ class ScaledFloat8(Float8):
 
     title = "scaled float8"
     any = False
+    tells = True
 
     @classmethod
     def beside_it(cls, found: Found, role: str) -> ScaledFloat8:
@@ -91,8 +94,11 @@ class ScaledFloat8(Float8):
         return () if self.rescaled else (self.role,)
 
     def decode(self, parts: Parts) -> Tensor:
+        scale = self._scale(parts)
+        if self.rescaled:
+            return _widened(self._codes(parts), self.dtype, float(scale))
         values = super().decode(parts)
-        self._groups(values).mul_(self._scale(parts))
+        self._groups(values).mul_(scale)
         return values
 
     def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
@@ -100,9 +106,11 @@ class ScaledFloat8(Float8):
         if not self.rescaled:
             made[self.role] = self._fresh(largest_of(self._groups(values), 2))
         self._groups(values).div_(self._scale({**parts, **made}))
-        limit = torch.finfo(self.dtype).max
+        if TORCH_DTYPES[self.found.infos[self.role].dtype] != torch.float32:  # its scale may be a little too small
+            limit = torch.finfo(self.dtype).max
+            values.clamp_(-limit, limit)
         out = scratch("narrow", values.shape, self.dtype, values.device)
-        return made | {"weight": round_within(values.clamp_(-limit, limit), out, generator)}
+        return made | {"weight": round_within(values, out, generator)}
 
     def scale_of(self, peak: Tensor) -> dict[str, Tensor]:
         return {self.role: self._fresh(peak)}
@@ -126,13 +134,14 @@ class ScaledFloat8(Float8):
         return values.view(values.shape[0], self._blocks, -1)
 
 
-def _widened(codes: Tensor, dtype: torch.dtype) -> Tensor:
-    """float8 numbers, given as their bits, in float32: seven times as fast as torch's own, through float16's bits."""
+def _widened(codes: Tensor, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
+    """float8 numbers, given as their bits, times `scale` in float32, rounded once: seven times as fast as torch's own
+    way to widen them, through float16's bits."""
     out = scratch("decoded", codes.shape, device=codes.device)
     bits = scratch("bits", codes.shape, torch.int16, codes.device).copy_(codes)
     if dtype == torch.float8_e5m2:  # the upper half of a float16
-        return out.copy_(bits.bitwise_left_shift_(8).view(torch.float16))
+        return out.copy_(bits.bitwise_left_shift_(8).view(torch.float16)).mul_(scale)
     if 127 in (int(codes.amax()), int(codes.view(torch.uint8).amax()) - 128):  # NaN, which float16 has elsewhere
-        return out.copy_(codes.view(dtype))
+        return out.copy_(codes.view(dtype)).mul_(scale)
     # Sign, 4 bits of exponent, 3 of mantissa to sign, 5, 10: the sign's copies leave the exponent's first bit empty.
-    return out.copy_(bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)).mul_(256)
+    return out.copy_(bits.bitwise_left_shift_(7).bitwise_and_(-0x4001).view(torch.float16)).mul_(256 * scale)

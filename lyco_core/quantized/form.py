@@ -82,6 +82,8 @@ class Form(ABC):
     """Bands begin at multiples of so many rows."""
     any: ClassVar[bool] = False
     """Whether it holds numbers that are NaN."""
+    tells: ClassVar[bool] = False
+    """Whether a number that is not finite shows in its floating-point scales."""
     draws: ClassVar[bool] = True
     """Whether it can be rounded stochastically."""
 

@@ -24,6 +24,7 @@ class Int8(Form):
     """Columns that are rotated together; 0 where none are."""
 
     title = "INT8"
+    tells = True
 
     @classmethod
     def of(cls, found: Found) -> Form:
@@ -52,8 +53,10 @@ class Int8(Form):
     def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
         made = {} if self.rescaled else self.scale_of(largest_of(values, 1).unsqueeze(1))
         values.div_(self._scale({**parts, **made}))
-        out = scratch("narrow", values.shape, torch.int8, values.device)
-        return made | {"weight": out.copy_(round_to_whole(values, generator).clamp_(-128, 127))}
+        codes = round_to_whole(values, generator)
+        if self._scale_dtype != torch.float32 or generator is not None:  # else the largest rounds to 127
+            codes.clamp_(-128, 127)
+        return made | {"weight": scratch("narrow", values.shape, torch.int8, values.device).copy_(codes)}
 
     def scale_of(self, peak: Tensor) -> dict[str, Tensor]:
         least = max(1e-30, torch.finfo(self._scale_dtype).tiny)

@@ -17,9 +17,6 @@ __all__ = ["BAND_BYTES", "bands", "key_of", "read_fixed", "read_rows", "read_wei
 BAND_BYTES = 2**23
 """float32 bytes of one band: large enough that starting it costs nothing; each of 16 workers holds two of them."""
 
-FINER = 4
-"""Where rows pass through many hands, bands are so many times smaller, and stay in a processor's cache."""
-
 Files = Mapping[str, SafetensorsFile]
 """Key -> the file that has it."""
 
@@ -52,10 +49,9 @@ def read_weight(form: Form, files: Files, device: str | torch.device = "cpu") ->
     return weight.view(form.shape)
 
 
-def bands(rows: int, columns: int, multiple: int = 1, *, fine: bool = False) -> Iterator[tuple[int, int]]:
-    """start:stop of bands of `BAND_BYTES`, or `fine` ones, that begin at multiples of so many rows."""
-    size = BAND_BYTES // FINER if fine else BAND_BYTES
-    step = max(1, size // (4 * max(columns, 1)) // multiple) * multiple
+def bands(rows: int, columns: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """start:stop of bands of `BAND_BYTES` that begin at multiples of so many rows."""
+    step = max(1, BAND_BYTES // (4 * max(columns, 1)) // multiple) * multiple
     yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 

@@ -154,9 +154,9 @@ class Network(nn.Module):
         return AdapterSet(
             adapters={path: trainable.adapter() for path, trainable in self.trainables.items()},
             prefixes={path: _MUSUBI.prefix(path) for path in self.trainables},
-            format=_MUSUBI.id,
+            format=_MUSUBI,
             metadata=metadata or {},
-            architecture=self.choice.architecture.id,
+            architecture=self.choice.architecture,
             layout="musubi",
         )
 

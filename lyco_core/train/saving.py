@@ -9,17 +9,14 @@ import os
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
-from ..adapter_file import narrowed, write_adapters
 from ..errors import TrainError
-from ..formats import FORMATS
-from ..formats.suffixes import ALPHA, suffix_of
-from ..io import sshs_hashes
+from ..formats import emit
+from ..save import save_adapter_set
 from .network import Network
 from .targets import Choice
 
-__all__ = ["STORAGE_DTYPES", "ModelSpec", "network_tensors", "save_network"]
+__all__ = ["STORAGE_DTYPES", "ModelSpec", "save_network"]
 
 STORAGE_DTYPES = {"float": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Musubi's `save_precision` -> dtype of every tensor in the file."""
@@ -86,7 +83,7 @@ def save_network(
     Args:
         run: the `ss_…` entries that depend on the run (learning rate, steps, datasets …); they win
             over those that the network gives. Empty for Musubi's `--no_metadata`.
-        dtype: of every tensor, alphas too.
+        dtype: of every tensor, but for an alpha that it does not hold exactly.
         overwrite: replace a file that is there.
 
     Raises:
@@ -94,26 +91,11 @@ def save_network(
         AdapterError: one is beyond what `dtype` holds.
         FileError: `path` cannot be written.
     """
-    tensors = network_tensors(network, dtype)
-    metadata = _of_network(network) | dict(run) | _modelspec(_model_of(network.choice), spec)
-    metadata["lyco_architecture"] = network.choice.architecture.id
-    write_adapters(path, tensors, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
-
-
-def network_tensors(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What is trained so far by key, on the CPU; raises as `save_network` does."""
-    found = network.adapter_set()
-    tensors: dict[str, Tensor] = {}
-    for path, adapter in found.adapters.items():
-        fields = {**adapter.tensors, ALPHA: torch.tensor(adapter.alpha)}
-        for field, tensor in fields.items():
-            key = f"{FORMATS['musubi'].prefix(path)}.{suffix_of(adapter.algorithm, field, peft=False)}"
-            if not bool(torch.isfinite(tensor).all()):
-                raise TrainError(
-                    f"{key} has numbers that are NaN or infinite: training diverged; lower the learning rate"
-                )
-            tensors[key] = narrowed(key, tensor.cpu(), dtype)
-    return tensors
+    found = network.adapter_set(_of_network(network) | dict(run) | _modelspec(_model_of(network.choice), spec))
+    for key, tensor in emit(found)[0].items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainError(f"{key} has numbers that are NaN or infinite: training diverged; lower the learning rate")
+    save_adapter_set(found, path, dtype=dtype, overwrite=overwrite)
 
 
 def _of_network(network: Network) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Every algorithm in every form keeps the contract of `adapters/base.py`."""
+"""Every additive algorithm in every form keeps the contract of `adapters/base.py` and `adapters/additive.py`."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from lyco_testing.zoo import CASES, Case, normal
 
-from lyco_core.adapters import Adapter, LoRA, base, lokr
+from lyco_core.adapters import Adapter, LoRA, base, lokr, lora_rank, to_loha, to_lora
 from lyco_core.errors import AdapterError
 from lyco_core.scratch import scratch
 
@@ -155,10 +155,10 @@ def test_rows_are_exact_or_refused(case: Case):
 @every_form
 def test_to_lora_is_exact(case: Case):
     adapter = case.make()
-    lora = adapter.to_lora()
+    lora = to_lora(adapter)
     assert isinstance(lora, LoRA)
     assert lora.shape == case.shape
-    assert lora.rank == adapter.lora_rank
+    assert lora.rank == lora_rank(adapter)
     assert relative(lora.delta_weight(), case.dense(adapter)) < TOLERANCE
 
 
@@ -168,7 +168,7 @@ def test_to_lora_of_bfloat16_rounds_nothing(case: Case):
     adapter = case.make().to(dtype=torch.bfloat16)
     if adapter.tensors.keys() & {"mid", "t1", "t2"}:
         pytest.skip("a Tucker core is folded by sums, which round")
-    lora = adapter.to_lora()
+    lora = to_lora(adapter)
     up, down = (t.double() for t in lora.factors(torch.float32, torch.device("cpu")))
     exact = case.dense(adapter).flatten(1)
     assert relative(up @ down * lora.scale, exact) < 1e-14
@@ -177,7 +177,7 @@ def test_to_lora_of_bfloat16_rounds_nothing(case: Case):
 @every_form
 def test_to_loha_only_copies_numbers(case: Case):
     adapter = case.make().to(dtype=torch.bfloat16)
-    loha = adapter.to_loha()
+    loha = to_loha(adapter)
     if loha is None:
         assert adapter.tensors.keys() & {"mid", "t2", "diff"}
         return

@@ -5,7 +5,9 @@ import torch
 from lyco_testing.zoo import normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 
-from lyco_core.adapters import BOFT, IA3, OFT, DoRA, Full, LoKr, LoRA
+from lyco_core.adapters import BOFT, IA3, OFT, DoRA, Full, LoKr, LoRA, lora_rank, to_loha, to_lora
+from lyco_core.approximate.lora import best_lora
+from lyco_core.approximate.options import Asked
 from lyco_core.errors import AdapterError
 
 every_form = pytest.mark.parametrize("case", ON_BASE, ids=lambda c: c.name)
@@ -71,12 +73,13 @@ def test_its_tensors_rebuild_it(case: OnBaseCase):
 @every_form
 def test_nothing_is_claimed_without_the_weight(case: OnBaseCase):
     adapter = case.make()
-    assert adapter.needs_base
-    assert adapter.to_lora() is None
-    assert adapter.to_loha() is None
-    for call in (adapter.delta_weight, lambda: adapter.apply(normal(2, case.shape[1]))):
-        with pytest.raises(AdapterError, match="by that weight's own numbers"):
-            call()
+    assert to_lora(adapter) is None
+    assert to_loha(adapter) is None
+    assert not {"delta_weight", "apply", "edges"} & set(dir(adapter))
+    with pytest.raises(AdapterError, match="by that weight's own numbers, so there is no LoRA without it"):
+        lora_rank(adapter)
+    with pytest.raises(AdapterError, match="by that weight's own numbers, so there is no delta weight without it"):
+        best_lora(adapter, Asked(rank=1))
 
 
 @every_form
@@ -118,7 +121,7 @@ def test_a_difference_of_a_bias():
     expected = bias + 0.5 * adapter.diff
     assert torch.allclose(adapter.add_to_(bias, 0.5), expected)
     assert adapter.rows(2, 5).shape == (3,)
-    assert adapter.to_lora() is None
+    assert to_lora(adapter) is None
 
 
 def test_the_magnitudes_shape_tells_the_axis():

@@ -8,7 +8,7 @@ from lyco_testing.tables import ARCHITECTURE_OF, MODELS, dotted_file, musubi_fil
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.architectures import ARCHITECTURES, identify, recognise
 from lyco_core.errors import ArchitectureError
-from lyco_core.formats import parse
+from lyco_core.formats import FORMATS, parse
 from lyco_core.placement import place
 
 
@@ -20,15 +20,15 @@ def comfyui_paths(model: str) -> set[str]:
 @pytest.mark.parametrize("algorithm", ["lokr", "loha", "lora"])
 def test_musubi_files(model: str, algorithm: str):
     found = identify(parse(musubi_file(targets(model), algorithm), {}))
-    assert (found.architecture, found.layout) == (ARCHITECTURE_OF[model], "musubi")
+    assert (found.architecture, found.layout) == (ARCHITECTURES[ARCHITECTURE_OF[model]], "musubi")
     assert list(found.adapters) == list(targets(model))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_dotted_musubi_names(model: str):
     found = identify(parse(dotted_file(targets(model)), {}))
-    assert found.architecture == ARCHITECTURE_OF[model]
-    assert found.format == "comfyui"
+    assert found.architecture is ARCHITECTURES[ARCHITECTURE_OF[model]]
+    assert found.format is FORMATS["comfyui"]
     assert place(found, weights(model)).complete
 
 
@@ -38,7 +38,7 @@ def test_dotted_comfyui_names(model: str):
     shapes = {k.removeprefix("diffusion_model.").removesuffix(".weight"): s for k, s in weights(model).items()}
     blocks = {p: (s[0], s[1]) for p, s in shapes.items() if "blocks." in p or "layers." in p if len(s) == 2}
     found = identify(parse(dotted_file(blocks), {}))
-    assert found.architecture == ARCHITECTURE_OF[model]
+    assert found.architecture is ARCHITECTURES[ARCHITECTURE_OF[model]]
     placement = place(found, weights(model))
     assert placement.complete
     assert len(placement.placed) == len(blocks)
@@ -77,15 +77,15 @@ def attention_only() -> AdapterSet:
 def test_ambiguous_names_are_refused_and_a_word_settles_it():
     with pytest.raises(ArchitectureError, match="framepack and of qwen_image"):
         identify(attention_only())
-    assert identify(attention_only(), architecture="qwen_image").architecture == "qwen_image"
-    assert identify(attention_only(), architecture="framepack").architecture == "framepack"
+    assert identify(attention_only(), architecture="qwen_image").architecture is ARCHITECTURES["qwen_image"]
+    assert identify(attention_only(), architecture="framepack").architecture is ARCHITECTURES["framepack"]
 
 
 def test_the_model_settles_it_too():
     found = identify(attention_only(), weights=comfyui_paths("qwen_image"))
-    assert found.architecture == "qwen_image"
+    assert found.architecture is ARCHITECTURES["qwen_image"]
     found = identify(attention_only(), weights=comfyui_paths("hunyuan_video"))
-    assert found.architecture == "framepack"
+    assert found.architecture is ARCHITECTURES["framepack"]
 
 
 def test_unknown_architecture_is_named_with_the_known_ones():
@@ -102,7 +102,7 @@ def test_kandinsky_is_refused_by_name(algorithm: str):
     }
     with pytest.raises(ArchitectureError, match="Kandinsky 5: not supported with LoHa/LoKr"):
         identify(parse(musubi_file(modules, algorithm), {}))
-    assert identify(parse(musubi_file(modules, "lora"), {})).architecture == "kandinsky5"
+    assert identify(parse(musubi_file(modules, "lora"), {})).architecture is ARCHITECTURES["kandinsky5"]
 
 
 def test_names_of_no_family_are_left_as_they_are():

@@ -12,7 +12,7 @@ from lyco_testing.families import family_of, paths_of, renamed, shapes_of
 from lyco_testing.tables import OTHERS, dotted_file, musubi_file, weights
 from torch import Tensor
 
-from lyco_core.architectures import identify, recognise
+from lyco_core.architectures import ARCHITECTURES, identify, recognise
 from lyco_core.errors import ArchitectureError
 from lyco_core.formats import parse
 from lyco_core.layouts import LAYOUTS, Layout
@@ -97,9 +97,12 @@ def test_a_file_is_told(model: str, layout: Layout, write: Callable[..., dict[st
     modules = {p: s for p, s in renamed(model, layout).items() if re.fullmatch(PARTS[part], p)}
     file = parse(write(modules, "lora"), {})
     alone = identify(file)
-    assert alone.architecture == OTHERS[model] or (alone.architecture, model) == ("flux1", "chroma")
+    assert alone.architecture is ARCHITECTURES[OTHERS[model]] or (alone.architecture, model) == (
+        ARCHITECTURES["flux1"],
+        "chroma",
+    )
     loaded = identify(file, weights=paths_of(model), prefer=OTHERS[model])
-    assert loaded.architecture == OTHERS[model]
+    assert loaded.architecture is ARCHITECTURES[OTHERS[model]]
     for found in (alone, loaded):
         placement = place(found, weights(model))
         assert placement.complete

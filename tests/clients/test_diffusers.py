@@ -8,11 +8,10 @@ import torch
 from lyco_testing.tables import ARCHITECTURE_OF, musubi_file, random, targets
 from safetensors.torch import load_file, save_file
 
+from lyco_core.approximate.extract import extract_file
+from lyco_core.approximate.options import Asked, ExtractOptions
 from lyco_core.architectures import ARCHITECTURES
-from lyco_core.compress.extract import extract_file
-from lyco_core.compress.options import Asked, ExtractOptions
-from lyco_core.conversion import Options
-from lyco_core.convert import convert_file
+from lyco_core.convert import Options, convert_file
 from lyco_core.delta import write_delta
 from lyco_core.errors import LycoError
 from lyco_core.load import load_adapter_set, read_adapter_set

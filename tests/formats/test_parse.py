@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lyco_core.adapters import DoRA, LoKr
 from lyco_core.errors import AdapterError, FormatError
-from lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
+from lyco_core.formats import FORMATS, TENSOR_SUFFIXES, parse, split_key
 from lyco_core.load import read_adapter_set
 
 
@@ -42,11 +42,11 @@ def test_every_form_survives_its_names(case: Case):
 
 
 def test_formats_are_told_apart():
-    assert parse(musubi_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "musubi"
-    assert parse(dotted_file({"blocks.0.ffn.0": (8, 8)}), {}).format == "comfyui"
-    assert parse(lora("transformer.blocks.0", 8, 8), {}).format == "diffusers"
-    assert parse(lora("blocks.0.ffn", 8, 8), {}).format == "bare"
-    assert parse(lora("model", 8, 8), {}).format == "unknown"
+    assert parse(musubi_file({"blocks.0.ffn.0": (8, 8)}), {}).format is FORMATS["musubi"]
+    assert parse(dotted_file({"blocks.0.ffn.0": (8, 8)}), {}).format is FORMATS["comfyui"]
+    assert parse(lora("transformer.blocks.0", 8, 8), {}).format is FORMATS["diffusers"]
+    assert parse(lora("blocks.0.ffn", 8, 8), {}).format is FORMATS["bare"]
+    assert parse(lora("model", 8, 8), {}).format is None
 
 
 def test_peft_names_of_lora():

@@ -1,5 +1,7 @@
 """Every algorithm on a real ComfyUI model: in its weights, merged, and what must not act beside them."""
 
+import dataclasses
+import importlib
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from lyco_testing.tables import lokr, random
 from lyco_testing.zoo_on_base import ON_BASE
 from safetensors.torch import save_file
 
+from lyco_core.adapters import Adapter
 from lyco_core.formats import parse
 
 Q = "diffusion_model.blocks.0.self_attn.q"
@@ -31,6 +34,14 @@ def files() -> dict[str, dict[str, torch.Tensor]]:
         "BOFT": {f"{Q}.oft_blocks": random(4, 16, 4, 4) / 5, f"{Q}.rescale": random(64, 1) + 2},
         "a difference": {f"{Q}.diff": random(64, 64)},
     }
+
+
+def of_pack(pack, adapter: Adapter) -> Adapter:
+    """The adapter in the classes of the pack's own copy of the library."""
+    classes = importlib.import_module(f"{pack.__name__}.lyco_core.adapters")
+    fields = {field.name: getattr(adapter, field.name) for field in dataclasses.fields(adapter)}
+    fields = {name: of_pack(pack, value) if isinstance(value, Adapter) else value for name, value in fields.items()}
+    return getattr(classes, type(adapter).__name__)(**fields)
 
 
 def expected(tensors: dict[str, torch.Tensor], weight: torch.Tensor, strength: float) -> torch.Tensor:
@@ -126,11 +137,11 @@ SWAPPED = "diffusion_model.final_layer.adaLN_modulation.1.weight"
 
 
 @pytest.mark.parametrize("case", [c for c in ON_BASE if c.shape[0] % 2 == 0], ids=lambda c: c.name)
-def test_where_comfyui_swaps_the_halves_the_adapter_sees_the_weight_as_it_was_trained(case, host):
+def test_where_comfyui_swaps_the_halves_the_adapter_sees_the_weight_as_it_was_trained(case, host, pack):
     from comfy.utils import swap_scale_shift
 
     adapter = case.make()
-    patch = sys.modules[f"{host.__name__}.model.patch"].LycoPatch.of(adapter, "x")
+    patch = sys.modules[f"{host.__name__}.model.patch"].LycoPatch.of(of_pack(pack, adapter), "x")
     weight = torch.randn(case.shape, generator=torch.Generator().manual_seed(2))
     trained = swap_scale_shift(weight)
     wanted = trained + 0.7 * (case.changed(adapter, trained.double()) - trained)

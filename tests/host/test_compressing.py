@@ -7,8 +7,8 @@ from lyco_testing.comfy_models import patched_weight, tiny_model
 from lyco_testing.tiny_wan import deltas, latents, wan_adapter, wan_checkpoint, workflow
 from safetensors.torch import load_file, save_file
 
-from lyco_core.compress.extract import extract_file
-from lyco_core.compress.options import Asked, ExtractOptions
+from lyco_core.approximate.extract import extract_file
+from lyco_core.approximate.options import Asked, ExtractOptions
 
 MODELS = "models/diffusion_models"
 

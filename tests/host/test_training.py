@@ -252,8 +252,7 @@ def test_memory_that_runs_out_is_told_and_what_was_trained_is_saved(train, monke
 
 def test_going_on_from_a_file_of_another_layout(train, monkeypatch, tmp_path, host):
     """What Musubi saved, renamed for ComfyUI: fused rows are cut again, and the first loss is the trained one."""
-    from lyco_core.conversion import Options
-    from lyco_core.convert import convert_file
+    from lyco_core.convert import Options, convert_file
 
     model = model_of("z_image", monkeypatch)
     settings = {"network_module": "lora", "max_train_steps": 6, "learning_rate": 3e-2, "save_precision": "fp32"}

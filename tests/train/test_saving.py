@@ -17,6 +17,7 @@ from safetensors.torch import save as library_save
 
 from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import AdapterError, FileError, TrainError
+from lyco_core.formats import FORMATS
 from lyco_core.io import read_header
 from lyco_core.load import load_adapter_set
 from lyco_core.model_weights import describe_weights
@@ -41,7 +42,7 @@ def test_it_reads_back_as_what_was_trained(options: NetworkOptions, shapes: dict
     made = network(options, shapes)
     save_network(tmp_path / "a.safetensors", made, ModelSpec("a"), RUN)
     found, expected = load_adapter_set(tmp_path / "a.safetensors"), made.adapter_set()
-    assert (found.format, found.layout, found.architecture) == ("musubi", "musubi", made.choice.architecture.id)
+    assert (found.format, found.layout, found.architecture) == (FORMATS["musubi"], "musubi", made.choice.architecture)
     assert set(found.adapters) == set(expected.adapters)
     assert found.prefixes == expected.prefixes
     assert not found.unrecognised

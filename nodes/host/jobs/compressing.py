@@ -6,10 +6,10 @@ import os
 
 import torch
 
-from ....lyco_core.compress.extract import extract_file
-from ....lyco_core.compress.options import Asked, ExtractOptions
-from ....lyco_core.compress.report import Report
-from ....lyco_core.compress.resize import resize_file
+from ....lyco_core.approximate.extract import extract_file
+from ....lyco_core.approximate.options import Asked, ExtractOptions
+from ....lyco_core.approximate.report import Report
+from ....lyco_core.approximate.resize import resize_file
 from ....lyco_core.io.names import shortened
 from ..files import adapter_path, output_path
 from ..progress import Progress

@@ -6,8 +6,8 @@ import os
 
 import torch
 
-from ....lyco_core.conversion import Options
-from ....lyco_core.convert import convert_file
+from ....lyco_core.approximate.options import Asked
+from ....lyco_core.convert import Options, convert_file
 from ....lyco_core.io.names import shortened
 from ....lyco_core.layouts import Layout
 from ..files import adapter_path, output_path
@@ -16,7 +16,8 @@ from ..progress import Progress
 
 def conversion(to: Layout, *, as_lora: bool, rank: int, dtype: str) -> Options:
     """The widgets' values as options; rank 0 and dtype `as it is` mean exact."""
-    return Options(to, as_lora, rank or None, dtype=getattr(torch, dtype) if dtype != "as it is" else None)
+    small = Asked(rank) if rank else None
+    return Options(to, as_lora, small, getattr(torch, dtype) if dtype != "as it is" else None)
 
 
 def convert(name: str, options: Options, filename: str, *, overwrite: bool) -> tuple[str, str]:

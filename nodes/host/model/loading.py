@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ....lyco_core.adapter_set import AdapterSet
-from ....lyco_core.architectures import ARCHITECTURES, identify
+from ....lyco_core.architectures import identify
 from ....lyco_core.errors import PlacementError, Remedy, about_file
 from ....lyco_core.exclusion import exclusion
 from ....lyco_core.inspect import describe_match, inspect_file
@@ -154,7 +154,7 @@ class Match:
     def headline(self, strength: float) -> str:
         """The file, its family, its algorithms."""
         found = self.placement.adapter_set
-        family = ARCHITECTURES.get(found.architecture or "")
+        family = found.architecture
         kinds = ", ".join(f"{count} {title}" for title, count in found.titles.items())
         return ", ".join(
             filter(None, [f"{self.name}: {family.title}" if family else self.name, kinds, f"strength {strength:g}"])
@@ -251,7 +251,7 @@ def problem(remaining: Placement, weights: ModelWeights, *, with_clip: bool) -> 
     """What of the file is left out and why, in one line; empty if nothing is."""
     found, homeless = remaining.adapter_set, remaining.homeless
     text = remaining.problem()
-    ours, theirs = ARCHITECTURES.get(found.architecture or ""), weights.architecture
+    ours, theirs = found.architecture, weights.architecture
     if homeless and not remaining.placed and ours and theirs and ours is not theirs:
         text = f"is an adapter for {ours.title}, the model is {theirs.title}; {text}"
     if not with_clip and any(found.prefixes[path].startswith(("lora_te", "text_encoder")) for path in homeless):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ....lyco_core.architectures import ARCHITECTURES, identify
+from ....lyco_core.architectures import Architecture, identify
 from ....lyco_core.errors import PlacementError, about_file
 from ....lyco_core.load import read_outline
 from ..files import NONE, adapter_path
@@ -51,15 +51,15 @@ def _require_one_architecture(model: ModelPatcher, rows: list[Row]) -> None:
     weights = model_weights(model)
     if weights.architecture is None:
         return
-    families: dict[str, str] = {}
+    families: dict[str, Architecture] = {}
     for row in rows:
         path = adapter_path(row.name)
         with about_file(path):
             found = identify(read_outline(path), weights=weights.paths, prefer=weights.architecture.id)
-        families[row.name] = found.architecture or weights.architecture.id
-    strangers = {name: family for name, family in families.items() if family != weights.architecture.id}
+        families[row.name] = found.architecture or weights.architecture
+    strangers = {name: family for name, family in families.items() if family is not weights.architecture}
     if strangers:
-        named = "; ".join(f"{name} is for {ARCHITECTURES[family].title}" for name, family in strangers.items())
+        named = "; ".join(f"{name} is for {family.title}" for name, family in strangers.items())
         raise PlacementError(
             f"the model is {weights.architecture.title}, but {len(strangers)} of {len(rows)} adapters are for others: "
             f"{named}; switch them off, or load them onto their own model"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 
-from ....lyco_core.adapters import Adapter
+from ....lyco_core.adapters import Adapter, Additive
 from ....lyco_core.errors import AdapterError
 from ..protocols import Reorder, Rows
 
@@ -78,15 +78,16 @@ class LycoPatch(WeightAdapterBase):
             raise error.within(f"{key} ({', '.join(self.loaded_keys)})") from None
 
     def _change_(self, weight: torch.Tensor, strength: float, function: Reorder) -> torch.Tensor:
+        adapter = self.adapter
         if leaves_unchanged(function, weight):
-            return self.adapter.add_to_(weight, strength)
-        if self.adapter.needs_base:
-            order = row_order(function, weight.shape[0]).to(weight.device)
-            trained = weight[order.argsort()]
-            return weight.copy_(self.adapter.add_to_(trained, strength)[order])
-        delta = self.adapter.delta_weight(device=weight.device).reshape(weight.shape)
-        weight += function(delta * strength).to(weight.dtype)
-        return weight
+            return adapter.add_to_(weight, strength)
+        if isinstance(adapter, Additive):
+            delta = adapter.delta_weight(device=weight.device).reshape(weight.shape)
+            weight += function(delta * strength).to(weight.dtype)
+            return weight
+        order = row_order(function, weight.shape[0]).to(weight.device)
+        trained = weight[order.argsort()]
+        return weight.copy_(adapter.add_to_(trained, strength)[order])
 
 
 def leaves_unchanged(function: Reorder, weight: torch.Tensor) -> bool:

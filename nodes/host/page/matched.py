@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from ....lyco_core.adapters import shape_text
-from ....lyco_core.architectures import ARCHITECTURES
 from ....lyco_core.blocks import Blocks, by_block
 from ....lyco_core.errors import one_line
 from ..model.loading import Applied, Match
@@ -39,7 +38,7 @@ def shown(applied: Iterable[Applied]) -> dict[str, list[Matched]]:
 def _matched(match: Match, how: str) -> Matched:
     found, rest = match.placement.adapter_set, match.rest
     taken = {placed.module_path for placed in match.placement.placed} | rest.modules
-    family = ARCHITECTURES.get(found.architecture or "")
+    family = found.architecture
     left = _left_out(match)
     return {
         "file": match.name,

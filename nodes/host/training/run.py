@@ -13,7 +13,7 @@ import torch
 
 from ....lyco_core.adapters import Adapter
 from ....lyco_core.architectures import Architecture, identify
-from ....lyco_core.conversion import Options as Conversion
+from ....lyco_core.convert import Options as Conversion
 from ....lyco_core.convert import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.load import load_adapter_set, read_adapter_set, require_known
@@ -139,8 +139,9 @@ def _network(choice: Choice, options: TrainOptions) -> Network:
 def in_musubis_names(path: str, family: Architecture) -> dict[str, Adapter]:
     """The adapters of any file that the loader reads, for a model of `family`. Raises `LycoError`."""
     found = require_known(load_adapter_set(path, prefer=family.id))
-    if found.architecture != family.id:
-        raise TrainError(f"is an adapter for {found.architecture}, the model is {family.title}")
+    if found.architecture is not family:
+        theirs = found.architecture.title if found.architecture else "no known model"
+        raise TrainError(f"is an adapter for {theirs}, the model is {family.title}")
     return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi")).modules}
 
 

@@ -191,29 +191,33 @@ def known_as(family: str):
     """ComfyUI tells a family by its full size: it is told instead."""
     import comfy.model_detection
 
-    name, config = _config(family)
+    name, config = config_of(family)
     with mock.patch.object(comfy.model_detection, "detect_unet_config", lambda *_, **__: known_config(name, config)):
         yield
 
 
-def _config(family: str) -> tuple[str, dict[str, Any]]:
+def config_of(family: str) -> tuple[str, dict[str, Any]]:
     name, config = MODELS[family]
     sizes = {"hidden_size": WIDTH} if "hidden_size" in config else {}
     return name, config | sizes | WIDE[family]
 
 
 def _asked(file: Path) -> dict[str, Any]:
-    """The loader node's `weight_dtype`: of a file of plain float8, on a CPU, ComfyUI would make float32."""
     with safe_open(file, "pt") as tensors:
-        plain = (tensors.metadata() or {}).get("weight_dtype") == "fp8_e4m3fn"
-    return {"dtype": torch.float8_e4m3fn} if plain else {}
+        dtype = asked_dtype(tensors.metadata() or {})
+    return {} if dtype is None else {"dtype": dtype}
+
+
+def asked_dtype(metadata: Mapping[str, str]) -> torch.dtype | None:
+    """The loader node's `weight_dtype`: of a file of plain float8, on a CPU, ComfyUI would make float32."""
+    return torch.float8_e4m3fn if metadata.get("weight_dtype") == "fp8_e4m3fn" else None
 
 
 def _built(family: str):
     import comfy.ops
     import comfy.supported_models
 
-    name, config = _config(family)
+    name, config = config_of(family)
     config = known_config(name, config)
     made = getattr(comfy.supported_models, name)(config)
     made.set_inference_dtype(torch.float32, None)
@@ -223,9 +227,13 @@ def _built(family: str):
 
 @functools.lru_cache(2)
 def float_weights(family: str) -> dict[str, Tensor]:
+    return unit_gain(_built(family).state_dict())
+
+
+def unit_gain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """float32 weights under which a signal passes: matrices of unit gain, norms near 1, small biases."""
     made: dict[str, Tensor] = {}
-    for number, (key, tensor) in enumerate(_built(family).state_dict().items()):
+    for number, (key, tensor) in enumerate(state.items()):
         value = normal(number, *tensor.shape)
         if tensor.dim() >= 2:
             made[key] = value / tensor[0].numel() ** 0.5

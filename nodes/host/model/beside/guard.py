@@ -3,7 +3,8 @@
 A seat that did not act in it is either not needed, since this workflow does not compute its module, or passed by,
 since something multiplies by the weight without calling the module, or goes by a graph that was compiled before. The
 call is made once more to tell: without compiled graphs, and watching who touches the weight. That costs a call where
-modules are idle, and nothing where none is.
+modules are idle, and nothing where none is. What a model computes of its conditioning, before any call (LTX-2's
+connectors, Anima's adapter of the text), is watched when it does so first.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .....lyco_core.errors import PlacementError, shorten
+from ...protocols import BaseModel
 from ..weights import own_parameter
 from .seat import Seat, Seats
 
@@ -34,14 +36,42 @@ def checked_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
     return output
 
 
-def watch_calls(model: nn.Module) -> None:
-    """The same for a text encoder, which no wrapper surrounds: a hook on each part that has seats, for one call."""
+def watch_calls(model: BaseModel) -> None:
+    """The same for what no such wrapper surrounds, for one call: conditioning, and each part of a text encoder."""
     seats = Seats.of(model)
-    if seats is None or hasattr(model, "apply_model"):
+    if seats is None:
+        return
+    if hasattr(model, "extra_conds"):
+        _watch_conditioning(model, seats)
         return
     for name, child in model.named_children():
         if own := [seat for seat in seats.seats if seat.path.startswith(f"{name}.")]:
             _watch_once(child, own)
+
+
+def _watch_conditioning(model: BaseModel, seats: Seats) -> None:
+    """In the place of `extra_conds`, through which ComfyUI has a diffusion model see its conditioning."""
+    before = model.__dict__.get("extra_conds")
+    conditioning = model.extra_conds
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        stop()
+        if Seats.of(model) is not seats:
+            return conditioning(*args, **kwargs)
+        with _uncompiled(), _Touches(seats.seats) as touched:
+            made = conditioning(*args, **kwargs)
+        _refuse_passed_by(seats.seats, touched)
+        return made
+
+    def stop() -> None:
+        if model.__dict__.get("extra_conds") is not watched:
+            return
+        del model.extra_conds
+        if before is not None:
+            model.extra_conds = before
+
+    seats.at_leaving = stop
+    model.extra_conds = watched
 
 
 def _watch_once(child: nn.Module, seats: list[Seat]) -> None:
@@ -60,21 +90,26 @@ def _prove(seats: Iterable[Seat], again: Callable[[], object]) -> None:
     with _uncompiled(), _Touches(idle) as touched:
         again()
     compiled = [seat.path for seat in idle if seat.acted]
-    passed_by = [seat.path for seat in idle if not seat.acted and seat.path in touched.paths]
     if compiled:
         raise PlacementError(
             f"{len(compiled)} adapters were not computed ({shorten(compiled)}): the model goes by a graph that was "
             "compiled without them. Compile it after the adapter is loaded (TorchCompileModel behind the loader), or "
             "choose the mode 'patch the weights'"
         )
+    _refuse_passed_by(idle, touched)
+    names = shorten([seat.path for seat in idle])
+    log.info("%d modules with an adapter are not computed in this model call (%s)", len(idle), names)
+
+
+def _refuse_passed_by(seats: Iterable[Seat], touched: _Touches) -> None:
+    """Raise `PlacementError` if a weight was used and its seat did not act."""
+    passed_by = [seat.path for seat in seats if not seat.acted and seat.path in touched.paths]
     if passed_by:
         raise PlacementError(
             f"{len(passed_by)} adapters were not computed ({shorten(passed_by)}): this model multiplies by those "
             "weights without calling their modules, so that nothing beside them acts. Choose the mode 'patch the "
             "weights'"
         )
-    names = shorten([seat.path for seat in idle])
-    log.info("%d modules with an adapter are not computed in this model call (%s)", len(idle), names)
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:

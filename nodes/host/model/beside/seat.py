@@ -83,6 +83,8 @@ class Seats:
         self.seats = tuple(seats)
         self.proven = False
         """Whether a model call has shown that none of them is passed by."""
+        self.at_leaving: Callable[[], None] = lambda: None
+        """Takes back what watches them."""
 
     @staticmethod
     def of(model: nn.Module) -> Seats | None:
@@ -93,6 +95,7 @@ class Seats:
     def empty(model: nn.Module) -> None:
         """Give back all that are taken, whoever took them."""
         if (taken := model.__dict__.pop(ATTRIBUTE, None)) is not None:
+            taken.at_leaving()
             for seat in taken.seats:
                 seat.leave()
 

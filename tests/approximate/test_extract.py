@@ -10,11 +10,11 @@ from lyco_testing.zoo import normal
 from safetensors.torch import load, save_file
 
 from lyco_core.adapters import LoHa, LoKr, LoRA
-from lyco_core.compress.extract import extract_file
-from lyco_core.compress.hadamard import nearest_loha
-from lyco_core.compress.kronecker import nearest_lokr
-from lyco_core.compress.options import Asked, ExtractOptions
-from lyco_core.compress.svd import truncated
+from lyco_core.approximate.extract import extract_file
+from lyco_core.approximate.hadamard import nearest_loha
+from lyco_core.approximate.kronecker import nearest_lokr
+from lyco_core.approximate.options import Asked, ExtractOptions
+from lyco_core.approximate.svd import truncated
 from lyco_core.errors import LycoError
 from lyco_core.load import load_adapter_set
 from lyco_core.merge import Source, merge_checkpoint

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ..adapters import LOW_RANK
 from ..errors import AdapterError, LycoError, shorten
 from ..selection import EVERYTHING, Selection
+from .report import Module
 
 __all__ = ["Asked", "ExtractOptions", "RankTooSmall"]
 
@@ -70,12 +71,12 @@ class Asked:
             )
         return dataclasses.replace(self, max_error=math.sqrt(self.max_error**2 - rounding**2))
 
-    def require(self, needed: Mapping[str, int], errors: Mapping[str, float]) -> None:
+    def require(self, needed: Mapping[str, int], made: Sequence[Module]) -> None:
         """Raise `LycoError` unless all that was asked for is so.
 
         Args:
             needed: module -> the rank that it needs, for those that need more than `rank`.
-            errors: module -> its error as it is stored, for the others.
+            made: the others, as they would be stored.
         """
         if needed:
             some = shorten([f"{name}: rank {rank}" for name, rank in needed.items()])
@@ -83,11 +84,11 @@ class Asked:
                 f"{len(needed)} modules cannot have rank {self.rank} and an error of at "
                 f"most {self.max_error:g} ({some}); give rank {max(needed.values())}, or allow a larger error"
             )
-        worst = max(errors, key=lambda name: errors[name], default="")
-        if self.max_error is not None and worst and errors[worst] > self.max_error:
+        worst = max(made, key=lambda module: module.error, default=None)
+        if self.max_error is not None and worst is not None and worst.error > self.max_error:
             raise LycoError(
-                f"{worst}: its error is {errors[worst]:.3g} as it would be stored, more than {self.max_error:g}; store "
-                "it in a wider dtype, or allow a larger error"
+                f"{worst.name}: its error is {worst.error:.3g} as it would be stored, more than {self.max_error:g}; "
+                "store it in a wider dtype, or allow a larger error"
             )
 
 
@@ -117,3 +118,8 @@ class ExtractOptions:
             )
         if self.factor == 0 or self.factor < -1:
             raise LycoError(f"factor is {self.factor}, expected -1 or a number above 0")
+
+    @property
+    def rank(self) -> int | None:
+        """At most; None for a LoKr whose W2 stays full."""
+        return None if self.asked is None else self.asked.rank

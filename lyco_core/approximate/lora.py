@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..adapters import Adapter, LoKr, LoRA
+from ..adapters import Adapter, Additive, ByType, LoKr, LoRA, OnBase
 from ..devices import norm
 from .options import Asked
 from .svd import Svd, full_svd, rank_for, svd_of_product, truncated
@@ -26,16 +26,48 @@ def best_lora(adapter: Adapter, asked: Asked) -> LoRA:
         AdapterError: ΔW is beyond float32's range, or there is none without the weight.
         RankTooSmall: both are asked for, and the error needs a larger rank.
     """
-    if isinstance(adapter, LoKr):
-        u, s, v = _svd_of_kron(adapter, asked)
-    elif isinstance(adapter, LoRA):
-        up, down = adapter.factors(torch.float32, adapter.up.device)
-        u, s, v = _cut(svd_of_product(up * adapter.scale, down), asked)
-    else:
-        u, s, v = _svd_of_matrix(adapter.delta_weight().flatten(1), asked)
+    u, s, v = svd_of(adapter, asked)
     root = s.sqrt()
     down = (v * root).t().contiguous().reshape(s.shape[0], *adapter.shape[1:])
     return LoRA(u * root, down, alpha=float(s.shape[0]))
+
+
+@ByType
+def svd_of(adapter: Adapter, asked: Asked) -> Svd:
+    """As many of the singular vectors of ΔW, (out, in·kernel), as are asked for."""
+    ...
+
+
+@svd_of.register(Additive)
+def _(adapter: Additive, asked: Asked) -> Svd:
+    return _svd_of_matrix(adapter.delta_weight().flatten(1), asked)
+
+
+@svd_of.register(LoRA)
+def _(adapter: LoRA, asked: Asked) -> Svd:
+    up, down = adapter.factors(torch.float32, adapter.up.device)
+    return _cut(svd_of_product(up * adapter.scale, down), asked)
+
+
+@svd_of.register(LoKr)
+def _(adapter: LoKr, asked: Asked) -> Svd:
+    """kron(U1 S1 V1', U2 S2 V2') = kron(U1, U2) kron(S1, S2) kron(V1, V2)'."""
+    device = next(iter(adapter.tensors.values())).device
+    u1, s1, v1 = full_svd(adapter.factor1(torch.float32, device))
+    a, b = adapter.factor2(torch.float32, device)
+    u2, s2, v2 = full_svd(a) if b is None else svd_of_product(a, b)
+    products = torch.outer(s1, s2).flatten() * abs(adapter.scale)
+    order = products.argsort(descending=True)
+    order = order[: _count(products[order], asked)]
+    i, j = order // s2.shape[0], order % s2.shape[0]
+    u = (u1[:, i].unsqueeze(1) * u2[:, j].unsqueeze(0)).flatten(0, 1)
+    v = (v1[:, i].unsqueeze(1) * v2[:, j].unsqueeze(0)).flatten(0, 1)
+    return u * math.copysign(1.0, adapter.scale), products[order], v
+
+
+@svd_of.register(OnBase)
+def _(adapter: OnBase, asked: Asked) -> Svd:
+    adapter.refuse("delta weight")
 
 
 def _cut(svd: Svd, asked: Asked) -> Svd:
@@ -66,18 +98,3 @@ def _svd_of_matrix(matrix: Tensor, asked: Asked) -> Svd:
             keep = asked.enough(keep or guess)
             return u[:, :keep], s[:keep], v[:, :keep]
         guess = min(most, 4 * guess)
-
-
-def _svd_of_kron(adapter: LoKr, asked: Asked) -> Svd:
-    """kron(U1 S1 V1', U2 S2 V2') = kron(U1, U2) kron(S1, S2) kron(V1, V2)'."""
-    device = next(iter(adapter.tensors.values())).device
-    u1, s1, v1 = full_svd(adapter.factor1(torch.float32, device))
-    a, b = adapter.factor2(torch.float32, device)
-    u2, s2, v2 = full_svd(a) if b is None else svd_of_product(a, b)
-    products = torch.outer(s1, s2).flatten() * abs(adapter.scale)
-    order = products.argsort(descending=True)
-    order = order[: _count(products[order], asked)]
-    i, j = order // s2.shape[0], order % s2.shape[0]
-    u = (u1[:, i].unsqueeze(1) * u2[:, j].unsqueeze(0)).flatten(0, 1)
-    v = (v1[:, i].unsqueeze(1) * v2[:, j].unsqueeze(0)).flatten(0, 1)
-    return u * math.copysign(1.0, adapter.scale), products[order], v

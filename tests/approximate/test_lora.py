@@ -4,9 +4,9 @@ import pytest
 import torch
 from lyco_testing.zoo import normal
 
-from lyco_core.adapters import LoHa, LoKr, LoRA
-from lyco_core.compress.lora import best_lora
-from lyco_core.compress.options import Asked
+from lyco_core.adapters import LoHa, LoKr, LoRA, to_loha
+from lyco_core.approximate.lora import best_lora
+from lyco_core.approximate.options import Asked
 from lyco_core.errors import AdapterError
 
 
@@ -54,7 +54,7 @@ def test_a_small_error_is_kept_on_a_long_spectrum(kind: str, error: float):
     values = torch.logspace(0, -6, 100)
     up, down = (torch.linalg.qr(normal(200, 100) + n)[0] for n in (0.0, 0.1))
     lora = LoRA(up * values, down.t().contiguous())
-    adapter = lora if kind == "lora" else lora.to_loha()
+    adapter = lora if kind == "lora" else to_loha(lora)
     assert adapter is not None
     found = best_lora(adapter, Asked(max_error=error))
     needed = next(k for k in range(1, 101) if float(values[k:].norm() / values.norm()) <= error)

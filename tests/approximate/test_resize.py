@@ -9,8 +9,9 @@ from lyco_testing.zoo import CASES, Case, normal
 from safetensors.torch import load_file, save_file
 
 from lyco_core.adapters import DoRA, LoHa, LoKr, LoRA
-from lyco_core.compress.options import Asked, RankTooSmall
-from lyco_core.compress.resize import resize_file, resized
+from lyco_core.approximate.less_rank import resized
+from lyco_core.approximate.options import Asked, RankTooSmall
+from lyco_core.approximate.resize import resize_file
 from lyco_core.errors import LycoError
 from lyco_core.load import read_adapter_set
 

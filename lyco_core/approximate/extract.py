@@ -10,23 +10,20 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..adapter_file import stored_as, write_adapters
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, Full
-from ..devices import norm
-from ..emit import Entry, in_layout, is_peft
 from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
-from ..io import Checkpoint, refuse_existing, sshs_hashes
+from ..formats import FORMATS, is_peft, spelled
+from ..io import Checkpoint, refuse_existing
 from ..io.output import refuse_inputs
 from ..load import check_finite
 from ..model_weights import ModelWeights, describe_checkpoint
 from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
+from ..save import save_adapter_set, stored_as
 from ..selection import Selection, weight_path
-from .hadamard import nearest_loha
-from .kronecker import nearest_lokr
-from .lora import best_lora
+from .nearest import NEAREST
 from .options import ExtractOptions, RankTooSmall
 from .report import Module, Report
 
@@ -65,18 +62,20 @@ def extract_file(
         names = os.path.basename(old.path), os.path.basename(new.path)
     if not adapters:
         raise LycoError(f"{names[1]}: none of its selected weights differs from that of {names[0]}; nothing to extract")
-    with about_file(tuned):
-        _require_places(adapters, weights)
-    layout = "diffusers" if weights.layout == "diffusers" else "comfyui"  # dotted: nothing to guess
-    entries = [Entry(path, a, None if a.alpha is None else torch.tensor(a.alpha)) for path, a in adapters.items()]
-    tensors, config = in_layout(entries, weights.architecture, layout)
     record = {"version": __version__, "base": names[0], "tuned": names[1], "error": report.error}
-    metadata = config | {"lyco_extraction": json.dumps(record, sort_keys=True)}
-    if weights.architecture is not None:
-        metadata["lyco_architecture"] = weights.architecture.id
-    metadata |= _network_metadata(options, report)
-    write_adapters(output, tensors, metadata | sshs_hashes(tensors, metadata), overwrite=overwrite)
+    metadata = {"lyco_extraction": json.dumps(record, sort_keys=True)} | _network_metadata(options, report)
+    with about_file(tuned):
+        found = _named(adapters, weights)
+        _require_places(found, weights)
+        save_adapter_set(found, output, overwrite=overwrite, metadata=metadata)
     return report
+
+
+def _named(made: Mapping[str, Adapter], base: ModelWeights) -> AdapterSet:
+    """The adapters under the base's own names, with dots: nothing to guess."""
+    names, family = {path: path for path in made}, base.architecture
+    found = AdapterSet(made, names, None, {}, architecture=family, layout=base.layout)
+    return spelled(found, FORMATS["diffusers" if base.layout == "diffusers" else "comfyui"])
 
 
 class _Pairs:
@@ -172,49 +171,31 @@ def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tu
             except RankTooSmall as error:
                 needed[path] = error.needed
                 continue
-            modules.append(_measured(path, made[path], delta))
+            modules.append(Module.measured(path, made[path], delta))
     progress(len(pairs.chosen), len(pairs.chosen))
     if options.asked is not None:
-        options.asked.require(needed, {m.name: m.error for m in modules})
+        options.asked.require(needed, modules)
     return made, Report(tuple(modules), len(made) - len(modules), unchanged)
 
 
-def _require_places(made: Mapping[str, Adapter], base: ModelWeights) -> None:
+def _require_places(found: AdapterSet, base: ModelWeights) -> None:
     """Raise `PlacementError` if nobody would find a place for a tensor; PEFT itself asks for none."""
-    if is_peft(list(made.values()), base.layout):
+    if is_peft(found):
         return
-    family = None if base.architecture is None else base.architecture.id
-    found = AdapterSet(made, {path: path for path in made}, base.layout, {}, architecture=family, layout=base.layout)
     if base.layout == "diffusers":  # its files of anything but LoRA are ComfyUI's alone
         placement = place(found, layout="comfyui")
     else:
         placement = place(found, base.shapes, layout=base.layout, prefix=base.prefix)
     if lost := placement.homeless:
         raise PlacementError(
-            f"{len(lost)} of the {len(made)} tensors that differ cannot be loaded under the names that they have "
-            f"({shorten(list(lost))}); leave them out (exclude), or extract from checkpoints with ComfyUI's names"
+            f"{len(lost)} of the {len(found.adapters)} tensors that differ cannot be loaded under the names that they "
+            f"have ({shorten(list(lost))}); leave them out (exclude), or extract from checkpoints with ComfyUI's names"
         )
 
 
 def _fitted(path: str, delta: Tensor, options: ExtractOptions) -> Adapter:
     """The adapter nearest to `delta` as it will be stored."""
-    asked = options.asked
-    rank = None if asked is None else asked.rank
-    if options.algorithm == "lora":
-        assert asked is not None
-        made: Adapter = best_lora(Full(delta), asked.before_rounding(options.dtype))
-    elif options.algorithm == "loha":
-        assert rank is not None
-        made = nearest_loha(delta.flatten(1), rank)
-    else:
-        made = nearest_lokr(delta, options.factor, rank)
-    return stored_as(made.to("cpu"), options.dtype, path)
-
-
-def _measured(path: str, adapter: Adapter, delta: Tensor) -> Module:
-    whole = norm(delta)
-    adapter.to(delta.device).add_to_(delta, -1.0)
-    return Module(path, adapter.algorithm, adapter.rank, norm(delta) / whole, whole)
+    return stored_as(NEAREST[options.algorithm](delta, options).to("cpu"), options.dtype, path)
 
 
 def _network_metadata(options: ExtractOptions, report: Report) -> dict[str, str]:

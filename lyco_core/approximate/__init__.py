@@ -1,0 +1,1 @@
+"""Approximations of a change, each measured: an adapter from two checkpoints, and one of less rank."""

@@ -1,0 +1,110 @@
+"""How far approximations are from what they stand for: each measured as it is stored, and all together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from typing import Any
+
+from torch import Tensor
+
+from ..adapters import Adapter, Additive, OnBase, bare
+from ..devices import norm
+
+__all__ = ["Module", "Report", "relative_error"]
+
+
+def relative_error(made: Adapter, delta: Tensor) -> tuple[float, float]:
+    """(‖ΔW' - ΔW‖ / ‖ΔW‖, ‖ΔW‖) in the Frobenius norm.
+
+    Args:
+        made: what has ΔW'.
+        delta: ΔW, float32; overwritten by the difference.
+    """
+    whole = norm(delta)
+    made.to(delta.device).add_to_(delta, -1.0)
+    return norm(delta) / (whole or 1.0), whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """One module's approximation."""
+
+    name: str
+    algorithm: str
+    rank: int | None
+    error: float
+    """‖ΔW' - ΔW‖ / ‖ΔW‖, computed from what is stored."""
+    norm: float
+    """‖ΔW‖."""
+
+    @classmethod
+    def measured(cls, name: str, made: Adapter, exact: Adapter | Tensor) -> Module:
+        """A module whose error is computed; DoRAs are compared by what they sit on.
+
+        Args:
+            made: the approximation, as it is stored.
+            exact: what it stands for: an adapter, or ΔW itself, which is overwritten.
+
+        Raises:
+            AdapterError: `exact` has no ΔW without the weight.
+        """
+        made = bare(made)
+        return cls(name, made.algorithm, made.rank, *relative_error(made, _delta_of(exact)))
+
+
+def _delta_of(exact: Adapter | Tensor) -> Tensor:
+    if isinstance(exact, Tensor):
+        return exact
+    adapter = bare(exact)
+    if isinstance(adapter, Additive):
+        return adapter.delta_weight()
+    assert isinstance(adapter, OnBase)
+    adapter.refuse("delta weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All modules, and what there is beside them."""
+
+    modules: tuple[Module, ...]
+    exact: int = 0
+    """Differences of norms and biases, kept as they are; modules of a resized file that were small enough."""
+    unchanged: int = 0
+    """Weights that are equal in both checkpoints."""
+
+    @property
+    def error(self) -> float:
+        """The relative error of all modules together."""
+        wrong = math.hypot(*(m.error * m.norm for m in self.modules))
+        return wrong / (math.hypot(*(m.norm for m in self.modules)) or 1.0)
+
+    @property
+    def worst(self) -> list[Module]:
+        """The modules, those with the largest errors first."""
+        return sorted(self.modules, key=lambda m: m.error, reverse=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """One object of plain types."""
+        return {
+            "error": self.error,
+            "exact": self.exact,
+            "unchanged": self.unchanged,
+            "modules": {m.name: {k: v for k, v in dataclasses.asdict(m).items() if k != "name"} for m in self.modules},
+        }
+
+    def lines(self) -> list[str]:
+        """What a person reads: totals, and the modules with the largest errors."""
+        kinds = Counter(m.algorithm for m in self.modules)
+        ranks = sorted({m.rank for m in self.modules if m.rank is not None})
+        found = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no module"
+        if ranks:
+            found += f", rank {ranks[0]}" if len(ranks) == 1 else f", ranks {ranks[0]} to {ranks[-1]}"
+        lines = [f"{found}; relative error {self.error:.3g} in all, {self.exact} kept exactly"]
+        if self.unchanged:
+            lines[0] += f", {self.unchanged} weights are equal in both"
+        lines += [
+            f"  {m.error:8.2e}  rank {m.rank if m.rank is not None else 'full':>4}  {m.name}" for m in self.worst[:5]
+        ]
+        return lines

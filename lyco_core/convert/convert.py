@@ -1,0 +1,149 @@
+"""A conversion from end to end: read, place, make each module as it was asked for, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+
+from .. import __version__
+from ..adapter_set import AdapterSet
+from ..adapters import Adapter, LoRA, OnBase, to_lora
+from ..approximate.lora import best_lora
+from ..approximate.options import RankTooSmall
+from ..approximate.report import Module
+from ..architectures import identify
+from ..errors import AdapterError, LycoError, PlacementError, Remedy, about_file
+from ..formats import FORMATS, Format, spelled
+from ..io import is_same_file, refuse_existing
+from ..load import read_adapter_set, require_known
+from ..save import save_adapter_set, stored_as
+from .modules import exact_modules, layout_for, placed_in
+from .musubi import require_readable, uniform, with_an_alpha
+from .options import Options
+from .result import Conversion, Converted
+
+__all__ = ["convert_file", "convert_set"]
+
+Progress = Callable[[int, int], None]
+
+
+def convert_file(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: Options,
+    *,
+    architecture: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Conversion:
+    """Convert one file; nothing is left under `output` unless all of it is.
+
+    Args:
+        architecture: the family's id, where the file alone does not decide.
+        overwrite: replace a file that is there.
+        progress: called with the modules that are done and all there are; what it raises ends the
+            conversion.
+
+    Raises:
+        LycoError: the file is bad, does not fit the layout, or cannot be written.
+    """
+    with about_file(output):
+        refuse_existing(output, overwrite=overwrite)
+    with about_file(source):
+        if is_same_file(source, output):
+            raise LycoError("is both the input and the output; give the output another name")
+        found = identify(read_adapter_set(source), architecture=architecture, layout=options.to)
+        conversion = convert_set(found, options, name=os.path.basename(os.fspath(source)), progress=progress)
+        save_adapter_set(conversion.adapter_set, output, overwrite=overwrite)
+    return conversion
+
+
+def convert_set(
+    found: AdapterSet, options: Options, *, name: str = "", progress: Progress = lambda done, total: None
+) -> Conversion:
+    """The same change in another layout.
+
+    Args:
+        found: identified.
+        name: of its file, for the new one's metadata.
+        progress: see `convert_file`.
+
+    Raises:
+        PlacementError: a module has no place in the layout, or cannot be expressed there.
+    """
+    layout = layout_for(require_known(found), options.to)
+    placement = placed_in(found, layout)
+    found, exact = placement.adapter_set, exact_modules(placement, options.to)
+    if options.to == "musubi":
+        require_readable(found)
+        exact = exact if options.as_lora or options.asked else uniform(exact)
+    made = dataclasses.replace(found, adapters={m.module_path: m.adapter for m in exact}, layout=layout, exceptions={})
+    made = spelled(made, FORMATS[options.to])
+    modules: list[Converted] = []
+    needed: dict[str, int] = {}
+    for done, module in enumerate(exact, 1):
+        try:
+            modules.append(_as_asked(module, made.prefixes[module.module_path], FORMATS[options.to], options))
+        except RankTooSmall as error:
+            needed[module.sources[0]] = error.needed
+        progress(done, len(exact))
+    if options.asked is not None:
+        options.asked.require(needed, [m.measured for m in modules if m.measured is not None])
+    if options.to == "musubi":
+        modules = [with_an_alpha(module) for module in modules]
+    return Conversion(found, tuple(modules), _filled(made, found, modules, options, name))
+
+
+def _as_asked(module: Converted, prefix: str, format: Format, options: Options) -> Converted:
+    """The module as a LoRA, of less rank or in another dtype, where that is asked for.
+
+    Args:
+        prefix: what its keys will begin with, in `format`.
+    """
+    exact = module.adapter
+    made: Adapter | None = exact
+    how = module.how
+    try:
+        if options.asked is not None:
+            asked = options.asked.before_rounding(options.dtype or torch.float32)
+            made, how = best_lora(exact, asked), "approximated"
+        elif options.as_lora and not isinstance(exact, LoRA):
+            made, how = to_lora(exact), "as LoRA"
+    except RankTooSmall:
+        raise
+    except AdapterError as error:
+        raise error.within(module.sources[0]) from None
+    if made is None:
+        what = f"{module.sources[0]}: a {exact.title} has no exact LoRA"
+        if isinstance(exact, OnBase):
+            raise PlacementError(f"{what}; its change depends on the weight")
+        raise PlacementError(what, Remedy.RANK)
+    made = stored_as(made, options.dtype, prefix, format=format)
+    if options.asked is None and options.dtype is None:
+        return dataclasses.replace(module, adapter=made, how=how)
+    return dataclasses.replace(module, adapter=made, how=how, measured=Module.measured(module.module_path, made, exact))
+
+
+def _filled(
+    made: AdapterSet, found: AdapterSet, modules: Sequence[Converted], options: Options, name: str
+) -> AdapterSet:
+    """The new set with its adapters, the file's own alphas and metadata, and what was done."""
+    record = {
+        "version": __version__,
+        "source": name,
+        "from": {"format": found.format.id if found.format else "unknown", "layout": found.layout},
+        "to": options.to,
+        "modules": dict(Counter(m.how for m in modules)),
+    }
+    alphas = {m.module_path: found.alpha_tensors.get(m.sources[0]) for m in modules if options.dtype is None}
+    return dataclasses.replace(
+        made,
+        adapters={m.module_path: m.adapter for m in modules},
+        alpha_tensors={path: alpha for path, alpha in alphas.items() if alpha is not None},
+        metadata={**found.metadata, "lyco_conversion": json.dumps(record, sort_keys=True)},
+    )

@@ -1,0 +1,97 @@
+"""The modules of a file as another layout divides them: renamed, cut, or stacked; exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..adapter_set import AdapterSet
+from ..adapters import Adapter, OnBase, to_lora
+from ..adapters.stack import stacked
+from ..delta import by_key
+from ..errors import PlacementError, Remedy
+from ..layouts import LAYOUTS, Layout
+from ..placement import Placed, Placement, place
+from .result import Converted
+
+__all__ = ["exact_modules", "layout_for", "placed_in"]
+
+
+def layout_for(found: AdapterSet, to: Layout) -> Layout:
+    """Whose module names a file for `to` has: ComfyUI takes some families by others' names than its own."""
+    if to == "comfyui" and found.layout != "comfyui" and found.architecture is not None:
+        return found.architecture.comfyui_takes
+    return to
+
+
+def placed_in(found: AdapterSet, layout: Layout) -> Placement:
+    """Where all of it goes in the new file.
+
+    Raises:
+        PlacementError: something of it has no place in `layout`.
+    """
+    placement = place(found, layout=layout, prefix="")
+    if not placement.complete:
+        others = _what_would_work(placement)
+        raise PlacementError(placement.problem(), Remedy.OTHER_LAYOUT if others else None, others)
+    return placement
+
+
+def exact_modules(placement: Placement, to: Layout) -> list[Converted]:
+    """The modules of the new file, exact.
+
+    Raises:
+        PlacementError: one cannot be cut or stacked as the layout wants it.
+    """
+    found = placement.adapter_set
+    adapters = _with_uncut_as_lora(found, placement)
+    return [
+        _converted(key.removesuffix(".weight"), pieces, found, adapters, to)
+        for key, pieces in by_key(placement).items()
+    ]
+
+
+def _what_would_work(placement: Placement) -> str:
+    """The layouts that have a place for what this one has none for."""
+    source, architecture = placement.adapter_set.layout, placement.adapter_set.architecture
+    if source is None or architecture is None:
+        return ""
+    paths = [p for p in placement.homeless if architecture.resolve(p, source, underscored=False)]
+    if not paths or len(paths) < len(placement.homeless):
+        return ""
+    others = [layout for layout in LAYOUTS if all(architecture.locate(path, source, layout) for path in paths)]
+    return " or ".join(others)
+
+
+def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Adapter]:
+    """The adapters, with the LoRA, made once, in place of each that must be cut and cannot."""
+    adapters = dict(found.adapters)
+    for piece in placement.placed:
+        adapter = adapters[piece.module_path]
+        if piece.source_rows is not None and adapter.rows(*piece.source_rows) is None:
+            adapters[piece.module_path] = to_lora(adapter) or adapter
+    return adapters
+
+
+def _converted(
+    path: str, pieces: list[Placed], found: AdapterSet, adapters: Mapping[str, Adapter], to: Layout
+) -> Converted:
+    """One module of the new file from the pieces that lie on it."""
+    sources = tuple(piece.module_path for piece in pieces)
+    whole = len(pieces) == 1 and pieces[0].rows is None
+    how, adapter = "renamed", adapters[sources[0]]
+    if whole and pieces[0].source_rows is not None:
+        adapter = pieces[0].part(adapter)
+        how = "cut" if adapter.algorithm == found.adapters[sources[0]].algorithm else f"as {adapter.title}"
+    elif not whole:
+        parts = [((piece.rows or (0, 0))[0], piece.part(adapters[piece.module_path])) for piece in pieces]
+        fused = stacked(parts, pieces[0].shape[0])
+        if fused is None:
+            on_base = any(isinstance(part, OnBase) for _, part in parts)
+            raise PlacementError(
+                f"{', '.join(sources)}: cannot be one module, {path}, as the {to} layout wants it"
+                + ("; load it onto the model, or merge it" if on_base else ""),
+                None if on_base else Remedy.AS_LORA,
+            )
+        kinds = {part.algorithm for _, part in parts}
+        adapter, how = fused, "stacked" if kinds == {fused.algorithm} else f"as {fused.title}"
+    return Converted(path, sources, adapter, how)

@@ -1,0 +1,58 @@
+"""What Musubi Tuner's own reader takes: one algorithm a file, of three, each with an alpha."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..adapter_set import AdapterSet
+from ..adapters import LOW_RANK, LoHa, LoKr, LoRA, bare, to_loha, to_lora, with_alpha
+from ..errors import PlacementError, Remedy
+from .result import Converted
+
+__all__ = ["require_readable", "uniform", "with_an_alpha"]
+
+
+def require_readable(found: AdapterSet) -> None:
+    """Refuse what Musubi Tuner would read only half: it ignores the tensors that it does not know.
+
+    Of a family that it does not train, the layout is sd-scripts', where LyCORIS reads all of them.
+    """
+    if found.architecture is None or not found.architecture.target_blocks:
+        return
+    if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
+        raise PlacementError(
+            f"{found.prefixes[other]}: is a {found.adapters[other].title}, and Musubi Tuner reads LoRA, LoHa and LoKr "
+            "only",
+            Remedy.LAYOUT,
+            "comfyui or diffusers",
+        )
+
+
+def uniform(modules: list[Converted]) -> list[Converted]:
+    """All in one algorithm, and none a LoKr with a low-rank w1, which Musubi does not read: the smallest such form."""
+    native = {m.adapter.algorithm for m in modules}
+    if len(native) == 1 and not any(isinstance(m.adapter, LoKr) and m.adapter.w1 is None for m in modules):
+        return modules
+    forms: list[list[Converted]] = []
+    for kind, convert in ((LoHa, to_loha), (LoRA, to_lora)):
+        adapters = [m.adapter if isinstance(m.adapter, kind) else convert(m.adapter) for m in modules]
+        if None not in adapters:
+            title = f"as {kind.title}"
+            forms.append(
+                [
+                    m if a is m.adapter else dataclasses.replace(m, adapter=a, how=title)
+                    for m, a in zip(modules, adapters, strict=True)
+                ]
+            )
+    if not forms:
+        raise PlacementError("its modules are of several algorithms, and Musubi reads one a file", Remedy.AS_LORA)
+    return min(forms, key=lambda form: sum(t.nbytes for m in form for t in m.adapter.tensors.values()))
+
+
+def with_an_alpha(module: Converted) -> Converted:
+    """With an alpha, which Musubi asks of each module: one that says a scale of 1, where there is none."""
+    inner = bare(module.adapter)
+    if module.adapter.alpha is not None or inner.algorithm not in LOW_RANK:
+        return module
+    alpha = float(inner.rank or max(inner.tensors["w2"].shape))
+    return dataclasses.replace(module, adapter=with_alpha(module.adapter, alpha))

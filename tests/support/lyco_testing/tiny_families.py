@@ -1,0 +1,318 @@
+"""A tiny model of every family that the pack knows, and what a sampler gives it so that all of its Linears compute."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from lyco_core.architectures import ARCHITECTURES, Architecture
+from lyco_core.layouts import Layout
+
+from . import quantized_models
+from .quantized_models import WIDTH, normal
+
+TOKENS = 24
+
+
+class Shape(tuple):
+    """Of a random tensor, without its batch."""
+
+    def __new__(cls, *sizes: int):
+        return super().__new__(cls, sizes)
+
+
+TEXT = Shape(TOKENS, WIDTH)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """One model."""
+
+    family: str
+    """Of `ARCHITECTURES`."""
+    model: str
+    """Class of comfy.supported_models."""
+    config: Mapping[str, Any]
+    """What its detection would give."""
+    latents: tuple[Shape, ...]
+    """More than one where a model has several streams."""
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """As conditioning has it, beside the text's embedding."""
+    text: Shape = TEXT
+    layout: Layout = "comfyui"
+    """Whose names the adapters have."""
+    fixed: tuple[str, str, Mapping[str, Any]] | None = None
+    """Module, name and sizes of a part that no config makes small."""
+    idle: str = "(?!)"
+    """Regular expression of modules that ComfyUI computes in no sampling."""
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.family]
+
+
+_UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "use_spatial_transformer": True, "legacy": False,
+    "adm_in_channels": None, "model_channels": 64, "use_temporal_attention": False, "use_temporal_resblock": False,
+}  # fmt: skip
+_COSMOS = {
+    "max_img_h": 240, "max_img_w": 240, "max_frames": 128, "in_channels": 16, "out_channels": 16, "patch_spatial": 2,
+    "patch_temporal": 1, "model_channels": WIDTH, "concat_padding_mask": True, "crossattn_emb_channels": WIDTH,
+    "pos_emb_cls": "rope3d", "use_adaln_lora": True, "adaln_lora_dim": 64, "num_blocks": 1, "num_heads": 2,
+}  # fmt: skip
+_LTX = {"attention_head_dim": 128, "num_attention_heads": 2, "cross_attention_dim": WIDTH, "caption_channels": WIDTH}
+
+
+def _musubi(name: str, latent: Shape, model: str | None = None, more: Mapping[str, Any] = {}, **given: Any) -> Tiny:
+    """One of those that are quantized in every format elsewhere; their text has a width of its own."""
+    found, config = quantized_models.config_of(name)
+    return Tiny(name, model or found, config | more, (latent,), given, Shape(TOKENS, quantized_models.TEXT))
+
+
+def models() -> dict[str, Tiny]:
+    """Name -> model; a family has several where one has modules that another lacks."""
+    vision = SimpleNamespace(
+        penultimate_hidden_states=normal(5, 1, 8, 1280),
+        last_hidden_state=normal(5, 1, 8, 32),
+        image_embeds=normal(5, 1, 768),
+    )
+    return {
+        "wan": _musubi(
+            "wan", Shape(16, 2, 8, 8), "WAN21_I2V", {"model_type": "i2v", "in_dim": 36}, clip_vision_output=vision
+        ),
+        "flux1": _musubi("flux1", Shape(16, 8, 8), pooled_output=Shape(24), guidance=3.5),
+        "flux2": _musubi("flux2", Shape(128, 4, 4), None, {"guidance_embed": True}, guidance=3.5),
+        "hunyuan_video": _musubi("hunyuan_video", Shape(16, 2, 8, 8), pooled_output=Shape(24), guidance=3.5),
+        "framepack": dataclasses.replace(
+            _musubi("framepack", Shape(16, 2, 8, 8), pooled_output=Shape(24), guidance=3.5), layout="diffusers"
+        ),
+        "hunyuan_video_1_5": _musubi(
+            "hunyuan_video_1_5",
+            Shape(32, 2, 4, 4),
+            pooled_output=None,
+            conditioning_byt5small=Shape(6, 1472),
+            clip_vision_output=vision,
+        ),
+        "qwen_image": _musubi("qwen_image", Shape(16, 1, 8, 8)),
+        "z_image": _musubi("z_image", Shape(16, 8, 8)),
+        "kandinsky5": Tiny(
+            "kandinsky5",
+            "Kandinsky5",
+            {
+                "image_model": "kandinsky5", "model_dim": WIDTH, "ff_dim": 2 * WIDTH, "time_dim": WIDTH,
+                "in_text_dim": WIDTH, "in_text_dim2": WIDTH, "visual_embed_dim": 132, "num_text_blocks": 1,
+                "num_visual_blocks": 1, "axes_dims": (16, 24, 24),
+            },
+            (Shape(16, 2, 8, 8),),
+            {"pooled_output": Shape(WIDTH)},
+        ),
+        "sdxl": Tiny(
+            "sdxl",
+            "SDXL",
+            _UNET | {
+                "num_classes": "sequential", "adm_in_channels": 2816, "num_res_blocks": [2, 2, 2],
+                "channel_mult": [1, 4, 1], "transformer_depth": [0, 0, 1, 1, 1, 1], "transformer_depth_middle": 1,
+                "num_head_channels": 64, "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
+                "use_linear_in_transformer": True, "context_dim": 2048,
+            },
+            (Shape(4, 16, 16),),
+            {"pooled_output": Shape(1280)},
+            Shape(TOKENS, 2048),
+        ),
+        "sd15": Tiny(
+            "sd15",
+            "SD21UnclipL",  # which has an embedding of a vector, and projections that are Linears
+            _UNET | {
+                "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 1, 4, 1], "context_dim": 1024,
+                "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
+                "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "num_head_channels": 64,
+                "use_linear_in_transformer": True, "adm_in_channels": 1536, "num_classes": "sequential",
+            },
+            (Shape(4, 16, 16),),
+            {"unclip_conditioning": [{"clip_vision_output": vision, "strength": 1.0, "noise_augmentation": 0.0}]},
+            Shape(TOKENS, 1024),
+        ),
+        "sd3": Tiny(
+            "sd3",
+            "SD3",
+            {
+                "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 4, "input_size": None,
+                "qk_norm": "rms", "adm_in_channels": WIDTH, "pos_embed_scaling_factor": None, "num_patches": 256,
+                "pos_embed_max_size": 16, "x_block_self_attn_layers": [0, 1],
+                "context_embedder_config": {
+                    "target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": WIDTH},
+                },
+            },
+            (Shape(16, 8, 8),),
+            {"pooled_output": Shape(WIDTH)},
+        ),
+        "chroma": Tiny(
+            "chroma",
+            "Chroma",
+            {
+                "image_model": "chroma", "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": WIDTH,
+                "hidden_dim": WIDTH, "n_layers": 2, "axes_dim": [16, 56, 56], "num_heads": 2, "mlp_ratio": 4.0,
+                "theta": 10000, "qkv_bias": True, "txt_ids_dims": [], "patch_size": 2, "hidden_size": WIDTH,
+                "context_in_dim": WIDTH, "vec_in_dim": None, "depth": 1, "depth_single_blocks": 1,
+            },
+            (Shape(16, 8, 8),),
+        ),
+        "hidream": Tiny(
+            "hidream",
+            "HiDream",
+            {
+                "image_model": "hidream", "attention_head_dim": 128, "axes_dims_rope": [64, 32, 32],
+                "caption_channels": [WIDTH, WIDTH], "max_resolution": [16, 16], "in_channels": 16,
+                "out_channels": 16, "llama_layers": [0, 1], "num_attention_heads": 2, "num_routed_experts": 4,
+                "num_activated_experts": 4, "num_layers": 1, "num_single_layers": 1, "patch_size": 2,
+                "text_emb_dim": WIDTH,
+            },
+            (Shape(16, 8, 8),),
+            {"pooled_output": Shape(WIDTH), "conditioning_llama3": Shape(2, TOKENS, WIDTH)},
+        ),
+        "ltx_video": Tiny(
+            "ltx_video",
+            "LTXV",
+            _LTX | {"image_model": "ltxv", "num_layers": 2},
+            (Shape(128, 2, 4, 4),),
+            {"attention_mask": torch.ones(1, TOKENS)},
+        ),
+        "ltx_2": Tiny(
+            "ltx_2",
+            "LTXAV",
+            _LTX | {
+                "image_model": "ltxav", "num_layers": 1, "audio_attention_head_dim": 64,
+                "audio_num_attention_heads": 4, "audio_cross_attention_dim": WIDTH,
+                "connector_attention_head_dim": 128, "connector_num_attention_heads": 2, "connector_num_layers": 1,
+            },
+            (Shape(128, 2, 4, 4), Shape(8, 6, 16)),
+        ),
+        "lumina2": Tiny(
+            "lumina2",
+            "Lumina2",
+            {
+                "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "qk_norm": True, "dim": 3 * WIDTH,
+                "axes_lens": [300, 512, 512], "cap_feat_dim": WIDTH, "n_layers": 1, "n_refiner_layers": 1,
+                "n_heads": 6, "n_kv_heads": 2, "axes_dims": [32, 48, 48], "ffn_dim_multiplier": 0.5,
+            },
+            (Shape(16, 8, 8),),
+        ),
+        "krea2": Tiny(
+            "krea2",
+            "Krea2",
+            {
+                "image_model": "krea2", "features": WIDTH, "layers": 1, "heads": 4, "kvheads": 1, "channels": 16,
+                "patch": 2, "txtlayers": 3, "txtdim": WIDTH, "txtheads": 2, "txtkvheads": 2,
+            },
+            (Shape(16, 8, 8),),
+            {},
+            Shape(TOKENS, 3 * WIDTH),
+        ),
+        "auraflow": Tiny(
+            "auraflow",
+            "AuraFlow",
+            {
+                "max_seq": 256, "cond_seq_dim": WIDTH, "n_double_layers": 1, "n_layers": 2, "dim": WIDTH,
+                "n_heads": 2, "global_conddim": WIDTH,
+            },
+            (Shape(4, 8, 8),),
+        ),
+        "pixart": Tiny(
+            "pixart",
+            "PixArtAlpha",
+            {
+                "image_model": "pixart_alpha", "micro_condition": True, "num_heads": 6, "patch_size": 2,
+                "hidden_size": 3 * WIDTH, "in_channels": 4, "depth": 1, "input_size": 16, "caption_channels": WIDTH,
+            },
+            (Shape(4, 48, 48),),  # of smaller ones it divides by nothing
+            {"width": 64, "height": 64},
+        ),
+        "hunyuan_dit": Tiny(
+            "hunyuan_dit",
+            "HunyuanDiT",
+            {
+                "image_model": "hydit", "depth": 4, "hidden_size": WIDTH, "mlp_ratio": 2.0, "num_heads": 2,
+                "text_states_dim": WIDTH, "text_states_dim_t5": WIDTH,
+            },
+            (Shape(4, 8, 8),),
+            {
+                "conditioning_mt5xl": Shape(256, WIDTH), "attention_mask": torch.ones(1, 77),
+                "attention_mask_mt5xl": torch.ones(1, 256),
+            },
+            Shape(77, WIDTH),
+        ),
+        "omnigen2": Tiny(
+            "omnigen2",
+            "Omnigen2",
+            {
+                "image_model": "omnigen2", "axes_dim_rope": [32, 48, 48], "axes_lens": [64, 64, 64], "patch_size": 2,
+                "ffn_dim_multiplier": None, "hidden_size": WIDTH, "in_channels": 16, "multiple_of": WIDTH,
+                "norm_eps": 1e-5, "num_attention_heads": 2, "num_kv_heads": 1, "num_layers": 1,
+                "num_refiner_layers": 1, "out_channels": None, "text_feat_dim": WIDTH, "timestep_scale": 1000.0,
+            },
+            (Shape(16, 8, 8),),
+            {"reference_latents": [Shape(16, 8, 8)], "attention_mask": torch.ones(1, TOKENS, dtype=torch.int)},
+        ),
+        "ace_step": Tiny(
+            "ace_step",
+            "ACEStep",
+            {
+                "audio_model": "ace", "attention_head_dim": 128, "in_channels": 8, "inner_dim": WIDTH,
+                "max_height": 16, "max_position": 4096, "max_width": 4096, "mlp_ratio": 2.5,
+                "num_attention_heads": 2, "num_layers": 1, "out_channels": 8, "patch_size": [16, 1],
+                "rope_theta": 1e6, "speaker_embedding_dim": 512, "text_embedding_dim": WIDTH,
+                "ssl_encoder_depths": [8, 8], "ssl_latent_dims": [WIDTH, WIDTH], "ssl_names": ["mert", "m-hubert"],
+                "lyric_encoder_vocab_size": 64, "lyric_hidden_size": WIDTH,
+            },
+            (Shape(8, 16, 24),),
+            {"conditioning_lyrics": torch.arange(12)[None]},
+            fixed=(
+                "comfy.ldm.ace.model",
+                "LyricEncoder",
+                {"output_size": WIDTH, "attention_heads": 2, "linear_units": WIDTH, "num_blocks": 1},
+            ),
+            idle=r"projectors\..*|.*cross_attn\.(add_[qkv]_proj|to_add_out)",
+        ),
+        "ace_step_1_5": Tiny(
+            "ace_step_1_5",
+            "ACEStep15",
+            {
+                "audio_model": "ace1.5", "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_heads": 2,
+                "num_kv_heads": 1, "num_dit_layers": 2, "encoder_hidden_size": WIDTH, "encoder_num_heads": 2,
+                "encoder_intermediate_size": WIDTH, "text_hidden_dim": WIDTH, "num_lyric_layers": 1,
+                "num_timbre_layers": 1, "num_tokenizer_layers": 1, "fsq_dim": WIDTH,
+            },
+            (Shape(64, 20),),
+            {"conditioning_lyrics": Shape(12, WIDTH)},
+        ),
+        "cosmos_predict2": Tiny(
+            "cosmos_predict2", "CosmosT2IPredict2", _COSMOS | {"image_model": "cosmos_predict2"}, (Shape(16, 1, 8, 8),)
+        ),
+        "anima": Tiny(
+            "cosmos_predict2",
+            "Anima",
+            _COSMOS | {"image_model": "anima"},
+            (Shape(16, 1, 8, 8),),
+            {"t5xxl_ids": torch.arange(12), "t5xxl_weights": torch.ones(12)},
+            fixed=(
+                "comfy.ldm.anima.model",
+                "LLMAdapter",
+                {"source_dim": WIDTH, "target_dim": WIDTH, "model_dim": WIDTH, "num_layers": 1, "num_heads": 2},
+            ),
+        ),
+        "ernie_image": Tiny(
+            "ernie_image",
+            "ErnieImage",
+            {
+                "image_model": "ernie", "hidden_size": WIDTH, "num_attention_heads": 2, "num_layers": 1,
+                "ffn_hidden_size": 3 * WIDTH, "text_in_dim": 2 * WIDTH, "rope_axes_dim": (32, 48, 48),
+            },
+            (Shape(128, 4, 4),),
+            {},
+            Shape(TOKENS, 2 * WIDTH),
+        ),
+    }  # fmt: skip
