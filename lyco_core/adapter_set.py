@@ -51,6 +51,8 @@ class AdapterSet:
     """Whose module names the paths are."""
     exceptions: Mapping[str, Layout] = dataclasses.field(default_factory=dict[str, Layout])
     """Module path -> whose name it is, where that is not `layout`'s: some files mix them."""
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    """Name as the file spells it -> module path, of the modules that the family has."""
 
     def __repr__(self) -> str:
         """What it holds, for which model, by whose names: `AdapterSet(14 LoKr, Z-Image, Musubi's names)`."""

@@ -10,27 +10,28 @@ import torch
 from torch import Tensor
 
 from .adapters import OnBase
+from .architectures import identify
 from .errors import AdapterError, about_file
 from .io import TensorSpec, write_safetensors
 from .layouts import Layout
-from .load import check_finite, load_adapter_set, outline_adapter_set, require_known
-from .placement import Placed, Placement, place
+from .load import AdapterFile, check_finite, require_known
+from .placement import Placement, place
 
-__all__ = ["by_key", "delta_weights", "write_delta"]
+__all__ = ["delta_weights", "write_delta"]
 
 
 def delta_weights(placement: Placement) -> Iterator[tuple[str, Tensor]]:
-    """Each weight's key and its float32 ΔW at strength 1, one at a time.
+    """Each weight's key and its float32 ΔW, at the strengths of the selection, one at a time.
 
     Rows of a fused weight that no adapter changes are zero.
     """
-    for key, pieces in by_key(placement).items():
-        delta = _zeros(key, pieces[0].shape)
-        for piece in pieces:
-            adapter = piece.part(placement.adapter_set.adapters[piece.module_path])
+    for key, changes in placement.by_weight.items():
+        delta = _zeros(key, changes[0][0].shape)
+        for placed, strength in changes:
+            adapter = placement.part(placed)
             if isinstance(adapter, OnBase):
                 adapter.refuse("delta weight")
-            adapter.add_to_(delta if piece.rows is None else delta[slice(*piece.rows)])
+            adapter.add_to_(placed.band(delta), strength)
         check_finite(key, delta)
         yield key, delta
 
@@ -65,20 +66,10 @@ def write_delta(
     Raises:
         LycoError: the file cannot be read or wholly placed, or the output cannot be written.
     """
-    with about_file(source):
-        outline = outline_adapter_set(source, architecture=architecture, layout=layout)
-        require_known(outline)
+    with about_file(source), AdapterFile(source) as file:
+        outline = require_known(identify(file.outline, architecture=architecture, layout=layout))
         place(outline, layout=layout).require_complete()
-        told = outline.architecture.id if outline.architecture else architecture
-        placement = place(load_adapter_set(source, architecture=told, layout=layout), layout=layout)
-        specs = [TensorSpec(key, p[0].shape, torch.float32) for key, p in by_key(placement).items()]
+        placement = place(file.read(outline), layout=layout)
+        specs = [TensorSpec(key, c[0][0].shape, torch.float32) for key, c in placement.by_weight.items()]
     write_safetensors(output, specs, _naming(source, placement), {"format": "pt"}, overwrite=overwrite)
     return [spec.key for spec in specs], placement.adapter_set.left_out
-
-
-def by_key(placement: Placement) -> dict[str, list[Placed]]:
-    """What changes each weight, in the order of the weights."""
-    grouped: dict[str, list[Placed]] = {}
-    for piece in placement.placed:
-        grouped.setdefault(piece.key, []).append(piece)
-    return grouped

@@ -12,8 +12,7 @@ from torch import Tensor
 from .inspect import describe_match, inspect_file
 from .io import SafetensorsFile, TensorSpec, write_safetensors
 from .load import load_adapter_set
-from .model_weights import outline_checkpoint
-from .placement import place
+from .model import Model
 
 __all__ = ["run_demo"]
 
@@ -48,9 +47,8 @@ def run_demo() -> None:
         print("\n".join(f"   {line}" for line in inspect_file(adapter, model).lines()))
 
         _say("2. Where does it go?   Musubi trained q, k and v apart; ComfyUI keeps them in one weight.")
-        weights = outline_checkpoint(model)
-        adapters = load_adapter_set(adapter)
-        placement = place(adapters, weights.shapes, prefix=weights.prefix).require_complete()
+        weights = Model.of_file(model)
+        placement = weights.place(load_adapter_set(adapter)).require_complete()
         for piece in placement.placed[:4]:
             rows = "all rows" if piece.rows is None else f"rows {piece.rows[0]:>3}-{piece.rows[1]}"
             print(f"   {piece.module_path:<28} -> {piece.key}, {rows}")
@@ -60,17 +58,13 @@ def run_demo() -> None:
         with SafetensorsFile(model) as file:
             patched = {key: file.tensor(key) for key in file.header.tensors}
             before = {key: tensor.clone() for key, tensor in patched.items()}
-        for piece in placement.placed:
-            weight = patched[piece.key] if piece.rows is None else patched[piece.key][slice(*piece.rows)]
-            piece.part(adapters.adapters[piece.module_path]).add_to_(weight, strength=1.0)
+        placement.apply_(patched)
         for key in list(patched)[:5]:
             change = _norm(patched[key] - before[key]) / _norm(before[key])
             print(f"   {key:<42} changed by {100 * change:5.2f} % of its norm")
 
         _say("4. Take it away again (strength -1):")
-        for piece in placement.placed:
-            weight = patched[piece.key] if piece.rows is None else patched[piece.key][slice(*piece.rows)]
-            piece.part(adapters.adapters[piece.module_path]).add_to_(weight, strength=-1.0)
+        placement.apply_(patched, -1.0)
         worst = max(float((patched[key] - before[key]).abs().max()) for key in patched)
         print(f"   largest difference from the model that we began with: {worst:.1e} (float32 rounding)")
 

@@ -11,7 +11,7 @@ from .errors import AdapterError
 from .modules_once import told_twice
 
 if TYPE_CHECKING:
-    from .placement import Placed
+    from .placed import Placed
 
 __all__ = ["said_before"]
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .adapter_set import AdapterSet
+from .architectures import identify
 from .errors import FileError, PlacementError, about_file, one_line, shorten
 from .formats import split_key
 from .formats.suffixes import OTHER_SUFFIXES
-from .load import outline_adapter_set, require_known
-from .model_weights import ModelWeights, describe_weights, outline_checkpoint
+from .load import AdapterFile, require_known
+from .model import Model
 from .placement import Placement, place
 
 __all__ = ["Inspection", "describe_match", "inspect_file"]
@@ -108,11 +109,14 @@ def inspect_file(
     Raises:
         LycoError: the file is not an adapter that is known here.
     """
-    weights = None if model is None else outline_checkpoint(model)
+    weights = None if model is None else Model.of_file(model)
     with about_file(path):
-        paths = weights.paths if weights is not None and weights.layout == "comfyui" else None
-        prefer = weights.architecture.id if weights is not None and weights.architecture is not None else None
-        found = outline_adapter_set(path, architecture=architecture, weights=paths, prefer=prefer)
+        with AdapterFile(path) as file:
+            outline = file.outline
+        if weights is None:
+            found = identify(outline, architecture=architecture)
+        else:
+            found = weights.identify(outline, architecture)
         checkpoint = _as_checkpoint(found)
         found = checkpoint or place(found).adapter_set
         if not found.adapters and checkpoint is None and not _other_algorithms(found):
@@ -145,7 +149,7 @@ def _as_checkpoint(found: AdapterSet) -> AdapterSet | None:
     """What stands in for an adapter set where the file holds a model's weights; None elsewhere."""
     if found.adapters:
         return None
-    weights = describe_weights({key: tuple(t.shape) for key, t in found.unrecognised.items()})
+    weights = Model.of(found.unrecognised)
     if weights.architecture is None:
         return None
     return AdapterSet({}, {}, None, found.metadata, architecture=weights.architecture, layout=weights.layout)
@@ -157,13 +161,13 @@ def _other_algorithms(found: AdapterSet) -> bool:
     return not suffixes.isdisjoint(OTHER_SUFFIXES)
 
 
-def _place(found: AdapterSet, weights: ModelWeights, model: str | os.PathLike[str] | None) -> Placement:
+def _place(found: AdapterSet, weights: Model, model: str | os.PathLike[str] | None) -> Placement:
     if weights.architecture is None and model is not None:
         with about_file(model):
             raise PlacementError(
                 "its weights are those of no known model; expected a checkpoint of a known architecture"
             )
-    return place(found, weights.shapes, layout=weights.layout, prefix=weights.prefix)
+    return weights.place(found)
 
 
 def _by_block(placement: Placement) -> dict[str, int]:

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Collection
+from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor
 
 from .adapter_set import AdapterSet
-from .architectures import ARCHITECTURES, identify
+from .architectures import ARCHITECTURES, identify, named_as
 from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file, shorten
-from .formats import FORMATS, parse, split_key
+from .formats import FORMATS, parse, sort_keys, split_key
 from .formats.peft import read_config
 from .formats.suffixes import NUMBERS
 from .io import SafetensorsFile
 from .layouts import Layout
-from .model_weights import describe_weights
+from .model import Model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "AdapterFile",
     "Identifying",
     "check_finite",
     "checkpoint_of",
     "load_adapter_set",
     "outline_adapter_set",
     "read_adapter_set",
-    "read_outline",
     "require_known",
 ]
 
 
 MOST_TENSORS = 100_000
 """Of an adapter; real ones have up to some 10,000, and each costs about 1 kB of memory and 50 µs."""
+
+
+Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 class Identifying(TypedDict, total=False):
@@ -47,10 +53,77 @@ class Identifying(TypedDict, total=False):
     layout: Layout
 
 
-def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
-    """The adapters of a file without their numbers: tensors on the meta device, only alphas read.
+class AdapterFile:
+    """An open adapter file: told by its header first, then read. Its keys are sorted into modules once.
 
-    Everything that shapes tell (architecture, ranks, placement) is there in milliseconds.
+        with AdapterFile(path) as file:
+            outline = model.identify(file.outline)  # which may be refused before a number is read
+            adapters = file.read(outline)
+
+    Raises:
+        FileError: it cannot be opened, or is no safetensors file of an adapter's size.
+        FormatError: PEFT's configuration beside it cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file = SafetensorsFile(path)
+        with contextlib.ExitStack() as closing, about_file(path):
+            closing.push(self)
+            _require_few(self._file)
+            self.keys = sort_keys(self._file.header.tensors, self._small)
+            self._config = read_config(path)
+            closing.pop_all()
+
+    def __enter__(self) -> AdapterFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    @functools.cached_property
+    def outline(self) -> AdapterSet:
+        """The adapters without their numbers: tensors on the meta device, only alphas read.
+
+        Everything that shapes tell (architecture, ranks, placement) is there in milliseconds.
+        """
+        with about_file(self.path):
+            tensors = {key: self._small(key) for key in self._file.header.tensors}
+            return parse(tensors, self._file.header.metadata, self._config, self.keys)
+
+    def read(self, outline: AdapterSet | None = None, rename: Rename | None = None) -> AdapterSet:
+        """The adapters, their tensors read and checked; modules as the file spells them, or as `outline` has them.
+
+        Args:
+            outline: this file's, its architecture told.
+            rename: a host's own change of keys, made before they are parsed; an outline of others is not used.
+
+        Raises:
+            LycoError: what is wrong with the file, naming it; NaN or Inf in a tensor too.
+        """
+        with about_file(self.path):
+            self._file.require_memory()
+            tensors = {key: self._file.tensor(key) for key in self._file.header.tensors}
+            tensors = tensors if rename is None else _renamed(tensors, rename)
+            same = tensors.keys() == self._file.header.tensors.keys()
+            keys = self.keys if same else sort_keys(tensors, tensors.__getitem__)
+            found = parse(tensors, self._file.header.metadata, self._config, keys)
+            factors = {*keys.of_factors}
+            for key, tensor in tensors.items():
+                if key in factors:
+                    check_finite(key, tensor)
+            return found if outline is None else named_as(found, outline)
+
+    def _small(self, key: str) -> Tensor:
+        """A single number as it is, and the outline of any other tensor."""
+        number = split_key(key)[1] in NUMBERS and self._file.header.tensors[key].bytes <= 8
+        return self._file.tensor(key) if number else self._file.outline(key)
+
+
+def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
+    """`AdapterFile.outline` with its architecture told; the file is not kept open.
 
     Args:
         identifying: see `architectures.identify`.
@@ -58,19 +131,8 @@ def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Iden
     Raises:
         LycoError: what is wrong with the file, naming it.
     """
-    with about_file(path):
-        return identify(read_outline(path), **identifying)
-
-
-def read_outline(path: str | os.PathLike[str]) -> AdapterSet:
-    """As `outline_adapter_set`, before the architecture is told."""
-    with about_file(path), SafetensorsFile(path) as file:
-        _require_few(file)
-        tensors = {
-            key: file.tensor(key) if split_key(key)[1] in NUMBERS and info.bytes <= 8 else file.outline(key)
-            for key, info in file.header.tensors.items()
-        }
-        return parse(tensors, file.header.metadata, read_config(path))
+    with about_file(path), AdapterFile(path) as file:
+        return identify(file.outline, **identifying)
 
 
 def load_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
@@ -83,25 +145,10 @@ def load_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identif
         return identify(read_adapter_set(path), **identifying)
 
 
-def read_adapter_set(
-    path: str | os.PathLike[str], rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
-) -> AdapterSet:
-    """As `load_adapter_set`, before the architecture is told: modules as the file spells them.
-
-    Args:
-        rename: a host's own change of keys, made before they are parsed.
-    """
-    with about_file(path), SafetensorsFile(path) as file:
-        _require_few(file)
-        file.require_memory()
-        tensors = {key: file.tensor(key) for key in file.header.tensors}
-        tensors = tensors if rename is None else _renamed(tensors, rename)
-        adapter_set = parse(tensors, file.header.metadata, read_config(path))
-        left_out = adapter_set.unrecognised.keys() | adapter_set.foreign.keys()
-        for key, tensor in tensors.items():
-            if key not in left_out and split_key(key)[1] not in NUMBERS:
-                check_finite(key, tensor)
-        return adapter_set
+def read_adapter_set(path: str | os.PathLike[str], rename: Rename | None = None) -> AdapterSet:
+    """As `load_adapter_set`, before the architecture is told: modules as the file spells them."""
+    with AdapterFile(path) as file:
+        return file.read(rename=rename)
 
 
 def _require_few(file: SafetensorsFile) -> None:
@@ -110,7 +157,7 @@ def _require_few(file: SafetensorsFile) -> None:
         raise FileError(f"holds {count} tensors, expected an adapter's at most {MOST_TENSORS}; is it one?")
 
 
-def _renamed(tensors: dict[str, Tensor], rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _renamed(tensors: dict[str, Tensor], rename: Rename) -> dict[str, Tensor]:
     try:
         return rename(tensors)
     except Exception as error:  # the host's own, which takes for granted what a known trainer writes
@@ -155,5 +202,5 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
 
 def checkpoint_of(adapter_set: AdapterSet) -> str | None:
     """What model the keys of a file without adapters are the weights of, if they are a model's."""
-    architecture = describe_weights({key: tuple(t.shape) for key, t in adapter_set.unrecognised.items()}).architecture
+    architecture = Model.of(adapter_set.unrecognised).architecture
     return None if architecture is None else f"the weights of a {architecture.title} model"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapter_set import AdapterSet
 from .formats import split_key
 from .layouts import parameter_of
-from .placement import KEY_PREFIXES, Placed, Placement, targets_of
-from .selection import Selection, weight_path
+from .placed import KEY_PREFIXES, Placed, targets_of
+from .selection import weight_path
 
-__all__ = ["Names", "every_name", "names_in", "wanted", "weight_names"]
+if TYPE_CHECKING:
+    from .placement import Placement
+
+__all__ = ["Names", "every_name", "names_in", "weight_names"]
 
 Names = Mapping[Placed | str, tuple[str, ...]]
 """A place, the path of a module that has none or does not fit it, or a key of no adapter -> what it goes by."""
@@ -23,9 +26,9 @@ def weight_names(key: str, prefix: str = "") -> tuple[str, ...]:
     return (weight_path(key, prefix), *keys, *(k.removesuffix(".weight") for k in keys))
 
 
-def names_in(placement: Placement, prefix: str) -> dict[Placed | str, tuple[str, ...]]:
-    """The names of everything in a file, for a model whose keys begin with `prefix`."""
-    found = placement.adapter_set
+def names_in(placement: Placement) -> dict[Placed | str, tuple[str, ...]]:
+    """The names of everything in a file, for the model that it is placed on."""
+    found, prefix = placement.adapter_set, placement.prefix
     names: dict[Placed | str, tuple[str, ...]] = {}
     for placed in placement.placed:
         theirs = _in_comfyui(found, placed.module_path)
@@ -45,14 +48,6 @@ def names_in(placement: Placement, prefix: str) -> dict[Placed | str, tuple[str,
 def every_name(names: Mapping[Any, tuple[str, ...]]) -> Iterable[str]:
     """All of them."""
     return (name for several in names.values() for name in several)
-
-
-def wanted(placement: Placement, selection: Selection, names: Names) -> Placement:
-    """Without what has no place, or does not fit, where it takes no part anyway."""
-    if not selection or placement.complete:
-        return placement
-    strengths = selection.strengths({item: names[item] for item in placement.left})
-    return placement.without({item for item, strength in strengths.items() if strength == 0})
 
 
 def _names(found: AdapterSet, path: str, *own: str, keys: list[str]) -> tuple[str, ...]:

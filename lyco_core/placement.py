@@ -3,62 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import functools
+from collections.abc import Collection, Iterator, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from .adapter_set import AdapterSet
-from .adapters import ANY, Adapter, cut, fits, shape_text
-from .architectures import Target
+from .adapters import Adapter, fits, is_outline, shape_text
+from .architectures import Architecture
 from .duplicates import said_before
-from .errors import PlacementError, shorten
+from .errors import AdapterError, PlacementError, shorten
 from .layouts import Layout, parameter_of
+from .names import Names, every_name, names_in
+from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_of
+from .selection import EVERYTHING, Selection
 
-__all__ = ["KEY_PREFIXES", "Misfit", "Placed", "Placement", "place", "targets_of"]
+__all__ = ["Placement", "place"]
 
-Shape = tuple[int, ...]
+T = TypeVar("T")
 
-_WHOLE = Target("", (0, 1, 1), (0, 1, 1))
-"""All rows of a module onto all rows of another."""
-
-KEY_PREFIXES: dict[Layout, str] = {"comfyui": "diffusion_model.", "musubi": "", "diffusers": ""}
-"""What stands before a module path in the keys of a model's weights, where no model is given."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Placed:
-    """One adapter, or a band of its rows, on one weight, or a band of its rows."""
-
-    module_path: str
-    key: str
-    """The weight's, e.g. `diffusion_model.blocks.0.self_attn.q.weight`."""
-    shape: Shape
-    """The weight's whole shape."""
-    rows: tuple[int, int] | None
-    """start:stop in the weight; None for all of them."""
-    source_rows: tuple[int, int] | None
-    """start:stop in the adapter; None for all of them."""
-    by_name: bool = False
-    """Whether the model's own name for the module decided, as no table has it."""
-
-    def part(self, adapter: Adapter) -> Adapter:
-        """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
-        if self.source_rows is None:
-            return adapter
-        piece = cut(adapter, *self.source_rows)
-        if piece is None:
-            raise PlacementError(f"{self.module_path}: a {adapter.title} cannot be cut for {self.key}")
-        return piece
-
-
-@dataclasses.dataclass(frozen=True)
-class Misfit:
-    """An adapter whose place has another shape."""
-
-    module_path: str
-    key: str
-    expected: Shape
-    """Of the weight, or of its rows."""
-    found: Shape
-    """Of the adapter."""
+_WIDE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What numbers are added to in place: smaller ones are codes that a scale makes numbers of, or may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +39,14 @@ class Placement:
     misfits: tuple[Misfit, ...]
     where: str = "the model"
     """What the homeless have no place in."""
+    prefix: str = KEY_PREFIXES["comfyui"]
+    """What the keys of the model's weights begin with."""
+    family: Architecture | None = None
+    """The model's, where it is known."""
+    selection: Selection = EVERYTHING
+    """What of `placed` takes part, and how strongly."""
+    known_names: Names | None = None
+    """See `names`; None where they are those of what is here."""
 
     @property
     def modules(self) -> int:
@@ -88,10 +63,22 @@ class Placement:
         """What has no place: module paths, and keys of no adapter."""
         return (*self.homeless, *(m.module_path for m in self.misfits), *self.adapter_set.unrecognised_keys)
 
-    def problem(self) -> str:
-        """What has no place and why, in one line; empty if everything has."""
+    @functools.cached_property
+    def names(self) -> Names:
+        """What everything in the file goes by, whether it takes part or not."""
+        return names_in(self) if self.known_names is None else self.known_names
+
+    def problem(self, model: str = "the model") -> str:
+        """What has no place and why, in one line; empty if everything has.
+
+        Args:
+            model: what the person calls it.
+        """
         total = len(self.adapter_set.adapters)
         parts: list[str] = []
+        ours = self.adapter_set.architecture
+        if self.homeless and not self.placed and ours and self.family and ours is not self.family:
+            parts.append(f"is an adapter for {ours.title}, {model} is {self.family.title}")
         if self.homeless:
             names = shorten([self.adapter_set.prefixes[path] for path in self.homeless])
             parts.append(f"{len(self.homeless)} of {total} modules are not in {self.where} ({names})")
@@ -123,6 +110,86 @@ class Placement:
             raise PlacementError(self.problem())
         return self
 
+    def select(self, selection: Selection, more_names: Names | None = None) -> Placement:
+        """With a selection, less what has no place and takes no part anyway.
+
+        Args:
+            more_names: what something that has no place goes by besides, in a host.
+
+        Raises:
+            SelectionError: a pattern takes too long.
+        """
+        if not selection:
+            return self
+        names = {**self.names, **(more_names or {})}
+        strengths = selection.strengths({item: names[item] for item in self.left}) if self.left else {}
+        kept = self.without({item for item, strength in strengths.items() if strength == 0})
+        return dataclasses.replace(kept, selection=selection, known_names=names)
+
+    def chosen(self, others: Mapping[T, Collection[str]] | None = None) -> dict[Placed | T, float]:
+        """What takes part -> the multiplier of its strength, in the order of `placed`.
+
+        Args:
+            others: what has a place of another kind, in a host -> what it goes by.
+
+        Raises:
+            SelectionError: a pattern matches nothing or takes too long, or nothing is left.
+        """
+        others = others or {}
+        if not self.selection:
+            return dict.fromkeys((*self.placed, *others), 1.0)
+        names: dict[Placed | T, Collection[str]] = {placed: self.names[placed] for placed in self.placed}
+        for other, several in others.items():
+            names[other] = several
+        return self.selection.choose(names, every_name(self.names))
+
+    @functools.cached_property
+    def by_weight(self) -> Mapping[str, list[tuple[Placed, float]]]:
+        """Weight key -> what changes it, one after the other, and how strongly; raises as `chosen`."""
+        grouped: dict[str, list[tuple[Placed, float]]] = {}
+        for placed, strength in self.chosen().items():
+            grouped.setdefault(placed.key, []).append((placed, strength))
+        return grouped
+
+    def part(self, placed: Placed) -> Adapter:
+        """The adapter, or the piece of it, that goes there."""
+        return placed.part(self.adapter_set.adapters[placed.module_path])
+
+    def apply_(self, state_dict: Mapping[str, Tensor], strength: float = 1.0) -> None:
+        """Change the weights of a state dict in place, all of them or none.
+
+        What of a file has a place, where not all has, is `placement.without(placement.left)`.
+
+        Raises:
+            PlacementError: something has no place, or its weight is not in `state_dict` as numbers of its shape.
+            AdapterError: the set is an outline, without numbers.
+            SelectionError: see `chosen`.
+        """
+        self.require_complete()
+        for weight, part, _ in self._changes(state_dict):
+            part.add_to_(weight, 0.0)  # which changes nothing, and refuses what does not fit
+        for weight, part, multiplier in self._changes(state_dict):
+            part.add_to_(weight, strength * multiplier)
+
+    def _changes(self, state_dict: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Adapter, float]]:
+        """The rows of each weight, what changes them, and how strongly."""
+        for key, changes in self.by_weight.items():
+            weight = state_dict.get(key)
+            if weight is None:
+                raise PlacementError(f"{key}: is not among the weights to change; give the model's whole state dict")
+            if weight.dtype not in _WIDE or not fits(changes[0][0].shape, tuple(weight.shape)):
+                raise PlacementError(
+                    f"{key}: is {list(weight.shape)} of {str(weight.dtype).removeprefix('torch.')}, expected "
+                    f"{shape_text(changes[0][0].shape)} of float16, bfloat16, float32 or float64"
+                )
+            for placed, multiplier in changes:
+                part = self.part(placed)
+                if is_outline(part):
+                    raise AdapterError(
+                        f"{placed.module_path}: its numbers are not read; load the file, not its outline"
+                    )
+                yield placed.band(weight.detach()), part, multiplier
+
 
 def place(
     adapter_set: AdapterSet,
@@ -131,7 +198,7 @@ def place(
     layout: Layout = "comfyui",
     prefix: str | None = None,
 ) -> Placement:
-    """Find the weight, and the rows of it, for each adapter.
+    """Find the weight, and the rows of it, for each adapter; for a model's own weights see `Model.place`.
 
     Args:
         adapter_set: with its architecture identified; outlines will do. That of the result lacks
@@ -155,11 +222,11 @@ def place(
         targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_of(adapter_set, module, layout)]
         by_name = not targets or (weights is not None and any(key not in weights for _, key in targets))
         if by_name:
-            targets = [(_WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
+            targets = [(WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
         if len(targets) != 1 and by_name:
             homeless.append(path)
             continue
-        found = [_put(path, adapter, target, key, known, by_name=by_name) for target, key in targets]
+        found = [put(path, adapter, target, key, known, by_name=by_name) for target, key in targets]
         if bad := next((f for f in found if isinstance(f, Misfit)), None):
             misfits.append(bad)
         else:
@@ -167,7 +234,7 @@ def place(
     where = f"the {layout} layout" if weights is None else "the model"
     idle = said_before(placed, adapter_set)
     counted = tuple(piece for piece in placed if piece.module_path not in idle)
-    return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where)
+    return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where, prefix)
 
 
 def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:
@@ -177,53 +244,3 @@ def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]
         if key.startswith(prefix):
             names.setdefault(key.removeprefix(prefix).removesuffix(".weight").replace(".", "_"), []).append(key)
     return names
-
-
-def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
-    """Where a module lies in `layout` by the tables; empty if they have no place for it."""
-    if adapter_set.architecture is None or adapter_set.layout is None:
-        return []
-    architecture = adapter_set.architecture
-    source = adapter_set.exceptions.get(path, adapter_set.layout)
-    if architecture.resolve(path, source, underscored=False) is None:
-        return []
-    return architecture.locate(path, source, layout)
-
-
-def _put(
-    path: str, adapter: Adapter, target: Target, key: str, known: dict[str, Shape], *, by_name: bool
-) -> Placed | Misfit:
-    """Where the adapter's rows go; a weight that is not in `known` yet becomes as large as they say."""
-    height = adapter.shape[0] or _height_for(target, known.get(key))
-    source = _band(target.source, height)
-    band_height = height if source is None else source[1] - source[0]
-    start, stop, total = target.rows
-    whole = stop - start == total
-    if source is not None and height % target.source[2]:
-        return Misfit(path, key, (height - height % target.source[2], *adapter.shape[1:]), adapter.shape)
-    if not whole and band_height % (stop - start):
-        return Misfit(path, key, (band_height - band_height % (stop - start), *adapter.shape[1:]), adapter.shape)
-    full_height = band_height if whole else band_height // (stop - start) * total
-    shape = known.setdefault(key, (full_height, *adapter.shape[1:]))
-    if not shape:
-        return Misfit(path, key, shape, adapter.shape)
-    rows = _band(target.rows, shape[0])
-    expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
-    part = adapter.shape if adapter.shape[0] == ANY else (band_height, *adapter.shape[1:])
-    if not fits(part, expected) or (rows is not None and shape[0] % total):
-        return Misfit(path, key, expected, adapter.shape)
-    return Placed(path, key, shape, rows, source, by_name)
-
-
-def _height_for(target: Target, weight: Shape | None) -> int:
-    """How many rows an adapter has there that fits any number; 0 if the weight is not known."""
-    if not weight:  # not known, or a lone number, onto which nothing fits
-        return ANY
-    (first, last, of), (start, stop, total) = target.source, target.rows
-    return weight[0] * (stop - start) // total * of // (last - first)
-
-
-def _band(band: tuple[int, int, int], height: int) -> tuple[int, int] | None:
-    """(start, stop, of) in parts -> start:stop in rows of a matrix of `height`; None for all."""
-    start, stop, total = band
-    return None if (start, stop) == (0, total) else (height * start // total, height * stop // total)

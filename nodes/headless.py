@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..lyco_core.architectures import Architecture
 from ..lyco_core.errors import FileError, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
-from ..lyco_core.model_weights import outline_checkpoint
+from ..lyco_core.model import Model
 from ..lyco_core.train.checking import require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
@@ -191,7 +191,7 @@ def _require_possible(asked: Asked) -> Architecture:
     from .host.training.run import in_musubis_names
 
     require_readable(asked.dit)
-    weights, options = outline_checkpoint(asked.dit), asked.options
+    weights, options = Model.of_file(asked.dit), asked.options
     told = {"empty": True, "validation": bool(asked.validation)}
     family = require_possible(options, weights.architecture, asked.output_dir, **told)
     with about_file(asked.dit):

@@ -158,6 +158,15 @@ def test_no_lora_of_what_needs_the_weight():
         convert_set(found, Options("comfyui", as_lora=True))
 
 
+def test_a_full_lokrs_alpha_of_0_does_not_switch_its_lora_off():
+    """No rule scales full matrices, but a LoRA's alpha of 0 means off."""
+    tensors = {f"{Q}.lokr_w1": normal(4, 4), f"{Q}.lokr_w2": normal(16, 16), f"{Q}.alpha": torch.tensor(0.0)}
+    found = identify(parse(tensors, {}), architecture="wan", layout="comfyui")
+    made = parse(*emit(convert_set(found, Options("comfyui", as_lora=True)).adapter_set))
+    (adapter,) = made.adapters.values()
+    assert relative(adapter.delta_weight(), torch.kron(normal(4, 4), normal(16, 16))) < 1e-6
+
+
 def test_a_unet_is_called_so():
     name = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     found = identify(parse(lora(f"lora_unet_{name}", 320, 320, random), {}), architecture="sd15", layout="diffusers")

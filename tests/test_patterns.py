@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import lyco_core.patterns
 from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import SelectionError, TrainError
-from lyco_core.model_weights import ModelWeights
+from lyco_core.model import Model
 from lyco_core.patterns import PatternError, matches, require_patterns
 from lyco_core.selection import Selection
 from lyco_core.train.network_options import NetworkOptions
@@ -63,7 +63,7 @@ def test_whoever_takes_patterns_says_so(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(SelectionError, match="takes over"):
         Selection.of([ENDLESS]).strengths(names)
     shapes = {f"blocks.0.self_attn.{x}.weight": (64, 64) for x in "qkvo"}
-    weights = ModelWeights(shapes, "", ARCHITECTURES["wan"], "comfyui")
+    weights = Model(shapes, "", ARCHITECTURES["wan"], "comfyui")
     with pytest.raises(TrainError, match="takes over"):
         choose_targets(weights, NetworkOptions(exclude_patterns=(r"(((.+)+)+)+!",)))
 

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from .. import __version__
 from ..adapter_set import AdapterSet
+from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, Full
 from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
 from ..formats import FORMATS, is_peft, spelled
 from ..io import Checkpoint, refuse_existing
 from ..io.output import refuse_inputs
 from ..load import check_finite
-from ..model_weights import ModelWeights, describe_checkpoint
+from ..model import Model, model_of
 from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
-from ..save import save_adapter_set, stored_as
 from ..selection import Selection, weight_path
 from .nearest import NEAREST
 from .options import ExtractOptions, RankTooSmall
@@ -71,7 +71,7 @@ def extract_file(
     return report
 
 
-def _named(made: Mapping[str, Adapter], base: ModelWeights) -> AdapterSet:
+def _named(made: Mapping[str, Adapter], base: Model) -> AdapterSet:
     """The adapters under the base's own names, with dots: nothing to guess."""
     names, family = {path: path for path in made}, base.architecture
     found = AdapterSet(made, names, None, {}, architecture=family, layout=base.layout)
@@ -123,16 +123,16 @@ def _kind(tensor: Tensor) -> str:
     return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}" if tensor.dim() else "a lone number"
 
 
-def _described(checkpoint: Checkpoint) -> tuple[ModelWeights, Quantization]:
+def _described(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
     with about_file(checkpoint.path):
-        weights, quantization = describe_checkpoint(checkpoint)
+        weights, quantization = model_of(checkpoint)
         if quantization.refused:
             path, title = next(iter(quantization.refused.items()))
             raise MergeError(f"{path}: is stored as {title}; extract from a checkpoint that can be read, such as bf16")
     return weights, quantization
 
 
-def _by_name(weights: ModelWeights, quantization: Quantization) -> dict[str, str]:
+def _by_name(weights: Model, quantization: Quantization) -> dict[str, str]:
     """Name -> key of every tensor of the diffusion model, but for what only says how others are stored."""
     markers = {*quantization.beside, weights.prefix + SCALED_MARKER}
     keys = (key for key in weights.shapes if key.startswith(weights.prefix) and key not in markers)
@@ -178,7 +178,7 @@ def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tu
     return made, Report(tuple(modules), len(made) - len(modules), unchanged)
 
 
-def _require_places(found: AdapterSet, base: ModelWeights) -> None:
+def _require_places(found: AdapterSet, base: Model) -> None:
     """Raise `PlacementError` if nobody would find a place for a tensor; PEFT itself asks for none."""
     if is_peft(found):
         return

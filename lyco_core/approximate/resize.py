@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..adapter_set import AdapterSet
+from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import LOW_RANK, Adapter, bare, with_alpha
 from ..architectures import identify
 from ..errors import AdapterError, ArchitectureError, LycoError, about_file
@@ -21,7 +22,6 @@ from ..io import SafetensorsFile, is_same_file, refuse_existing
 from ..layouts import BIAS
 from ..load import read_adapter_set
 from ..placement import place
-from ..save import save_adapter_set, stored_as
 from .less_rank import resized
 from .options import Asked, RankTooSmall
 from .report import Module, Report
@@ -118,8 +118,9 @@ def _with_smaller(found: AdapterSet, smaller: Mapping[str, Adapter], tensors: Ma
     ]
     anew = {path: smaller.get(path, found.adapters[path]) for path in dict.fromkeys([*scaled, *smaller])}
     for path, adapter in anew.items():
-        if not peft and path not in found.alpha_tensors and adapter.scale == 1:
-            anew[path] = with_alpha(adapter, None)  # its file had none, and needs none
+        if path not in found.alpha_tensors and adapter.scale == 1:
+            # Elsewhere its file had none and needs none; a configuration beside the new file leaves alone what has one.
+            anew[path] = with_alpha(adapter, float(adapter.rank or 1) if peft else None)
     biases = {path + BIAS: found.adapters[path + BIAS] for path in anew if path + BIAS in found.adapters}
     # Also what counts for nothing, and is not half of a module that does: beside it it might contradict.
     idle = found.idle.keys() - set(found.prefixes.values())

@@ -2,6 +2,7 @@
 
 from .detect import identify, recognise
 from .registry import ARCHITECTURES
+from .renaming import named_as
 from .table import Architecture, Group, Target
 
-__all__ = ["ARCHITECTURES", "Architecture", "Group", "Target", "identify", "recognise"]
+__all__ = ["ARCHITECTURES", "Architecture", "Group", "Target", "identify", "named_as", "recognise"]

@@ -12,8 +12,8 @@ from ..adapter_set import AdapterSet
 from ..adapters import ANY, Full
 from ..errors import ArchitectureError, Remedy, shorten
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
-from ..modules_once import ModulesOnce
 from .registry import ARCHITECTURES
+from .renaming import renamed
 from .table import Architecture, template_of
 
 __all__ = ["identify", "recognise"]
@@ -114,33 +114,12 @@ def identify(
         best = [r for r in best if r.musubis_own or r.architecture.id in (prefer, hint)]
     chosen = _choose(best, layout, settled=hint == best[0].architecture.id)
     _refuse(chosen.architecture, adapter_set)
-    return _renamed(adapter_set, chosen)
-
-
-def _renamed(adapter_set: AdapterSet, chosen: _Reading) -> AdapterSet:
-    """With the family's dotted paths; each module counts once, by whatever names the file has it."""
     mixed = _mixed(adapter_set, chosen)
-    rename = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
-    modules = ModulesOnce()
-    for name, adapter in adapter_set.adapters.items():
-        modules.add(rename.get(name, name), adapter, adapter_set.prefixes[name])
-    alphas = {
-        prefix: adapter_set.alpha_tensors[module]
-        for name, prefix in adapter_set.prefixes.items()
-        if (module := parameter_of(name)[0]) in adapter_set.alpha_tensors
+    names = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
+    others: dict[str, Layout] = {
+        parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout
     }
-    return dataclasses.replace(
-        adapter_set,
-        adapters=modules.adapters,
-        prefixes=modules.prefixes,
-        alpha_tensors={
-            parameter_of(path)[0]: alphas[prefix] for path, prefix in modules.prefixes.items() if prefix in alphas
-        },
-        idle={**adapter_set.idle, **modules.idle},
-        architecture=chosen.architecture,
-        layout=chosen.layout,
-        exceptions={parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout},
-    )
+    return renamed(adapter_set, names, chosen.architecture, chosen.layout, others)
 
 
 def _mixed(adapter_set: AdapterSet, chosen: _Reading) -> dict[str, tuple[str, Layout]]:

@@ -12,6 +12,7 @@ import torch
 
 from .. import __version__
 from ..adapter_set import AdapterSet
+from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, LoRA, OnBase, to_lora
 from ..approximate.lora import best_lora
 from ..approximate.options import RankTooSmall
@@ -21,7 +22,6 @@ from ..errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from ..formats import FORMATS, Format, spelled
 from ..io import is_same_file, refuse_existing
 from ..load import read_adapter_set, require_known
-from ..save import save_adapter_set, stored_as
 from .modules import exact_modules, layout_for, placed_in
 from .musubi import require_readable, uniform, with_an_alpha
 from .options import Options

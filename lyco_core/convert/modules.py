@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, OnBase, to_lora
 from ..adapters.stack import stacked
-from ..delta import by_key
 from ..errors import PlacementError, Remedy
 from ..layouts import LAYOUTS, Layout
-from ..placement import Placed, Placement, place
+from ..placed import Placed
+from ..placement import Placement, place
 from .result import Converted
 
 __all__ = ["exact_modules", "layout_for", "placed_in"]
@@ -45,8 +45,8 @@ def exact_modules(placement: Placement, to: Layout) -> list[Converted]:
     found = placement.adapter_set
     adapters = _with_uncut_as_lora(found, placement)
     return [
-        _converted(key.removesuffix(".weight"), pieces, found, adapters, to)
-        for key, pieces in by_key(placement).items()
+        _converted(key.removesuffix(".weight"), [placed for placed, _ in changes], found, adapters, to)
+        for key, changes in placement.by_weight.items()
     ]
 
 

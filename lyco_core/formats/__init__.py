@@ -5,7 +5,20 @@ A key is a module's spelling (`grammar.py`) and a tensor's suffix (`suffixes.py`
 
 from .emit import emit, is_peft, spelled
 from .grammar import FORMATS, Format, format_of
+from .keys import Keys, sort_keys
 from .parse import parse
 from .suffixes import TENSOR_SUFFIXES, split_key
 
-__all__ = ["FORMATS", "TENSOR_SUFFIXES", "Format", "emit", "format_of", "is_peft", "parse", "spelled", "split_key"]
+__all__ = [
+    "FORMATS",
+    "TENSOR_SUFFIXES",
+    "Format",
+    "Keys",
+    "emit",
+    "format_of",
+    "is_peft",
+    "parse",
+    "sort_keys",
+    "spelled",
+    "split_key",
+]

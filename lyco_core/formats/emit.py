@@ -16,7 +16,7 @@ from ..layouts import BIAS, parameter_of
 from .grammar import Format, format_of, underscored
 from .modules import is_adapter
 from .peft import ADAPTER_METADATA, adapter_metadata
-from .suffixes import ALPHA, BIAS_SUFFIX, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES, suffix_of
+from .suffixes import ALPHA, BIAS_SUFFIX, MAGNITUDES, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES, suffix_of
 
 __all__ = ["emit", "is_peft", "spelled"]
 
@@ -46,22 +46,19 @@ def emit(adapter_set: AdapterSet, format: Format | None = None) -> tuple[dict[st
         prefix = adapter_set.prefixes[path]
         module, known = modules.setdefault(prefix, {}), adapter_set.keys.get(prefix, {})
         if path.endswith(BIAS):
-            _put_bias(adapter, prefix, known, module)
+            _put_bias(module, known, prefix, adapter)
             continue
-        _put_weight(_as_peft(adapter) if peft else adapter, adapter_set.format, prefix, known, module)
+        _put_weight(module, known, prefix, _as_peft(adapter) if peft else adapter, adapter_set.format)
         if peft and ALPHA not in known:
             configured[prefix] = adapter
         elif (alpha := _alpha(adapter, adapter_set.alpha_tensors.get(path))) is not None:
-            module[ALPHA] = known.get(ALPHA, f"{prefix}.{ALPHA}"), alpha
+            _put(module, known, prefix, ALPHA, alpha)
     tensors = dict(adapter_set.unrecognised)
     for prefix, module in modules.items():
         if not is_adapter(module):
             kinds = " and ".join(a.title for p, a in adapter_set.adapters.items() if adapter_set.prefixes[p] == prefix)
             raise PlacementError(f"{prefix}: no names tell {kinds} of one module; leave one of them out")
-        for key, tensor in module.values():
-            if key in tensors:
-                raise PlacementError(f"{key}: two modules would go by this one name; choose names with dots")
-            tensors[key] = tensor
+        tensors.update(module.values())
     return tensors, _metadata(adapter_set, configured)
 
 
@@ -103,28 +100,36 @@ def _in_a_table(adapter_set: AdapterSet, module: str) -> bool:
     return family is not None and layout is not None and family.resolve(module, layout, underscored=False) is not None
 
 
+def _put(module: Suffixes, known: Mapping[str, str], prefix: str, suffix: str, tensor: Tensor) -> None:
+    """Add one tensor of a module, under the key that its file had for it if there is one."""
+    if suffix in module:
+        raise PlacementError(f"{prefix}: two modules would go by this one name; choose a format whose names have dots")
+    module[suffix] = known.get(suffix, f"{prefix}.{suffix}"), tensor.contiguous()
+
+
 def _put_weight(
-    adapter: Adapter, format: Format | None, prefix: str, known: Mapping[str, str], module: Suffixes
+    module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter, format: Format | None
 ) -> None:
     """Add the tensors that change the module's weight."""
     for field, tensor in adapter.stored.items():
         suffix = next((s for s in known if TENSOR_SUFFIXES.get(s) == field), None)
         suffix = suffix or suffix_of(*field, peft=format is not None and format.peft)
-        if isinstance(adapter, DoRA) and field[0] == "dora" and adapter.axis == 1 and suffix != "dora_scale":
-            names = format.id if format else suffix
-            raise PlacementError(
-                f"{prefix}: its DoRA magnitude is along the inputs, {names} knows the outputs' only; convert to "
-                "another layout"
-            )
-        module[suffix] = known.get(suffix, f"{prefix}.{suffix}"), tensor.contiguous()
+        if isinstance(adapter, DoRA) and suffix in MAGNITUDES and suffix != "dora_scale":
+            if adapter.axis == 1:
+                raise PlacementError(
+                    f"{prefix}: its DoRA magnitude is along the inputs, {format.id if format else suffix} knows the "
+                    "outputs' only; convert to another layout"
+                )
+            tensor = tensor.flatten() if tensor.dim() == 2 else tensor.transpose(0, 1)  # as PEFT has them
+        _put(module, known, prefix, suffix, tensor)
 
 
-def _put_bias(adapter: Adapter, prefix: str, known: Mapping[str, str], module: Suffixes) -> None:
+def _put_bias(module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter) -> None:
     """Add the difference of the module's bias; not under PEFT's name, which its LoRA's scale goes for too."""
     if not isinstance(adapter, Full):
         raise PlacementError(f"{prefix}: no names tell a {adapter.title} of a bias, only its difference")
     suffix = next((s for s in known if s in OWN_BIAS_SUFFIXES), BIAS_SUFFIX)
-    module[suffix] = known.get(suffix, f"{prefix}.{suffix}"), adapter.diff.contiguous()
+    _put(module, known, prefix, suffix, adapter.diff)
 
 
 def _alpha(adapter: Adapter, kept: Tensor | None) -> Tensor | None:

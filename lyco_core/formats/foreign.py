@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -20,13 +21,15 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
 """A whole key -> what it is. What looks like a part of an adapter is none of these: see `foreign`."""
 
 
-def foreign(key: str, tensor: Tensor) -> str | None:
+def foreign(key: str, tensor_of: Callable[[str], Tensor]) -> str | None:
     """What a key is that is known to be no adapter's; None for any other.
 
     None too where an adapter's suffix ends it, and for a flag of scales that are not alpha / rank.
     """
-    if is_known(split_key(key)[1]) and key != RSLORA_FLAG:
-        return None
-    if key == RSLORA_FLAG and (tensor.numel() != 1 or bool(tensor.item())):
+    if key == RSLORA_FLAG:
+        flag = tensor_of(key)
+        if flag.numel() != 1 or bool(flag.item()):
+            return None
+    elif is_known(split_key(key)[1]):
         return None
     return next((what for pattern, what in _FOREIGN if pattern.fullmatch(key)), None)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from ..adapter_set import AdapterSet
 from ..layouts import parameter_of
 from ..modules_once import ModulesOnce
-from .foreign import foreign
-from .grammar import Format, format_of, underscored
-from .modules import WEIGHT, build, has_factors, is_adapter, is_companion
+from .grammar import Format, format_of
+from .keys import Keys, sort_keys
+from .modules import WEIGHT, build, has_factors
 from .peft import PeftConfig, config_in_metadata
-from .suffixes import ALPHA, split_key
+from .suffixes import ALPHA
 
 __all__ = ["parse"]
 
 
-def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], config: PeftConfig | None = None) -> AdapterSet:
+def parse(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    config: PeftConfig | None = None,
+    sorted_keys: Keys | None = None,
+) -> AdapterSet:
     """Group the tensors of a file into adapters.
 
     A module with any tensor that is not known here is left out whole, its tensors in
@@ -30,23 +35,19 @@ def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], config: Pe
         tensors: key -> tensor; on the meta device all but `suffixes.NUMBERS`, if only shapes matter.
         metadata: the file's own.
         config: PEFT's, from a file beside it; what the metadata has comes first.
+        sorted_keys: those of `tensors`, where they are sorted already.
 
     Raises:
         AdapterError: a module's tensors do not make an adapter.
         FormatError: the metadata's configuration cannot be read.
     """
-    left_out = {key: what for key, tensor in tensors.items() if (what := foreign(key, tensor))}
+    sorted_keys = sorted_keys or sort_keys(tensors, tensors.__getitem__)
     config = config_in_metadata(metadata) or config
 
     modules = ModulesOnce()
     alphas: dict[str, Tensor] = {}
-    unrecognised: dict[str, Tensor] = {}
     spelled: Counter[Format | None] = Counter()
-    grouped = _grouped(key for key in tensors if key not in left_out)
-    for prefix, keys in grouped.items():
-        if not is_adapter(keys):
-            unrecognised.update((key, tensors[key]) for key in keys.values())
-            continue
+    for prefix, keys in sorted_keys.modules.items():
         found = format_of(prefix)
         module = found.module(prefix) if found else prefix
         asked = config if found is not None and found.peft else None
@@ -65,28 +66,8 @@ def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], config: Pe
         spelled.most_common(1)[0][0] if spelled else None,
         metadata,
         {parameter_of(path)[0]: alphas[prefix] for path, prefix in modules.prefixes.items() if prefix in alphas},
-        unrecognised,
-        left_out,
+        {key: tensors[key] for key in sorted_keys.unrecognised},
+        sorted_keys.foreign,
         modules.idle,
-        keys={prefix: grouped[prefix] for prefix in modules.prefixes.values()},
+        keys={prefix: sorted_keys.modules[prefix] for prefix in modules.prefixes.values()},
     )
-
-
-def _grouped(keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What a module's keys begin with -> suffix -> key.
-
-    An alpha or a magnitude joins the factors of its module that are spelled with dots where it has
-    underscores, or the other way round.
-    """
-    grouped: dict[str, dict[str, str]] = {}
-    spellings: dict[str, str] = {}
-    for key in keys:
-        prefix, suffix = split_key(key)
-        grouped.setdefault(prefix, {})[suffix] = key
-        if has_factors([suffix]):
-            spellings.setdefault(underscored(prefix), prefix)
-    for prefix in [prefix for prefix, found in grouped.items() if is_companion(found)]:
-        whole = grouped.get(spellings.get(underscored(prefix), prefix), {})
-        if whole is not grouped[prefix] and whole.keys().isdisjoint(grouped[prefix]):
-            whole |= grouped.pop(prefix)
-    return grouped

@@ -15,7 +15,7 @@ from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..io import Checkpoint
 from ..io.gguf import GgufFile
 from ..io.writer import RawSpec
-from ..model_weights import describe_checkpoint
+from ..model import model_of
 from ..quantized import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Form, Quantization
 from ..quantized.reading import key_of
 from ..selection import weight_path
@@ -127,7 +127,7 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
         LycoError: the base, or an adapter, is bad or does not fit; all that does not is listed.
     """
     with about_file(checkpoint.path):
-        base, quantization = describe_checkpoint(checkpoint)
+        base, quantization = model_of(checkpoint)
         if base.architecture is None:
             raise PlacementError("its weights are those of no known model; expected a checkpoint of a known one")
     refused = quantization.refused if options.dtype else {**quantization.unwritable, **quantization.refused}

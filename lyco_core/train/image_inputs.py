@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..model_weights import ModelWeights
+from ..model import Model
 
 __all__ = ["image_input"]
 
@@ -24,7 +24,7 @@ _BY_ITSELF = {
 """A module that reads an image by itself -> what ComfyUI's conditioning calls that image."""
 
 
-def image_input(weights: ModelWeights) -> str | None:
+def image_input(weights: Model) -> str | None:
     """What ComfyUI's conditioning calls the image that a model reads beside the noise, or None if it reads none.
 
     A model that reads more numbers of a patch than it writes is one: Wan's image to video and

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import torch
 
+from ..adapter_writer import save_adapter_set
 from ..errors import TrainError
 from ..formats import emit
-from ..save import save_adapter_set
 from .network import Network
 from .targets import Choice
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..architectures import Architecture
 from ..architectures.table import Target as Place
 from ..errors import TrainError, shorten
-from ..model_weights import ModelWeights
+from ..model import Model
 from ..patterns import PatternError, matches
 from .network_options import NetworkOptions
 
@@ -45,9 +45,7 @@ class Choice:
     """Start of a block's name in Musubi's layout -> how many the model has."""
 
 
-def choose_targets(
-    weights: ModelWeights, options: NetworkOptions, *, architecture: Architecture | None = None
-) -> Choice:
+def choose_targets(weights: Model, options: NetworkOptions, *, architecture: Architecture | None = None) -> Choice:
     """The modules that Musubi trains in a model of this family, by its own patterns and a person's.
 
     A module inside the family's blocks is left out if an exclude pattern, the family's or the
@@ -104,7 +102,7 @@ def require_trainable(family: Architecture | None) -> Architecture:
     return family
 
 
-def _blocks(family: Architecture, weights: ModelWeights, block: str) -> Iterator[list[Target]]:
+def _blocks(family: Architecture, weights: Model, block: str) -> Iterator[list[Target]]:
     """Every linear module that the model has of each of its blocks whose name starts so."""
     paths = weights.paths
     inside = [name for name in family.templates("musubi") if name.startswith(f"{block}.{{n}}.")]
@@ -117,7 +115,7 @@ def _blocks(family: Architecture, weights: ModelWeights, block: str) -> Iterator
         yield [_target(name, places, weights) for name, places in there]
 
 
-def _target(name: str, places: Sequence[Place], weights: ModelWeights) -> Target:
+def _target(name: str, places: Sequence[Place], weights: Model) -> Target:
     key = f"{weights.prefix}{places[0].path}.weight"
     if len(places) > 1:
         raise TrainError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE
 from ...lyco_core.io.names import check_name
 from ...lyco_core.io.paths import ENDING, is_apple_double
-from ...lyco_core.load import checkpoint_of, read_adapter_set, read_outline
+from ...lyco_core.load import AdapterFile, checkpoint_of
 
 Stamp: TypeAlias = tuple[str | int, ...]
 """What changes when a file does."""
@@ -94,18 +95,22 @@ def is_listed(folder: str, name: str) -> bool:
     return folder_paths.get_full_path(folder, name) is not None
 
 
-def cached_adapter_set(name: str) -> AdapterSet:
-    """The file's adapters with their tensors, read again only if the file has changed."""
+def cached_adapter_set(name: str, file: AdapterFile | None = None) -> AdapterSet:
+    """The file's adapters with their tensors, read again only if the file has changed.
+
+    Args:
+        file: where it is open already.
+    """
     path, found = adapter_path(name), identity(name)
     with _lock:
         if found not in _cache:
-            # A checkpoint in models/loras is told by its header, before its gigabytes are read.
-            outline = read_outline(path)
-            if not outline.adapters and (what := checkpoint_of(outline)):
-                raise FormatError(f"is no adapter but {what}; load it with a model loader")
-            # Nodes run in inference mode; tensors made there could not be trained from later.
-            with torch.inference_mode(False):
-                _cache[found] = read_adapter_set(path, comfy.lora_convert.convert_lora)
+            with AdapterFile(path) if file is None else contextlib.nullcontext(file) as opened:
+                # A checkpoint in models/loras is told by its header, before its gigabytes are read.
+                if not opened.keys.modules and (what := checkpoint_of(opened.outline)):
+                    raise FormatError(f"is no adapter but {what}; load it with a model loader")
+                # Nodes run in inference mode; tensors made there could not be trained from later.
+                with torch.inference_mode(False):
+                    _cache[found] = opened.read(rename=comfy.lora_convert.convert_lora)
             while len(_cache) > CACHED_FILES:
                 _cache.popitem(last=False)
         _cache.move_to_end(found)

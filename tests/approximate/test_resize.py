@@ -217,6 +217,23 @@ def test_a_configurations_scales_stay_where_the_configuration_does_not(other: st
             assert relative(found, expected) < 1e-6, path
 
 
+def test_a_configuration_beside_the_new_file_does_not_scale_it_again(tmp_path: Path):
+    """Its rank is no longer true, and what it scaled is scaled."""
+    torch.manual_seed(3)
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "alpha": 8}')
+    tensors = {k: t for k, t in lokr("base_model.model.blocks.0.ffn.0", 32, 24, random).items() if "alpha" not in k}
+    full = "base_model.model.blocks.1.ffn.2"
+    tensors |= {f"{full}.lokr_w1": random(4, 4), f"{full}.lokr_w2": random(2, 2)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    report = resize_file(tmp_path / "a.safetensors", tmp_path / "b.safetensors", Asked(rank=1))
+    assert report.exact == 1
+    before, after = (read_adapter_set(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+    for path, adapter in before.adapters.items():
+        error = next((m.error for m in report.modules if m.name == path), 0.0)
+        found = relative(after.adapters[path].delta_weight(), adapter.delta_weight())
+        assert found == pytest.approx(error, rel=1e-3, abs=1e-6), path
+
+
 def test_the_spelling_of_the_keys_stays(tmp_path: Path):
     torch.manual_seed(3)
     (tmp_path / "out").mkdir()

@@ -70,7 +70,7 @@ def train(pack) -> SimpleNamespace:
         "items": "lyco_core.train.items",
         "network": "lyco_core.train.network",
         "targets": "lyco_core.train.targets",
-        "loading": "nodes.host.model.loading",
+        "loading": "nodes.host.model.matching",
         "errors": "lyco_core.errors",
     }
     return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from lyco_core.errors import LycoError
 from lyco_core.merge import MergeOptions, Source, merge_checkpoint
-from lyco_core.model_weights import outline_checkpoint
+from lyco_core.model import Model
 
 from .test_fuzz import bounded
 
@@ -36,7 +36,7 @@ def examined(path: Path, data: bytes) -> None:
     out = path.with_name(f"out{path.suffix}")
     with within(10):
         for step in (
-            lambda: outline_checkpoint(path),
+            lambda: Model.of_file(path),
             lambda: merge_checkpoint(path, [Source(path.with_name("adapter.safetensors"))], out, overwrite=True),
         ):
             try:

@@ -4,7 +4,7 @@ import pytest
 
 from lyco_core.architectures.registry import ARCHITECTURES
 from lyco_core.layouts import Layout
-from lyco_core.model_weights import ModelWeights
+from lyco_core.model import Model
 from lyco_core.train.image_inputs import image_input
 
 WAN_I2V = {"patch_embedding": (5120, 36, 1, 2, 2), "head.head": (64, 5120)}
@@ -49,9 +49,9 @@ def test_what_a_model_reads(name: str, layout: Layout, prefix: str):
         known = path in family.templates("comfyui")
         there = family.locate(path, "comfyui", layout)[0].path if known else path
         named[f"{prefix}{there}.weight"] = shape
-    assert image_input(ModelWeights(named, prefix, family, layout)) == expected
+    assert image_input(Model(named, prefix, family, layout)) == expected
 
 
 def test_models_of_no_such_family():
-    assert image_input(ModelWeights({}, "", None, "comfyui")) is None
-    assert image_input(ModelWeights({}, "", ARCHITECTURES["qwen_image"], "comfyui")) is None
+    assert image_input(Model({}, "", None, "comfyui")) is None
+    assert image_input(Model({}, "", ARCHITECTURES["qwen_image"], "comfyui")) is None

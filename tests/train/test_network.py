@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lyco_core.adapters import LoKr, LoRA
-from lyco_core.delta import by_key
 from lyco_core.errors import TrainError
 from lyco_core.placement import place
 from lyco_core.train.frozen import frozen_linears, thaw
@@ -53,10 +52,10 @@ def test_the_model_computes_with_the_change_on_its_rows(options: NetworkOptions,
     (gradient,) = torch.autograd.grad(found.sum(), x)
     assert torch.equal(block(model, x), before)
     weights = dict(model.named_parameters())
-    for key, pieces in by_key(place(made.adapter_set(), {k: tuple(w.shape) for k, w in weights.items()})).items():
-        for piece in pieces:
-            start, stop = piece.rows or (0, len(weights[key]))
-            weights[key].data[start:stop] += made.trainables[piece.module_path].adapter().delta_weight()
+    for key, changes in place(made.adapter_set(), {k: tuple(w.shape) for k, w in weights.items()}).by_weight.items():
+        for piece, strength in changes:
+            assert strength == 1
+            piece.band(weights[key].data).add_(made.trainables[piece.module_path].adapter().delta_weight())
     merged = block(model, x)
     assert not close(before, merged, 0.01)
     assert close(found, merged)

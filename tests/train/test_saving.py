@@ -20,7 +20,7 @@ from lyco_core.errors import AdapterError, FileError, TrainError
 from lyco_core.formats import FORMATS
 from lyco_core.io import read_header
 from lyco_core.load import load_adapter_set
-from lyco_core.model_weights import describe_weights
+from lyco_core.model import Model
 from lyco_core.train.network import Network
 from lyco_core.train.network_options import NetworkOptions
 from lyco_core.train.saving import STORAGE_DTYPES, ModelSpec, save_network
@@ -151,7 +151,7 @@ VERSIONS = {
 def test_every_architecture_goes_by_musubis_names(model: str, tmp_path: Path):
     options = NetworkOptions("lora", 1, exclude_patterns=[".*"], include_patterns=[r".*\.0\..*(q|qkv)"])
     family = ARCHITECTURES[ARCHITECTURE_OF[model]]
-    choice = choose_targets(describe_weights(weights(model)), options, architecture=family)
+    choice = choose_targets(Model.of(weights(model)), options, architecture=family)
     save_network(tmp_path / "a.safetensors", Network.initial(choice, options), ModelSpec("a"), {})
     found = metadata_of(tmp_path / "a.safetensors")
     version, architecture, resolution, module = VERSIONS[model]

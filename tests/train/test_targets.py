@@ -10,7 +10,7 @@ from lyco_testing.toy import WIDTH, described, flux1, z_image
 
 from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import TrainError
-from lyco_core.model_weights import describe_weights
+from lyco_core.model import Model
 from lyco_core.train.network import Network
 from lyco_core.train.network_options import NetworkOptions
 from lyco_core.train.targets import Choice, choose_targets
@@ -19,7 +19,7 @@ LOKR = NetworkOptions("lokr", 4)
 
 
 def choose(shapes: dict[str, tuple[int, ...]], **patterns: list[str]) -> Choice:
-    return choose_targets(describe_weights(shapes), NetworkOptions("lokr", 4, **patterns))
+    return choose_targets(Model.of(shapes), NetworkOptions("lokr", 4, **patterns))
 
 
 def trained(choice: Choice) -> list[str]:
@@ -31,7 +31,7 @@ def test_the_targets_are_musubis(model: str):
     """The lists were taken from Musubi's own models; FramePack's modules lie on HunyuanVideo's weights here."""
     family = ARCHITECTURES[ARCHITECTURE_OF[model]]
     shapes = weights(model)
-    choice = choose_targets(describe_weights(shapes), LOKR, architecture=family)
+    choice = choose_targets(Model.of(shapes), LOKR, architecture=family)
     assert choice.architecture is family
     assert {target.module_path: target.shape for target in choice.targets} == targets(model)
     for target in choice.targets:
@@ -48,7 +48,7 @@ COUNTS = {
 @pytest.mark.parametrize("model", COUNTS)
 def test_as_many_as_musubi_counts(model: str):
     family = ARCHITECTURES[ARCHITECTURE_OF[model]]
-    assert len(choose_targets(describe_weights(weights(model)), LOKR, architecture=family).targets) == COUNTS[model]
+    assert len(choose_targets(Model.of(weights(model)), LOKR, architecture=family).targets) == COUNTS[model]
 
 
 def test_default_excludes_that_match_nothing_exclude_nothing():
@@ -131,7 +131,7 @@ def test_a_layout_that_splits_a_module_is_refused():
         for name in ("to_q", "to_k", "to_v", "to_out.0")
     }
     with pytest.raises(TrainError, match=r"img_attn_qkv lies on 3 weights .*load the model in ComfyUI's or Musubi's"):
-        found = dataclasses.replace(describe_weights(shapes), layout="diffusers")
+        found = dataclasses.replace(Model.of(shapes), layout="diffusers")
         choose_targets(found, LOKR, architecture=ARCHITECTURES["hunyuan_video"])
 
 

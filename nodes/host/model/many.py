@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 
-from ....lyco_core.architectures import Architecture, identify
 from ....lyco_core.errors import PlacementError, about_file
-from ....lyco_core.load import read_outline
+from ....lyco_core.load import AdapterFile
 from ..files import NONE, adapter_path
 from ..protocols import CLIP, ModelPatcher
-from .loading import Applied, Loaded, load_onto, model_weights
+from .loading import Applied, Loaded, load_onto
+from .matching import Known, model_weights
 
 ROWS = 6
 
@@ -36,27 +37,32 @@ def load_rows(model: ModelPatcher, clip: CLIP | None, rows: list[Row], *, partia
         LycoError: a file is bad or does not fit. Nothing is applied then.
     """
     wanted = [row for row in rows if row.wanted]
-    _require_one_architecture(model, wanted)
-    reports: list[str] = []
-    applied: tuple[Applied, ...] = ()
-    for row in wanted:
-        loaded = load_onto(model, clip, row.name, row.strength, partial=partial, mode=mode)
-        model, clip = loaded.model, loaded.clip
-        reports.append(loaded.report)
-        applied += loaded.applied
+    with ExitStack() as opened:
+        known = _known(model, wanted, opened)
+        reports: list[str] = []
+        applied: tuple[Applied, ...] = ()
+        for row in wanted:
+            loaded = load_onto(
+                model, clip, row.name, row.strength, partial=partial, mode=mode, known=known.get(row.name)
+            )
+            model, clip = loaded.model, loaded.clip
+            reports.append(loaded.report)
+            applied += loaded.applied
     return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", applied)
 
 
-def _require_one_architecture(model: ModelPatcher, rows: list[Row]) -> None:
+def _known(model: ModelPatcher, rows: list[Row], opened: ExitStack) -> dict[str, Known]:
+    """The rows' files, open, and their outlines. Raises `PlacementError` for one of another architecture."""
     weights = model_weights(model)
     if weights.architecture is None:
-        return
-    families: dict[str, Architecture] = {}
-    for row in rows:
-        path = adapter_path(row.name)
+        return {}
+    known: dict[str, Known] = {}
+    for name in dict.fromkeys(row.name for row in rows):
+        path = adapter_path(name)
         with about_file(path):
-            found = identify(read_outline(path), weights=weights.paths, prefer=weights.architecture.id)
-        families[row.name] = found.architecture or weights.architecture
+            file = opened.enter_context(AdapterFile(path))
+            known[name] = Known(file, weights.identify(file.outline))
+    families = {row.name: known[row.name].outline.architecture or weights.architecture for row in rows}
     strangers = {name: family for name, family in families.items() if family is not weights.architecture}
     if strangers:
         named = "; ".join(f"{name} is for {family.title}" for name, family in strangers.items())
@@ -64,3 +70,4 @@ def _require_one_architecture(model: ModelPatcher, rows: list[Row]) -> None:
             f"the model is {weights.architecture.title}, but {len(strangers)} of {len(rows)} adapters are for others: "
             f"{named}; switch them off, or load them onto their own model"
         )
+    return known

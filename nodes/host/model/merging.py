@@ -18,7 +18,8 @@ from ....lyco_core.selection import EVERYTHING, Selection, weight_path
 from ..files import adapter_path
 from ..progress import Progress
 from ..protocols import ModelPatcher
-from .loading import Applied, Loaded, match_model
+from .loading import Applied, Loaded
+from .matching import match_model
 from .places import Change, Place, add_changes, scaled
 from .weights import is_quantized, layout_of, read_weight, require_mergeable, write_weight
 
@@ -64,7 +65,7 @@ def merge_onto(
                 write_weight(merged.model, key, values)
                 if change is not None:
                     stored = read_weight(merged.model, key, source.load_device).sub_(before)
-                    tally.add(weight_path(key, match.prefix), change, stored.sub_(change))
+                    tally.add(weight_path(key, match.placement.prefix), change, stored.sub_(change))
     report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged", *tally.lines()]
     return Loaded(merged, None, "\n".join(report), (Applied(match, f"merged, strength {strength:g}"),))
 

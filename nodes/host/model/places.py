@@ -11,7 +11,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 
 from ....lyco_core.adapters import agreed
 from ....lyco_core.errors import AdapterError, PlacementError
-from ....lyco_core.placement import Placed
+from ....lyco_core.placed import Placed
 from ..protocols import ModelPatcher, PatchKey, Reorder, Rows
 from .patch import LycoPatch
 

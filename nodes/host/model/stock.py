@@ -15,7 +15,7 @@ from ....lyco_core.errors import AdapterError
 from ....lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 from ....lyco_core.layouts import BIAS
 from ....lyco_core.load import check_finite
-from ....lyco_core.model_weights import ModelWeights
+from ....lyco_core.model import Model
 from ....lyco_core.names import Names, weight_names
 from ....lyco_core.placement import Placement
 from ..protocols import CLIP, ModelPatcher, PatchKey
@@ -95,16 +95,14 @@ def key_map(model: ModelPatcher, clip: CLIP | None, shapes: Shapes) -> tuple[dic
     return {name: place for name, place in places.items() if place.key in shapes}, shapes
 
 
-def their_names(
-    placement: Placement, names: Names, model: ModelPatcher, clip: CLIP | None, weights: ModelWeights
-) -> Names:
-    """`names` of what our tables leave over, and those of the weights that ComfyUI has for it."""
+def their_names(placement: Placement, model: ModelPatcher, clip: CLIP | None, weights: Model) -> Names:
+    """The names of what our tables leave over, and those of the weights that ComfyUI has for it."""
     found = placement.adapter_set
     places, _ = key_map(model, clip, weights.shapes)
     prefixes = {path: found.prefixes[path] for path in placement.left if path in found.prefixes}
     prefixes |= {key: prefix for prefix, keys in _by_module(found.unrecognised, places).items() for key in keys}
     return {
-        item: (*names[item], prefix, *weight_names(places[prefix].key, weights.prefix))
+        item: (*placement.names[item], prefix, *weight_names(places[prefix].key, weights.prefix))
         for item, prefix in prefixes.items()
         if prefix in places
     }

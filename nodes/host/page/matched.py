@@ -8,7 +8,8 @@ from typing import TypedDict
 from ....lyco_core.adapters import shape_text
 from ....lyco_core.blocks import Blocks, by_block
 from ....lyco_core.errors import one_line
-from ..model.loading import Applied, Match
+from ..model.loading import Applied
+from ..model.matching import Match
 
 SHOWN = 20
 """So many modules that were left out are named."""

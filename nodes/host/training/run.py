@@ -12,13 +12,12 @@ from typing import Any
 import torch
 
 from ....lyco_core.adapters import Adapter
-from ....lyco_core.architectures import Architecture, identify
+from ....lyco_core.architectures import Architecture
 from ....lyco_core.convert import Options as Conversion
 from ....lyco_core.convert import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.load import load_adapter_set, read_adapter_set, require_known
-from ....lyco_core.model_weights import ModelWeights
-from ....lyco_core.placement import place
+from ....lyco_core.model import Model
 from ....lyco_core.train.batches import require_items
 from ....lyco_core.train.checking import require_possible
 from ....lyco_core.train.checkpoints import Checkpoints
@@ -33,7 +32,8 @@ from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import Choice, choose_targets
 from ..model.beside import MODES
-from ..model.loading import Loaded, apply, model_weights, our_patches
+from ..model.loading import Loaded, apply
+from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import require_fit, require_image
@@ -117,7 +117,7 @@ def train(
     return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
 
 
-def _require_images(weights: ModelWeights, data: Data, options: TrainOptions) -> None:
+def _require_images(weights: Model, data: Data, options: TrainOptions) -> None:
     """Raise `TrainError` for conditioning without the image that the model reads."""
     if image := image_input(weights):
         for item in (*data.items, *data.validation):
@@ -204,11 +204,8 @@ def with_adapter(patcher: ModelPatcher, path: str) -> Loaded:
     """A clone of `patcher` with the adapter of a file that was trained on it, at strength 1, as *Load LoHa/LoKr*'s
     `auto` gives it.
     """
-    weights = model_weights(patcher)
-    prefer = weights.architecture.id if weights.architecture else None
     with about_file(path), torch.inference_mode(False):
-        found = identify(read_adapter_set(path), weights=weights.paths, prefer=prefer)
-        placement = place(found, weights.shapes, prefix=weights.prefix)
+        placement = model_weights(patcher).place(read_adapter_set(path))
         patched = patcher.clone()
         division = apply(
             MODES[0], patched, {place: Change(patch, 1.0) for place, patch in our_patches(placement).items()}

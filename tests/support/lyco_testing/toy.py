@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from lyco_core.model_weights import ModelWeights, describe_weights
+from lyco_core.model import Model
 from lyco_core.train.network import Network
 from lyco_core.train.network_options import NetworkOptions
 from lyco_core.train.targets import choose_targets
@@ -38,8 +38,8 @@ def flux1() -> dict[str, tuple[int, int]]:
     return {f"diffusion_model.{name}.weight": (a * WIDTH, b * WIDTH) for name, (a, b) in parts.items()}
 
 
-def described(shapes: Mapping[str, tuple[int, int]]) -> ModelWeights:
-    return describe_weights(shapes)
+def described(shapes: Mapping[str, tuple[int, int]]) -> Model:
+    return Model.of(shapes)
 
 
 def model_of(shapes: Mapping[str, tuple[int, int]]) -> nn.Module:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .....lyco_core.errors import PlacementError, shorten
-from ...protocols import BaseModel
 from ..weights import own_parameter
 from .seat import Seat, Seats
 
@@ -36,7 +35,7 @@ def checked_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
     return output
 
 
-def watch_calls(model: BaseModel) -> None:
+def watch_calls(model: nn.Module) -> None:
     """The same for what no such wrapper surrounds, for one call: conditioning, and each part of a text encoder."""
     seats = Seats.of(model)
     if seats is None:
@@ -49,10 +48,10 @@ def watch_calls(model: BaseModel) -> None:
             _watch_once(child, own)
 
 
-def _watch_conditioning(model: BaseModel, seats: Seats) -> None:
+def _watch_conditioning(model: nn.Module, seats: Seats) -> None:
     """In the place of `extra_conds`, through which ComfyUI has a diffusion model see its conditioning."""
     before = model.__dict__.get("extra_conds")
-    conditioning = model.extra_conds
+    conditioning = cast(Callable[..., Any], model.extra_conds)
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         stop()
@@ -71,7 +70,7 @@ def _watch_conditioning(model: BaseModel, seats: Seats) -> None:
             model.extra_conds = before
 
     seats.at_leaving = stop
-    model.extra_conds = watched
+    model.__dict__["extra_conds"] = watched
 
 
 def _watch_once(child: nn.Module, seats: list[Seat]) -> None:

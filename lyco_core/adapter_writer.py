@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .adapter_set import AdapterSet
-from .adapters import Adapter
+from .adapters import Adapter, is_outline
 from .errors import AdapterError, about_file
 from .formats import Format, emit, spelled
 from .formats.suffixes import suffix_of
@@ -39,7 +39,7 @@ def save_adapter_set(
         metadata: beside the set's own, which it wins over.
 
     Raises:
-        AdapterError: a number is NaN or infinite, or is so in `dtype`.
+        AdapterError: a number is NaN or infinite, or is so in `dtype`; the set is an outline.
         PlacementError: the format cannot hold something of the set; see `emit`.
         FileError: `path` cannot be written.
     """
@@ -54,6 +54,8 @@ def save_adapter_set(
 
 def _stored(adapter_set: AdapterSet, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> AdapterSet:
     """The set as the file will hold it."""
+    if outline := next((path for path, adapter in adapter_set.adapters.items() if is_outline(adapter)), None):
+        raise AdapterError(f"{adapter_set.prefixes[outline]}: is an outline without numbers; load the file to save it")
     return dataclasses.replace(
         adapter_set,
         adapters={
@@ -82,7 +84,10 @@ def stored_as(adapter: Adapter, dtype: torch.dtype | None, prefix: str, *, forma
 
 def _narrowed(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """`tensor` in `dtype`, rounded to the nearest. Raises `AdapterError` for a number that is none there."""
-    stored = tensor if dtype is None else tensor.to(dtype)
+    if dtype is None or dtype == tensor.dtype:
+        check_finite(key, tensor)
+        return tensor
+    stored = tensor.to(dtype)
     if bool(torch.isfinite(stored).all()):
         return stored
     check_finite(key, tensor)

@@ -1,0 +1,66 @@
+"""From a file's module names to a family's dotted paths."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from ..adapter_set import AdapterSet
+from ..layouts import Layout, parameter_of
+from ..modules_once import ModulesOnce
+from .table import Architecture
+
+__all__ = ["named_as", "renamed"]
+
+
+def renamed(
+    adapter_set: AdapterSet,
+    names: Mapping[str, str],
+    family: Architecture,
+    layout: Layout,
+    exceptions: Mapping[str, Layout],
+) -> AdapterSet:
+    """With dotted paths; each module counts once, by whatever names the file has it.
+
+    Args:
+        names: name as the file spells it -> path; what is not in it keeps its spelling.
+        layout: whose names the paths are, but for `exceptions`.
+
+    Raises:
+        AdapterError: a module is there under two names, and the two contradict each other.
+    """
+    modules = ModulesOnce()
+    for name, adapter in adapter_set.adapters.items():
+        modules.add(names.get(name, name), adapter, adapter_set.prefixes[name])
+    alphas = {
+        prefix: adapter_set.alpha_tensors[module]
+        for name, prefix in adapter_set.prefixes.items()
+        if (module := parameter_of(name)[0]) in adapter_set.alpha_tensors
+    }
+    return dataclasses.replace(
+        adapter_set,
+        adapters=modules.adapters,
+        prefixes=modules.prefixes,
+        alpha_tensors={
+            parameter_of(path)[0]: alphas[prefix] for path, prefix in modules.prefixes.items() if prefix in alphas
+        },
+        idle={**adapter_set.idle, **modules.idle},
+        architecture=family,
+        layout=layout,
+        exceptions=exceptions,
+        names=names,
+    )
+
+
+def named_as(adapter_set: AdapterSet, outline: AdapterSet) -> AdapterSet:
+    """With the paths, architecture and layout that `identify` gave the outline of the same file.
+
+    As it was where that gave none, or is of a file with other names.
+    """
+    if (
+        outline.architecture is None
+        or outline.layout is None
+        or not outline.names.keys() <= adapter_set.adapters.keys()
+    ):
+        return adapter_set
+    return renamed(adapter_set, outline.names, outline.architecture, outline.layout, outline.exceptions)

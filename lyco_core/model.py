@@ -1,0 +1,127 @@
+"""A model as adapters see it: its weights by key and shape, whose names they are, and where adapters go on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .adapter_set import AdapterSet
+from .architectures import Architecture, identify, recognise
+from .errors import about_file
+from .io import Checkpoint
+from .layouts import LAYOUTS, Layout
+from .placement import Placement, place
+from .quantized import Quantization, find_forms
+from .selection import EVERYTHING, Selection
+
+__all__ = ["Model", "model_of"]
+
+_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "transformer.", "")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Model:
+    """What of a model decides where adapters go."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Key -> shape of everything in the model."""
+    prefix: str
+    """What the keys of its diffusion model begin with."""
+    architecture: Architecture | None
+    layout: Layout
+    """Whose names they are; `comfyui` where the architecture is unknown."""
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor | tuple[int, ...]]) -> Model:
+        """A model by its state dict, or by the shapes of one: its keys tell architecture, layout and prefix."""
+        shapes = {key: tuple(w.shape) if isinstance(w, Tensor) else w for key, w in weights.items()}
+        prefix = next(p for p in _PREFIXES if any(key.startswith(p) for key in shapes) or not p)
+        found = recognise(_module_paths(shapes, prefix))
+        architecture, layout = found if found else (None, "comfyui")
+        return cls(shapes, prefix, architecture, layout)
+
+    @classmethod
+    def of_file(cls, path: str | os.PathLike[str]) -> Model:
+        """A model by its checkpoint, or by all the shards of one; headers alone are read.
+
+        Raises:
+            FileError: it is not a readable checkpoint.
+        """
+        with Checkpoint(path) as checkpoint, about_file(path):
+            return model_of(checkpoint)[0]
+
+    def __repr__(self) -> str:
+        """How large it is, and of which family: `Model(Z-Image, 453 weights)`."""
+        family = self.architecture.title if self.architecture else "unknown architecture"
+        return f"{type(self).__name__}({family}, {len(self.shapes)} weights)"
+
+    @functools.cached_property
+    def paths(self) -> set[str]:
+        """Module paths of the weights of the diffusion model."""
+        return _module_paths(self.shapes, self.prefix)
+
+    @functools.cached_property
+    def naming(self) -> Layout:
+        """`comfyui` where its names are ComfyUI's as well as those of its layout, and its layout elsewhere."""
+        family, layout = self.architecture, self.layout
+        if family is None or layout == "comfyui":
+            return layout
+        known = (path for path in self.paths if family.resolve(path, layout, underscored=False))
+        return "comfyui" if all(family.resolve(path, "comfyui", underscored=False) for path in known) else layout
+
+    def identify(self, adapter_set: AdapterSet, architecture: str | None = None) -> AdapterSet:
+        """The set with its architecture told; where its names leave that open, this model decides.
+
+        Args:
+            adapter_set: as `formats.parse` makes it; an outline will do.
+            architecture: the family's id, where a person says it.
+
+        Raises:
+            ArchitectureError: see `architectures.identify`.
+        """
+        return identify(
+            adapter_set,
+            architecture=architecture,
+            weights=self.paths if self.naming == "comfyui" else None,
+            prefer=self.architecture.id if self.architecture else None,
+            layout=self.naming,
+        )
+
+    def place(self, adapter_set: AdapterSet, selection: Selection = EVERYTHING) -> Placement:
+        """Find the weight, and the rows of it, for each adapter, and what of them takes part.
+
+        Args:
+            adapter_set: an outline will do; its architecture is told here, unless it is known already.
+
+        Raises:
+            ArchitectureError: see `architectures.identify`.
+            AdapterError: two modules contradict each other.
+            SelectionError: a pattern takes too long.
+        """
+        found = adapter_set if adapter_set.architecture else self.identify(adapter_set)
+        # Families share names, so the model may have been taken for a sister of the adapter's in another layout.
+        sisters = found.architecture is not None and found.architecture is not self.architecture
+        layouts = dict.fromkeys((self.naming, *LAYOUTS)) if sisters else (self.naming,)
+        placements = (place(found, self.shapes, layout=layout, prefix=self.prefix) for layout in layouts)
+        best = max(placements, key=lambda placement: placement.modules)
+        return dataclasses.replace(best, family=self.architecture).select(selection)
+
+
+def model_of(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
+    """The model of an open checkpoint, packed weights by the shapes that they stand for; and their forms.
+
+    Raises:
+        FileError: what the file says of its formats is damaged.
+    """
+    stored = Model.of(checkpoint.shapes)
+    quantization = find_forms(checkpoint, stored.prefix)
+    return dataclasses.replace(stored, shapes=quantization.shapes(stored.shapes)), quantization
+
+
+def _module_paths(keys: Mapping[str, object], prefix: str) -> set[str]:
+    """`prefix` + path + `.weight` -> path, for every key of that form."""
+    return {k[len(prefix) : -len(".weight")] for k in keys if k.startswith(prefix) and k.endswith(".weight")}

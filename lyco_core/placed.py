@@ -1,0 +1,118 @@
+"""One adapter on one weight: which of its rows go onto which rows, told by the tables and by shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from .adapters import ANY, Adapter, cut, fits
+from .architectures import Target
+from .errors import PlacementError
+from .layouts import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .adapter_set import AdapterSet
+
+__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "put", "targets_of"]
+
+Shape = tuple[int, ...]
+
+WHOLE = Target("", (0, 1, 1), (0, 1, 1))
+"""All rows of a module onto all rows of another."""
+
+KEY_PREFIXES: dict[Layout, str] = {"comfyui": "diffusion_model.", "musubi": "", "diffusers": ""}
+"""What stands before a module path in the keys of a model's weights, where no model is given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """One adapter, or a band of its rows, on one weight, or a band of its rows."""
+
+    module_path: str
+    key: str
+    """The weight's, e.g. `diffusion_model.blocks.0.self_attn.q.weight`."""
+    shape: Shape
+    """The weight's whole shape."""
+    rows: tuple[int, int] | None
+    """start:stop in the weight; None for all of them."""
+    source_rows: tuple[int, int] | None
+    """start:stop in the adapter; None for all of them."""
+    by_name: bool = False
+    """Whether the model's own name for the module decided, as no table has it."""
+
+    def part(self, adapter: Adapter) -> Adapter:
+        """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
+        if self.source_rows is None:
+            return adapter
+        piece = cut(adapter, *self.source_rows)
+        if piece is None:
+            raise PlacementError(f"{self.module_path}: a {adapter.title} cannot be cut for {self.key}")
+        return piece
+
+    def band(self, weight: Tensor) -> Tensor:
+        """The rows of the whole weight that the piece changes, as a view."""
+        return weight if self.rows is None else weight[slice(*self.rows)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Misfit:
+    """An adapter whose place has another shape."""
+
+    module_path: str
+    key: str
+    expected: Shape
+    """Of the weight, or of its rows."""
+    found: Shape
+    """Of the adapter."""
+
+
+def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
+    """Where a module lies in `layout` by the tables; empty if they have no place for it."""
+    architecture = adapter_set.architecture
+    if architecture is None or adapter_set.layout is None:
+        return []
+    source = adapter_set.exceptions.get(path, adapter_set.layout)
+    if architecture.resolve(path, source, underscored=False) is None:
+        return []
+    return architecture.locate(path, source, layout)
+
+
+def put(
+    path: str, adapter: Adapter, target: Target, key: str, known: dict[str, Shape], *, by_name: bool
+) -> Placed | Misfit:
+    """Where the adapter's rows go; a weight that is not in `known` yet becomes as large as they say."""
+    height = adapter.shape[0] or _height_for(target, known.get(key))
+    source = _band(target.source, height)
+    band_height = height if source is None else source[1] - source[0]
+    start, stop, total = target.rows
+    whole = stop - start == total
+    if source is not None and height % target.source[2]:
+        return Misfit(path, key, (height - height % target.source[2], *adapter.shape[1:]), adapter.shape)
+    if not whole and band_height % (stop - start):
+        return Misfit(path, key, (band_height - band_height % (stop - start), *adapter.shape[1:]), adapter.shape)
+    full_height = band_height if whole else band_height // (stop - start) * total
+    shape = known.setdefault(key, (full_height, *adapter.shape[1:]))
+    if not shape:
+        return Misfit(path, key, shape, adapter.shape)
+    rows = _band(target.rows, shape[0])
+    expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
+    part = adapter.shape if adapter.shape[0] == ANY else (band_height, *adapter.shape[1:])
+    if not fits(part, expected) or (rows is not None and shape[0] % total):
+        return Misfit(path, key, expected, adapter.shape)
+    return Placed(path, key, shape, rows, source, by_name)
+
+
+def _height_for(target: Target, weight: Shape | None) -> int:
+    """How many rows an adapter has there that fits any number; 0 if the weight is not known."""
+    if not weight:  # not known, or a lone number, onto which nothing fits
+        return ANY
+    (first, last, of), (start, stop, total) = target.source, target.rows
+    return weight[0] * (stop - start) // total * of // (last - first)
+
+
+def _band(band: tuple[int, int, int], height: int) -> tuple[int, int] | None:
+    """(start, stop, of) in parts -> start:stop in rows of a matrix of `height`; None for all."""
+    start, stop, total = band
+    return None if (start, stop) == (0, total) else (height * start // total, height * stop // total)
