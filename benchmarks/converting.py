@@ -68,7 +68,7 @@ def convert(source: str, output: str, to: str, as_lora: str) -> None:
     """One conversion in a process of its own: print its time, sizes and memory."""
     import torch
 
-    from lyco_core.convert import Options, convert_file
+    from lyco_core.conversion import Options, convert_file
 
     torch.ones(1000, 1000).bfloat16().sum(dtype=torch.float32)  # torch's threads and their buffers are not ours
     Path("/proc/self/clear_refs").write_text("5")

@@ -61,7 +61,7 @@ def make_quantized(path: Path, form: str) -> None:
 
 def ours(base: str, adapter: str, output: str) -> None:
     """One merge."""
-    from lyco_core.merge import Source, merge_checkpoint
+    from lyco_core.merging import Source, merge_checkpoint
 
     merge_checkpoint(base, [Source(adapter)], output)
 
@@ -94,7 +94,7 @@ def timed(side: str, *paths: str) -> None:
         import_comfyui(folder)
         import comfy.sd  # noqa: F401
     else:
-        import lyco_core.merge  # noqa: F401
+        import lyco_core.merging  # noqa: F401
     torch.ones(1000, 1000).bfloat16().sum(dtype=torch.float32)  # starts torch's threads
     start = time.perf_counter()
     {"ours": ours, "stock": stock}[side](*paths)

@@ -15,9 +15,9 @@ def main() -> None:
     from lyco_testing.tables import MODELS, musubi_file, targets, weights
     from safetensors.torch import save_file
 
-    from lyco_core.inspect import inspect_file
+    from lyco_core.adapter_reader import load_adapter_set, outline_adapter_set
+    from lyco_core.inspection import inspect_file
     from lyco_core.io import SafetensorsFile
-    from lyco_core.load import load_adapter_set, outline_adapter_set
     from lyco_core.placement import place
 
     print(machine())

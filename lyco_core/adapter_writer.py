@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .adapter_reader import check_finite
 from .adapter_set import AdapterSet
 from .adapters import Adapter, is_outline
 from .errors import AdapterError, about_file
 from .formats import Format, emit, spelled
 from .formats.suffixes import suffix_of
 from .io import TensorSpec, library_order, sshs_hashes, write_safetensors
-from .load import check_finite
 
 __all__ = ["save_adapter_set", "stored_as"]
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from .blocks import by_block
 from .errors import one_line
-from .inspect import Inspection
+from .inspection import Inspection
 from .io.small_json import parse_small
 from .pictures import MAX_PICTURE_BYTES, Picture, picture_beside, told
 

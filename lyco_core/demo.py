@@ -9,9 +9,9 @@ import tempfile
 import torch
 from torch import Tensor
 
-from .inspect import describe_match, inspect_file
+from .adapter_reader import load_adapter_set
+from .inspection import describe_match, inspect_file
 from .io import SafetensorsFile, TensorSpec, write_safetensors
-from .load import load_adapter_set
 from .model import Model
 
 __all__ = ["run_demo"]

@@ -16,7 +16,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..lyco_core.architectures import Architecture
+from ..lyco_core.architectures import TrainedFamily
 from ..lyco_core.errors import FileError, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model import Model
@@ -25,7 +25,8 @@ from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.image_inputs import image_input
 from ..lyco_core.train.loop import Step, Training
-from ..lyco_core.train.options import TrainOptions, train_options
+from ..lyco_core.train.options import TrainOptions, every_option, train_options
+from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def read(settings: Mapping[str, Any], folder: Path) -> Asked:
     encoders = rest.pop("text_encoder", "")
     encoders = encoders if isinstance(encoders, list) else [encoders]
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
-    rest |= {name: path_of(rest[name], name, folder) for name in ("network_weights", "resume") if name in rest}
+    files = [option.name for _, option in every_option() if isinstance(option.rule, FileName)]
+    rest |= {name: path_of(rest[name], name, folder) for name in files if name in rest}
     return Asked(
         dit,
         vae,
@@ -179,21 +181,23 @@ def _encoded(asked: Asked, world: World) -> Data:
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
-    family = _require_possible(asked)
-    encoders = Encoders(family.id, asked.vae, asked.text_encoders, asked.clip_type)
+    encoders = Encoders(_require_possible(asked), asked.vae, asked.text_encoders, asked.clip_type)
     encoded = encode_datasets(asked.datasets, encoders, world)
     held_out = encode_datasets(asked.validation, encoders, world).items if asked.validation else []
     return Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
 
 
-def _require_possible(asked: Asked) -> Architecture:
-    """The model's family, once all is checked that needs neither the model nor the dataset. Raises `LycoError`."""
+def _require_possible(asked: Asked) -> TrainedFamily:
+    """How the model's family is trained, once all is checked that needs neither the model nor the dataset.
+
+    Raises `LycoError`.
+    """
     from .host.training.run import in_musubis_names
 
     require_readable(asked.dit)
     weights, options = Model.of_file(asked.dit), asked.options
     told = {"empty": True, "validation": bool(asked.validation)}
-    family = require_possible(options, weights.architecture, asked.output_dir, **told)
+    family, trained = require_possible(options, weights.architecture, asked.output_dir, **told)
     with about_file(asked.dit):
         if image_input(weights):
             raise TrainError(
@@ -205,7 +209,7 @@ def _require_possible(asked: Asked) -> Architecture:
     if path := options.run.network_weights:
         with about_file(path):
             in_musubis_names(path, family)
-    return family
+    return trained
 
 
 def _train(asked: Asked, data: Data, tell: _Console, world: World) -> None:

@@ -14,7 +14,7 @@ import lyco_core
 from lyco_core.cli import main
 from lyco_core.commands.common import ADVICE
 from lyco_core.errors import LycoError, MergeError, Remedy, about_file, advising
-from lyco_core.merge import MergeOptions, round_to
+from lyco_core.merging import MergeOptions, round_to
 
 CORE = Path(lyco_core.__file__).parent
 PLACES = re.compile(

@@ -20,8 +20,8 @@ from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
 from lyco_core.adapters.stack import stacked
 from lyco_core.approximate.options import Asked
 from lyco_core.architectures import identify
-from lyco_core.convert import Options, convert_file, convert_set
-from lyco_core.delta import delta_weights, write_delta
+from lyco_core.conversion import Options, convert_file, convert_set
+from lyco_core.delta_weights import delta_weights, write_delta
 from lyco_core.errors import LycoError
 from lyco_core.formats import emit, parse
 from lyco_core.io import sshs_hashes

@@ -7,7 +7,7 @@ from lyco_testing.zoo import normal
 
 from lyco_core.adapters import DoRA
 from lyco_core.architectures import ARCHITECTURES, identify
-from lyco_core.convert import Options, convert_set
+from lyco_core.conversion import Options, convert_set
 from lyco_core.errors import PlacementError
 from lyco_core.formats import emit, parse
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyco_testing.pretended_mps import ELSEWHERE, PretendedDevice
+from lyco_testing.pretended import ELSEWHERE, PretendedDevice
 from lyco_testing.zoo import CASES, Case, normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 from safetensors.torch import load_file, save_file

@@ -10,13 +10,13 @@ from lyco_testing.tables import dotted_file, lokr, lora, musubi_file, random
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.architectures import identify
 from lyco_core.cli import main
-from lyco_core.delta import delta_weights
+from lyco_core.delta_weights import delta_weights
 from lyco_core.errors import AdapterError
 from lyco_core.formats import parse, split_key
-from lyco_core.inspect import inspect_file
-from lyco_core.load import load_adapter_set
+from lyco_core.inspection import inspect_file
 from lyco_core.placement import place
 
 Tensors = dict[str, Tensor]

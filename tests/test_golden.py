@@ -8,8 +8,8 @@ from lyco_testing.tables import GOLDEN
 from safetensors.torch import load_file
 
 from lyco_core.architectures import ARCHITECTURES
-from lyco_core.delta import write_delta
-from lyco_core.inspect import inspect_file
+from lyco_core.delta_weights import write_delta
+from lyco_core.inspection import inspect_file
 from lyco_core.layouts import Layout
 
 FILES = sorted(p for p in GOLDEN.glob("*/*.safetensors") if ".expected" not in p.name)

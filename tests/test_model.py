@@ -9,7 +9,7 @@ from torch import Tensor
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.adapters import DoRA, LoRA
 from lyco_core.architectures import ARCHITECTURES
-from lyco_core.delta import delta_weights
+from lyco_core.delta_weights import delta_weights
 from lyco_core.errors import AdapterError, PlacementError, SelectionError
 from lyco_core.formats import parse
 from lyco_core.model import Model

@@ -10,16 +10,16 @@ from lyco_testing.trainers import TRAINERS, file_of
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lyco_core.adapter_reader import AdapterFile, load_adapter_set
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.adapters import is_outline
 from lyco_core.architectures import detect, identify
-from lyco_core.delta import write_delta
+from lyco_core.delta_weights import write_delta
 from lyco_core.errors import AdapterError, ArchitectureError, FormatError, LycoError, PlacementError
-from lyco_core.inspect import inspect_file
+from lyco_core.inspection import inspect_file
 from lyco_core.io import SafetensorsFile
 from lyco_core.io.header import Header
-from lyco_core.load import AdapterFile, load_adapter_set
-from lyco_core.merge import Source, merge_checkpoint
+from lyco_core.merging import Source, merge_checkpoint
 from lyco_core.placement import place
 
 Tensors = dict[str, Tensor]

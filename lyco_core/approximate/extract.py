@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Set
 import torch
 from torch import Tensor
 
-from .. import __version__
+from ..adapter_reader import check_finite
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, Full
@@ -17,12 +17,12 @@ from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
 from ..formats import FORMATS, is_peft, spelled
 from ..io import Checkpoint, refuse_existing
 from ..io.output import refuse_inputs
-from ..load import check_finite
 from ..model import Model, model_of
 from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
 from ..selection import Selection, weight_path
+from ..version import __version__
 from .nearest import NEAREST
 from .options import ExtractOptions, RankTooSmall
 from .report import Module, Report

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .. import __version__
+from ..adapter_reader import read_adapter_set
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import LOW_RANK, Adapter, bare, with_alpha
@@ -20,8 +20,8 @@ from ..formats import split_key
 from ..formats.grammar import underscored
 from ..io import SafetensorsFile, is_same_file, refuse_existing
 from ..layouts import BIAS
-from ..load import read_adapter_set
 from ..placement import place
+from ..version import __version__
 from .less_rank import resized
 from .options import Asked, RankTooSmall
 from .report import Module, Report

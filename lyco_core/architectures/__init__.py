@@ -4,5 +4,15 @@ from .detect import identify, recognise
 from .registry import ARCHITECTURES
 from .renaming import named_as
 from .table import Architecture, Group, Target
+from .training import TrainedFamily
 
-__all__ = ["ARCHITECTURES", "Architecture", "Group", "Target", "identify", "named_as", "recognise"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Group",
+    "Target",
+    "TrainedFamily",
+    "identify",
+    "named_as",
+    "recognise",
+]

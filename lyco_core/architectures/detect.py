@@ -14,7 +14,7 @@ from ..errors import ArchitectureError, Remedy, shorten
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .registry import ARCHITECTURES
 from .renaming import renamed
-from .table import Architecture, template_of
+from .table import Architecture, templates_of
 
 __all__ = ["identify", "recognise"]
 
@@ -51,7 +51,9 @@ class _Reading:
         for path in self.modules:
             names = self.architecture.group_of(path, self.layout)[0].musubi
             if names and "{n}" in names[0]:
-                blocks.setdefault(names[0].split(".{n}", 1)[0], set()).add(int(template_of(path)[1]))
+                blocks.setdefault(names[0].split(".{n}", 1)[0], set()).add(
+                    int(self.architecture.template_of(path, self.layout)[1])
+                )
         limits = self.architecture.depths
         if any(max(found) >= limits.get(above, math.inf) for above, found in blocks.items()):
             return 0
@@ -60,8 +62,8 @@ class _Reading:
     @property
     def musubis_own(self) -> bool:
         """Whether these are names that Musubi writes: of blocks of a model that it trains."""
-        trained = self.architecture.target_blocks and self.layout == "musubi"
-        return bool(trained) and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
+        trained = self.architecture.training is not None and self.layout == "musubi"
+        return trained and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
 
     def homes(self, weights: Collection[str]) -> int:
         """How many of its modules lie wholly on `weights` of ComfyUI's model."""
@@ -183,7 +185,7 @@ def _candidates(
 ) -> Iterator[tuple[Architecture, Layout]]:
     """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
     plain = {_spelled(parameter_of(name)[0], underscored=underscored) for name in names}
-    numbered = Counter(template for template, number in map(template_of, plain) if number)
+    numbered = Counter(template for name in plain for template, _ in templates_of(name))
     for family in families:
         for layout in LAYOUTS:
             known = family.spellings(layout, underscored=underscored)

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from .table import Group, group
 
-__all__ = ["DIFFUSERS_QKV", "double_stream", "single_stream"]
+__all__ = ["COMFYUI_BLOCKS", "COMFYUI_NORMS", "DIFFUSERS_QKV", "double_stream", "single_stream"]
+
+COMFYUI_BLOCKS = ("double_blocks", "single_blocks")
+"""See `TrainedFamily.comfyui_blocks`."""
+
+COMFYUI_NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
+"""See `TrainedFamily.comfyui_norms`."""
 
 DIFFUSERS_QKV = {
     "img": "attn.to_q attn.to_k attn.to_v",

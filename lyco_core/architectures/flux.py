@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .dual_stream import double_stream, single_stream
+from .dual_stream import COMFYUI_BLOCKS, COMFYUI_NORMS, double_stream, single_stream
 from .table import Architecture, Group, group, inside, renamed
+from .training import ImageInput, MusubiNames, TrainedFamily
 
 __all__ = ["ENDS", "FLUX1", "FLUX2", "blocks"]
 
-_TARGET_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
-_DEFAULT_EXCLUDES = (r".*(img_mod\.lin|txt_mod\.lin|modulation\.lin).*", r".*(norm).*")
+_EXCLUDES = (r".*(img_mod\.lin|txt_mod\.lin|modulation\.lin).*", r".*(norm).*")
 
 
 def blocks(double: tuple[Group, ...], single: tuple[Group, ...]) -> tuple[Group, ...]:
@@ -50,8 +50,17 @@ FLUX1 = Architecture(
     ),
     depths={"double_blocks": 19, "single_blocks": 38},
     widths=(3072,),
-    target_blocks=_TARGET_BLOCKS,
-    default_excludes=_DEFAULT_EXCLUDES,
+    training=TrainedFamily(
+        excludes=_EXCLUDES,
+        sampling="flux_shift",
+        shift=1.0,
+        frames_a_second=None,
+        names=MusubiNames("flux_kontext", "Flux.1-dev", "https://github.com/black-forest-labs/flux", "lora_flux"),
+        image_input=ImageInput(reads="img_in", writes="final_layer.linear"),
+        clip_type="FLUX",
+        comfyui_blocks=COMFYUI_BLOCKS,
+        comfyui_norms=COMFYUI_NORMS,
+    ),
 )
 
 # A gated MLP three times as wide as the model: its first layer has both halves' rows, and in
@@ -82,6 +91,24 @@ FLUX2 = Architecture(
     ),
     depths={"double_blocks": 8, "single_blocks": 48},
     widths=(3072, 4096, 6144),
-    target_blocks=_TARGET_BLOCKS,
-    default_excludes=_DEFAULT_EXCLUDES,
+    training=TrainedFamily(
+        excludes=_EXCLUDES,
+        sampling="flux2_shift",
+        shift=1.0,
+        frames_a_second=None,
+        names=MusubiNames(
+            "flux_2_dev",
+            "Flux.2-dev",
+            "https://github.com/black-forest-labs/flux2",
+            "lora_flux_2",
+            by_depth={
+                ("single_blocks", 20): ("flux_2_klein_4b", "Flux.2-klein-4b"),
+                ("single_blocks", 24): ("flux_2_klein_9b", "Flux.2-klein-9b"),
+            },
+        ),
+        image_input=None,
+        clip_type="FLUX2",
+        comfyui_blocks=COMFYUI_BLOCKS,
+        comfyui_norms=COMFYUI_NORMS,
+    ),
 )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from .dual_stream import double_stream, single_stream
+from .dual_stream import COMFYUI_BLOCKS, COMFYUI_NORMS, double_stream, single_stream
 from .table import Architecture, Group, group, inside
+from .training import ImageInput, MusubiNames, TrainedFamily
 
 _MUSUBI = {
     "mod": "{s}_mod.linear",
@@ -86,8 +87,17 @@ HUNYUAN_VIDEO = Architecture(
     ),
     depths={"double_blocks": 20, "single_blocks": 40},
     widths=(3072,),
-    target_blocks=("MMDoubleStreamBlock", "MMSingleStreamBlock"),
-    default_excludes=(r".*(img_mod|txt_mod|modulation).*",),
+    training=TrainedFamily(
+        excludes=(r".*(img_mod|txt_mod|modulation).*",),
+        sampling="shift",
+        shift=7.0,
+        frames_a_second=24,
+        names=MusubiNames("hunyuan_video", "hunyuan-video", "https://github.com/Tencent/HunyuanVideo", "lora"),
+        image_input=ImageInput(reads="img_in.proj", writes="final_layer.linear"),
+        clip_type="HUNYUAN_VIDEO",
+        comfyui_blocks=COMFYUI_BLOCKS,
+        comfyui_norms=COMFYUI_NORMS,
+    ),
 )
 
 HUNYUAN_VIDEO_1_5 = Architecture(
@@ -106,8 +116,22 @@ HUNYUAN_VIDEO_1_5 = Architecture(
     ),
     depths={"double_blocks": 54},
     widths=(2048,),
-    target_blocks=("MMDoubleStreamBlock",),
-    default_excludes=(r".*(_in).*",),
+    training=TrainedFamily(
+        excludes=(r".*(_in).*",),
+        sampling="shift",
+        shift=2.0,
+        frames_a_second=24,
+        names=MusubiNames(
+            "hunyuan_video_1_5",
+            "hunyuan-video-1.5",
+            "https://github.com/Tencent-Hunyuan/HunyuanVideo-1.5",
+            "lora_hv_1_5",
+        ),
+        image_input=None,  # it has channels for an image in any case, and zeros in them are its text to video
+        clip_type="HUNYUAN_VIDEO_15",
+        comfyui_blocks=COMFYUI_BLOCKS,
+        comfyui_norms=COMFYUI_NORMS,
+    ),
 )
 
 
@@ -135,6 +159,15 @@ FRAMEPACK = Architecture(
     ),
     depths={"transformer_blocks": 20, "single_transformer_blocks": 40},
     widths=(3072,),
-    target_blocks=("HunyuanVideoTransformerBlock", "HunyuanVideoSingleTransformerBlock"),
-    default_excludes=(r".*(norm).*",),
+    training=TrainedFamily(
+        excludes=(r".*(norm).*",),
+        sampling="shift",
+        shift=3.0,
+        frames_a_second=None,
+        names=MusubiNames("framepack", "framepack", "https://github.com/lllyasviel/FramePack", "lora_framepack"),
+        image_input=None,
+        clip_type=None,
+        comfyui_blocks=COMFYUI_BLOCKS,
+        comfyui_norms=COMFYUI_NORMS,
+    ),
 )

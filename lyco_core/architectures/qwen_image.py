@@ -1,6 +1,7 @@
 """Qwen-Image and Qwen-Image-Edit: one set of names, diffusers' own, in every layout."""
 
 from .table import Architecture, inside_all, same
+from .training import MusubiNames, TrainedFamily
 
 _BLOCK = (
     *same("img_mod.1", "txt_mod.1", shape=(6, 1)),
@@ -35,7 +36,18 @@ QWEN_IMAGE = Architecture(
     ),
     depths={"transformer_blocks": 60},
     widths=(3072,),
-    target_blocks=("QwenImageTransformerBlock",),
-    # Musubi's own pattern; it matches no dotted name, so img_mod.1 and txt_mod.1 are trained.
-    default_excludes=(r".*(_mod_).*",),
+    training=TrainedFamily(
+        # Musubi's own pattern; it matches no dotted name, so img_mod.1 and txt_mod.1 are trained.
+        excludes=(r".*(_mod_).*",),
+        sampling="shift",
+        shift=2.2,
+        frames_a_second=None,
+        names=MusubiNames(
+            "qwen_image", "Qwen-Image", "https://github.com/QwenLM/Qwen-Image", "lora_qwen_image", (1328, 1328)
+        ),
+        image_input=None,
+        clip_type="QWEN_IMAGE",
+        comfyui_blocks=("transformer_blocks",),
+        comfyui_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2"),
+    ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .ace_step import ACE_STEP, ACE_STEP_1_5
 from .auraflow import AURAFLOW
 from .chroma import CHROMA
@@ -24,11 +26,21 @@ from .unet import SD15, SDXL
 from .wan import WAN
 from .z_image import Z_IMAGE
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "by_id"]
 
-ARCHITECTURES: dict[str, Architecture] = {
-    architecture.id: architecture
-    for architecture in (
+
+def by_id(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
+    """Id -> architecture. Raises `ValueError` for an id that two of them have: one would hide the other."""
+    found: dict[str, Architecture] = {}
+    for architecture in architectures:
+        other = found.setdefault(architecture.id, architecture)
+        if other is not architecture:
+            raise ValueError(f"{other.title} and {architecture.title} are both {architecture.id!r}")
+    return found
+
+
+ARCHITECTURES: dict[str, Architecture] = by_id(
+    (
         WAN,
         FLUX1,
         FLUX2,
@@ -56,4 +68,4 @@ ARCHITECTURES: dict[str, Architecture] = {
         COSMOS_PREDICT2,
         ERNIE_IMAGE,
     )
-}
+)

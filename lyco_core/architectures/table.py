@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Container, Mapping
 from fractions import Fraction
 
 from ..layouts import LAYOUTS, Layout
+from .training import TrainedFamily
 
 __all__ = [
     "Architecture",
@@ -20,13 +22,16 @@ __all__ = [
     "inside_all",
     "renamed",
     "same",
-    "template_of",
+    "templates_of",
 ]
 
 Shape = tuple[int | Fraction, int | Fraction]
 """(out, in), in widths of the model."""
 
-_NUMBERED = re.compile(r"(.*?(?:blocks|layers|refiner|encoders)[._])(0|[1-9][0-9]{0,5})([._].+)", re.DOTALL)
+_NUMBER = re.compile(r"(?<=[._])(0|[1-9][0-9]{0,5})(?=[._].)", re.DOTALL)
+
+_NUMBERS = 3
+"""One of so many first numbers in a name is the block's; a stranger's may have a million."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,9 @@ class Group:
             names = self.names(layout)
             if names is not None and len(names) not in (1, len(self.heights)):
                 raise ValueError(f"{names}: expected one module or {len(self.heights)}")
+            for name in names or ():
+                if "{n}" in name and (name, "0") not in templates_of(name.replace("{n}", "0")):
+                    raise ValueError(f"{name}: expected {{n}} between dots, as one of the first {_NUMBERS} numbers")
 
     def names(self, layout: Layout) -> tuple[str, ...] | None:
         """The modules that hold the group's rows in `layout`."""
@@ -78,13 +86,12 @@ class Architecture:
     title: str
     groups: tuple[Group, ...]
     depths: Mapping[str, int]
-    """Start of a block's name in Musubi's layout -> how many the largest model has."""
+    """Start of a block's name in Musubi's layout -> how many the largest model has. If the family is trained, the
+    Linear modules of these blocks are."""
     widths: tuple[int, ...] = ()
     """Of the models that there are."""
-    target_blocks: tuple[str, ...] = ()
-    """Classes whose Linear modules Musubi Tuner trains."""
-    default_excludes: tuple[str, ...] = ()
-    """Regular expressions; Musubi leaves out a module whose whole dotted name one matches."""
+    training: TrainedFamily | None = None
+    """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"
     """Whose names stock ComfyUI's key map takes below `diffusion_model.` without losing rows: where it
     addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
@@ -92,6 +99,11 @@ class Architecture:
     """What stands before diffusers' names in its files."""
     refused: str | None = None
     """Why adapters of this family cannot be used, if so."""
+
+    def __post_init__(self) -> None:
+        for block in self.depths:
+            if not any(name.startswith(f"{block}.{{n}}.") for g in self.groups for name in g.musubi or ()):
+                raise ValueError(f"{self.id}: there is no block {block}.{{n}} in Musubi's layout")
 
     @functools.cached_property
     def _index(self) -> dict[Layout, dict[str, tuple[Group, int]]]:
@@ -129,9 +141,13 @@ class Architecture:
         """Every module name of `layout`, with `{n}` for a block's number, as it is spelled -> with its dots."""
         return self._underscored[layout] if underscored else self._dotted[layout]
 
+    def template_of(self, path: str, layout: Layout) -> tuple[str, str]:
+        """(the module path with `{n}` for its block's number, that number); the number is empty outside of blocks."""
+        return _split(path, self._index[layout])
+
     def group_of(self, path: str, layout: Layout) -> tuple[Group, int]:
         """The group of a module path, and the position of the module in it. Raises KeyError."""
-        return self._index[layout][_split(path, self._index[layout])[0]]
+        return self._index[layout][self.template_of(path, layout)[0]]
 
     def fits(self, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
         """Whether a module of (out, in) is possible at `path`: the family fixes some ratios and sizes."""
@@ -156,7 +172,7 @@ class Architecture:
         names = group.names(target)
         if names is None:
             return []
-        number = template_of(path)[1]
+        number = self.template_of(path, source)[1]
         names = tuple(name.replace("{n}", number) for name in names)
         total = sum(group.heights)
         edges = [sum(group.heights[:i]) for i in range(len(group.heights) + 1)]
@@ -177,15 +193,20 @@ class Architecture:
 
 
 @functools.lru_cache(maxsize=2**14)
-def template_of(name: str) -> tuple[str, str]:
-    """(name with `{n}` for the block's number, that number); the number is empty where there is none."""
-    match = _NUMBERED.fullmatch(name)
-    return (f"{match[1]}{{n}}{match[3]}", match[2]) if match else (name, "")
+def templates_of(name: str) -> tuple[tuple[str, str], ...]:
+    """(name with `{n}` for a number in it, that number), for every number that may be a block's."""
+    numbers = itertools.islice(_NUMBER.finditer(name), _NUMBERS)
+    return tuple((f"{name[: n.start()]}{{n}}{name[n.end() :]}", n[0]) for n in numbers)
 
 
 def _split(name: str, known: Container[str]) -> tuple[str, str]:
-    """As `template_of`, but a name that is known as it stands is its own template."""
-    return (name, "") if name in known else template_of(name)
+    """(the template of `known` that a name means, the block's number); the name itself where it means none."""
+    if name in known:  # as it stands, numbers and all
+        return name, ""
+    for found in templates_of(name):
+        if found[0] in known:
+            return found
+    return name, ""
 
 
 def group(

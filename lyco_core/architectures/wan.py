@@ -1,6 +1,7 @@
 """Wan 2.1 and 2.2 (text to video, image to video). The two share every name; 2.2 has two models."""
 
 from .table import Architecture, group, inside_all, same
+from .training import ImageInput, MusubiNames, TrainedFamily
 
 _BLOCK = (
     *(
@@ -33,6 +34,23 @@ WAN = Architecture(
     ),
     depths={"blocks": 40},
     widths=(1536, 3072, 5120),
-    target_blocks=("WanAttentionBlock",),
-    default_excludes=(r".*(patch_embedding|text_embedding|time_embedding|time_projection|norm|head).*",),
+    training=TrainedFamily(
+        excludes=(r".*(patch_embedding|text_embedding|time_embedding|time_projection|norm|head).*",),
+        sampling="shift",
+        shift=3.0,
+        frames_a_second=16,
+        names=MusubiNames("wan", "wan2.1", "https://github.com/Wan-Video/Wan2.1", "lora_wan"),
+        image_input=ImageInput(
+            reads="patch_embedding",
+            writes="head.head",
+            by_itself={
+                "vace_patch_embedding": "vace_frames",
+                "patch_embedding_pose": "reference_latents",  # SCAIL
+                "audio_proj.audio_proj_glob_1.layer": None,  # HuMo
+            },
+        ),
+        clip_type="WAN",
+        comfyui_blocks=("vace_blocks", "blocks"),
+        comfyui_norms=(),
+    ),
 )

@@ -1,6 +1,7 @@
 """Z-Image (Turbo, Base). Musubi has diffusers' names; ComfyUI, as Lumina 2, fuses q, k and v."""
 
 from .table import Architecture, group, inside_all, same
+from .training import MusubiNames, TrainedFamily
 
 _BLOCK = (
     group(
@@ -34,6 +35,15 @@ Z_IMAGE = Architecture(
     comfyui_takes="diffusers",
     depths={"layers": 30, "noise_refiner": 2, "context_refiner": 2},
     widths=(3840,),
-    target_blocks=("ZImageTransformerBlock",),
-    default_excludes=(r".*(_modulation|_refiner).*",),
+    training=TrainedFamily(
+        excludes=(r".*(_modulation|_refiner).*",),
+        sampling="shift",
+        shift=2.0,
+        frames_a_second=None,
+        names=MusubiNames("z_image", "Z-Image", "https://github.com/Tongyi-MAI/Z-Image", "lora_zimage", (1024, 1024)),
+        image_input=None,
+        clip_type="LUMINA2",
+        comfyui_blocks=("context_refiner", "noise_refiner", "layers"),
+        comfyui_norms=(),
+    ),
 )

@@ -3,10 +3,12 @@
 Quantized weights keep their numbers, and nothing is rounded to their precision. Every algorithm is linear in the
 weight, W' = W + strength * ΔW(W), so each is one of four effects on the module's function x -> W x: something is added
 to its output (LoRA, LoHa, LoKr), its output is multiplied (DoRA by outputs, IA3) or turned (OFT, BOFT), or its input is
-changed (DoRA by inputs, IA3 on inputs, GLoRA). Effects follow each other as patches do.
+changed (DoRA by inputs, IA3 on inputs, GLoRA). Effects follow each other as patches do. A convolution is linear in
+patches of its input.
 """
 
 from .effects import Effect, computed
+from .seat import Change, Seat, sits_on
 from .settle import Part, settled
 
-__all__ = ["Effect", "Part", "computed", "settled"]
+__all__ = ["Change", "Effect", "Part", "Seat", "computed", "settled", "sits_on"]

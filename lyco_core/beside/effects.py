@@ -141,7 +141,11 @@ class OutputTurned(Effect):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputChanged(Effect):
-    """W (gain * x + mixed x) + ΔW (added_gain * x): DoRA by inputs, IA3 on inputs, GLoRA."""
+    """W (gain * x + mixed x) + ΔW (added_gain * x): DoRA by inputs, IA3 on inputs, GLoRA.
+
+    Of a convolution, whose x is patches, `gain` and `mixed` may be of its input channels, alike at every position of
+    the kernel.
+    """
 
     gain: Tensor | None = None
     """(in,), float32."""
@@ -154,9 +158,9 @@ class InputChanged(Effect):
     """Of `mixed` and `adapter`."""
 
     def __call__(self, function: Function, x: Tensor) -> Tensor:
-        changed = x if self.gain is None else (x * self.gain).to(x.dtype)
+        changed = x if self.gain is None else (x * _at_each(self.gain, x)).to(x.dtype)
         if self.mixed is not None:
-            changed = changed.add(self.mixed.apply(x), alpha=self.strength)
+            changed = changed.add(_by_channel(self.mixed, x), alpha=self.strength)
         output = function(changed)
         if self.rows is not None:  # the other outputs are of x as it is
             others = function(x)
@@ -166,6 +170,20 @@ class InputChanged(Effect):
             gained = x if self.added_gain is None else (x * self.added_gain).to(x.dtype)
             self.band(output).add_(self.adapter.apply(gained), alpha=self.strength)
         return output
+
+
+def _at_each(gain: Tensor, x: Tensor) -> Tensor:
+    """(channels,) -> one for each of x's last dimension, which has a kernel's positions of every channel together."""
+    return gain if gain.numel() in (1, x.shape[-1]) else gain.repeat_interleave(x.shape[-1] // gain.numel())
+
+
+def _by_channel(mixed: Additive, x: Tensor) -> Tensor:
+    """What (channels, channels) adds to x, at each position of a kernel by itself."""
+    channels = mixed.shape[1]
+    if channels == x.shape[-1]:
+        return mixed.apply(x)
+    positions = x.reshape(*x.shape[:-1], channels, -1).transpose(-1, -2)
+    return mixed.apply(positions).transpose(-1, -2).flatten(-2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

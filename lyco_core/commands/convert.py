@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from ..approximate.options import Asked
-    from ..convert import Options, convert_file
+    from ..conversion import Options, convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
 

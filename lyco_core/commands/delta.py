@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..delta import write_delta
+    from ..delta_weights import write_delta
     from ..io.paths import only_one
 
     keys, left_out = write_delta(

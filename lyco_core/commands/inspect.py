@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..inspect import Inspection, inspect_file
+    from ..inspection import Inspection, inspect_file
     from ..io.paths import expanded, only_one
 
     files = expanded(options.files)

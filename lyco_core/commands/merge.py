@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from ..io.paths import expanded, only_one
-    from ..merge import MergeOptions, merge_checkpoint
-    from ..merge.options import Source, parse_size, parse_source
+    from ..merging import MergeOptions, merge_checkpoint
+    from ..merging.options import Source, parse_size, parse_source
     from ..selection import Selection, parse_block_strength
 
     strengths = [parse_block_strength(text) for text in options.block_strength]

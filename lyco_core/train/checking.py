@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from ..architectures import Architecture
+from ..architectures import Architecture, TrainedFamily
 from ..errors import TrainError, about_file, shorten
 from ..io import read_header
 from .checkpoints import require_place
@@ -27,8 +27,8 @@ def require_possible(
     *,
     empty: bool,
     validation: bool,
-) -> Architecture:
-    """The family, once a training of a model of it can begin and save in `folder`, as far as this tells.
+) -> tuple[Architecture, TrainedFamily]:
+    """The family and how it is trained, once a training can begin and save in `folder`, as far as this tells.
 
     Args:
         empty: whether there is the condition of the empty caption.
@@ -39,7 +39,7 @@ def require_possible(
             together, or the state to resume from is another training's.
         FileError: nothing can be written there, or an earlier training's files are.
     """
-    family = require_trainable(family)
+    family, trained = require_trainable(family)
     require_told(options.run, empty=empty, validation=validation)
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
@@ -47,7 +47,7 @@ def require_possible(
     make_optimizer(options.optimizer, [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], "lr": rate}])
     if options.run.resume:
         require_resumable(options.run.resume, family.id, options)
-    return family
+    return family, trained
 
 
 def require_readable(path: str | os.PathLike[str]) -> None:

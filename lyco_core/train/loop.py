@@ -1,9 +1,4 @@
-"""The loop: batches, loss, gradients, steps. Free of any host: the model is what predicts a velocity.
-
-Everything that is drawn comes from a generator of its own for each batch, seeded by the training's
-seed and the batch's number. So a resumed training draws what the uninterrupted one would have, and
-several processes draw what a single one would for the same batch.
-"""
+"""The loop: batches, loss, gradients, steps. Free of any host: the model is what predicts a velocity."""
 
 from __future__ import annotations
 
@@ -13,7 +8,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -21,9 +15,10 @@ from ..errors import TrainError
 from .average import Average
 from .batches import Batches
 from .distributed import World
+from .draws import draw, generator_of, seed_of
 from .items import Item
 from .network import Network
-from .noise import loss_weights, sample_times
+from .noise import loss_weights
 from .optimizers import make_optimizer
 from .options import RunOptions, TrainOptions
 from .scaler import LossScale
@@ -185,21 +180,19 @@ class Training:
         Gradients are divided by gradient_accumulation_steps in an epoch's last step too, as accelerate does.
         """
         indices = self.batches[number]
-        generator = _generator(self.options.run.seed, number)
-        shape = self.items[indices[0]].latent.shape
-        t = sample_times(self.options.noise, len(indices), (shape[-2], shape[-1]), generator)
-        noise = torch.randn((len(indices), *shape), generator=generator)
-        dropped = torch.rand(len(indices), generator=generator) < self.options.run.caption_dropout_rate
-        conditions = [self._empty if dropped[i] else self.items[index].condition for i, index in enumerate(indices)]
+        drawn = draw(self.options, number, len(indices), self.items[indices[0]].latent.shape)
+        conditions = [
+            self._empty if drawn.dropped[i] else self.items[index].condition for i, index in enumerate(indices)
+        ]
         # Dropout inside the network draws from the CPU's generator alone, whatever the device; see `trainable.base`.
-        torch.default_generator.manual_seed(_seed(self.options.run.seed, number, 1 + self.world.rank))
+        torch.default_generator.manual_seed(seed_of(self.options.run.seed, number, 1 + self.world.rank))
         loss = 0.0
         mine = list(range(self.world.rank, len(indices), self.world.processes))
         for group in self.model.groups([conditions[i] for i in mine]):
             some = [mine[i] for i in group]
             latents = torch.stack([self.items[indices[i]].latent for i in some])
-            errors = self._errors(latents, noise[some], t[some], [conditions[i] for i in some])
-            part = (errors * loss_weights(self.options.noise, t[some]).to(errors.device)).sum()
+            errors = self._errors(latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some])
+            part = (errors * loss_weights(self.options.noise, drawn.t[some]).to(errors.device)).sum()
             part = part / len(indices)
             if part.requires_grad:  # module dropout may have left nothing of the network in it
                 self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
@@ -221,7 +214,7 @@ class Training:
         with self.as_saved():
             for index in range(self.world.rank, len(self._validation), self.world.processes):
                 item = self._validation[index]
-                noise = torch.randn(item.latent.shape, generator=_generator(0, index))
+                noise = torch.randn(item.latent.shape, generator=generator_of(0, index))
                 for t in _VALIDATION_TIMES:
                     total += self._errors(item.latent[None], noise[None], torch.tensor([t]), [item.condition])
         self.world.add_up([total])
@@ -243,12 +236,3 @@ def require_told(run: RunOptions, *, empty: bool, validation: bool) -> None:
         raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")
     if run.validate_every_n_steps and not validation:
         raise TrainError("validate_every_n_steps needs validation items; give some, or set 0")
-
-
-def _seed(*numbers: int) -> int:
-    """One seed out of several numbers, such that near ones lead far apart. Python shifts: NumPy before 2 cannot."""
-    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0]) >> 1
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(*numbers))

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..architectures import TrainedFamily
 from ..errors import TrainError
-from .option import Choice, Number, Options, Truth, option
+from .option import Options, Saved, option
+from .rules import Choice, Number, Truth
 
-__all__ = ["RECOMMENDED", "SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
+__all__ = ["SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
 
 _TRIES = 1000
 """How often times outside of min_timestep to max_timestep are drawn again."""
@@ -76,18 +78,6 @@ SAMPLINGS: dict[str, tuple[Draw, Shift | None]] = {
 }
 """`timestep_sampling` -> how t is drawn, and by how much it is then shifted for a latent of (height, width)."""
 
-RECOMMENDED: dict[str, tuple[str, float]] = {
-    "wan": ("shift", 3.0),
-    "hunyuan_video": ("shift", 7.0),
-    "hunyuan_video_1_5": ("shift", 2.0),
-    "framepack": ("shift", 3.0),
-    "flux1": ("flux_shift", 1.0),
-    "flux2": ("flux2_shift", 1.0),
-    "qwen_image": ("shift", 2.2),
-    "z_image": ("shift", 2.0),
-}
-"""Architecture -> `timestep_sampling` and `discrete_flow_shift` of the command in Musubi's page on it."""
-
 _WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigma_sqrt": lambda sigma: sigma**-2.0,
     "cosmap": lambda sigma: 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2)),
@@ -105,26 +95,42 @@ class NoiseOptions(Options):
         "How the timesteps are drawn. auto: as Musubi's page on the model says, with its flow shift. sigma: by the "
         "weighting scheme's own density, which ignores the shift.",
         rare=False,
+        node_default="auto",
+        saved=Saved.ALWAYS,
+        draws=True,
     )
     discrete_flow_shift: float = option(
         1.0,
         Number(1e-3),
         "For shift: above 1 more training at high noise (layout), below 1 at low noise (detail).",
         rare=False,
+        saved=Saved.ALWAYS,
+        draws=True,
     )
-    sigmoid_scale: float = option(1.0, Number(), "For sigmoid and the shifts: wider draws above 1, narrower below.")
+    sigmoid_scale: float = option(
+        1.0,
+        Number(),
+        "For sigmoid and the shifts: wider draws above 1, narrower below.",
+        saved=Saved.ALWAYS,
+        draws=True,
+    )
     weighting_scheme: str = option(
         "none",
         Choice(("none", "logit_normal", "mode", "sigma_sqrt", "cosmap")),
         "logit_normal and mode draw the timesteps of sigma; sigma_sqrt and cosmap weight the loss of every sampling.",
+        saved=Saved.ALWAYS,
+        draws=True,
     )
-    logit_mean: float = option(0.0, Number(-math.inf), "For logit_normal and logsnr.")
-    logit_std: float = option(1.0, Number(), "For logit_normal and logsnr.")
-    mode_scale: float = option(1.29, Number(-math.inf), "For mode.")
-    min_timestep: float = option(0.0, Number(0, 1000), "Timesteps below are not trained, of 1000.")
-    max_timestep: float = option(1000.0, Number(0, 1000), "Timesteps above are not trained, of 1000.")
+    logit_mean: float = option(0.0, Number(-math.inf), "For logit_normal and logsnr.", saved=Saved.ALWAYS, draws=True)
+    logit_std: float = option(1.0, Number(), "For logit_normal and logsnr.", saved=Saved.ALWAYS, draws=True)
+    mode_scale: float = option(1.29, Number(-math.inf), "For mode.", saved=Saved.ALWAYS, draws=True)
+    min_timestep: float = option(0.0, Number(0, 1000), "Timesteps below are not trained, of 1000.", draws=True)
+    max_timestep: float = option(1000.0, Number(0, 1000), "Timesteps above are not trained, of 1000.", draws=True)
     preserve_distribution_shape: bool = option(
-        False, Truth(), "Draw again what lies outside of min and max_timestep, instead of squeezing all between them."
+        False,
+        Truth(),
+        "Draw again what lies outside of min and max_timestep, instead of squeezing all between them.",
+        draws=True,
     )
 
     def __post_init__(self) -> None:
@@ -135,12 +141,11 @@ class NoiseOptions(Options):
             )
 
 
-def resolve_sampling(options: NoiseOptions, architecture: str) -> NoiseOptions:
-    """`options` with `auto` replaced by what Musubi's page on the architecture says."""
+def resolve_sampling(options: NoiseOptions, trained: TrainedFamily) -> NoiseOptions:
+    """`options` with `auto` replaced by what Musubi's page on the family says."""
     if options.timestep_sampling != "auto":
         return options
-    name, shift = RECOMMENDED[architecture]
-    changes: dict[str, Any] = {"timestep_sampling": name, "discrete_flow_shift": shift}
+    changes: dict[str, Any] = {"timestep_sampling": trained.sampling, "discrete_flow_shift": trained.shift}
     return dataclasses.replace(options, **changes)
 
 

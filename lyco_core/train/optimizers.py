@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..errors import TrainError
-from .option import Choice, Number, Options, Texts, option
+from .option import Options, Saved, option
+from .rules import Choice, Number, Texts
 
 __all__ = ["OPTIMIZERS", "OptimizerOptions", "make_optimizer"]
 
@@ -53,8 +54,10 @@ class OptimizerOptions(Options):
     optimizer_args: tuple[str, ...] = option(
         (), Texts(), "NAME=VALUE for the optimizer, such as weight_decay=0.01 or betas=0.9,0.99."
     )
-    learning_rate: float = option(1e-4, Number(), "How far a step goes.", rare=False)
-    max_grad_norm: float = option(1.0, Number(), "Longer gradients are shortened to this norm; 0: never.")
+    learning_rate: float = option(1e-4, Number(), "How far a step goes.", rare=False, saved=Saved.ALWAYS)
+    max_grad_norm: float = option(
+        1.0, Number(), "Longer gradients are shortened to this norm; 0: never.", saved=Saved.ALWAYS
+    )
 
 
 def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:

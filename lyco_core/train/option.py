@@ -1,121 +1,88 @@
-"""Options as data: what each may be, its default, and what it does in words.
+"""Options as data: all that whoever lists, reads, checks or saves options needs to know of each.
 
-The node's widgets, the configuration's keys and the checks all come from these fields.
+The node's widgets, the configuration, `--network_args`, the metadata of the file, what a state holds a training to, and
+the help page's table come from these fields.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import enum
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import TrainError
+from .rules import Number, Rule, Texts
 
-__all__ = ["Choice", "Number", "Options", "Rule", "Text", "Texts", "Truth", "Whole", "option"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Whole:
-    """A whole number of at least `least`, and not `but`."""
-
-    least: int
-    but: int | None = None
-
-    @property
-    def expected(self) -> str:
-        """In words."""
-        but = "" if self.but is None else f" but {self.but}"
-        return f"a whole number{but} of at least {self.least}"
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
-        if not isinstance(value, int) or isinstance(value, bool):
-            return False
-        return value >= self.least and value != self.but
+__all__ = ["Option", "Options", "Saved", "option", "options_in"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """A finite number from `least` to `most`, which is left out if `open`."""
+class Saved(enum.Enum):
+    """How an option stands in the metadata of a file."""
 
-    least: float = 0.0
-    most: float = math.inf
-    open: bool = False
-
-    @property
-    def expected(self) -> str:
-        """In words."""
-        most = "" if math.isinf(self.most) else f" and {'less than' if self.open else 'at most'} {self.most:g}"
-        least = "" if math.isinf(self.least) else f" of at least {self.least:g}"
-        return f"a finite number{least}{most}"
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            return False
-        return self.least <= value <= self.most and not (self.open and value == self.most)
+    NOT = enum.auto()
+    """Not at all, or something that is computed from it."""
+    NETWORK = enum.auto()
+    """As `ss_NAME`, with `no_metadata` too: what Musubi Tuner needs to read the file."""
+    ALWAYS = enum.auto()
+    """As `ss_NAME`."""
+    OR_NONE = enum.auto()
+    """As `ss_NAME`, which is None where the option is empty or 0."""
+    IF_SET = enum.auto()
+    """As `ss_NAME`, unless it has its default."""
+    NETWORK_ARG = enum.auto()
+    """In `ss_network_args`, unless it has its default; and `--network_args` may give it."""
+    MODELSPEC = enum.auto()
+    """As `modelspec.NAME`, without `metadata_`, unless it is empty."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """One of some names."""
+class Option:
+    """One option of a training."""
 
-    values: tuple[str, ...]
-
-    @property
-    def expected(self) -> str:
-        """In words."""
-        return f"one of {', '.join(self.values)}"
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
-        return value in self.values
-
-
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """True or false."""
-
-    expected = "true or false"
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
-        return isinstance(value, bool)
+    name: str
+    """The field's."""
+    default: Any
+    rule: Rule
+    told: str
+    """What it does, for a tooltip and the help page."""
+    rare: bool
+    """Whether most people never touch it."""
+    called: str
+    """Musubi's name: that of its widget and in a configuration."""
+    read: Callable[[Any], Any] | None
+    """What makes its value of what Musubi calls so, where that is no value yet. Raises `TrainError`."""
+    node_default: Any
+    """Its default in the node: what Musubi's pages use, where the configuration's default is another."""
+    saved: Saved
+    draws: bool
+    """Whether it decides which items come in which step, or what is drawn for them: a saved state goes on only with
+    the value that it was saved with."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """Any text."""
-
-    expected = "a text"
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
-        return isinstance(value, str)
-
-
-@dataclasses.dataclass(frozen=True)
-class Texts:
-    """A list of texts."""
-
-    expected = "a list of texts"
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
-        return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)  # pyright: ignore[reportUnknownVariableType]
+def option(
+    default: Any,  # noqa: ANN401 - the field's own type
+    rule: Rule,
+    told: str,
+    *,
+    rare: bool = True,
+    called: str = "",
+    read: Callable[[Any], Any] | None = None,
+    node_default: Any = None,  # noqa: ANN401
+    saved: Saved = Saved.NOT,
+    draws: bool = False,
+) -> Any:  # noqa: ANN401
+    """A field of `Options`; the arguments are those of `Option`."""
+    node_default = default if node_default is None else node_default
+    made = Option("", default, rule, told, rare, called, read, node_default, saved, draws)
+    return dataclasses.field(default=default, metadata={"option": made})
 
 
-Rule = Whole | Number | Choice | Truth | Text | Texts
-
-
-def option(default: Any, rule: Rule, told: str, *, rare: bool = True) -> Any:  # noqa: ANN401 - the field's own type
-    """A field of `Options`.
-
-    Args:
-        told: what it does, for a tooltip and the help page.
-        rare: whether most people never touch it.
-    """
-    return dataclasses.field(default=default, metadata={"rule": rule, "told": told, "rare": rare})
+def options_in(cls: type[Options]) -> Iterator[Option]:
+    """Every option that has a rule, in the order in which a person meets them."""
+    for field in dataclasses.fields(cls):
+        if made := field.metadata.get("option"):
+            yield dataclasses.replace(made, name=field.name, called=made.called or field.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +90,11 @@ class Options:
     """Options that hold their rules. Raises `TrainError` for one that does not."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if rule := field.metadata.get("rule"):
-                value = getattr(self, field.name)
-                if not rule.holds(value):
-                    raise TrainError(f"{field.name} is {value!r}, expected {rule.expected}")
-                object.__setattr__(self, field.name, _kept(rule, value))
+        for made in options_in(type(self)):
+            value = getattr(self, made.name)
+            if not made.rule.holds(value):
+                raise TrainError(f"{made.name} is {value!r}, expected {made.rule.expected}")
+            object.__setattr__(self, made.name, _kept(made.rule, value))
 
 
 def _kept(rule: Rule, value: Any) -> Any:  # noqa: ANN401

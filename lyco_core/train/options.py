@@ -9,14 +9,15 @@ from typing import Any
 
 from ..errors import TrainError
 from ..io.names import name_fault
-from .network_options import NetworkOptions, algorithm_of, parse_network_args
+from .network_options import NetworkOptions, parse_network_args
 from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
-from .option import Choice, Number, Options, Text, Truth, Whole, option
+from .option import Option, Options, Saved, option, options_in
+from .rules import Choice, FileName, Number, Text, Truth, Whole
 from .saving import STORAGE_DTYPES
 from .schedules import ScheduleOptions
 
-__all__ = ["ENDINGS", "RunOptions", "SaveOptions", "TrainOptions", "option_fields", "train_options"]
+__all__ = ["ENDINGS", "RunOptions", "SaveOptions", "TrainOptions", "every_option", "every_value", "train_options"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,22 +28,36 @@ class RunOptions(Options):
     max_train_epochs: int = option(0, Whole(0), "If above 0: so many passes over the dataset, whatever the steps are.")
     batch_size: int = option(1, Whole(1), "Items in a batch, for datasets that do not say.", rare=False)
     gradient_accumulation_steps: int = option(
-        1, Whole(1), "Batches in a step of the optimizer; an epoch's last step has what is left of them."
+        1,
+        Whole(1),
+        "Batches in a step of the optimizer; an epoch's last step has what is left of them.",
+        saved=Saved.ALWAYS,
+        draws=True,
     )
-    seed: int = option(42, Whole(0), "Of everything that is drawn. The same seed gives the same file.", rare=False)
+    seed: int = option(
+        42,
+        Whole(0),
+        "Of everything that is drawn. The same seed gives the same file.",
+        rare=False,
+        saved=Saved.ALWAYS,
+        draws=True,
+    )
     mixed_precision: str = option(
         "auto",
         Choice(("auto", "no", "bf16", "fp16")),
         "What the model computes in: auto: what ComfyUI samples it in; no: float32. The adapter is always float32.",
     )
     gradient_checkpointing: bool = option(
-        True, Truth(), "Computes each block again in the backward pass instead of keeping it: much less memory."
+        True,
+        Truth(),
+        "Computes each block again in the backward pass instead of keeping it: much less memory.",
+        saved=Saved.ALWAYS,
     )
     enable_bucket: bool = option(
         False, Truth(), "Latents of several sizes: batches of one size each. Without it they are refused."
     )
     guidance_scale: float = option(
-        1.0, Number(), "Told to models that have a guidance input (FLUX.1 dev, HunyuanVideo)."
+        1.0, Number(), "Told to models that have a guidance input (FLUX.1 dev, HunyuanVideo).", saved=Saved.ALWAYS
     )
     caption_dropout_rate: float = option(
         0.0, Number(0, 1), "How often the empty caption stands in for an item's own. Musubi has no such option."
@@ -52,12 +67,15 @@ class RunOptions(Options):
         Number(0, 1, open=True),
         "If above 0, what is saved is the exponential moving average of the adapter, e.g. 0.999. Musubi has no such "
         "option while it trains.",
+        saved=Saved.IF_SET,
     )
     validate_every_n_steps: int = option(
         0, Whole(0), "How often the validation items are tried, with noise that is always the same; 0: never."
     )
-    network_weights: str = option("", Text(), "An adapter to go on from; its rank, alpha and factor count.")
-    resume: str = option("", Text(), "A saved state to go on from, as if there had been no interruption.")
+    network_weights: str = option(
+        "", FileName("adapter"), "An adapter to go on from; its rank, alpha and factor count."
+    )
+    resume: str = option("", FileName("state"), "A saved state to go on from, as if there had been no interruption.")
 
 
 ENDINGS = (".safetensors", "-step00000000.safetensors", "-step00000000-state.pt")
@@ -68,7 +86,9 @@ ENDINGS = (".safetensors", "-step00000000.safetensors", "-step00000000-state.pt"
 class SaveOptions(Options):
     """What is saved, when, and what stands in the file."""
 
-    output_name: str = option("adapter", Text(), "Name of the file, without its ending.", rare=False)
+    output_name: str = option(
+        "adapter", Text(), "Name of the file, without its ending.", rare=False, saved=Saved.ALWAYS
+    )
     save_precision: str = option("bf16", Choice(tuple(STORAGE_DTYPES)), "What numbers are stored as. Musubi: fp32.")
     save_every_n_steps: int = option(0, Whole(0), "Also saves NAME-step00000500.safetensors and so on; 0: never.")
     save_every_n_epochs: int = option(0, Whole(0), "Also saves NAME-000001.safetensors and so on; 0: never.")
@@ -78,12 +98,12 @@ class SaveOptions(Options):
         False, Truth(), "Beside every file saves NAME…-state.pt, from which `resume` goes on exactly."
     )
     no_metadata: bool = option(False, Truth(), "Leaves out all metadata but what loaders need.")
-    training_comment: str = option("", Text(), "Stored as ss_training_comment.")
-    metadata_title: str = option("", Text(), "Stored as modelspec.title; empty: output_name.")
-    metadata_author: str = option("", Text(), "Stored as modelspec.author.")
-    metadata_description: str = option("", Text(), "Stored as modelspec.description.")
-    metadata_license: str = option("", Text(), "Stored as modelspec.license.")
-    metadata_tags: str = option("", Text(), "Stored as modelspec.tags.")
+    training_comment: str = option("", Text(), "Stored as ss_training_comment.", saved=Saved.OR_NONE)
+    metadata_title: str = option("", Text(), "Stored as modelspec.title; empty: output_name.", saved=Saved.MODELSPEC)
+    metadata_author: str = option("", Text(), "Stored as modelspec.author.", saved=Saved.MODELSPEC)
+    metadata_description: str = option("", Text(), "Stored as modelspec.description.", saved=Saved.MODELSPEC)
+    metadata_license: str = option("", Text(), "Stored as modelspec.license.", saved=Saved.MODELSPEC)
+    metadata_tags: str = option("", Text(), "Stored as modelspec.tags.", saved=Saved.MODELSPEC)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,12 +148,17 @@ REFUSED = {
 """Options of Musubi that have no meaning here -> why."""
 
 
-def option_fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
-    """(part, field) of every option that has a rule, in the order in which a person meets them."""
+def every_option() -> Iterator[tuple[str, Option]]:
+    """(part, option) of all of them, in the order in which a person meets them."""
     for part, cls in _PARTS.items():
-        for field in dataclasses.fields(cls):
-            if "rule" in field.metadata:
-                yield part, field
+        for made in options_in(cls):
+            yield part, made
+
+
+def every_value(options: TrainOptions) -> Iterator[tuple[Option, Any]]:
+    """All of them with their values."""
+    for part, made in every_option():
+        yield made, getattr(getattr(options, part), made.name)
 
 
 def train_options(settings: Mapping[str, Any]) -> TrainOptions:
@@ -147,20 +172,20 @@ def train_options(settings: Mapping[str, Any]) -> TrainOptions:
     """
     given = {name: value for name, value in settings.items() if value is not None}
     values: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
-    if "network_module" in given:
-        values["network"]["algorithm"] = algorithm_of(given.pop("network_module"))
     args = given.pop("network_args", ())
     if not isinstance(args, (list, tuple)):
         raise TrainError(f"network_args is {args!r}, expected a list of texts, such as ['factor=4']")
     given |= parse_network_args(map(str, args))  # pyright: ignore[reportUnknownArgumentType]
-    parts = {field.name: part for part, field in option_fields()}
+    known = {made.called: (part, made) for part, made in every_option()}
+    known |= {made.name: (part, dataclasses.replace(made, read=None)) for part, made in every_option() if made.read}
     for name, value in given.items():
-        if name not in parts:
-            raise TrainError(_unknown(name, [*parts, "network_module", "network_args"]))
-        values[parts[name]][name] = value
+        if name not in known:
+            raise TrainError(_unknown(name, [*known, "network_args"]))
+        part, made = known[name]
+        values[part][made.name] = made.read(value) if made.read else value
     values["network"]["seed"] = values["run"].get("seed", RunOptions.seed)
-    made: dict[str, Any] = {part: cls(**values[part]) for part, cls in _PARTS.items()}
-    return TrainOptions(**made)
+    parts: dict[str, Any] = {part: cls(**values[part]) for part, cls in _PARTS.items()}
+    return TrainOptions(**parts)
 
 
 def _unknown(name: str, known: list[str]) -> str:

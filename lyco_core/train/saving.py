@@ -11,9 +11,12 @@ from collections.abc import Mapping
 import torch
 
 from ..adapter_writer import save_adapter_set
+from ..architectures.training import MusubiNames
 from ..errors import TrainError
 from ..formats import emit
 from .network import Network
+from .network_options import NetworkOptions
+from .option import Saved, options_in
 from .targets import Choice
 
 __all__ = ["STORAGE_DTYPES", "ModelSpec", "save_network"]
@@ -35,38 +38,6 @@ class ModelSpec:
     tags: str | None = None
     timestep_range: tuple[int, int] | None = None
     """First and last timestep that was trained, of 0 to 1000; None for all."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Model:
-    """What Musubi calls a model family in metadata."""
-
-    base_model: str
-    """ss_base_model_version."""
-    architecture: str
-    implementation: str
-    lora_module: str
-    resolution: tuple[int, int] = (1280, 720)
-
-
-_FLUX = "https://github.com/black-forest-labs/flux"
-_MODELS = {
-    "wan": _Model("wan", "wan2.1", "https://github.com/Wan-Video/Wan2.1", "lora_wan"),
-    "flux1": _Model("flux_kontext", "Flux.1-dev", _FLUX, "lora_flux"),
-    "flux2": _Model("flux_2_dev", "Flux.2-dev", f"{_FLUX}2", "lora_flux_2"),
-    "hunyuan_video": _Model("hunyuan_video", "hunyuan-video", "https://github.com/Tencent/HunyuanVideo", "lora"),
-    "hunyuan_video_1_5": _Model(
-        "hunyuan_video_1_5", "hunyuan-video-1.5", "https://github.com/Tencent-Hunyuan/HunyuanVideo-1.5", "lora_hv_1_5"
-    ),
-    "framepack": _Model("framepack", "framepack", "https://github.com/lllyasviel/FramePack", "lora_framepack"),
-    "qwen_image": _Model(
-        "qwen_image", "Qwen-Image", "https://github.com/QwenLM/Qwen-Image", "lora_qwen_image", (1328, 1328)
-    ),
-    "z_image": _Model("z_image", "Z-Image", "https://github.com/Tongyi-MAI/Z-Image", "lora_zimage", (1024, 1024)),
-}
-
-_FLUX2_SIZES = {20: ("flux_2_klein_4b", "Flux.2-klein-4b"), 24: ("flux_2_klein_9b", "Flux.2-klein-9b")}
-"""How many single blocks FLUX.2's smaller models have -> what they are called."""
 
 
 def save_network(
@@ -91,7 +62,7 @@ def save_network(
         AdapterError: one is beyond what `dtype` holds.
         FileError: `path` cannot be written.
     """
-    found = network.adapter_set(_of_network(network) | dict(run) | _modelspec(_model_of(network.choice), spec))
+    found = network.adapter_set(_of_network(network) | dict(run) | _modelspec(_names(network.choice), spec))
     for key, tensor in emit(found)[0].items():
         if not bool(torch.isfinite(tensor).all()):
             raise TrainError(f"{key} has numbers that are NaN or infinite: training diverged; lower the learning rate")
@@ -100,38 +71,37 @@ def save_network(
 
 def _of_network(network: Network) -> dict[str, str]:
     """What Musubi writes of the network in any case, and its factor, also where it is the default."""
-    options, model = network.options, _model_of(network.choice)
+    options, names = network.options, _names(network.choice)
     metadata = {
-        "ss_base_model_version": model.base_model,
-        "ss_network_module": f"networks.{model.lora_module if options.algorithm == 'lora' else options.algorithm}",
-        "ss_network_dim": str(options.network_dim),
-        "ss_network_alpha": str(options.network_alpha),
+        "ss_base_model_version": names.base_model,
+        "ss_network_module": f"networks.{names.lora_module if options.algorithm == 'lora' else options.algorithm}",
+        **{
+            f"ss_{made.name}": str(getattr(options, made.name))
+            for made in options_in(NetworkOptions)
+            if made.saved is Saved.NETWORK
+        },
     }
     if args := options.network_args():
         metadata["ss_network_args"] = json.dumps(args)
     return metadata
 
 
-def _modelspec(model: _Model, spec: ModelSpec) -> dict[str, str]:
-    width, height = spec.resolution or model.resolution
+def _modelspec(names: MusubiNames, spec: ModelSpec) -> dict[str, str]:
+    width, height = spec.resolution or names.resolution
     now = datetime.datetime.now().replace(microsecond=0)
-    given = {name: getattr(spec, name) for name in ("author", "description", "license", "tags")}
+    given = {name: value for name, value in vars(spec).items() if isinstance(value, str)}
     if spec.timestep_range is not None:
         given["timestep_range"] = "{},{}".format(*spec.timestep_range)
     values = {
         "sai_model_spec": "1.0.0",
-        "architecture": f"{model.architecture}/lora",
-        "implementation": model.implementation,
-        "title": spec.title,
+        "architecture": f"{names.architecture}/lora",
+        "implementation": names.implementation,
         "resolution": f"{width}x{height}",
         "date": now.isoformat(),
-        **{name: value for name, value in given.items() if value is not None},
+        **given,
     }
     return {f"modelspec.{name}": value for name, value in values.items()}
 
 
-def _model_of(choice: Choice) -> _Model:
-    model = _MODELS[choice.architecture.id]
-    if choice.architecture.id == "flux2" and (names := _FLUX2_SIZES.get(choice.blocks["single_blocks"])):
-        return dataclasses.replace(model, base_model=names[0], architecture=names[1])
-    return model
+def _names(choice: Choice) -> MusubiNames:
+    return choice.trained.names.of(choice.blocks)

@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable
 
 from ..errors import TrainError
-from .option import Choice, Number, Options, Whole, option
+from .option import Options, Saved, option
+from .rules import Choice, Number, Whole
 
 __all__ = ["SCHEDULES", "ScheduleOptions", "rate", "require_rate"]
 
@@ -80,9 +81,14 @@ SCHEDULES: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
 class ScheduleOptions(Options):
     """How the learning rate changes."""
 
-    lr_scheduler: str = option("constant", Choice(tuple(SCHEDULES)), "How the learning rate falls after the warm-up.")
+    lr_scheduler: str = option(
+        "constant", Choice(tuple(SCHEDULES)), "How the learning rate falls after the warm-up.", saved=Saved.ALWAYS
+    )
     lr_warmup_steps: float = option(
-        0.0, Number(), "Steps in which the learning rate grows from 0; below 1: that part of all steps."
+        0.0,
+        Number(),
+        "Steps in which the learning rate grows from 0; below 1: that part of all steps.",
+        saved=Saved.ALWAYS,
     )
     lr_scheduler_num_cycles: int = option(
         1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import io
 import os
 import zipfile
@@ -14,13 +13,15 @@ import torch
 from ..errors import TrainError, about_file
 from ..io.output import new_files
 from .loop import Training
-from .options import TrainOptions
+from .options import TrainOptions, every_option, every_value
 
 __all__ = ["load_state", "require_resumable", "save_state"]
 
-_VERSION = 3
+_VERSION = 4
+_NESTED = 3
+"""The version whose options of `noise` lay together, one below `order`; otherwise the same."""
 _CROSSING = 2
-"""The version whose steps went on across the end of an epoch; otherwise the same."""
+"""The version before, whose steps went on across the end of an epoch."""
 
 
 def save_state(path: str | os.PathLike[str], training: Training) -> None:
@@ -105,11 +106,14 @@ def _order(training: Training) -> dict[str, Any]:
     return {
         "items": [(list(item.latent.shape), item.repeats) for item in training.items],
         "batch_size": [(item.batch_size or run.batch_size) * training.world.processes for item in training.items],
-        "gradient_accumulation_steps": run.gradient_accumulation_steps,
-        "seed": run.seed,
         "network_alpha": training.options.network.alpha,  # the state's own would win, and the file tell another
-        "noise": dataclasses.asdict(training.options.noise),
+        **{option.name: value for option, value in every_value(training.options) if option.draws},
     }
+
+
+def _defaults() -> dict[str, Any]:
+    """What options that decide the order had before there were such: a state of then goes on."""
+    return {option.name: option.default for _, option in every_option() if option.draws}
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -126,7 +130,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TrainError(
             f"is no state of a training ({type(error).__name__}); expected NAME-…-state.pt that save_state wrote"
         ) from None
-    if not isinstance(state, dict) or state.get("version") not in (_CROSSING, _VERSION):  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(state, dict) or state.get("version") not in (_CROSSING, _NESTED, _VERSION):  # pyright: ignore[reportUnknownMemberType]
         raise TrainError(f"is no state of a training of version {_VERSION}; expected NAME-…-state.pt")
     return state  # pyright: ignore[reportUnknownVariableType]
 
@@ -157,8 +161,8 @@ def _require_same(state: dict[str, Any], training: Training) -> None:
             f"is of a version whose steps of {accumulated} batches went on across the end of an epoch of {batches}; "
             "they end with it now, so going on would not be the same training: begin a new one with network_weights"
         )
-    now = _order(training)
-    if changed := [name for name, value in now.items() if state["order"][name] != value]:
+    now, before = _order(training), _defaults() | state["order"].get("noise", {}) | state["order"]
+    if changed := [name for name, value in now.items() if before[name] != value]:
         raise TrainError(
             f"{', '.join(changed)} changed since it was saved, so going on would not be the same training; set them "
             "back, or begin a new one with network_weights"

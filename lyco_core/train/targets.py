@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..architectures import Architecture
+from ..architectures import Architecture, TrainedFamily
 from ..architectures.table import Target as Place
 from ..errors import TrainError, shorten
 from ..model import Model
@@ -38,6 +38,7 @@ class Choice:
     """What of a model is trained, in the order of its blocks, and what is not."""
 
     architecture: Architecture
+    trained: TrainedFamily
     targets: tuple[Target, ...]
     excluded: tuple[tuple[Target, str], ...]
     """What could be trained too, and the pattern that leaves it out."""
@@ -63,10 +64,10 @@ def choose_targets(weights: Model, options: NetworkOptions, *, architecture: Arc
         TrainError: the family is unknown or not trained, a module lies on several weights, a
             pattern takes too long, or nothing is left.
     """
-    family = require_trainable(architecture or weights.architecture)
+    family, trained = require_trainable(architecture or weights.architecture)
     blocks = {block: list(_blocks(family, weights, block)) for block in family.depths}
     candidates = [target for found in blocks.values() for block in found for target in block]
-    excludes = (*options.exclude_patterns, *family.default_excludes)
+    excludes = (*options.exclude_patterns, *trained.excludes)
     matched = _matched((*options.include_patterns, *excludes), [target.module_path for target in candidates])
     for pattern in (*options.exclude_patterns, *options.include_patterns):
         if not matched[pattern]:
@@ -86,20 +87,20 @@ def choose_targets(weights: Model, options: NetworkOptions, *, architecture: Arc
             f"{shorten([target.module_path for target in candidates])}"
         )
     counts = {block: len(found) for block, found in blocks.items()}
-    return Choice(family, tuple(targets), tuple(excluded), counts)
+    return Choice(family, trained, tuple(targets), tuple(excluded), counts)
 
 
-def require_trainable(family: Architecture | None) -> Architecture:
-    """The family. Raises `TrainError` if it is unknown, or none that is trained."""
+def require_trainable(family: Architecture | None) -> tuple[Architecture, TrainedFamily]:
+    """The family, and how it is trained. Raises `TrainError` if it is unknown, or none that is trained."""
     if family is None:
         raise TrainError("the model's architecture is unknown, so what of it to train is too; Musubi trains none such")
     if family.refused:
         raise TrainError(f"{family.title}: {family.refused}; what it trains of it is not known here, train it there")
-    if not family.target_blocks:
+    if family.training is None:
         raise TrainError(
             f"{family.title}: its adapters are used here but not trained; train it elsewhere, load it here"
         )
-    return family
+    return family, family.training
 
 
 def _blocks(family: Architecture, weights: Model, block: str) -> Iterator[list[Target]]:

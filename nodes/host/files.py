@@ -12,12 +12,12 @@ import comfy.lora_convert
 import folder_paths
 import torch
 
+from ...lyco_core.adapter_reader import AdapterFile, checkpoint_of
 from ...lyco_core.adapter_set import AdapterSet
 from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE
 from ...lyco_core.io.names import check_name
 from ...lyco_core.io.paths import ENDING, is_apple_double
-from ...lyco_core.load import AdapterFile, checkpoint_of
 
 Stamp: TypeAlias = tuple[str | int, ...]
 """What changes when a file does."""

@@ -9,6 +9,7 @@ from lyco_testing.files import unmapped
 from lyco_testing.zoo import normal
 from safetensors.torch import load, save_file
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.adapters import LoHa, LoKr, LoRA
 from lyco_core.approximate.extract import extract_file
 from lyco_core.approximate.hadamard import nearest_loha
@@ -16,8 +17,7 @@ from lyco_core.approximate.kronecker import nearest_lokr
 from lyco_core.approximate.options import Asked, ExtractOptions
 from lyco_core.approximate.svd import truncated
 from lyco_core.errors import LycoError
-from lyco_core.load import load_adapter_set
-from lyco_core.merge import Source, merge_checkpoint
+from lyco_core.merging import Source, merge_checkpoint
 from lyco_core.selection import Selection
 
 SHAPES = {

@@ -8,12 +8,12 @@ from lyco_testing.tables import loha, lokr, lora, random
 from lyco_testing.zoo import CASES, Case, normal
 from safetensors.torch import load_file, save_file
 
+from lyco_core.adapter_reader import read_adapter_set
 from lyco_core.adapters import DoRA, LoHa, LoKr, LoRA
 from lyco_core.approximate.less_rank import resized
 from lyco_core.approximate.options import Asked, RankTooSmall
 from lyco_core.approximate.resize import resize_file
 from lyco_core.errors import LycoError
-from lyco_core.load import read_adapter_set
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

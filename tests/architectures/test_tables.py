@@ -6,7 +6,7 @@ import pytest
 from lyco_testing.tables import ARCHITECTURE_OF, MODELS, targets, weights
 
 from lyco_core.architectures import ARCHITECTURES, Architecture
-from lyco_core.architectures.table import Group, template_of
+from lyco_core.architectures.table import Group
 from lyco_core.layouts import LAYOUTS, Layout
 
 every_model = pytest.mark.parametrize("model", MODELS)
@@ -82,13 +82,13 @@ def test_every_weight_of_comfyui_is_in_the_table(model: str):
 def test_default_excludes_leave_musubis_targets(model: str):
     """Musubi's patterns over the block modules of the table leave exactly what Musubi trains."""
     architecture = ARCHITECTURES[ARCHITECTURE_OF[model]]
-    patterns = [re.compile(pattern) for pattern in architecture.default_excludes]
+    patterns = [re.compile(pattern) for pattern in architecture.training.excludes]
     blocks = tuple(f"{name}.{{n}}." for name in architecture.depths)
     inside = [name for name in architecture.templates("musubi") if name.startswith(blocks)]
     left = {name for name in inside if not any(p.fullmatch(name.replace("{n}", "0")) for p in patterns)}
     if "t2v" in model:
         left -= {f"blocks.{{n}}.cross_attn.{name}_img" for name in "kv"}
-    assert left == {template_of(path)[0] for path in targets(model)}
+    assert left == {architecture.template_of(path, "musubi")[0] for path in targets(model)}
 
 
 @every_architecture

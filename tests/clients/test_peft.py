@@ -10,8 +10,8 @@ from lyco_testing.zoo import normal
 from safetensors.torch import load_file
 from torch import nn
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.formats import emit
-from lyco_core.load import load_adapter_set
 from lyco_core.placement import place
 
 peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")

@@ -13,13 +13,13 @@ from lyco_testing.zoo import CASES, normal
 from lyco_testing.zoo_on_base import ON_BASE
 from safetensors.torch import load_file, save_file
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.adapter_writer import save_adapter_set
 from lyco_core.adapters import IA3, LOW_RANK, Adapter, DoRA, Full, LoRA, bare, with_alpha
 from lyco_core.architectures import identify
 from lyco_core.errors import AdapterError, PlacementError
 from lyco_core.formats import FORMATS, Format, emit, parse
-from lyco_core.load import load_adapter_set
 
 FORMS = {case.name: case.make() for case in (*CASES, *ON_BASE)}
 ALGORITHMS = sorted({adapter.algorithm for adapter in FORMS.values()})

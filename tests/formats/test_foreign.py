@@ -9,11 +9,11 @@ from lyco_testing.tables import loha, lokr, lora, random
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lyco_core.adapter_reader import load_adapter_set, outline_adapter_set
 from lyco_core.card import card
 from lyco_core.cli import main
 from lyco_core.formats import parse
-from lyco_core.inspect import inspect_file
-from lyco_core.load import load_adapter_set, outline_adapter_set
+from lyco_core.inspection import inspect_file
 from lyco_core.placement import place
 
 FOREIGN: dict[str, Tensor] = {

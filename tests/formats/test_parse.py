@@ -9,10 +9,10 @@ from lyco_testing.tables import dotted_file, loha, lokr, lora, musubi_file, rand
 from lyco_testing.zoo import CASES, Case
 from safetensors.torch import save_file
 
+from lyco_core.adapter_reader import read_adapter_set
 from lyco_core.adapters import DoRA, LoKr
 from lyco_core.errors import AdapterError, FormatError
 from lyco_core.formats import FORMATS, TENSOR_SUFFIXES, parse, split_key
-from lyco_core.load import read_adapter_set
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def train(pack) -> SimpleNamespace:
         "run": "nodes.host.training.run",
         "model": "nodes.host.training.model",
         "conditions": "nodes.host.training.conditions",
+        "memory": "nodes.host.training.memory",
+        "headless": "nodes.headless",
         "options": "lyco_core.train.options",
         "items": "lyco_core.train.items",
         "network": "lyco_core.train.network",

@@ -10,7 +10,7 @@ from lyco_testing.hosted import expected_weights, tiny_targets
 from lyco_testing.tables import musubi_file, random
 from safetensors.torch import load_file, save_file
 
-from lyco_core.convert import Options, convert_file
+from lyco_core.conversion import Options, convert_file
 
 
 @pytest.mark.parametrize("architecture", MODELS)

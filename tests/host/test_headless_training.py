@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lyco_testing.comfy import ROOT, find_comfyui
+from lyco_testing.tables import TRAINED
 from lyco_testing.tiny_wan import TEXT, wan_checkpoint
 from PIL import Image
 from safetensors import safe_open
@@ -44,7 +45,7 @@ def place(tmp_path_factory, pack) -> Path:
         (folder / "pictures" / f"{number}.txt").write_text(caption)
     encoding = importlib.import_module(f"{pack.__name__}.nodes.host.training.encoding")
     cache = importlib.import_module(f"{pack.__name__}.nodes.host.training.cache")
-    encoders = encoding.Encoders("wan", str(folder / "vae.safetensors"), (str(folder / "umt5.safetensors"),))
+    encoders = encoding.Encoders(TRAINED["wan"], str(folder / "vae.safetensors"), (str(folder / "umt5.safetensors"),))
     for number, caption in enumerate(sorted(set(CAPTIONS))):
         tensor = torch.randn((1, 8, TEXT), generator=torch.Generator().manual_seed(number))
         for home in ("pictures", "clips", "bad"):

@@ -7,8 +7,8 @@ from lyco_testing.hosted import expected_weights, tiny_targets
 from lyco_testing.tables import musubi_file, random
 from safetensors.torch import load_file, save_file
 
-from lyco_core.convert import Options, convert_file
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.conversion import Options, convert_file
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 every_architecture = pytest.mark.parametrize("architecture", MODELS)
 

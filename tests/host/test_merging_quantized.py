@@ -11,7 +11,7 @@ from lyco_testing.tiny_wan import wan_adapter, wan_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 SIZE = 0.2
 """Of the change, beside a weight's numbers."""

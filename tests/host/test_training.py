@@ -2,11 +2,11 @@
 
 import importlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model
+from lyco_testing.learned import learned
 from torch import nn
 
 NATIVE = [name for name in MODELS if name != "framepack"]
@@ -46,17 +46,6 @@ def latent(architecture: str, seed: int, size: int = 8) -> torch.Tensor:
 
 def items(train, architecture: str, count: int = 2, **more: object) -> list:
     return [train.items.Item(latent(architecture, i), caption(10 * i), f"item {i}", **more) for i in range(count)]
-
-
-def learned(train, flow, algorithm: str, **options: object):
-    """A network on a loaded model, whose factors are all different from zero."""
-    asked = train.options.train_options({"network_module": algorithm, "network_dim": 4, **options}).network
-    choice = train.targets.choose_targets(train.loading.model_weights(SimpleNamespace(model=flow.model)), asked)
-    network = train.network.Network.initial(choice, asked)
-    with torch.no_grad():
-        for number, parameter in enumerate(network.parameters()):
-            parameter.add_(normal(number, *parameter.shape) / 16)
-    return network.eval()
 
 
 def loss_of(flow, architecture: str, seeds: tuple[int, ...] = (0,)) -> torch.Tensor:
@@ -252,7 +241,7 @@ def test_memory_that_runs_out_is_told_and_what_was_trained_is_saved(train, monke
 
 def test_going_on_from_a_file_of_another_layout(train, monkeypatch, tmp_path, host):
     """What Musubi saved, renamed for ComfyUI: fused rows are cut again, and the first loss is the trained one."""
-    from lyco_core.convert import Options, convert_file
+    from lyco_core.conversion import Options, convert_file
 
     model = model_of("z_image", monkeypatch)
     settings = {"network_module": "lora", "max_train_steps": 6, "learning_rate": 3e-2, "save_precision": "fp32"}

@@ -1,12 +1,12 @@
 """Training on a base in every form: one module's gradient, adapters that act beside its weights, and what is saved."""
 
 import contextlib
-from types import SimpleNamespace
 
 import pytest
 import torch
 from lyco_testing import foreign_weights, quantized_models
 from lyco_testing.foreign_weights import EVERY, base_model
+from lyco_testing.learned import learned
 from lyco_testing.quantized_models import LATENTS, TEXT, TOKENS, normal, predict, relative
 from safetensors.torch import save_file
 
@@ -22,21 +22,10 @@ def caption() -> list:
     return [normal(2, 1, TOKENS, TEXT), {"pooled_output": normal(3, 1, 24)}]
 
 
-def network_of(train, flow, algorithm: str = "lora"):
-    """A network for all of the model, whose factors are all different from zero."""
-    asked = train.options.train_options({"network_module": algorithm, "network_dim": 4}).network
-    choice = train.targets.choose_targets(train.loading.model_weights(SimpleNamespace(model=flow.model)), asked)
-    network = train.network.Network.initial(choice, asked)
-    with torch.no_grad():
-        for number, parameter in enumerate(network.parameters()):
-            parameter.add_(normal(number, *parameter.shape) / 16)
-    return network.eval()
-
-
 def gradients(train, model) -> tuple[torch.Tensor, torch.Tensor]:
     """(what the model predicts, the gradient of its loss for all of a network's factors)."""
     with train.model.loaded(model, train.options.RunOptions()) as flow:
-        network = network_of(train, flow)
+        network = learned(train, flow, "lora")
         with network.attached(flow.model):
             x = flow.latent(normal(1, *LATENTS["wan"]))[None]
             velocity = flow.velocity(x, torch.tensor([0.6]), [caption()])

@@ -1,10 +1,9 @@
 """Training on a base in every form: gradients are those of the numbers that it stands for."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from lyco_testing.foreign_weights import EVERY, base_model
+from lyco_testing.learned import learned
 from lyco_testing.quantized_models import LATENTS, TEXT, THREE, TOKENS, normal, reference, relative, why_not
 from torch import Tensor
 
@@ -15,13 +14,8 @@ NOISY = {"convrot_w4a4": 0.6}
 def gradients(train, model, family: str) -> tuple[Tensor, Tensor]:
     """(the loss, its gradients by a LoKr's factors that are all different from zero), at one step."""
     run = train.options.RunOptions()
-    asked = train.options.train_options({"network_module": "lokr", "network_dim": 4}).network
     with train.model.loaded(model, run) as flow:
-        choice = train.targets.choose_targets(train.loading.model_weights(SimpleNamespace(model=flow.model)), asked)
-        network = train.network.Network.initial(choice, asked).eval()
-        with torch.no_grad():
-            for number, parameter in enumerate(network.parameters()):
-                parameter.add_(normal(number, *parameter.shape) / 32)
+        network = learned(train, flow, "lokr", part=1 / 32)
         latent = flow.latent(normal(1, *LATENTS[family]))[None]
         noise, caption = normal(2, *latent.shape), [normal(3, 1, TOKENS, TEXT), {}]
         parameters = list(network.parameters())

@@ -1,10 +1,8 @@
 """Training on ComfyUI's own models: what is refused, when, and what memory that runs out says."""
 
-import importlib
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,20 +17,6 @@ IMAGE_MODELS = {
     "Fun-Control": ("WAN21_FunControl2V", WAN | {"model_type": "i2v", "in_dim": 48}, 32),
 }
 """ComfyUI's class and config, and how many channels its nodes put into concat_latent_image."""
-
-
-@pytest.fixture(scope="module")
-def train(pack) -> SimpleNamespace:
-    """The pack's modules of training."""
-    names = {
-        "run": "nodes.host.training.run",
-        "memory": "nodes.host.training.memory",
-        "options": "lyco_core.train.options",
-        "items": "lyco_core.train.items",
-        "errors": "lyco_core.errors",
-        "headless": "nodes.headless",
-    }
-    return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:

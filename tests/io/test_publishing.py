@@ -18,7 +18,7 @@ from lyco_core.errors import FileError, OutputError
 from lyco_core.io import TensorSpec, new_file, write_safetensors
 from lyco_core.io.hidden import clear_leftovers, hidden_name
 from lyco_core.io.output import new_files
-from lyco_core.merge import Source, merge_checkpoint
+from lyco_core.merging import Source, merge_checkpoint
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = os.name == "nt"

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.errors import LycoError
 from lyco_core.formats import parse
-from lyco_core.merge import Source, merge_checkpoint
+from lyco_core.merging import Source, merge_checkpoint
 from lyco_core.quantized import reading
 
 Q, CONV = "diffusion_model.blocks.0.self_attn.q", "diffusion_model.patch_embedding"
@@ -75,7 +75,7 @@ def test_two_act_one_after_the_other(tmp_path: Path):
 
 
 def test_there_is_no_delta_of_it(tmp_path: Path):
-    from lyco_core.delta import write_delta
+    from lyco_core.delta_weights import write_delta
 
     save_file(files()["DoRA, outputs"], tmp_path / "a.safetensors")
     with pytest.raises(

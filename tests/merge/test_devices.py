@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyco_testing.pretended import NAME, Pretended
+from lyco_testing.pretended import ELSEWHERE, LACKING_DTYPES, PretendedDevice
 from lyco_testing.tables import GOLDEN
 from safetensors.torch import load, load_file, save_file
 
-import lyco_core.merge.checkpoint as checkpoint
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+import lyco_core.merging.checkpoint as checkpoint
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"
 DELTAS = load_file(ADAPTER.with_suffix(".expected.safetensors"))
@@ -21,17 +21,16 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.flo
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch):
     """The device, in this thread and in those that merge."""
-    there = Pretended()
+    there = [PretendedDevice()]
 
     def enter() -> None:
-        Pretended().__enter__()
-        threads.append(1)
+        there.append(PretendedDevice())
+        there[-1].__enter__()
 
-    threads: list[int] = []
     monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", functools.partial(ThreadPoolExecutor, initializer=enter))
-    with there:
+    with there[0]:
         yield there
-    assert threads
+    assert len(there) > 1
 
 
 def base(dtype: torch.dtype, scale: tuple[int, ...] | None = None) -> dict[str, torch.Tensor]:
@@ -47,7 +46,7 @@ def base(dtype: torch.dtype, scale: tuple[int, ...] | None = None) -> dict[str, 
 def merged(tmp_path: Path, tensors: dict[str, torch.Tensor], adapter: Path, **options: object):
     save_file(tensors, tmp_path / "base.safetensors")
     made = []
-    for device in ("cpu", NAME):
+    for device in ("cpu", ELSEWHERE):
         out = tmp_path / f"{device}.safetensors"
         asked = MergeOptions(device=device, **options)  # pyright: ignore[reportArgumentType]
         merge_checkpoint(tmp_path / "base.safetensors", [Source(adapter, 0.7)], out, asked)
@@ -67,28 +66,28 @@ def same(here: bytes, there: bytes) -> bool:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", [None, torch.float32, torch.bfloat16], ids=str)
-def test_every_dtype(dtype: torch.dtype, target: torch.dtype | None, tmp_path: Path, device: Pretended):
+def test_every_dtype(dtype: torch.dtype, target: torch.dtype | None, tmp_path: Path, device: list[PretendedDevice]):
     here, there = merged(tmp_path, base(dtype), ADAPTER, dtype=target)
     assert same(here, there)
-    assert device.ops
+    assert bool(sum(mode.ops for mode in device[1:])) == (dtype not in LACKING_DTYPES)
 
 
 @pytest.mark.parametrize("scale", [(), (64, 1)])
-def test_scaled_float8(scale: tuple[int, ...], tmp_path: Path, device: Pretended):
+def test_scaled_float8(scale: tuple[int, ...], tmp_path: Path, device: list[PretendedDevice]):
     tensors = {k: t for k, t in base(torch.float8_e4m3fn, scale).items() if "self_attn" in k}
     here, there = merged(tmp_path, tensors, only_self_attention(tmp_path))
     assert same(here, there)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn])
-def test_an_adapter_that_is_stored_so(dtype: torch.dtype, tmp_path: Path, device: Pretended):
+def test_an_adapter_that_is_stored_so(dtype: torch.dtype, tmp_path: Path, device: list[PretendedDevice]):
     factors = {k: t.to(dtype) if t.dim() else t for k, t in load_file(ADAPTER).items()}
     save_file(factors, tmp_path / "a.safetensors")
     here, there = merged(tmp_path, base(torch.bfloat16), tmp_path / "a.safetensors")
     assert same(here, there)
 
 
-def test_stochastic_float8_is_rounded_on_the_processor(tmp_path: Path, device: Pretended):
+def test_stochastic_float8_is_rounded_on_the_processor(tmp_path: Path, device: list[PretendedDevice]):
     here, there = merged(tmp_path, base(torch.float8_e4m3fn), ADAPTER, seed=7)
     assert same(here, there)
 

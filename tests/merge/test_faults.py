@@ -16,7 +16,7 @@ from lyco_testing.tables import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from lyco_core.errors import LycoError, PlacementError
-from lyco_core.merge import Source, merge_checkpoint
+from lyco_core.merging import Source, merge_checkpoint
 
 ROOT = Path(__file__).parents[2]
 ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.cli import main
 from lyco_core.errors import FileError, LycoError, MergeError
-from lyco_core.inspect import inspect_file
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.inspection import inspect_file
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from lyco_core.quantized import ggml
 
 MODULES = {"blocks.0.self_attn.q": (128, 128), "blocks.0.ffn.0": (320, 128), "blocks.0.ffn.2": (128, 320)}

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from lyco_core.cli import main
 from lyco_core.errors import LycoError
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from lyco_core.selection import Selection
 
 WIDTH = 64

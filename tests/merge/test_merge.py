@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.cli import main
 from lyco_core.errors import LycoError
-from lyco_core.merge import Source, merge_checkpoint, round_to
+from lyco_core.merging import Source, merge_checkpoint, round_to
 
 FILES = sorted(p for p in GOLDEN.glob("*/*.safetensors") if ".expected" not in p.name)
 every_file = pytest.mark.parametrize("adapter", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")

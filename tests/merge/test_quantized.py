@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lyco_core.cli import main
 from lyco_core.errors import LycoError, MergeError
-from lyco_core.inspect import inspect_file
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.inspection import inspect_file
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from lyco_core.quantized import kitchen, reading
 
 WIDTH, FEED = 256, 320

@@ -8,7 +8,7 @@ from lyco_testing.tables import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from lyco_core.errors import MergeError
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint, round_to
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint, round_to
 
 ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"
 DELTAS = load_file(ADAPTER.with_suffix(".expected.safetensors"))

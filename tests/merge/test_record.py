@@ -10,7 +10,7 @@ from lyco_testing.tables import GOLDEN
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from lyco_core.quantized.rounding import generator_for
 
 ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"

@@ -10,8 +10,8 @@ from lyco_testing.tables import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from lyco_core.cli import main
-from lyco_core.delta import write_delta
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.delta_weights import write_delta
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 LORA, LOHA = GOLDEN / "wan_t2v" / "lora.safetensors", GOLDEN / "wan_t2v" / "loha.safetensors"
 LOKR = GOLDEN / "z_image" / "lokr.safetensors"

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lyco_core.errors import LycoError, MergeError
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"
 DELTAS = {key: delta.double() for key, delta in load_file(ADAPTER.with_suffix(".expected.safetensors")).items()}

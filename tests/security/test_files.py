@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from lyco_testing.hostile import Raw, examine, file_of, lora, packed, within
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.errors import FileError
 from lyco_core.formats.peft import read_config
-from lyco_core.inspect import inspect_file
+from lyco_core.inspection import inspect_file
 from lyco_core.io import Checkpoint, SafetensorsFile, read_header
-from lyco_core.load import load_adapter_set
 from lyco_core.model import Model
 
 GOOD = file_of(lora().items())

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from lyco_testing.hostile import Raw, examine, file_of, lora, packed, within
 
+from lyco_core.adapter_reader import read_adapter_set
 from lyco_core.blocks import by_block
 from lyco_core.errors import FormatError
-from lyco_core.load import read_adapter_set
 
 Q = "lora_unet_blocks_0_self_attn_q"
 DOTTED = "transformer.blocks.0.x"
@@ -135,7 +135,7 @@ def test_an_outline_does_no_arithmetic(tmp_path: Path):
     (tmp_path / "peft" / "lokr.safetensors").write_bytes(file_of(FULL_LOKR.items()))
     (tmp_path / "peft" / "adapter_config.json").write_text('{"r": 1, "lora_alpha": 3}')
     program = (
-        "import sys; from lyco_core.inspect import inspect_file\n"
+        "import sys; from lyco_core.inspection import inspect_file\n"
         "for path in sys.argv[1:]: assert inspect_file(path).adapter_set.adapters\n"
         "assert 'torch._dynamo' not in sys.modules"
     )

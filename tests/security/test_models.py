@@ -13,7 +13,7 @@ from lyco_testing.tables import dotted_file, random
 from safetensors.torch import save_file
 
 from lyco_core.errors import LycoError
-from lyco_core.merge import MergeOptions, Source, merge_checkpoint
+from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from lyco_core.model import Model
 
 from .test_fuzz import bounded

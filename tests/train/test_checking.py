@@ -35,7 +35,7 @@ def state(path: Path, **settings: object) -> str:
 
 def test_what_is_possible(tmp_path: Path):
     settings = {"lr_scheduler": "polynomial", "caption_dropout_rate": 0.1, "validate_every_n_steps": 1}
-    assert possible(tmp_path / "new" / "folder", **settings).id == "z_image"
+    assert possible(tmp_path / "new" / "folder", **settings)[0].id == "z_image"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
     assert not list((tmp_path / "new" / "folder").iterdir())
     (tmp_path / "adapter.safetensors").write_bytes(b"")

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from lyco_testing.tables import TRAINED
 
 from lyco_core.errors import TrainError
-from lyco_core.train.noise import RECOMMENDED, SAMPLINGS, NoiseOptions, loss_weights, resolve_sampling, sample_times
+from lyco_core.train.noise import SAMPLINGS, NoiseOptions, loss_weights, resolve_sampling, sample_times
 
 COUNT = 40_000
 PARTS = torch.linspace(0.02, 0.98, 49)
@@ -114,9 +115,10 @@ def test_weights():
 
 
 def test_auto_is_what_the_pages_say():
-    found = resolve_sampling(NoiseOptions(timestep_sampling="auto", sigmoid_scale=2.0), "wan")
+    found = resolve_sampling(NoiseOptions(timestep_sampling="auto", sigmoid_scale=2.0), TRAINED["wan"])
     assert found == NoiseOptions(timestep_sampling="shift", discrete_flow_shift=3.0, sigmoid_scale=2.0)
-    assert RECOMMENDED == {
+    recommended = {name: (family.sampling, family.shift) for name, family in TRAINED.items()}
+    assert recommended == {
         "wan": ("shift", 3.0),  # docs/wan.md
         "hunyuan_video": ("shift", 7.0),  # docs/hunyuan_video.md
         "hunyuan_video_1_5": ("shift", 2.0),  # docs/hunyuan_video_1_5.md
@@ -126,6 +128,6 @@ def test_auto_is_what_the_pages_say():
         "qwen_image": ("shift", 2.2),  # docs/qwen_image.md
         "z_image": ("shift", 2.0),  # docs/zimage.md
     }
-    assert {name for name, _ in RECOMMENDED.values()} <= SAMPLINGS.keys()
+    assert {name for name, _ in recommended.values()} <= SAMPLINGS.keys()
     same = NoiseOptions(timestep_sampling="uniform")
-    assert resolve_sampling(same, "wan") is same
+    assert resolve_sampling(same, TRAINED["wan"]) is same

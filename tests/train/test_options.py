@@ -1,24 +1,109 @@
-"""Options that are told, in the help page and the widgets' tooltips, as they are."""
+"""Options that are told, checked and saved as they say of themselves."""
 
 from pathlib import Path
 
+import pytest
 from lyco_testing.option_table import table, table_in_japanese
+from lyco_testing.toy_training import training
 
-from lyco_core.train.options import REFUSED, option_fields
+from lyco_core.errors import TrainError
+from lyco_core.train.metadata import Run, model_spec
+from lyco_core.train.network_options import parse_network_args
+from lyco_core.train.option import Option, Saved
+from lyco_core.train.options import REFUSED, every_option, train_options
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_help_pages_list_every_option():
-    """`python tests/support/lyco_testing/option_table.py` prints the tables that belong there."""
+    """`python tools/option_tables.py` writes them there."""
     assert table() in (ROOT / "web/docs/LycoTrainAdapter.md").read_text("utf-8")
     assert table_in_japanese() in (ROOT / "web/docs/LycoTrainAdapter/ja.md").read_text("utf-8")
 
 
 def test_every_option_is_told_in_a_sentence():
-    names = [field.name for _, field in option_fields()]
+    names = [option.called for _, option in every_option()]
     assert len(set(names)) == len(names)
     assert not set(names) & REFUSED.keys()
-    for _, field in option_fields():
-        assert field.metadata["told"].endswith("."), field.name
-        assert field.metadata["rule"].holds(field.default), field.name
+    for _, option in every_option():
+        assert option.told.endswith("."), option.name
+        assert option.rule.holds(option.default), option.name
+        assert option.rule.holds(option.node_default), option.name
+
+
+SAVED = [(part, option) for part, option in every_option() if option.saved is not Saved.NOT]
+
+
+@pytest.mark.parametrize(("part", "option"), SAVED, ids=[option.name for _, option in SAVED])
+def test_every_option_stands_in_the_metadata_as_it_says(part: str, option: Option):
+    """With its default, and with another value."""
+    value = VALUES.get(option.name, option.default + 1 if isinstance(option.default, (int, float)) else "lyco")
+    algorithm = {"network_module": "lora"} if option.name == "loraplus_lr_ratio" else {}
+    plain, changed = (training(**algorithm, **more) for more in ({option.name: None}, {option.name: value}))
+    given = getattr(getattr(changed.options, part), option.name)
+    assert given != option.default
+    name = option.name.removeprefix("metadata_")
+    if option.saved is Saved.NETWORK_ARG:
+        assert changed.options.network.network_args()[name] == str(list(given) if isinstance(given, tuple) else given)
+        assert name == "factor" or name not in plain.options.network.network_args()
+        texts = [f"{name}={changed.options.network.network_args()[name]}"]
+        assert parse_network_args(texts) == {name: given}
+    elif option.saved is Saved.MODELSPEC:
+        assert getattr(model_spec(changed), name) == given
+        assert getattr(model_spec(plain), name) == ("adapter" if name == "title" else None)
+    elif option.saved is not Saved.NETWORK:  # which `save_network` writes in any case; see test_saving
+        before, after = (Run(made, []).metadata().get(f"ss_{name}") for made in (plain, changed))
+        unset = {Saved.ALWAYS: str(getattr(getattr(plain.options, part), name)), Saved.OR_NONE: "None"}
+        assert (before, after) == (unset.get(option.saved), str(given))
+
+
+VALUES = {
+    "timestep_sampling": "logsnr",
+    "weighting_scheme": "cosmap",
+    "lr_scheduler": "linear",
+    "gradient_checkpointing": False,
+    "verbose": True,
+    "exclude_patterns": [".*w1"],
+    "include_patterns": [".*w1"],
+    "network_dropout": 0.5,
+    "rank_dropout": 0.5,
+    "module_dropout": 0.5,
+    "ema_decay": 0.5,
+    "factor": 2,
+}
+
+
+@pytest.mark.parametrize("name", ["network_module", "algorithm"])
+def test_the_algorithm_by_both_names(name: str):
+    assert train_options({name: "lokr"}).network.algorithm == "lokr"
+    assert train_options({"network_module": "networks.lora_wan"}).network.algorithm == "lora"
+    with pytest.raises(TrainError, match=f"{name} is 'oft', expected one of"):
+        train_options({name: "oft"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer_type": "adamw8bit"}, "optimizer_type adamw8bit needs bitsandbytes, which cannot be imported"),
+        ({"optimizer_args": ["beta=3"]}, "optimizer_args .*: adamw refuses them: .*beta"),
+        ({"optimizer_args": ["betas"]}, "optimizer_args: 'betas' is none, expected NAME=VALUE"),
+        ({"optimizer_args": ["weight_decay=much"]}, "optimizer_args: 'weight_decay=much' is none"),
+        ({"optimizer_args": ["betas=0.9,"]}, "optimizer_args .*: adamw refuses them: tuple index out of range"),
+        ({"optimizer_args": ["fused=True", "foreach=True"]}, "adamw refuses them: .fused. and .foreach. cannot"),
+        ({"optimizer_args": ["lr=5.0"]}, r"optimizer_args has lr=5.0, which is the option learning_rate"),
+        ({"output_name": "../x"}, r"output_name is '../x', expected a plain file name, without folders"),
+        ({"output_name": "a\\x"}, "expected a plain file name"),
+        ({"lr_warmup_steps": 2.5}, r"lr_warmup_steps is 2.5, expected a whole number of steps, or a part below 1"),
+        ({"output_name": ""}, "output_name is empty"),
+        ({"mixed_precision": "int8"}, "mixed_precision is 'int8', expected one of auto, no, bf16, fp16"),
+    ],
+)
+def test_options_that_cannot_be(settings: dict, message: str):
+    with pytest.raises(TrainError, match=message):
+        training(**settings)
+
+
+def test_optimizer_args_arrive():
+    made = training(optimizer_args=["weight_decay=0.3", "betas=0.8,0.9"])
+    assert made.optimizer.defaults["weight_decay"] == 0.3
+    assert made.optimizer.defaults["betas"] == (0.8, 0.9)

@@ -15,11 +15,11 @@ from lyco_testing.toy import learned as network
 from safetensors import safe_open
 from safetensors.torch import save as library_save
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import AdapterError, FileError, TrainError
 from lyco_core.formats import FORMATS
 from lyco_core.io import read_header
-from lyco_core.load import load_adapter_set
 from lyco_core.model import Model
 from lyco_core.train.network import Network
 from lyco_core.train.network_options import NetworkOptions

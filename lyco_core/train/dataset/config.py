@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from ...errors import TrainError
 from ...io.toml import path_of
-from ..option import Choice, Number, Options, Text, Truth, Whole, option
+from ..option import Options, option
+from ..rules import Choice, Number, Text, Truth, Whole
 
 __all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
 

@@ -7,7 +7,7 @@ import os
 import torch
 
 from ....lyco_core.approximate.options import Asked
-from ....lyco_core.convert import Options, convert_file
+from ....lyco_core.conversion import Options, convert_file
 from ....lyco_core.io.names import shortened
 from ....lyco_core.layouts import Layout
 from ..files import adapter_path, output_path

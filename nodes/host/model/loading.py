@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.errors import PlacementError, about_file
-from ....lyco_core.inspect import inspect_file
+from ....lyco_core.inspection import inspect_file
 from ....lyco_core.selection import EVERYTHING, Selection
 from ..files import adapter_path
 from ..protocols import CLIP, ModelPatcher

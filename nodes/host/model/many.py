@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 
+from ....lyco_core.adapter_reader import AdapterFile
 from ....lyco_core.errors import PlacementError, about_file
-from ....lyco_core.load import AdapterFile
 from ..files import NONE, adapter_path
 from ..protocols import CLIP, ModelPatcher
 from .loading import Applied, Loaded, load_onto

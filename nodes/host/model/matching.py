@@ -6,12 +6,12 @@ import dataclasses
 import logging
 from typing import NamedTuple
 
+from ....lyco_core.adapter_reader import AdapterFile
 from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.architectures import named_as
 from ....lyco_core.errors import PlacementError, Remedy
 from ....lyco_core.exclusion import exclusion
-from ....lyco_core.inspect import describe_match
-from ....lyco_core.load import AdapterFile
+from ....lyco_core.inspection import describe_match
 from ....lyco_core.model import Model
 from ....lyco_core.names import weight_names
 from ....lyco_core.placed import Placed

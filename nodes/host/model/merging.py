@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ....lyco_core.errors import MergeError, about_file
-from ....lyco_core.merge.survival import Tally
+from ....lyco_core.merging.survival import Tally
 from ....lyco_core.selection import EVERYTHING, Selection, weight_path
 from ..files import adapter_path
 from ..progress import Progress

@@ -10,11 +10,11 @@ import comfy.lora
 import torch
 from torch import Tensor
 
+from ....lyco_core.adapter_reader import check_finite
 from ....lyco_core.adapters import Adapter, fits
 from ....lyco_core.errors import AdapterError
 from ....lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 from ....lyco_core.layouts import BIAS
-from ....lyco_core.load import check_finite
 from ....lyco_core.model import Model
 from ....lyco_core.names import Names, weight_names
 from ....lyco_core.placement import Placement

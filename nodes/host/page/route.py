@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....lyco_core.card import card, picture
 from ....lyco_core.errors import FileError, LycoError, about_file
-from ....lyco_core.inspect import inspect_file
+from ....lyco_core.inspection import inspect_file
 from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
 from ....lyco_core.pictures import Picture
 from ..files import Stamp, adapter_names, adapter_path, identity

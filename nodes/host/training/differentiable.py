@@ -19,6 +19,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.train.frozen import frozen_linears, thaw
 from ..protocols import Linear, ModelPatcher
 from .backward import weights_of
@@ -26,29 +27,17 @@ from .backward import weights_of
 ATTENTION = {"optimized_attention_override": lambda _, *args, **named: attention_pytorch(*args, **named)}
 """A transformer option: torch's own attention, which has a backward pass; sage attention has none."""
 
-BLOCKS = (
-    "context_refiner",
-    "noise_refiner",
-    "layers",
-    "vace_blocks",
-    "blocks",
-    "double_blocks",
-    "single_blocks",
-    "transformer_blocks",
-)
-"""What models call their lists of blocks, in the order in which they run."""
-
-NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
-"""The norms of FLUX's family whose input the block changes in place later on."""
-
 
 @contextmanager
-def differentiable(patcher: ModelPatcher, dtype: torch.dtype, *, checkpointing: bool) -> Generator[None]:
+def differentiable(
+    patcher: ModelPatcher, trained: TrainedFamily, dtype: torch.dtype, *, checkpointing: bool
+) -> Generator[None]:
     """Inside, gradients flow through a patcher's loaded model to its inputs and to hooks, and none to its weights.
 
     What the patcher injects, adapters beside weights, is injected inside alone, over the frozen modules.
 
     Args:
+        trained: what is known of the model's family.
         dtype: in which the model computes.
         checkpointing: compute each block again in the backward pass, instead of keeping what it needs.
 
@@ -69,11 +58,11 @@ def differentiable(patcher: ModelPatcher, dtype: torch.dtype, *, checkpointing: 
         undo.callback(patcher.eject_model)
         _thaw_bypasses(linears.values())
         for name, module in model.named_modules():
-            if name.rpartition(".")[2] in NORMS:
+            if name.rpartition(".")[2] in trained.comfyui_norms:
                 undo.callback(module.register_forward_pre_hook(_cloned).remove)
         if checkpointing:
             # The last one's backward pass comes first: forgotten, it would be made again at once.
-            for block in list(_blocks(model.diffusion_model))[:-1]:
+            for block in list(_blocks(model.diffusion_model, trained))[:-1]:
                 undo.enter_context(_checkpointed(block))
         yield
 
@@ -114,8 +103,8 @@ def _cloned(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].clone(), *args[1:])
 
 
-def _blocks(diffusion_model: nn.Module) -> Iterator[nn.Module]:
-    for name in BLOCKS:
+def _blocks(diffusion_model: nn.Module, trained: TrainedFamily) -> Iterator[nn.Module]:
+    for name in trained.comfyui_blocks:
         yield from getattr(diffusion_model, name, ())
 
 

@@ -14,6 +14,7 @@ import comfy.sd
 import comfy.utils
 import torch
 
+from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.io import SafetensorsFile
 from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
@@ -29,32 +30,18 @@ log = logging.getLogger("lyco")
 E = TypeVar("E")
 T = TypeVar("T")
 
-CLIP_TYPES = {
-    "wan": "WAN",
-    "flux1": "FLUX",
-    "flux2": "FLUX2",
-    "hunyuan_video": "HUNYUAN_VIDEO",
-    "hunyuan_video_1_5": "HUNYUAN_VIDEO_15",
-    "qwen_image": "QWEN_IMAGE",
-    "z_image": "LUMINA2",
-}
-"""Architecture -> the type that ComfyUI's CLIP loader has for it."""
-
 ENCODING_HELPS = "a smaller resolution, fewer target_frames, fewer other programs that use the GPU"
-
-FRAMES_A_SECOND = {"wan": 16, "hunyuan_video": 24, "hunyuan_video_1_5": 24}
-"""At which rate Musubi trains videos."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoders:
-    """The files that encode a dataset for an architecture."""
+    """The files that encode a dataset for a family."""
 
-    architecture: str
+    trained: TrainedFamily
     vae: str
     text_encoders: tuple[str, ...]
     clip_type: str = ""
-    """A name of ComfyUI's CLIP loader; empty: the architecture's."""
+    """A name of ComfyUI's CLIP loader; empty: the family's."""
 
     def __post_init__(self) -> None:
         if not self.vae or not self.text_encoders:
@@ -117,7 +104,7 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
 def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
     found: list[_Piece] = []
     for media in media_of(dataset):
-        pieces = _pieces_of_video(dataset, media, encoders.architecture) if dataset.is_video else [None]
+        pieces = _pieces_of_video(dataset, media, encoders.trained) if dataset.is_video else [None]
         if not pieces:
             log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
         found += (_Piece(dataset, media, frames, _latent_entry(dataset, media, frames, encoders)) for frames in pieces)
@@ -126,8 +113,8 @@ def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
     return found
 
 
-def _pieces_of_video(dataset: Dataset, media: Media, architecture: str) -> list[tuple[int, ...]]:
-    target = FRAMES_A_SECOND.get(architecture)
+def _pieces_of_video(dataset: Dataset, media: Media, trained: TrainedFamily) -> list[tuple[int, ...]]:
+    target = trained.frames_a_second
     rate = min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
     frames = at_rate(count_frames(media.path), rate)
     return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
@@ -243,6 +230,6 @@ def _require_text_encoder(path: str) -> None:
 def _clip_type(encoders: Encoders) -> str:
     if encoders.clip_type:
         return encoders.clip_type.upper()
-    if encoders.architecture not in CLIP_TYPES:
-        raise TrainError(f"there is no text encoder known for {encoders.architecture}; set clip_type")
-    return CLIP_TYPES[encoders.architecture]
+    if encoders.trained.clip_type is None:
+        raise TrainError(f"there is no text encoder known for {encoders.trained.names.base_model}; set clip_type")
+    return encoders.trained.clip_type

@@ -11,8 +11,11 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
+from ....lyco_core.architectures import ARCHITECTURES
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.options import RunOptions
+from ....lyco_core.train.targets import require_trainable
+from ..model.matching import model_weights
 from ..model.merging import standing
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import forward_arguments, groups, together
@@ -61,9 +64,10 @@ def loaded(patcher: ModelPatcher, run: RunOptions) -> Generator[FlowModel]:
     """A clone of `patcher` on its device, ready for gradients; everything else is moved out of its way.
 
     Raises:
-        TrainError: it is no flow model, or runs on several GPUs.
+        TrainError: it is no flow model, or of a family that is not trained, or runs on several GPUs.
     """
     _require_flow(patcher)
+    _, trained = require_trainable(model_weights(patcher).architecture)
     clone = standing(patcher, "load the model with ComfyUI's own loader").clone()
     if run.mixed_precision in DTYPES:
         clone.set_model_compute_dtype(DTYPES[run.mixed_precision])
@@ -74,7 +78,7 @@ def loaded(patcher: ModelPatcher, run: RunOptions) -> Generator[FlowModel]:
         clone.pre_run()
         try:
             flow = FlowModel(clone, run.guidance_scale)
-            with differentiable(clone, flow.dtype, checkpointing=run.gradient_checkpointing):
+            with differentiable(clone, trained, flow.dtype, checkpointing=run.gradient_checkpointing):
                 yield flow
         finally:
             clone.cleanup()
@@ -84,9 +88,10 @@ def _require_flow(patcher: ModelPatcher) -> None:
     sampling = patcher.get_model_object("model_sampling")
     kind = getattr(comfy.model_sampling, "IMG_TO_IMG_FLOW", ())
     if not isinstance(sampling, comfy.model_sampling.CONST) or (kind and isinstance(sampling, kind)):
+        titles = [family.title for family in ARCHITECTURES.values() if family.training and family.training.clip_type]
         raise TrainError(
             f"the model predicts as {type(patcher.model).__name__} does, which is not a flow from noise to data; "
-            "Musubi's families are: connect Wan, HunyuanVideo, FLUX, Qwen-Image or Z-Image"
+            f"Musubi's families are: connect {', '.join(titles[:-1])} or {titles[-1]}"
         )
     if getattr(patcher, "get_additional_models_with_key", None) and patcher.get_additional_models_with_key("multigpu"):
         raise TrainError("the model is spread over several GPUs; take the multi-GPU node away, or train with torchrun")

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from ....lyco_core.adapter_reader import load_adapter_set, read_adapter_set, require_known
 from ....lyco_core.adapters import Adapter
 from ....lyco_core.architectures import Architecture
-from ....lyco_core.convert import Options as Conversion
-from ....lyco_core.convert import convert_set
+from ....lyco_core.conversion import Options as Conversion
+from ....lyco_core.conversion import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
-from ....lyco_core.load import load_adapter_set, read_adapter_set, require_known
 from ....lyco_core.model import Model
 from ....lyco_core.train.batches import require_items
 from ....lyco_core.train.checking import require_possible
@@ -96,12 +96,12 @@ def train(
     require_items(data.items)
     weights = model_weights(patcher)
     told = {"empty": data.empty is not None, "validation": bool(data.validation)}
-    family = require_possible(options, weights.architecture, folder, **told)
+    require_possible(options, weights.architecture, folder, **told)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
     _require_images(weights, data, options)
     choice = choose_targets(weights, options.network)
-    options = dataclasses.replace(options, noise=resolve_sampling(options.noise, family.id))
+    options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.trained))
     network = _network(choice, options)
     if options.network.verbose:
         log.info("%s", network.listing())

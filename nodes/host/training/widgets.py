@@ -5,43 +5,38 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.option import Choice, Number, Texts, Truth, Whole
-from ....lyco_core.train.options import TrainOptions, option_fields, train_options
+from ....lyco_core.train.option import Option
+from ....lyco_core.train.options import TrainOptions, every_option, train_options
+from ....lyco_core.train.rules import Choice, FileName, Number, Texts, Truth, Whole
 from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
 from ..schema import known, lines
-
-DEFAULTS: dict[str, Any] = {"algorithm": "lokr", "network_dim": 32, "network_alpha": 16.0, "timestep_sampling": "auto"}
-"""Those of the node where they are not the configuration's: what Musubi's pages use."""
-
-RENAMED = {"algorithm": "network_module"}
-"""Options whose widget has Musubi's name for them."""
 
 MOST = 2**31 - 1
 
 
 def option_inputs() -> list[io.Input]:
     """A widget for every option, the rare ones marked as such, after the others."""
-    fields = [field for _, field in option_fields()]
-    return [_widget(field) for field in sorted(fields, key=lambda field: field.metadata["rare"])]
+    return [_widget(option) for _, option in sorted(every_option(), key=lambda found: found[1].rare)]
 
 
-def _widget(field: dataclasses.Field[Any]) -> io.Input:
-    rule, name = field.metadata["rule"], RENAMED.get(field.name, field.name)
-    shared = {
-        "tooltip": field.metadata["told"],
-        "default": DEFAULTS.get(field.name, field.default),
-        "optional": field.metadata["rare"],
-        "advanced": field.metadata["rare"],
+def _widget(option: Option) -> io.Input:
+    rule, name = option.rule, option.called
+    shared: dict[str, Any] = {
+        "tooltip": option.told,
+        "default": option.node_default,
+        "optional": option.rare,
+        "advanced": option.rare,
     }
-    if name in FILES:
+    if isinstance(rule, FileName):
         shared.pop("default")
-        return known(io.Combo.Input, name, options=[NONE, *FILES[name]()], default=NONE, **shared)
+        return known(io.Combo.Input, name, options=[NONE, *FILES[rule.kind].names()], default=NONE, **shared)
     if isinstance(rule, Whole):
         if name == "seed":  # ComfyUI would offer to change it after every run, and train again
             shared["control_after_generate"] = False
@@ -73,36 +68,47 @@ def state_names() -> list[str]:
     return sorted(names, key=lambda name: os.path.getmtime(os.path.join(folder, name)), reverse=True)
 
 
-FILES = {"network_weights": adapter_names, "resume": state_names}
-"""Options that name a file -> what there is."""
+def state_path(name: str) -> str:
+    """The path of one of them."""
+    return os.path.join(folder_paths.get_output_directory(), "loras", os.path.basename(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """What a list of files offers."""
+
+    names: Callable[[], list[str]]
+    path: Callable[[str], str]
+
+
+FILES = {"adapter": _Files(adapter_names, adapter_path), "state": _Files(state_names, state_path)}
+"""`FileName.kind` -> what there is."""
 
 
 def options_of(values: dict[str, Any]) -> TrainOptions:
     """The options that widgets say; names of files become paths. Raises `TrainError`."""
     settings: dict[str, Any] = {}
-    for _, field in option_fields():
-        name = RENAMED.get(field.name, field.name)
-        if name not in values:
+    for _, option in every_option():
+        if option.called not in values:
             continue
-        value = values[name]
-        if isinstance(field.metadata["rule"], Texts):
+        value = values[option.called]
+        if isinstance(option.rule, Texts):
             value = lines(value)
-        if name in FILES:
-            value = "" if value == NONE else _path(name, values[name])
-        settings[name] = value
+        elif isinstance(option.rule, FileName):
+            value = "" if value == NONE else FILES[option.rule.kind].path(value)
+        settings[option.called] = value
     return train_options(settings)
 
 
 def fingerprint(values: dict[str, list[Any]]) -> list[Stamp]:
     """What changes when a file that the widgets name does."""
-    named = [(name, value) for name in FILES for value in values.get(name, ()) if value not in (NONE, None)]
-    return [stamp(_path(name, value)) for name, value in named]
-
-
-def _path(name: str, value: str) -> str:
-    if name == "network_weights":
-        return adapter_path(value)
-    return os.path.join(folder_paths.get_output_directory(), "loras", os.path.basename(value))
+    return [
+        stamp(FILES[option.rule.kind].path(value))
+        for _, option in every_option()
+        if isinstance(option.rule, FileName)
+        for value in values.get(option.called, ())
+        if value not in (NONE, None)
+    ]
 
 
 def single(name: str, values: list[Any]) -> Any:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lyco_core.adapter_reader import load_adapter_set, outline_adapter_set, read_adapter_set
 from lyco_core.card import card, picture
 from lyco_core.errors import LycoError
-from lyco_core.inspect import Inspection, inspect_file
+from lyco_core.inspection import Inspection, inspect_file
 from lyco_core.io.table import DTYPE_BITS
-from lyco_core.load import load_adapter_set, outline_adapter_set, read_adapter_set
 from lyco_core.placement import place
 
 LONGEST_MESSAGE = 2500

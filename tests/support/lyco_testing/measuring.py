@@ -44,10 +44,10 @@ def measure(jobs: Mapping[str, tuple[str, Path]]) -> dict[str, Measured]:
 
 
 def _steps() -> dict[str, Callable[[str], object]]:
+    from lyco_core.adapter_reader import load_adapter_set
     from lyco_core.card import card
-    from lyco_core.inspect import inspect_file
+    from lyco_core.inspection import inspect_file
     from lyco_core.io import read_header
-    from lyco_core.load import load_adapter_set
 
     return {
         "header": lambda path: f"{len(read_header(path).tensors)} tensors",

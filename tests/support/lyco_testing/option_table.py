@@ -1,10 +1,11 @@
-"""The options of a training as the help pages list them. Run it to print the tables anew, one a language."""
+"""The options of a training as the help pages list them. `python tools/option_tables.py` writes the tables there."""
 
-from lyco_core.train.option import Choice
-from lyco_core.train.options import option_fields
-from lyco_testing.locales import read
+import re
 
-NAMES = {"algorithm": "network_module"}
+from lyco_core.train.options import every_option
+from lyco_core.train.rules import Choice
+from lyco_testing.locales import ROOT, read
+
 TITLES = {
     "network": "What is trained",
     "run": "How long, and from where",
@@ -25,7 +26,7 @@ IN_JAPANESE = {
 
 def table() -> str:
     """In English, as the options' fields tell them."""
-    told = {NAMES.get(field.name, field.name): field.metadata["told"] for _, field in option_fields()}
+    told = {option.called: option.told for _, option in every_option()}
     return _table(TITLES, "| option | default | |", told, " One of {}.")
 
 
@@ -38,16 +39,25 @@ def table_in_japanese() -> str:
 def _table(titles: dict[str, str], head: str, told: dict[str, str], one_of: str) -> str:
     lines: list[str] = []
     part = ""
-    for name, field in option_fields():
+    for name, option in every_option():
         if name != part:
             part = name
             lines += ["", f"### {titles[part]}", head, "|---|---|---|"]
-        default = field.default if field.default not in ("", ()) else " "
-        rule, shown = field.metadata["rule"], NAMES.get(field.name, field.name)
-        choices = one_of.format(", ".join(rule.values)) if isinstance(rule, Choice) else ""
-        lines.append(f"| `{shown}` | {default} | {told[shown]}{choices} |")
+        default = option.default if option.default not in ("", ()) else " "
+        choices = one_of.format(", ".join(option.rule.values)) if isinstance(option.rule, Choice) else ""
+        lines.append(f"| `{option.called}` | {default} | {told[option.called]}{choices} |")
     return "\n".join(lines).strip()
 
 
-if __name__ == "__main__":
-    print(table(), table_in_japanese(), sep="\n\n")
+PAGES = {"LycoTrainAdapter.md": (TITLES, table), "LycoTrainAdapter/ja.md": (IN_JAPANESE, table_in_japanese)}
+"""Help page -> the titles of its tables, and what makes them."""
+
+
+def write() -> None:
+    """Put the tables in the place of those that the help pages have."""
+    for name, (titles, made) in PAGES.items():
+        page = ROOT / "web" / "docs" / name
+        between = f"### {titles['network']}\n.*?(?=\n\n## )"
+        text, count = re.subn(between, lambda _, made=made: made(), page.read_text("utf-8"), flags=re.DOTALL)
+        assert count == 1, page
+        page.write_text(text, "utf-8")

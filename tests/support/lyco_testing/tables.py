@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lyco_core.architectures import ARCHITECTURES
+
 GOLDEN = Path(__file__).parents[2] / "golden"
 _TABLES: dict[str, dict[str, dict[str, tuple[int, tuple[int, ...]]]]] = json.loads(
     (GOLDEN / "architectures.json").read_text()
@@ -28,6 +30,9 @@ ARCHITECTURE_OF = {
 }
 MODELS = list(ARCHITECTURE_OF)
 """Those that Musubi trains, whose file names are Musubi's."""
+
+TRAINED = {family.id: family.training for family in ARCHITECTURES.values() if family.training}
+"""Architecture -> how it is trained."""
 
 OTHERS = {
     "ace_step": "ace_step",

@@ -12,7 +12,7 @@ from torch import Tensor
 from lyco_core.architectures import ARCHITECTURES
 from lyco_core.layouts import Layout
 
-from .tables import loha, lokr, outline
+from .tables import TRAINED, loha, lokr, outline
 
 __all__ = ["ALGORITHMS", "TRAINERS", "Trainer", "file_of", "table"]
 
@@ -94,7 +94,7 @@ class Trainer:
     """Why there is nothing for the other architectures."""
 
 
-_MUSUBI = ("hunyuan_video", "hunyuan_video_1_5", "wan", "framepack", "flux1", "flux2", "qwen_image", "z_image")
+_MUSUBI = tuple(TRAINED)
 _DIFFUSERS = tuple(a for a in ARCHITECTURES if a not in ("kandinsky5", "hunyuan_video_1_5", "framepack", "ace_step"))
 _UNETS = ("sd15", "sdxl")
 _TRANSFORMERS = tuple(a for a in _DIFFUSERS if a not in _UNETS)

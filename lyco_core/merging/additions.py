@@ -6,11 +6,11 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
+from ..adapter_reader import AdapterFile, require_known
 from ..adapter_set import AdapterSet
 from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..exclusion import exclusion
 from ..io import Checkpoint
-from ..load import AdapterFile, require_known
 from ..model import Model
 from ..placed import Placed
 from ..placement import Placement

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from .adapter_reader import AdapterFile, require_known
 from .adapter_set import AdapterSet
 from .architectures import identify
 from .errors import FileError, PlacementError, about_file, one_line, shorten
 from .formats import split_key
 from .formats.suffixes import OTHER_SUFFIXES
-from .load import AdapterFile, require_known
 from .model import Model
 from .placement import Placement, place
 
@@ -71,6 +71,9 @@ class Inspection:
                 "misfits": [dataclasses.asdict(m) for m in self.placement.misfits],
             }
         return result
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
         """The same for a person to read."""

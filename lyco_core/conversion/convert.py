@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .. import __version__
+from ..adapter_reader import read_adapter_set, require_known
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, LoRA, OnBase, to_lora
@@ -21,7 +21,7 @@ from ..architectures import identify
 from ..errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from ..formats import FORMATS, Format, spelled
 from ..io import is_same_file, refuse_existing
-from ..load import read_adapter_set, require_known
+from ..version import __version__
 from .modules import exact_modules, layout_for, placed_in
 from .musubi import require_readable, uniform, with_an_alpha
 from .options import Options

@@ -17,7 +17,7 @@ def require_readable(found: AdapterSet) -> None:
 
     Of a family that it does not train, the layout is sd-scripts', where LyCORIS reads all of them.
     """
-    if found.architecture is None or not found.architecture.target_blocks:
+    if found.architecture is None or not found.architecture.training:
         return
     if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
         raise PlacementError(

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .adapter_reader import AdapterFile, check_finite, require_known
 from .adapters import OnBase
 from .architectures import identify
 from .errors import AdapterError, about_file
 from .io import TensorSpec, write_safetensors
 from .layouts import Layout
-from .load import AdapterFile, check_finite, require_known
 from .placement import Placement, place
 
 __all__ = ["delta_weights", "write_delta"]

@@ -1,0 +1,224 @@
+"""Whole jobs of `import lyco_core as lyco`: each a call with plain arguments, of the room that does the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .adapter_reader import load_adapter_set, require_known
+from .adapter_set import AdapterSet
+from .adapter_writer import save_adapter_set
+from .approximate.extract import extract_file
+from .approximate.options import Asked, ExtractOptions
+from .approximate.report import Report
+from .approximate.resize import resize_file
+from .architectures import identify
+from .conversion import Conversion, Options, convert_file, convert_set
+from .delta_weights import delta_weights
+from .errors import about_file
+from .io import refuse_existing
+from .layouts import Layout
+from .merging import MergeOptions, Source, merge_checkpoint
+from .merging.checkpoint import Merged
+from .placement import place
+from .selection import EVERYTHING, Selection
+
+__all__ = ["convert", "delta", "extract", "merge", "resize", "save"]
+
+Path = str | os.PathLike[str]
+Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody looks."""
+
+
+def save(
+    adapters: AdapterSet,
+    output: Path,
+    *,
+    to: Layout,
+    as_lora: bool = False,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Write adapters as a file for the tools that know a layout: Musubi Tuner, ComfyUI, diffusers and PEFT.
+
+    Args:
+        adapters: what `load` gives.
+        to: whose module names the file is to have.
+        as_lora: every adapter as the LoRA that equals it, which is all that diffusers itself reads.
+        dtype: storage dtype; by default each tensor's own.
+        overwrite: replace a file that is there.
+
+    Raises:
+        LycoError: something has no place in the layout, or the file cannot be written; then there is none.
+    """
+    with about_file(output):
+        refuse_existing(output, overwrite=overwrite)
+        conversion = convert_set(identify(adapters, layout=to), Options(to, as_lora=as_lora, dtype=dtype))
+        save_adapter_set(conversion.adapter_set, output, overwrite=overwrite)
+    return conversion
+
+
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    to: Layout,
+    as_lora: bool = False,
+    rank: int | None = None,
+    max_error: float | None = None,
+    dtype: torch.dtype | None = None,
+    architecture: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> Conversion:
+    """Write an adapter file in another layout: losslessly, unless a rank, an error or a dtype is asked for.
+
+    Args:
+        to: whose module names the new file is to have.
+        as_lora: every adapter as the LoRA that equals it.
+        rank: the best LoRAs of at most this rank.
+        max_error: the smallest LoRAs of at most this relative error; with `rank` both hold.
+        dtype: storage dtype; by default each tensor's own.
+        architecture: the model family, where names and shapes fit several.
+        overwrite: replace a file that is there.
+        progress: called with the modules that are done and all there are; what it raises ends it.
+
+    Raises:
+        LycoError: the file is bad, does not fit the layout, or cannot be written; then there is none.
+    """
+    asked = None if rank is None and max_error is None else Asked(rank, max_error)
+    options = Options(to, as_lora=as_lora, asked=asked, dtype=dtype)
+    return convert_file(source, output, options, architecture=architecture, overwrite=overwrite, progress=progress)
+
+
+def delta(
+    adapters: AdapterSet | Path, *, layout: Layout = "comfyui", architecture: str | None = None
+) -> dict[str, Tensor]:
+    """What adapters add to each weight of a model at strength 1: the weight's key -> ΔW in float32.
+
+    Args:
+        adapters: a file, or what `load` gives.
+        layout: whose names the keys are.
+        architecture: the model family, where names and shapes fit several.
+
+    Raises:
+        LycoError: the file is bad, something has no place in the layout, or depends on the weight itself (DoRA, say).
+    """
+    if isinstance(adapters, AdapterSet):
+        found = identify(adapters, architecture=architecture, layout=layout)
+    else:
+        found = load_adapter_set(adapters, architecture=architecture, layout=layout)
+    return dict(delta_weights(place(require_known(found), layout=layout).require_complete()))
+
+
+def merge(
+    base: Path,
+    adapters: Mapping[str, float],
+    output: Path,
+    *,
+    selection: Selection = EVERYTHING,
+    dtype: torch.dtype | None = None,
+    seed: int | None = None,
+    device: str = "cpu",
+    max_shard_bytes: int | None = None,
+    architecture: str | None = None,
+    partial: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Merged:
+    """Write a checkpoint with adapters added to its weights, in a few bands of rows at a time.
+
+    Args:
+        base: a safetensors or GGUF file, one of its shards, their index, or a folder with one of these.
+        adapters: file -> strength, in the order in which they are added; below 0 takes one away.
+        output: the file to write, or an index for shards like the base's.
+        selection: which modules take part, and how strongly.
+        dtype: storage dtype of a plain file; by default everything is stored as it is in the base.
+        seed: round stochastically with it, instead of to the nearest.
+        device: where the arithmetic is done.
+        max_shard_bytes: split what is written into files of at most this size.
+        architecture: the adapters' model family, where names and shapes fit several.
+        partial: merge what has a place and tell of the rest, instead of refusing.
+        overwrite: replace a file that is there.
+        progress: called with bytes written and in total; what it raises ends it.
+
+    Raises:
+        LycoError: an input is bad or does not fit, or the output cannot be written; then there is none.
+    """
+    options = MergeOptions(selection, dtype, seed, device, max_shard_bytes, architecture, partial)
+    sources = [Source(path, strength) for path, strength in adapters.items()]
+    return merge_checkpoint(base, sources, output, options, overwrite=overwrite, progress=progress)
+
+
+def extract(
+    base: Path,
+    tuned: Path,
+    output: Path,
+    algorithm: Literal["lora", "loha", "lokr"] = "lora",
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    max_error: float | None = None,
+    factor: int = -1,
+    selection: Selection = EVERYTHING,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> Report:
+    """Write the adapter that turns one checkpoint into another, an approximation whose error is measured.
+
+    Args:
+        base, tuned: safetensors files, shards, indices, or folders with one of these.
+        rank: of at most this rank.
+        energy: a LoRA of the least rank that keeps this share of the squared norm.
+        max_error: a LoRA of the least rank of this relative error; with `rank` both hold.
+        factor: of a LoKr: one side of W1; -1 splits evenly. A LoKr without a rank has a full W2.
+        selection: which weights.
+        dtype: storage dtype; its rounding counts in the error.
+        device: where the arithmetic is done.
+        overwrite: replace a file that is there.
+        progress: called with the weights that are done and all there are; what it raises ends it.
+
+    Raises:
+        LycoError: the two are not of one shape, nothing differs, or the output cannot be written; then there is none.
+    """
+    full = algorithm == "lokr" and rank is None and energy is None and max_error is None
+    asked = None if full else Asked.of(rank, energy, max_error)
+    options = ExtractOptions(algorithm, asked, factor, selection, dtype, device)
+    return extract_file(base, tuned, output, options, overwrite=overwrite, progress=progress)
+
+
+def resize(
+    source: Path,
+    output: Path,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    max_error: float | None = None,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> Report:
+    """Write an adapter file with less rank, an approximation whose error is measured; every module stays what it is.
+
+    Args:
+        rank: of at most this rank.
+        energy: the least rank that keeps this share of the squared norm.
+        max_error: the least rank of this relative error; with `rank` both hold.
+        dtype: of what is resized; by default each module's own.
+        overwrite: replace a file that is there.
+        progress: called with the modules that are done and all there are; what it raises ends it.
+
+    Raises:
+        LycoError: the file is bad, nothing of it can be smaller, or the output cannot be written; then there is none.
+    """
+    asked = Asked.of(rank, energy, max_error)
+    return resize_file(source, output, asked, dtype=dtype, overwrite=overwrite, progress=progress)

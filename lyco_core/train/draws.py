@@ -1,0 +1,50 @@
+"""What is drawn for a batch: when, with which noise, and whose caption is left out.
+
+Everything comes from a generator of its own for each batch, seeded by the training's seed and the
+batch's number. So a resumed training draws what the uninterrupted one would have, and several
+processes draw what a single one would for the same batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy
+import torch
+from torch import Tensor
+
+from .noise import sample_times
+from .options import TrainOptions
+
+__all__ = ["Draws", "draw", "generator_of", "seed_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Of one batch, an entry an item, on the CPU."""
+
+    t: Tensor
+    """(n,): the moments of the flow."""
+    noise: Tensor
+    """(n, C, …)."""
+    dropped: Tensor
+    """(n,): whether the empty caption stands in for the item's own."""
+
+
+def draw(options: TrainOptions, number: int, count: int, shape: torch.Size) -> Draws:
+    """What batch number `number` of `count` latents of a shape is trained with."""
+    generator = generator_of(options.run.seed, number)
+    t = sample_times(options.noise, count, (shape[-2], shape[-1]), generator)
+    noise = torch.randn((count, *shape), generator=generator)
+    dropped = torch.rand(count, generator=generator) < options.run.caption_dropout_rate
+    return Draws(t, noise, dropped)
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """One of the CPU, seeded by several numbers."""
+    return torch.Generator().manual_seed(seed_of(*numbers))
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed out of several numbers, such that near ones lead far apart. Python shifts: NumPy before 2 cannot."""
+    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0]) >> 1

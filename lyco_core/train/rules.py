@@ -1,0 +1,151 @@
+"""What an option may be, how its value is read from `--network_args`, and both in words."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+__all__ = ["Choice", "FileName", "Number", "Rule", "Text", "Texts", "Truth", "Whole"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A whole number of at least `least`, and not `but`."""
+
+    least: int
+    but: int | None = None
+
+    @property
+    def expected(self) -> str:
+        """In words."""
+        but = "" if self.but is None else f" but {self.but}"
+        return f"a whole number{but} of at least {self.least}"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one."""
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        return value >= self.least and value != self.but
+
+    def read(self, text: str) -> int:
+        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        return _read(int, text, "a whole number")
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A finite number from `least` to `most`, which is left out if `open`."""
+
+    least: float = 0.0
+    most: float = math.inf
+    open: bool = False
+
+    @property
+    def expected(self) -> str:
+        """In words."""
+        most = "" if math.isinf(self.most) else f" and {'less than' if self.open else 'at most'} {self.most:g}"
+        least = "" if math.isinf(self.least) else f" of at least {self.least:g}"
+        return f"a finite number{least}{most}"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one."""
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        return self.least <= value <= self.most and not (self.open and value == self.most)
+
+    def read(self, text: str) -> float:
+        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        return _read(float, text, "a number")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of some names."""
+
+    values: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        """In words."""
+        return f"one of {', '.join(self.values)}"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one."""
+        return value in self.values
+
+    def read(self, text: str) -> str:
+        """The value that `--network_args` says."""
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """True or false."""
+
+    expected = "true or false"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one."""
+        return isinstance(value, bool)
+
+    def read(self, text: str) -> bool:
+        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        return _read({"true": True, "false": False}.__getitem__, text.lower(), "True or False")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Any text."""
+
+    expected = "a text"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one."""
+        return isinstance(value, str)
+
+    def read(self, text: str) -> str:
+        """The value that `--network_args` says."""
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """A list of texts."""
+
+    expected = "a list of texts"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is one."""
+        return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)  # pyright: ignore[reportUnknownVariableType]
+
+    def read(self, text: str) -> tuple[str, ...]:
+        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        return _read(_list, text, "a list of texts, such as [r'.*ffn.*']")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileName(Text):
+    """The name of a file, or nothing."""
+
+    kind: str
+    """What is in it: `adapter` or `state`."""
+
+
+def _read(read: Callable[[str], Any], text: str, expected: str) -> Any:  # noqa: ANN401 - the caller's
+    try:
+        return read(text)
+    except (ValueError, SyntaxError, TypeError, KeyError):
+        raise ValueError(f"expected {expected}") from None
+
+
+def _list(text: str) -> tuple[str, ...]:
+    value: object = ast.literal_eval(text)
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(text)
+    return tuple(cast(Sequence[str], value))
+
+
+Rule = Whole | Number | Choice | Truth | Text | Texts

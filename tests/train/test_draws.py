@@ -1,0 +1,48 @@
+"""What is drawn for a batch, by its definition: in this order, from a generator of its own."""
+
+from collections.abc import Sequence
+
+import numpy
+import pytest
+import torch
+from lyco_testing.toy import ToyModel
+from lyco_testing.toy_training import ITEMS, training
+
+from lyco_core.train.loop import Training
+
+
+class Recording(ToyModel):
+    """Keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[torch.Tensor, torch.Tensor, list[float]]] = []
+
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, conditions: Sequence[float]) -> torch.Tensor:
+        self.asked.append((x, t, list(conditions)))
+        return super().velocity(x, t, conditions)
+
+
+@pytest.mark.parametrize("seed", [0, 42, 2**40])
+@pytest.mark.parametrize("settings", [{}, {"min_timestep": 100, "max_timestep": 300}], ids=["all", "some"])
+def test_a_batch_is_what_its_number_and_the_seed_say(seed: int, settings: dict):
+    """Moments, noise, then which captions are dropped."""
+    made = training(seed=seed, batch_size=4, caption_dropout_rate=0.5, max_train_steps=3, **settings)
+    low, high = settings.get("min_timestep", 0) / 1000, settings.get("max_timestep", 1000) / 1000
+    model = Recording()
+    again = Training(model, made.network, ITEMS, made.options, empty=-50.0)
+    with made.network.attached(model.model):
+        list(again.steps())
+    assert len(model.asked) == 3
+    for number, (x, t, conditions) in enumerate(model.asked):
+        indices = again.batches[number]
+        state = numpy.random.SeedSequence([seed, number]).generate_state(1, numpy.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]) >> 1)
+        moments = torch.rand(4, generator=generator) * (high - low) + low
+        latents = torch.stack([ITEMS[index].latent for index in indices])
+        noise = torch.randn(latents.shape, generator=generator)
+        dropped = torch.rand(4, generator=generator) < 0.5
+        at = moments.view(-1, 1, 1, 1)
+        assert torch.equal(t, moments)
+        assert torch.equal(x, (1 - at) * latents + at * noise)
+        assert conditions == [-50.0 if drop else ITEMS[i].condition for drop, i in zip(dropped, indices, strict=True)]
