@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyco_core.load import load_adapter_set
 from lyco_testing.toy_training import steps, training
 
 from lyco_core.adapter_reader import load_adapter_set
