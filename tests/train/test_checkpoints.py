@@ -9,8 +9,8 @@ import pytest
 import torch
 from lyco_testing.toy_training import steps, training
 
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.errors import FileError
-from lyco_core.load import load_adapter_set
 from lyco_core.train.checkpoints import Checkpoints, require_place
 from lyco_core.train.loop import Training
 from lyco_core.train.metadata import Run
