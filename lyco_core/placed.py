@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .adapter_set import AdapterSet
 
-__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "put", "targets_of"]
+__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "put", "targets_in"]
 
 Shape = tuple[int, ...]
 
@@ -68,13 +68,13 @@ class Misfit:
     """Of the adapter."""
 
 
-def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
-    """Where a module lies in `layout` by the tables; empty if they have no place for it."""
+def targets_in(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
+    """Where the rows of a module lie in `layout` by its family's table; empty if that has no place for it."""
     architecture = adapter_set.architecture
     if architecture is None or adapter_set.layout is None:
         return []
     source = adapter_set.exceptions.get(path, adapter_set.layout)
-    if architecture.resolve(path, source, underscored=False) is None:
+    if architecture.resolve(path, source, underscored=False) is None:  # not the family's: as the file spells it
         return []
     return architecture.locate(path, source, layout)
 

@@ -45,7 +45,7 @@ class Settled:
     offset: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Settled:
-        """The same where, and in which dtype, the module computes."""
+        """A copy on the device, and in the dtype, that the module computes with."""
         return Settled(
             tuple(effect.to(device, dtype) for effect in self.effects),
             None if self.bias is None else self.bias.to(device),
@@ -78,11 +78,11 @@ class Seat:
 
     @classmethod
     def of(cls, path: str, module: nn.Linear | Convolution) -> Seat:
-        """The one that is there, or a new one that is not yet in the place of anything."""
+        """The seat that a module has, or a new one that is not yet in the place of its `forward`."""
         return module.__dict__.get(ATTRIBUTE) or cls(path, module)
 
     def with_change(self, owner: object, change: Change | None) -> Mapping[object, Change]:
-        """The changes with that of `owner` as it is to be; None: without it."""
+        """The changes if that of `owner` becomes `change`; None: without it."""
         if change is not None:
             return {**self._changes, owner: change}
         return {other: held for other, held in self._changes.items() if other is not owner}
@@ -119,7 +119,7 @@ class Seat:
         self._place = None
 
     def forward(self, input: Tensor, *args: object, **kwargs: object) -> Tensor:
-        """As the module's own, with the adapters."""
+        """The module's output with the adapters."""
         self.acted = True
         if self._place != (input.device, input.dtype):
             self._moved = _moved(self._settled, input.device, input.dtype)

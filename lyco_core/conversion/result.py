@@ -7,7 +7,7 @@ from collections import Counter
 
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter
-from ..approximate.report import Module, Report
+from ..approximate.report import Measured, Report
 
 __all__ = ["Conversion", "Converted"]
 
@@ -22,7 +22,7 @@ class Converted:
     adapter: Adapter
     how: str
     """`renamed`, `cut`, `stacked`, `as LoRA`, `as LoHa` or `approximated`."""
-    measured: Module | None = None
+    measured: Measured | None = None
     """Its error, where an approximation or another dtype was asked for."""
 
 

@@ -28,7 +28,7 @@ class Keys:
 
     @property
     def of_factors(self) -> Iterator[str]:
-        """Those of the adapters' tensors, without the single numbers beside them."""
+        """The keys of the adapters' tensors, without the single numbers beside them."""
         return (key for keys in self.modules.values() for suffix, key in keys.items() if suffix not in NUMBERS)
 
 

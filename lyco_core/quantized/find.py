@@ -70,7 +70,7 @@ class Quantization:
     refused: Mapping[str, str]
     """Module path -> what it is stored as, of those that cannot be read."""
     unwritable: Mapping[str, str]
-    """The same of those that can be read, and nothing can be rounded to."""
+    """Module path -> what it is stored as, of those that can be read, and that nothing can be rounded to."""
     elsewhere: Mapping[str, Any]
     """What the metadata says of modules that are not under the prefix."""
     beside: Collection[str]
