@@ -37,7 +37,7 @@ NUMBERS = 16
 """So many different ranks and alphas are shown."""
 
 _MOST_TAG_TEXT = 2**22
-"""Characters of a table of tags; a longer one is not read."""
+"""The longest table of tags that is read, in characters."""
 
 
 def card(inspection: Inspection) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _WITHOUT_FORMAT = {
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What `lyco inspect` tells; see `as_json` and `lines`."""
+    """What an adapter file is, and where it goes on a model; see `as_json` and `lines`."""
 
     file: str
     file_bytes: int

@@ -1,4 +1,4 @@
-"""Pictures from strangers: told by their first bytes, and of how many pixels, without decoding them."""
+"""Pictures from strangers: their kind and their size in pixels, from their first bytes, without decoding them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One adapter on one weight: which of its rows go onto which rows, told by the tables and by shapes."""
+"""One adapter on one weight: which of its rows go onto which rows, by the families' tables and by shapes."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Misfit:
     module_path: str
     key: str
     expected: Shape
-    """Of the weight, or of its rows."""
+    """The shape of the weight, or of its rows."""
     found: Shape
-    """Of the adapter."""
+    """The shape of the adapter's change."""
 
 
 def targets_in(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:

@@ -46,7 +46,7 @@ class Placement:
     selection: Selection = EVERYTHING
     """What of `placed` takes part, and how strongly."""
     known_names: Names | None = None
-    """See `names`; None where they are those of what is here."""
+    """`names`, where a selection has left something out since; None: the names of what is here."""
 
     @property
     def modules(self) -> int:

@@ -67,7 +67,7 @@ def _(adapter: LoKr, limits: Limits) -> LoKr | None:
 
 @resized.register(LoHa)
 def _(adapter: LoHa, limits: Limits) -> LoHa | None:
-    """With a rank alone, of that rank; else the first of 1, 2, 4, … and it, below its own, that is near enough."""
+    """Of the rank that is given; to keep to an error, of the first of 1, 2, 4, … and that rank that is near enough."""
     own = adapter.rank
     sizes: set[int] = set() if limits.rank is None else {limits.rank}
     if limits.max_error is not None:

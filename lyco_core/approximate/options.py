@@ -33,7 +33,7 @@ class Limits:
 
     rank: int | None = None
     max_error: float | None = None
-    """Of the Frobenius norm: ‖ΔW' - ΔW‖ / ‖ΔW‖."""
+    """The largest relative error, in the Frobenius norm: ‖ΔW' - ΔW‖ / ‖ΔW‖."""
 
     def __post_init__(self) -> None:
         if self.rank is None and self.max_error is None:
@@ -104,7 +104,7 @@ class ExtractOptions:
     limits: Limits | None
     """How small, or how exact; None: a LoKr whose W2 stays full."""
     factor: int = -1
-    """Of a LoKr: one side of W1, as the trainers mean it; -1 splits evenly."""
+    """One side of a LoKr's W1, as the trainers mean it; -1 splits evenly."""
     selection: Selection = EVERYTHING
     dtype: torch.dtype = torch.float32
     """Storage dtype; its rounding counts in the error."""

@@ -215,7 +215,7 @@ def _tells_nothing(path: str, shape: tuple[int, int]) -> bool:
 
 
 def _best(readings: Iterable[_Reading], model_modules: Collection[str] | None) -> list[_Reading]:
-    """Those that explain most modules, half of them at least.
+    """The readings that explain most modules, half of them at least.
 
     Of those, the ones that put most of them on the model's own; then those of a model that there is, if any.
     """

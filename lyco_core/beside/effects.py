@@ -158,7 +158,7 @@ class InputChanged(Effect):
     added_gain: Tensor | None = None
     """(in,), or one number; float32."""
     strength: float = 1.0
-    """Of `mixed` and `adapter`."""
+    """What `mixed` and `adapter` are multiplied by."""
 
     def __call__(self, function: Function, x: Tensor) -> Tensor:
         changed = x if self.gain is None else (x * _at_each(self.gain, x)).to(x.dtype)

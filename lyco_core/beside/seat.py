@@ -22,7 +22,7 @@ from .settle import Part, settled
 __all__ = ["Change", "Seat", "Settled", "sits_on"]
 
 ATTRIBUTE = "_lyco_seat"
-"""Of a module: the seat that is in the place of its `forward`."""
+"""The attribute of a module that has the seat in the place of its `forward`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Change:
     """What one attachment changes of a module."""
 
     parts: tuple[Part, ...] = ()
-    """Of its weight, in their order."""
+    """What changes its weight, in that order."""
     offset: Tensor | None = None
-    """Of its bias: what is added to the output, (out,), float32."""
+    """What changes its bias: it is added to the output, (out,), float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Seat:
         return weight[start:stop].to(torch.float32, copy=True).flatten(1)
 
     def _numbers(self, name: str, tensor: Tensor) -> Tensor:
-        """Its parameter, detached. Raises `AdapterError` if it has no numbers that can be read here."""
+        """A parameter of the module, detached. Raises `AdapterError` if it has no numbers that can be read here."""
         if tensor.is_meta or not tensor.is_floating_point():
             where = "on the meta device (offloaded)" if tensor.is_meta else f"{tensor.dtype} (quantized)"
             raise AdapterError(

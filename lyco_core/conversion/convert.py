@@ -1,4 +1,4 @@
-"""A conversion from end to end: read, place, make each module as it was asked for, write."""
+"""A conversion from end to end: read, place, make each module as the options want it, write."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def convert_set(
     needed: dict[str, int] = {}
     for done, module in enumerate(exact, 1):
         try:
-            modules.append(_as_asked(module, made.prefixes[module.module_path], FORMATS[options.to], options))
+            modules.append(_as_wanted(module, made.prefixes[module.module_path], FORMATS[options.to], options))
         except RankTooSmall as error:
             needed[module.sources[0]] = error.needed
         progress(done, len(exact))
@@ -99,8 +99,8 @@ def convert_set(
     return Conversion(found, tuple(modules), _filled(made, found, modules, options, name))
 
 
-def _as_asked(module: Converted, prefix: str, format: Format, options: ConvertOptions) -> Converted:
-    """The module as a LoRA, of less rank or in another dtype, where that is asked for.
+def _as_wanted(module: Converted, prefix: str, format: Format, options: ConvertOptions) -> Converted:
+    """The module as a LoRA, of less rank or in another dtype, where the options want it so.
 
     Args:
         prefix: what its keys will begin with, in `format`.

@@ -123,7 +123,8 @@ def _weight_adapter(
 
 
 def _with_magnitude(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
-    """With DoRA's magnitude, if there is one: the shape of LyCORIS's tells its axis, others have the output's."""
+    """The adapter with DoRA's magnitude, if there is one: LyCORIS's shape says along which axis it is, others'
+    are along the output."""
     found = [s for s in tensors if s in MAGNITUDES]
     if not found:
         return adapter

@@ -20,7 +20,7 @@ __all__ = ["INDEX_SUFFIX", "Checkpoint", "shard_name"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 _MOST_BYTES = 2**24
-"""Of an index; those of the largest models have some hundred kilobytes."""
+"""The largest index; those of the largest models have some hundred kilobytes."""
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.safetensors)", re.IGNORECASE)
 
 

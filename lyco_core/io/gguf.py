@@ -77,7 +77,7 @@ class _Layout:
     tensors: int
     alignment: int
     start: int
-    """Of the data."""
+    """The first byte of the data."""
 
 
 class GgufFile(SafetensorsFile):

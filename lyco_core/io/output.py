@@ -121,7 +121,7 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 
 def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    """Whether both names are those of one file; not if either is of none."""
+    """Whether both names are those of one file; False if either is the name of none."""
     try:
         return os.path.samefile(first, second)
     except (OSError, ValueError):  # ValueError: a name with a zero byte; whoever opens the file says what is wrong

@@ -24,7 +24,7 @@ __all__ = ["Dequantized", "Requantized"]
 UNSCALABLE = "the weight holds numbers that are NaN, infinite or too large for its scale; it cannot be scaled"
 
 MEASURED = 8
-"""Of so many bands of a weight, the first is measured: what rounding leaves of the others is much the same."""
+"""One of so many bands of a weight is measured: what rounding leaves of the others is much the same."""
 
 
 @dataclasses.dataclass(frozen=True)

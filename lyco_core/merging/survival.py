@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["Survival", "Tally"]
 
 ENOUGH = 0.9
-"""Of a change, or of its likeness to what is stored; below it a person is told what would keep more."""
+"""The least share of a change, and the least likeness, that counts as kept; below, the report says what keeps more."""
 
 TOO_LITTLE = (
     "warning: these weights are too coarse for this change; to keep it, write a bfloat16 file, or load the adapter "

@@ -147,7 +147,7 @@ def _up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _unfilled(size: int, told_by: TensorInfo | None, multiple: int) -> int:
-    """A side of a weight whose storage was filled up to a `multiple`, told by a vector as long as it."""
-    length = size if told_by is None else torch.Size(told_by.shape).numel()
+def _unfilled(size: int, vector: TensorInfo | None, multiple: int) -> int:
+    """A side of a weight whose storage was filled up to a `multiple`: the length of a vector that goes with it."""
+    length = size if vector is None else torch.Size(vector.shape).numel()
     return length if _up(length, multiple) == size else size
