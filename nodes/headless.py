@@ -44,7 +44,7 @@ class Stopped(BaseException):
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Limits:
     """A configuration, checked as far as it can be before anything is loaded."""
 
     dit: str
@@ -82,7 +82,7 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
         leave(world)
 
 
-def read(settings: Mapping[str, Any], folder: Path) -> Asked:
+def read(settings: Mapping[str, Any], folder: Path) -> Limits:
     """Check a configuration. Raises `TrainError` or `FileError`."""
     rest = dict(settings)
     if described := path_of(rest.pop("dataset_config", ""), "dataset_config", folder):
@@ -100,7 +100,7 @@ def read(settings: Mapping[str, Any], folder: Path) -> Asked:
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
     files = [option.name for _, option in every_option() if isinstance(option.rule, FileName)]
     rest |= {name: path_of(rest[name], name, folder) for name in files if name in rest}
-    return Asked(
+    return Limits(
         dit,
         vae,
         texts,
@@ -176,7 +176,7 @@ class _Console:
             log.info("saved %s", path)
 
 
-def _encoded(asked: Asked, world: World) -> Data:
+def _encoded(asked: Limits, world: World) -> Data:
     """What a configuration names to learn from. Stopped here, what is encoded stays in the cache."""
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
@@ -187,7 +187,7 @@ def _encoded(asked: Asked, world: World) -> Data:
     return Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
 
 
-def _require_possible(asked: Asked) -> TrainedFamily:
+def _require_possible(asked: Limits) -> TrainedFamily:
     """How the model's family is trained, once all is checked that needs neither the model nor the dataset.
 
     Raises `LycoError`.
@@ -212,7 +212,7 @@ def _require_possible(asked: Asked) -> TrainedFamily:
     return trained
 
 
-def _train(asked: Asked, data: Data, tell: _Console, world: World) -> None:
+def _train(asked: Limits, data: Data, tell: _Console, world: World) -> None:
     from .host.training.run import train
 
     names = {"model": os.path.basename(asked.dit), "vae": os.path.basename(asked.vae)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..errors import clipped, one_line
-from .common import Commands, add_architecture, counter, size_text
+from ..text import clipped, one_line, size_text
+from .common import Commands, add_architecture, counter
 
 __all__ = ["add"]
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     from ..selection import Selection, parse_block_strength
 
     strengths = [parse_block_strength(text) for text in options.block_strength]
-    asked = MergeOptions(
+    wanted = MergeOptions(
         Selection.of(options.include, options.exclude, strengths),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         seed=options.stochastic,
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
         only_one(options.base),
         sources,
         options.output,
-        asked,
+        wanted,
         overwrite=options.overwrite,
         progress=counter(options.output, "MB", 10**6),
     )

@@ -7,8 +7,9 @@ import os
 import torch
 
 from ..architectures import Architecture, TrainedFamily
-from ..errors import TrainError, about_file, shorten
+from ..errors import TrainError, about_file
 from ..io import read_header
+from ..text import shorten
 from .checkpoints import require_place
 from .loop import require_told
 from .optimizers import make_optimizer

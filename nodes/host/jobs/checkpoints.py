@@ -9,12 +9,13 @@ import comfy.model_management
 import folder_paths
 import torch
 
-from ....lyco_core.errors import FileError, clipped, one_line
+from ....lyco_core.errors import FileError
 from ....lyco_core.io.names import shortened
 from ....lyco_core.io.paths import is_apple_double
 from ....lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merging.options import parse_source
 from ....lyco_core.selection import Selection
+from ....lyco_core.text import clipped, one_line
 from ..files import Stamp, adapter_path, output_path, stamp
 from ..progress import Progress
 from ..schema import lines
