@@ -30,6 +30,13 @@ def test_split_key(key: str, expected: tuple[str, str]):
     assert split_key(key) == expected
 
 
+@pytest.mark.parametrize("suffix", TENSOR_SUFFIXES)
+def test_split_key_finds_every_suffix(suffix: str):
+    """Three parts at most, and none that ends as another does."""
+    key = "a.0.to_q" + suffix if suffix.startswith("_") else f"a.0.to_q.{suffix}"
+    assert split_key(key) == ("a.0.to_q", suffix)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_every_form_survives_its_names(case: Case):
     adapter = case.make()
