@@ -1,19 +1,17 @@
 """Every cell of docs/formats.md: a file as the trainer writes it, for the architecture, finds its place."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from lyco_testing import tables
-from lyco_testing.trainers import TRAINERS, Trainer, file_of, table
+from lyco_testing.trainers import PAGE, TRAINERS, Trainer, file_of, page
 
 from lyco_core.adapters import ALGORITHMS
 from lyco_core.architectures import ARCHITECTURES, identify
-from lyco_core.formats import parse
+from lyco_core.formats import FORMATS, parse
 from lyco_core.placement import place
 
-PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
 FULL_SIZE = {family: model for model, family in (tables.ARCHITECTURE_OF | tables.OTHERS).items()}
 CELLS = [(t, a, n) for t in TRAINERS for a in t.architectures for n in t.algorithms]
 
@@ -70,14 +68,21 @@ def test_every_algorithm_and_every_architecture_has_a_cell():
         for a in parse(file_of(t, n, {"a.b": (8, 8)}), {}).adapters.values()
         if isinstance(type(a).algorithm, str)
     }
-    assert ALGORITHMS.keys() | {"ia3"} <= known
+    hint = "lyco_testing/trainers.py: give it a writer in ALGORITHMS, and its name to a line of TRAINERS"
+    assert ALGORITHMS.keys() | {"ia3"} <= known, hint
     assert {a for _, a, _ in CELLS} >= ARCHITECTURES.keys() - {"kandinsky5"}
+
+
+def test_every_format_has_a_trainer():
+    written = {parse(file_of(t, t.algorithms[0], {"a.b": (8, 8)}), {}).format for t in TRAINERS}
+    assert {f.id for f in written if f is not None} == FORMATS.keys(), (
+        "give it a line of lyco_testing.trainers.TRAINERS"
+    )
 
 
 def test_the_page_has_this_table():
     text = PAGE.read_text(encoding="utf-8")
-    between = text.split("<!-- table: begin -->\n")[1].split("\n<!-- table: end -->")[0]
-    assert between == "\n".join(table()), "docs/formats.md is not what lyco_testing.trainers.table() prints"
+    assert page(text) == text, "run `python tools/formats_table.py`, which writes it into docs/formats.md"
 
 
 def test_magnitudes_and_scales_are_read_where_they_stand():

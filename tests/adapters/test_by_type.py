@@ -11,9 +11,22 @@ from lyco_testing.zoo import CASES, normal
 from lyco_testing.zoo_on_base import ON_BASE
 
 import lyco_core
-from lyco_core.adapters import LOW_RANK, Adapter, Additive, ByType, DoRA, LoRA, OnBase, lora_rank, to_loha, to_lora
+from lyco_core.adapters import (
+    ALGORITHMS,
+    LOW_RANK,
+    Adapter,
+    Additive,
+    ByType,
+    DoRA,
+    LoRA,
+    OnBase,
+    lora_rank,
+    to_loha,
+    to_lora,
+)
 from lyco_core.approximate.nearest import NEAREST
 from lyco_core.cli import main
+from lyco_core.formats import TENSOR_SUFFIXES
 from lyco_core.train.trainable import TRAINABLES
 
 
@@ -36,7 +49,14 @@ ZOO = [case.make() for case in [*CASES, *ON_BASE]]
 
 
 def test_every_algorithm_has_forms_that_the_tests_try():
-    assert {type(adapter) for adapter in ZOO} == set(EVERY.values())
+    tried = {type(adapter).__name__ for adapter in ZOO}
+    assert tried == EVERY.keys(), "give each a case in lyco_testing/zoo.py, or in zoo_on_base.py"
+
+
+def test_every_algorithm_that_a_key_names_is_found():
+    """What a file's tensors are made into is looked up there."""
+    lacking = {algorithm for algorithm, _ in TENSOR_SUFFIXES.values()} - {"dora"} - ALGORITHMS.keys()
+    assert not lacking, "formats/suffixes.py names them; list their classes in ALGORITHMS of adapters/__init__.py"
 
 
 def test_every_function_is_seen():

@@ -25,7 +25,7 @@ def test_every_form_keeps_its_kind_and_shape(case: Case):
     adapter = case.make()
     made = resized(adapter, Limits(rank=1))
     if made is None:
-        assert adapter.rank in (None, 1)
+        assert adapter.rank in (None, 1), "resized gives None: leave the algorithm out above if it has no smaller form"
         return
     assert type(made) is type(adapter)
     assert made.rank == 1

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lyco_testing.tables import ARCHITECTURE_OF, MODELS, targets, weights
+from lyco_testing.tables import ARCHITECTURE_OF, MODELS, OTHERS, targets, weights
 
 from lyco_core.architectures import ARCHITECTURES, Architecture
 from lyco_core.architectures.table import Group
@@ -23,6 +23,12 @@ def rows_of(architecture: Architecture, path: str, source: Layout, target: Layou
         first = total * t.rows[0] // t.rows[2]
         spots += [(t.path, total, first + row) for row in range(count)]
     return spots
+
+
+def test_every_family_has_a_model_that_the_tests_try():
+    tried = {*ARCHITECTURE_OF.values(), *OTHERS.values()}
+    every = {family.id for family in ARCHITECTURES.values() if not family.refused}
+    assert tried == every, "list it in tests/golden/architectures.json and in OTHERS of lyco_testing/tables.py"
 
 
 @every_model

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from lyco_core.adapter_reader import read_adapter_set
 from lyco_core.adapters import DoRA, LoKr
 from lyco_core.errors import AdapterError, FormatError
-from lyco_core.formats import FORMATS, TENSOR_SUFFIXES, parse, split_key
+from lyco_core.formats import FORMATS, TENSOR_SUFFIXES, Format, parse, split_key
+from lyco_core.formats.grammar import format_of
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,20 @@ from lyco_core.formats import FORMATS, TENSOR_SUFFIXES, parse, split_key
 )
 def test_split_key(key: str, expected: tuple[str, str]):
     assert split_key(key) == expected
+
+
+@pytest.mark.parametrize("suffix", TENSOR_SUFFIXES)
+def test_split_key_finds_every_suffix(suffix: str):
+    """Three parts at most, and none that ends as another does."""
+    key = "a.0.to_q" + suffix if suffix.startswith("_") else f"a.0.to_q.{suffix}"
+    assert split_key(key) == ("a.0.to_q", suffix)
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_every_format_is_told_by_each_of_its_prefixes(format: Format):
+    for prefix in (*format.module_prefixes, *format.other_prefixes):
+        found = format_of(f"{prefix}a.b")
+        assert found is format, f"{prefix}: in FORMATS, {format.id} has to stand above {found and found.id}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

@@ -178,6 +178,11 @@ def places(family: Architecture, name: str, shapes: dict[str, tuple[int, ...]], 
             yield key, None if stop - start == total else (start * part, (stop - start) * part)
 
 
+def test_every_family_is_held_against_comfyui():
+    """Those that Musubi trains are in test_every_family.py alone."""
+    assert {FAMILIES[name] for name in MODELS} == set(OTHERS.values()), "give MODELS the config that ComfyUI detects"
+
+
 @every_model
 def test_every_weight_is_in_the_table(meta_model):
     name, model = meta_model

@@ -99,7 +99,8 @@ def test_every_family_and_module_is_walked(pack):
             if tiny.architecture.resolve(path, "comfyui", underscored=False):
                 walked[tiny.family].add(template(path))
     for family, architecture in ARCHITECTURES.items():
-        assert {template(name) for name in architecture.templates("comfyui")} == walked[family]
+        named = {template(name) for name in architecture.templates("comfyui")}
+        assert named == walked[family], f"{family}: give lyco_testing/tiny_families.py a model with every module"
 
 
 def template(path: str) -> str:

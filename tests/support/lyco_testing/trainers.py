@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from lyco_core.layouts import Layout
 
 from .tables import TRAINED, loha, lokr, outline
 
-__all__ = ["ALGORITHMS", "TRAINERS", "Trainer", "file_of", "table"]
+__all__ = ["ALGORITHMS", "PAGE", "TRAINERS", "Trainer", "file_of", "page", "table"]
+
+PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
 
 Tensors = dict[str, Tensor]
 
@@ -165,3 +168,10 @@ def table() -> list[str]:
         cells = ["all" if id in trainer.architectures else "–" for trainer in TRAINERS]
         lines.append(f"| {architecture.title} | {' | '.join(cells)} |")
     return lines
+
+
+def page(text: str) -> str:
+    """docs/formats.md with this table."""
+    before, rest = text.split("<!-- table: begin -->\n")
+    after = rest.split("\n<!-- table: end -->")[1]
+    return "\n".join((f"{before}<!-- table: begin -->", *table(), f"<!-- table: end -->{after}"))
