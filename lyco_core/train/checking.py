@@ -9,13 +9,13 @@ import torch
 from ..architectures import Architecture, TrainedFamily
 from ..errors import TrainError, about_file, shorten
 from ..io import read_header
-from .checkpoints import require_place
-from .loop import require_told
+from .loop import require_needed_inputs
 from .optimizers import make_optimizer
 from .options import TrainOptions
 from .schedules import require_rate
 from .state import require_resumable
 from .targets import require_trainable
+from .training_files import require_place
 
 __all__ = ["require_possible", "require_readable"]
 
@@ -40,7 +40,7 @@ def require_possible(
         FileError: nothing can be written there, or an earlier training's files are.
     """
     family, trained = require_trainable(family)
-    require_told(options.run, empty=empty, validation=validation)
+    require_needed_inputs(options.run, empty=empty, validation=validation)
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
     require_rate(options.schedule, rate)
@@ -59,13 +59,13 @@ def require_readable(path: str | os.PathLike[str]) -> None:
                 "the safetensors file that it was made from"
             )
         header = read_header(path)
-        told = {key.removesuffix(".comfy_quant") for key in header.tensors if key.endswith(".comfy_quant")}
+        described = {key.removesuffix(".comfy_quant") for key in header.tensors if key.endswith(".comfy_quant")}
         codes = [
             key
             for key, info in header.tensors.items()
             if key.endswith(".weight") and not info.dtype.lstrip("B").startswith("F")
         ]
-        unknown = [key for key in codes if key.removesuffix(".weight") not in told]
+        unknown = [key for key in codes if key.removesuffix(".weight") not in described]
         if unknown and "_quantization_metadata" not in header.metadata:
             raise TrainError(
                 f"{len(unknown)} weights are stored as {header.tensors[unknown[0]].dtype} ({shorten(unknown)}), and no "

@@ -101,10 +101,10 @@ def thaw(model: nn.Module) -> None:
 
 
 def _can_thaw(tensor: Tensor) -> bool:
-    return not _counts(tensor) and not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
+    return not _has_version_counter(tensor) and not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
 
 
-def _counts(tensor: Tensor) -> bool:
+def _has_version_counter(tensor: Tensor) -> bool:
     """Whether it counts its changes, which autograd looks at.
 
     One that was made in inference mode does not; nor does a parameter of that kind which `to` has

@@ -24,13 +24,13 @@ from .options import RunOptions, TrainOptions
 from .scaler import LossScale
 from .schedules import rate, require_rate
 
-__all__ = ["Model", "Step", "Training", "require_told"]
+__all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
 
 _VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 """At which moments every validation item is tried, whatever is trained: so that any two runs compare."""
 
 
-class Model(Protocol):
+class VelocityModel(Protocol):
     """A frozen model to which the network is attached."""
 
     device: torch.device
@@ -65,7 +65,7 @@ class Training:
 
     def __init__(
         self,
-        model: Model,
+        model: VelocityModel,
         network: Network,
         items: Sequence[Item],
         options: TrainOptions,
@@ -79,7 +79,7 @@ class Training:
         self.world = world or World()
         self._empty, self._validation = empty, validation
         run = options.run
-        require_told(run, empty=empty is not None, validation=bool(validation))
+        require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
         require_rate(options.schedule, options.optimizer.learning_rate)
@@ -152,12 +152,12 @@ class Training:
         if self.world.processes == 1:
             return loss
         numbers = [loss, *(float(p.grad is not None) for p in parameters)]
-        told = torch.tensor(numbers, device=self.model.device)
+        exchanged = torch.tensor(numbers, device=self.model.device)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        self.world.add_up([told, *gradients])
-        for parameter, gradient, reached in zip(parameters, gradients, told[1:], strict=True):
+        self.world.add_up([exchanged, *gradients])
+        for parameter, gradient, reached in zip(parameters, gradients, exchanged[1:], strict=True):
             parameter.grad = gradient if reached else None
-        return float(told[0])
+        return float(exchanged[0])
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
         """One step of the optimizer; the norm of the gradients. Does nothing if that is no number."""
@@ -230,7 +230,7 @@ class Training:
             yield
 
 
-def require_told(run: RunOptions, *, empty: bool, validation: bool) -> None:
+def require_needed_inputs(run: RunOptions, *, empty: bool, validation: bool) -> None:
     """Raises `TrainError` for options that need the empty caption's condition, or validation items, without such."""
     if run.caption_dropout_rate and not empty:
         raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")

@@ -9,7 +9,7 @@ from typing import Any, cast
 from ..adapters import LOW_RANK
 from ..errors import TrainError
 from ..patterns import PatternError, require_patterns
-from .option import Option, Options, Saved, option, options_in
+from .option import Option, OptionGroup, Saved, option, options_in
 from .rules import Choice, Number, Texts, Truth, Whole
 
 __all__ = ["NetworkOptions", "algorithm_of", "parse_network_args"]
@@ -31,7 +31,7 @@ def algorithm_of(network_module: object) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkOptions(Options):
+class NetworkOptions(OptionGroup):
     """The options of one network; every module of it has the same.
 
     Raises `TrainError` for one that is out of range.

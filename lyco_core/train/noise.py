@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..architectures import TrainedFamily
 from ..errors import TrainError
-from .option import Options, Saved, option
+from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Truth
 
 __all__ = ["SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
@@ -86,7 +86,7 @@ _WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseOptions(Options):
+class NoiseOptions(OptionGroup):
     """How the moments of the flow are drawn and weighted."""
 
     timestep_sampling: str = option(

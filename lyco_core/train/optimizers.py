@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainError
-from .option import Options, Saved, option
+from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Texts
 
 __all__ = ["OPTIMIZERS", "OptimizerOptions", "make_optimizer"]
@@ -43,7 +43,7 @@ OPTIMIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerOptions(Options):
+class OptimizerOptions(OptionGroup):
     """How the parameters are moved."""
 
     optimizer_type: str = option(

@@ -12,7 +12,7 @@ from ..io.names import name_fault
 from .network_options import NetworkOptions, parse_network_args
 from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
-from .option import Option, Options, Saved, option, options_in
+from .option import Option, OptionGroup, Saved, option, options_in
 from .rules import Choice, FileName, Number, Text, Truth, Whole
 from .saving import STORAGE_DTYPES
 from .schedules import ScheduleOptions
@@ -21,7 +21,7 @@ __all__ = ["ENDINGS", "RunOptions", "SaveOptions", "TrainOptions", "every_option
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions(Options):
+class RunOptions(OptionGroup):
     """How long, how much at once, and from where."""
 
     max_train_steps: int = option(1600, Whole(1), "Steps of the optimizer.", rare=False)
@@ -83,7 +83,7 @@ ENDINGS = (".safetensors", "-step00000000.safetensors", "-step00000000-state.pt"
 
 
 @dataclasses.dataclass(frozen=True)
-class SaveOptions(Options):
+class SaveOptions(OptionGroup):
     """What is saved, when, and what stands in the file."""
 
     output_name: str = option(
@@ -128,7 +128,7 @@ class TrainOptions:
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
 
 
-_PARTS: dict[str, type[Options]] = {
+_PARTS: dict[str, type[OptionGroup]] = {
     "network": NetworkOptions,
     "run": RunOptions,
     "optimizer": OptimizerOptions,

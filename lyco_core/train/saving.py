@@ -17,7 +17,7 @@ from ..formats import emit
 from .network import Network
 from .network_options import NetworkOptions
 from .option import Saved, options_in
-from .targets import Choice
+from .targets import TargetChoice
 
 __all__ = ["STORAGE_DTYPES", "ModelSpec", "save_network"]
 
@@ -103,5 +103,5 @@ def _modelspec(names: MusubiNames, spec: ModelSpec) -> dict[str, str]:
     return {f"modelspec.{name}": value for name, value in values.items()}
 
 
-def _names(choice: Choice) -> MusubiNames:
+def _names(choice: TargetChoice) -> MusubiNames:
     return choice.trained.names.of(choice.blocks)

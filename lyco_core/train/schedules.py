@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from ..errors import TrainError
-from .option import Options, Saved, option
+from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Whole
 
 __all__ = ["SCHEDULES", "ScheduleOptions", "rate", "require_rate"]
@@ -78,7 +78,7 @@ SCHEDULES: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ScheduleOptions(Options):
+class ScheduleOptions(OptionGroup):
     """How the learning rate changes."""
 
     lr_scheduler: str = option(

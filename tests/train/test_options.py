@@ -26,7 +26,7 @@ def test_every_option_is_told_in_a_sentence():
     assert len(set(names)) == len(names)
     assert not set(names) & REFUSED.keys()
     for _, option in every_option():
-        assert option.told.endswith("."), option.name
+        assert option.help.endswith("."), option.name
         assert option.rule.holds(option.default), option.name
         assert option.rule.holds(option.node_default), option.name
 

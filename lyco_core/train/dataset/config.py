@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ...errors import TrainError
 from ...io.toml import path_of
-from ..option import Options, option
+from ..option import OptionGroup, option
 from ..rules import Choice, Number, Text, Truth, Whole
 
 __all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
@@ -32,7 +32,7 @@ _UNSUPPORTED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset(Options):
+class Dataset(OptionGroup):
     """One entry of `datasets`, with what `general` says of it."""
 
     image_directory: str = option("", Text(), "A folder of images, each with a caption file beside it.")

@@ -85,7 +85,7 @@ class Trainable(nn.Module, ABC):
         return self.adapter_class(**tensors, alpha=float(self.alpha))
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Its algorithm, rank and alpha, in words."""
         adapter = self.adapter()
         rank = "W2 a full matrix" if adapter.rank is None else f"dim {adapter.rank}, alpha {float(self.alpha):g}"

@@ -22,7 +22,7 @@ from .weights import (
     scaled_weight,
 )
 
-__all__ = ["asked_weight", "load_dtype", "rounding_error", "whole_bias", "whole_weight"]
+__all__ = ["load_dtype", "probed_weight", "rounding_error", "whole_bias", "whole_weight"]
 
 
 def load_dtype(patcher: ModelPatcher) -> torch.dtype | None:
@@ -40,7 +40,7 @@ def whole_weight(patcher: ModelPatcher, path: str) -> Tensor:
     module = linear_at(patcher.model, path)
     weight = _unpatched(patcher, key)
     if not is_readable(patcher.model, key) or gguf_type(weight) is not None:
-        return asked_weight(
+        return probed_weight(
             module.forward, module.in_features, load_dtype(patcher) or torch.float32, patcher.load_device
         )
     if layout_of(weight) is not None:
@@ -82,7 +82,7 @@ def _unpatched(patcher: ModelPatcher, key: str) -> Tensor:
     return comfy.utils.get_attr(patcher.model, key) if kept is None else kept.weight
 
 
-def asked_weight(forward: Callable[[Tensor], Tensor], width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def probed_weight(forward: Callable[[Tensor], Tensor], width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(out, width), float32: what a linear function multiplies its inputs by; it is asked by unit vectors."""
     step = 1024
     zero = forward(torch.zeros(1, width, dtype=dtype, device=device)).float()

@@ -13,7 +13,7 @@ from ....lyco_core.selection import EVERYTHING, Selection
 from ..files import adapter_path
 from ..protocols import CLIP, ModelPatcher
 from .beside import MODES, Division, divide, put_beside
-from .matching import Known, Match, match_model
+from .matching import Match, OpenedFile, match_model
 from .places import Change, Place, add_changes, scaled
 
 
@@ -46,7 +46,7 @@ def load_onto(
     selection: Selection = EVERYTHING,
     mode: str = MODES[1],
     scale: float | None = None,
-    known: Known | None = None,
+    opened: OpenedFile | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
@@ -56,14 +56,14 @@ def load_onto(
         selection: which modules, and how strongly beside `strength`.
         mode: one of `beside.MODES`.
         scale: instead of what the file's alphas say.
-        known: see `match_model`.
+        opened: see `match_model`.
 
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
     with about_file(adapter_path(name)):
-        match = match_model(name, model, clip, selection, scale, known)
-        changes = scaled(match.require(partial=partial), strength)
+        match = match_model(name, model, clip, selection, scale, opened)
+        changes = scaled(match.changes(partial=partial), strength)
         if strength == 0:
             text = "strength 0, nothing is applied"
             return Loaded(model, clip, f"{name}: {text}", (Applied(match, text),))

@@ -27,7 +27,7 @@ from .weights import weight_shapes
 log = logging.getLogger("lyco")
 
 
-class Known(NamedTuple):
+class OpenedFile(NamedTuple):
     """A file that is looked at before it is loaded."""
 
     file: AdapterFile
@@ -49,7 +49,7 @@ class Match:
     left_out: str
     """Why, in one line; empty if everything has one."""
 
-    def require(self, *, partial: bool) -> Changes:
+    def changes(self, *, partial: bool) -> Changes:
         """What is selected, at what its strength is to be multiplied with.
 
         Raises:
@@ -123,17 +123,17 @@ def match_model(
     clip: CLIP | None,
     selection: Selection = EVERYTHING,
     scale: float | None = None,
-    known: Known | None = None,
+    opened: OpenedFile | None = None,
 ) -> Match:
     """Find the place of everything in a file; nothing is changed.
 
     Args:
         scale: instead of what the file's alphas say; see `AdapterSet.with_scale`.
-        known: what is known of the file already.
+        opened: the file, where it is open already.
     """
     weights = model_weights(model)
-    found = cached_adapter_set(name, known and known.file)
-    placement = weights.place((named_as(found, known.outline) if known else found).with_scale(scale))
+    found = cached_adapter_set(name, opened and opened.file)
+    placement = weights.place((named_as(found, opened.outline) if opened else found).with_scale(scale))
     theirs = their_names(placement, model, clip, weights) if selection and not placement.complete else None
     placement = placement.select(selection, theirs)
     rest = match_by_names(placement, model, clip, weights.shapes)

@@ -154,7 +154,7 @@ def is_rounded(model: nn.Module, key: str) -> bool:
     return gguf_type(comfy.utils.get_attr(model, key)) is None
 
 
-def told_format(model: nn.Module, key: str) -> str:
+def stored_as(model: nn.Module, key: str) -> str:
     """How a weight is stored, for people."""
     weight = comfy.utils.get_attr(model, key)
     return layout_of(weight) or gguf_type(weight) or str(weight.dtype).removeprefix("torch.")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.frozen import Forward, WeightOf
-from ..model.linear import asked_weight
+from ..model.linear import probed_weight
 from ..model.weights import input_scale_of
 from ..protocols import Linear
 
@@ -55,7 +55,7 @@ def _way(name: str, module: Linear, forward: Forward, dtype: torch.dtype) -> Way
     x = _signs(module, dtype)
     # Of signs all are as large, so that rounding them to few bits changes little; the difference has no bias.
     output = (forward(x).float() - forward(-x).float()) / 2
-    for way in (_loaders if hasattr(module, "cast_bias_weight") else _comfyuis, _asked):
+    for way in (_from_loader if hasattr(module, "cast_bias_weight") else _from_comfyui, _probed):
         with way(module, forward, dtype) as weight:
             if weight.shape != (module.out_features, module.in_features):
                 continue
@@ -79,14 +79,14 @@ def _signs(module: Linear, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def _loaders(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
+def _from_loader(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
     """As the pack gives it whose Linear it is."""
     device = comfy.model_management.get_torch_device()
     yield module.cast_bias_weight(dtype=dtype, device=device, bias_dtype=dtype)[0]
 
 
 @contextmanager
-def _comfyuis(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
+def _from_comfyui(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
     """As ComfyUI multiplies with it: moved, cast, with patches that are applied on the way."""
     device = comfy.model_management.get_torch_device()
     lends = getattr(comfy.ops, "uncast_bias_weight", None)  # 0.28
@@ -103,7 +103,7 @@ def _comfyuis(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tenso
 
 
 @contextmanager
-def _asked(module: Linear, forward: Forward, dtype: torch.dtype) -> Generator[Tensor]:
+def _probed(module: Linear, forward: Forward, dtype: torch.dtype) -> Generator[Tensor]:
     """As the module's own products tell it, at the cost of one with as many inputs as it has columns."""
     device = comfy.model_management.get_torch_device()
-    yield asked_weight(forward, module.in_features, dtype, device).to(dtype)
+    yield probed_weight(forward, module.in_features, dtype, device).to(dtype)

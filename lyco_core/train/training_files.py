@@ -21,14 +21,14 @@ from .options import ENDINGS
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
-__all__ = ["Checkpoints", "files_of", "require_place"]
+__all__ = ["TrainingFiles", "files_of", "require_place"]
 
 logger = logging.getLogger("lyco")
 
 _OURS = r"(?:-step(?P<step>\d{8})|-(?P<epoch>\d{6}))?(?:\.safetensors|-state\.pt)"
 
 
-class Checkpoints:
+class TrainingFiles:
     """The files of one training in a folder."""
 
     def __init__(self, training: Training, run: Run, folder: str | os.PathLike[str]) -> None:

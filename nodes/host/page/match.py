@@ -15,7 +15,7 @@ SHOWN = 20
 """So many modules that were left out are named."""
 
 
-class Matched(TypedDict):
+class MatchSummary(TypedDict):
     """What matched of a file, in plain types."""
 
     file: str
@@ -31,12 +31,12 @@ class Matched(TypedDict):
     """How, in a few words."""
 
 
-def shown(applied: Iterable[Applied]) -> dict[str, list[Matched]]:
+def match_ui(applied: Iterable[Applied]) -> dict[str, list[MatchSummary]]:
     """A node's `ui` output."""
-    return {"lyco_match": [_matched(*one) for one in applied]}
+    return {"lyco_match": [_summary(*one) for one in applied]}
 
 
-def _matched(match: Match, how: str) -> Matched:
+def _summary(match: Match, how: str) -> MatchSummary:
     found, rest = match.placement.adapter_set, match.rest
     taken = {placed.module_path for placed in match.placement.placed} | rest.modules
     family = found.architecture

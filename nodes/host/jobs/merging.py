@@ -9,46 +9,17 @@ import comfy.model_management
 import folder_paths
 import torch
 
-from ....lyco_core.errors import FileError, clipped, one_line
+from ....lyco_core.errors import clipped, one_line
 from ....lyco_core.io.names import shortened
-from ....lyco_core.io.paths import is_apple_double
 from ....lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merging.options import parse_source
 from ....lyco_core.selection import Selection
-from ..files import Stamp, adapter_path, output_path, stamp
+from ..files import adapter_path, output_path
 from ..progress import Progress
 from ..schema import lines
+from .model_files import FOLDERS, checkpoint_path
 
 log = logging.getLogger("lyco")
-
-FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
-"""Of the models folders, those that hold bases, the last ComfyUI-GGUF's -> the one under output for what is merged."""
-
-
-def checkpoint_names() -> list[str]:
-    """`folder/name` of each safetensors or GGUF file that could be a base."""
-    return [
-        f"{folder}/{name}"
-        for folder in FOLDERS
-        if folder in folder_paths.folder_names_and_paths
-        for name in folder_paths.get_filename_list(folder)
-        if name.lower().endswith((".safetensors", ".sft", ".gguf")) and not is_apple_double(name)
-    ]
-
-
-def checkpoint_fingerprint(choice: str | None) -> Stamp | None:
-    """What changes when the base does. A linked name is not known yet: None."""
-    return None if choice is None else stamp(checkpoint_path(choice))
-
-
-def checkpoint_path(choice: str) -> str:
-    """The path of a choice of `checkpoint_names`. Raises `FileError` for anything else."""
-    folder, _, name = choice.partition("/")
-    known = folder in FOLDERS and folder in folder_paths.folder_names_and_paths
-    path = folder_paths.get_full_path(folder, name) if known else None
-    if path is None:
-        raise FileError(f"{choice!r}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
-    return path
 
 
 def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, float]]:
@@ -88,8 +59,8 @@ def merge_files(
     name, output = output_path(folder, filename or shortened("_".join(stems)), suffix)
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
-    told = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
-    for (adapter, strength), modules, ignored, left_out in told:
+    per_adapter = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
+    for (adapter, strength), modules, ignored, left_out in per_adapter:
         lines.append("; left out: ".join([f"{adapter}: {modules} modules at strength {strength:g}", *ignored]))
         if left_out:
             lines.append(f"left out: {one_line(clipped(left_out))}")

@@ -13,10 +13,10 @@ from ....lyco_core.approximate.resize import resize_file
 from ....lyco_core.io.names import shortened
 from ..files import adapter_path, output_path
 from ..progress import Progress
-from .checkpoints import checkpoint_path
+from .model_files import checkpoint_path
 
 
-def asked(by: str, rank: int, share: float) -> Asked:
+def smallness(by: str, rank: int, share: float) -> Asked:
     """The widgets' values; `share` is the energy kept, or the relative error."""
     return Asked.of(rank if by == "rank" else None, share if by == "energy" else None, share if by == "error" else None)
 
@@ -33,7 +33,7 @@ def extract(
     stem = os.path.splitext(os.path.basename(tuned))[0]
     name, output = output_path("loras", filename or f"{shortened(stem)}_{form}")
     options = ExtractOptions(form, small, factor, dtype=getattr(torch, dtype))
-    return name, _told(name, extract_file(*paths, output, options, overwrite=overwrite, progress=Progress()))
+    return name, _report_text(name, extract_file(*paths, output, options, overwrite=overwrite, progress=Progress()))
 
 
 def resize(adapter: str, small: Asked, filename: str, *, overwrite: bool) -> tuple[str, str]:
@@ -45,8 +45,8 @@ def resize(adapter: str, small: Asked, filename: str, *, overwrite: bool) -> tup
     source = adapter_path(adapter)
     stem = os.path.splitext(os.path.basename(adapter))[0]
     name, output = output_path("loras", filename or f"{shortened(stem)}_small")
-    return name, _told(name, resize_file(source, output, small, overwrite=overwrite, progress=Progress()))
+    return name, _report_text(name, resize_file(source, output, small, overwrite=overwrite, progress=Progress()))
 
 
-def _told(name: str, report: Report) -> str:
+def _report_text(name: str, report: Report) -> str:
     return "\n".join([f"{name} (output/loras)", *report.lines()])
