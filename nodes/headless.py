@@ -136,7 +136,7 @@ def start(comfyui: Path, *, quiet: bool) -> None:
 
 @contextlib.contextmanager
 def stopping() -> Generator[list[int]]:
-    """Inside, the first of each of `STOPS` is only noted, so that it takes effect between two steps."""
+    """Inside, the first of each of `STOPS` is only noted in the list that this yields, and acts between two steps."""
     noted: list[int] = []
 
     def remember(number: int, _: object) -> None:

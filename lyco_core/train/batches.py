@@ -1,4 +1,4 @@
-"""Which items come in which step: the same on every machine, for a seed."""
+"""Which items each batch has: the same on every machine for the same seed."""
 
 from __future__ import annotations
 

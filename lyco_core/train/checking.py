@@ -28,7 +28,7 @@ def require_possible(
     empty: bool,
     validation: bool,
 ) -> tuple[Architecture, TrainedFamily]:
-    """The family and how it is trained, once a training can begin and save in `folder`, as far as this tells.
+    """Refuse a training that cannot begin or cannot save in `folder`; returns the family and how it is trained.
 
     Args:
         empty: whether there is the condition of the empty caption.
@@ -51,7 +51,7 @@ def require_possible(
 
 
 def require_readable(path: str | os.PathLike[str]) -> None:
-    """Raise `TrainError` unless ComfyUI by itself can tell the numbers of all of a model file's weights."""
+    """Raise `TrainError` unless ComfyUI, without the help of another pack, can read all weights of a model file."""
     with about_file(path):
         if _is_gguf(path):
             raise TrainError(

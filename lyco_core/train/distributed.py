@@ -24,7 +24,7 @@ class World:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that saves and tells."""
+        """Whether this process is the one that saves and reports."""
         return self.rank == 0
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
@@ -40,7 +40,7 @@ class World:
             start += tensor.numel()
 
     def any(self, value: bool) -> bool:
-        """Whether it is true in one of them."""
+        """Whether `value` is true in at least one process."""
         if self.processes == 1:
             return value
         flag = torch.tensor([float(value)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -48,7 +48,7 @@ class World:
         return bool(flag)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Return once every process has come here."""
         if self.processes > 1:
             dist.barrier()
 

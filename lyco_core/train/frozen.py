@@ -105,10 +105,10 @@ def _can_thaw(tensor: Tensor) -> bool:
 
 
 def _has_version_counter(tensor: Tensor) -> bool:
-    """Whether it counts its changes, which autograd looks at.
+    """Whether a tensor counts its changes in place, as autograd needs it.
 
-    One that was made in inference mode does not; nor does a parameter of that kind which `to` has
-    moved since outside of it, and that one says of itself that it is none.
+    One that was made in inference mode does not. Nor does a parameter that was made there and that `to` moved later,
+    outside of that mode: its `is_inference()` is False, so only the counter tells.
     """
     try:
         return tensor._version >= 0

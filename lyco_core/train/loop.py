@@ -27,7 +27,7 @@ from .schedules import rate, require_rate
 __all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
 
 _VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
-"""At which moments every validation item is tried, whatever is trained: so that any two runs compare."""
+"""The timesteps at which every validation item is tried, whatever is trained: so that any two runs compare."""
 
 
 class VelocityModel(Protocol):
@@ -42,13 +42,13 @@ class VelocityModel(Protocol):
         ...
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """The prediction of ε - x_0, (n, C, …) float32, for x (n, C, …) at the moments t (n,)."""
+        """The prediction of ε - x_0, (n, C, …) float32, for x (n, C, …) at the timesteps t (n,)."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What came out of a step."""
+    """One step of the optimizer, and what came of it."""
 
     step: int
     """From 1."""
@@ -56,7 +56,7 @@ class Step:
     """The mean over all its items, weighted."""
     learning_rate: float
     grad_norm: float
-    """Before it was shortened."""
+    """The norm of all gradients together, before they were clipped."""
     validation: float | None = None
 
 
@@ -91,7 +91,7 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of the optimizer. An epoch's last one has what is left of its batches, as in Musubi."""
+        """Steps of the optimizer in an epoch, the last of which has what is left of the batches, as in Musubi."""
         return math.ceil(len(self.batches) / self.options.run.gradient_accumulation_steps)
 
     @property
@@ -106,9 +106,9 @@ class Training:
         return self.step // self.steps_per_epoch
 
     def steps(self) -> Iterator[Step]:
-        """Train until all steps are done, telling of each.
+        """Train until all steps are done, and yield each.
 
-        Raises `TrainError` if the loss or the gradients are no numbers; the step is then undone.
+        Raises `TrainError` if the loss or the gradients are not finite; that step then changes nothing.
         """
         while self.step < self.total_steps:
             with torch.random.fork_rng([]):  # the graph's other nodes draw as if nothing had been
@@ -138,14 +138,14 @@ class Training:
         return Step(self.step, loss, learning_rate, norm, validation)
 
     def _numbers(self) -> range:
-        """Those of the next step's batches: all of one epoch."""
+        """The numbers of the next step's batches, all of one epoch."""
         epoch, step = divmod(self.step, self.steps_per_epoch)
         accumulated, size = self.options.run.gradient_accumulation_steps, len(self.batches)
         first = step * accumulated
         return range(epoch * size + first, epoch * size + min(first + accumulated, size))
 
     def _add_up(self, loss: float, parameters: list[torch.nn.Parameter]) -> float:
-        """Give every process the gradients of all; the loss of all.
+        """Replace the gradients by their sums over all processes; returns the sum of the losses.
 
         A parameter that nothing reached, anywhere, keeps no gradient, so that the optimizer leaves it alone.
         """
@@ -160,7 +160,7 @@ class Training:
         return float(exchanged[0])
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
-        """One step of the optimizer; the norm of the gradients. Does nothing if that is no number."""
+        """Clip the gradients and move the parameters, unless the gradients' norm is not finite; returns that norm."""
         now = rate(self.options.schedule, self.step, self.total_steps, self.options.optimizer.learning_rate)
         for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = base * now
@@ -208,7 +208,7 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The mean error of the validation items, unweighted, with the averages if there are such."""
+        """The mean squared error of the validation items, unweighted, with the EMA if there is one."""
         self.network.eval()
         total = torch.zeros(1, device=self.model.device)
         with self.as_saved():
@@ -222,7 +222,7 @@ class Training:
 
     @contextmanager
     def as_saved(self) -> Generator[None]:
-        """Inside, the network is what a file gets: the averages, if there are such."""
+        """Inside, the network has the values that are saved: the EMA, if there is one."""
         if self.average is None:
             yield
             return

@@ -43,7 +43,7 @@ class Network(nn.Module):
 
     @classmethod
     def initial(cls, choice: TargetChoice, options: NetworkOptions) -> Network:
-        """A new one with ΔW = 0, drawn from the options' seed, module after module."""
+        """A new network with ΔW = 0, drawn from the options' seed, module after module."""
         generator = torch.Generator().manual_seed(options.seed)
         make = TRAINABLES[options.algorithm].initial
         network = cls(choice, options, (make(target.shape, options, generator) for target in choice.targets))
@@ -52,7 +52,7 @@ class Network(nn.Module):
 
     @classmethod
     def continued(cls, choice: TargetChoice, options: NetworkOptions, adapters: Mapping[str, Adapter]) -> Network:
-        """One that goes on from a file's adapters; their rank, alpha and factor count, not the options'.
+        """A network that goes on from a file's adapters; their rank, alpha and factor count, not the options'.
 
         Args:
             adapters: module path in Musubi's names -> adapter. A target that has none begins anew.
@@ -134,9 +134,9 @@ class Network(nn.Module):
         ]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
-        """As torch's, for a state with just the tensors that the network has.
+        """Load a state, as any `nn.Module` does, that has exactly the tensors of this network.
 
-        Raises `TrainError` for any other, before anything is changed.
+        Raises `TrainError` for any other state, before anything is changed.
         """
         own = {key: list(tensor.shape) for key, tensor in self.state_dict().items()}
         found = {key: list(tensor.shape) for key, tensor in state_dict.items()}
@@ -170,6 +170,7 @@ class Network(nn.Module):
 
 
 _TrainedRows = tuple[tuple[int, int] | None, Trainable]
+"""start:stop of the rows of a weight, None for all of them, and what is trained of them."""
 
 
 class _Addition:
@@ -195,7 +196,7 @@ class _Addition:
         return change.add_(output)
 
     def _joined(self, changes: Sequence[Tensor | None], output: Tensor) -> Tensor:
-        """As wide as `output`, with zeros between and in place of what is not there."""
+        """The contributions side by side, as wide as `output`; zeros where nothing is trained or is dropped."""
         width, leading = output.shape[-1], output.shape[:-1]
         bands = [(*(rows or (0, width)), change) for (rows, _), change in zip(self._parts, changes, strict=True)]
         pieces: list[Tensor] = []

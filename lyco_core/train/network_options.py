@@ -111,7 +111,7 @@ class NetworkOptions(OptionGroup):
         saved=Saved.NETWORK_ARG,
     )
     seed: int = 0
-    """Of the first values."""
+    """Of the factors' initial values."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,7 +44,7 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions(OptionGroup):
-    """How the parameters are moved."""
+    """Which optimizer moves the parameters, and how far."""
 
     optimizer_type: str = option(
         "adamw",
@@ -64,7 +64,7 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
     """The optimizer of parameter groups.
 
     Raises:
-        TrainError: its library is not installed, or an argument is none of its own.
+        TrainError: its library is not installed, or it does not take an argument.
     """
     kind = OPTIMIZERS[options.optimizer_type]
     try:

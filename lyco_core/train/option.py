@@ -41,7 +41,7 @@ class Option:
     """One option of a training."""
 
     name: str
-    """The field's."""
+    """That of its field."""
     default: Any
     rule: Rule
     help: str
@@ -51,7 +51,7 @@ class Option:
     called: str
     """Musubi's name: that of its widget and in a configuration."""
     read: Callable[[Any], Any] | None
-    """What makes its value of what Musubi calls so, where that is no value yet. Raises `TrainError`."""
+    """Makes its value of what a configuration says under `called`, where that is another form. Raises `TrainError`."""
     node_default: Any
     """Its default in the node: what Musubi's pages use, where the configuration's default is another."""
     saved: Saved

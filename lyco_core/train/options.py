@@ -118,7 +118,7 @@ class SaveOptions(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """All of them, by what they are about."""
+    """All options of a training, by what they are about."""
 
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
     run: RunOptions = dataclasses.field(default_factory=RunOptions)
@@ -149,14 +149,14 @@ REFUSED = {
 
 
 def every_option() -> Iterator[tuple[str, Option]]:
-    """(part, option) of all of them, in the order in which a person meets them."""
+    """(part of `TrainOptions`, option) for every option, in the order in which a person meets them."""
     for part, cls in _PARTS.items():
         for made in options_in(cls):
             yield part, made
 
 
 def every_value(options: TrainOptions) -> Iterator[tuple[Option, Any]]:
-    """All of them with their values."""
+    """Every option with its value."""
     for part, made in every_option():
         yield made, getattr(getattr(options, part), made.name)
 
@@ -168,7 +168,7 @@ def train_options(settings: Mapping[str, Any]) -> TrainOptions:
     there, each of which is also one of its own.
 
     Raises:
-        TrainError: a name that is none, or a value that its option cannot have.
+        TrainError: an unknown name, or a value that its option cannot have.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     values: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}

@@ -59,7 +59,7 @@ def save_network(
 
     Raises:
         TrainError: a number is NaN or infinite.
-        AdapterError: one is beyond what `dtype` holds.
+        AdapterError: a number is beyond what `dtype` holds.
         FileError: `path` cannot be written.
     """
     found = network.adapter_set(_of_network(network) | dict(run) | _modelspec(_names(network.choice), spec))

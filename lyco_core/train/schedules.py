@@ -120,7 +120,7 @@ def require_rate(options: ScheduleOptions, learning_rate: float) -> None:
 
 
 def rate(options: ScheduleOptions, step: int, steps: int, learning_rate: float) -> float:
-    """What the learning rate is multiplied with.
+    """The factor that the learning rate has in a step.
 
     Args:
         step: of the optimizer, from 0.

@@ -112,7 +112,7 @@ def _order(training: Training) -> dict[str, Any]:
 
 
 def _defaults() -> dict[str, Any]:
-    """What options that decide the order had before there were such: a state of then goes on."""
+    """The defaults of the options that decide the order: a state that is older than such an option had them."""
     return {option.name: option.default for _, option in every_option() if option.draws}
 
 

@@ -26,7 +26,7 @@ class TargetModule:
     module_path: str
     """In Musubi's names."""
     key: str
-    """The weight's, e.g. `diffusion_model.layers.0.attention.qkv.weight`."""
+    """That of the weight in the model, e.g. `diffusion_model.layers.0.attention.qkv.weight`."""
     rows: tuple[int, int] | None
     """start:stop in the weight; None for all of them."""
     shape: tuple[int, int]

@@ -33,7 +33,7 @@ _UNSUPPORTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(OptionGroup):
-    """One entry of `datasets`, with what `general` says of it."""
+    """One entry of `datasets`, completed by what `general` says for all."""
 
     image_directory: str = option("", Text(), "A folder of images, each with a caption file beside it.")
     image_jsonl_file: str = option("", Text(), "Lines of {image_path, caption}.")
@@ -104,8 +104,8 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
     """The datasets of a configuration with `general` and `datasets`; relative paths start from `folder`.
 
     Raises:
-        TrainError: a name that is none or is not supported, or a value that cannot be.
-        FileError: a path that is none.
+        TrainError: a name that is unknown or not supported, or a value that is not allowed.
+        FileError: a value that cannot be a path.
     """
     general, entries = settings.get("general", {}), settings.get("datasets", [])
     if not isinstance(general, Mapping) or not isinstance(entries, (list, tuple)) or not entries:

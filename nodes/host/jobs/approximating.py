@@ -17,7 +17,7 @@ from .model_files import checkpoint_path
 
 
 def smallness(by: str, rank: int, share: float) -> Asked:
-    """The widgets' values; `share` is the energy kept, or the relative error."""
+    """How small a result is to be, from the widgets' values; `share` is the energy kept, or the relative error."""
     return Asked.of(rank if by == "rank" else None, share if by == "energy" else None, share if by == "error" else None)
 
 

@@ -33,7 +33,7 @@ def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, fl
 
 
 def merge_options(selection: Selection, *, dtype: str, rounding_seed: int, gpu: bool, partial: bool) -> MergeOptions:
-    """The widgets' values; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
+    """The options of a merge; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
     return MergeOptions(
         selection,
         dtype=getattr(torch, dtype) if dtype != "as it is" else None,

@@ -82,7 +82,7 @@ def load_onto(
 
 
 def inspect(name: str, model: ModelPatcher | None = None) -> tuple[str, tuple[Applied, ...]]:
-    """What a file is, from its header, and what `model` would take of it."""
+    """The report on what a file is, from its header, and on what `model` would take of it; and the latter's match."""
     path = adapter_path(name)
     lines = inspect_file(path).lines()
     compared: tuple[Applied, ...] = ()

@@ -28,12 +28,11 @@ log = logging.getLogger("lyco")
 
 
 class OpenedFile(NamedTuple):
-    """A file that is looked at before it is loaded."""
+    """An adapter file that is open, before its numbers are read."""
 
     file: AdapterFile
-    """Open."""
     outline: AdapterSet
-    """Its architecture told by the model."""
+    """Its modules without their numbers, under the architecture that the model told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Match:
     """Why, in one line; empty if everything has one."""
 
     def changes(self, *, partial: bool) -> Changes:
-        """What is selected, at what its strength is to be multiplied with.
+        """The change of every place that is selected, at its strength relative to that of the file.
 
         Raises:
             PlacementError: something has no place, unless `partial`; or nothing has.
@@ -76,7 +75,7 @@ class Match:
 
     @property
     def rest_names(self) -> dict[Place, tuple[str, ...]]:
-        """What the places that only ComfyUI's names tell go by."""
+        """The names of each place that is found by ComfyUI's names alone."""
         ours = {Place.of_placed(placed) for placed in self.placement.placed}
         return {
             place: (*weight_names(place.key, self.placement.prefix), *names)
@@ -148,7 +147,7 @@ def model_weights(model: ModelPatcher) -> Model:
 
 
 def our_patches(placement: Placement) -> Patches:
-    """All that is placed, as patches of ours."""
+    """A patch for each piece that is placed."""
     patches: Patches = {}
     for piece in placement.placed:
         prefix = placement.adapter_set.prefixes[piece.module_path]

@@ -46,7 +46,7 @@ class LycoPatch(WeightAdapterBase):
         return cls({prefix}, (Recipe(adapter.to("meta"), tuple(tensors)), *tensors.values()))
 
     def behind(self, inputs: torch.Tensor) -> LycoPatch:
-        """The same for a weight W of a module that gives W (inputs * x), (in,): its change is to be that of x -> y."""
+        """This patch for a module that multiplies x by `inputs`, (in,), before its weight: it changes both as one."""
         recipe, *tensors = self.weights
         recipe = dataclasses.replace(recipe, scaled_inputs=True)
         return LycoPatch(self.loaded_keys, (recipe, *tensors[: len(recipe.names)], inputs))

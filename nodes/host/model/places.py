@@ -29,14 +29,14 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, key: PatchKey) -> Place:
-        """From how ComfyUI spells it."""
+        """The place that ComfyUI spells as `key`."""
         if isinstance(key, str):
             return cls(key)
         return cls(key[0], key[1], key[2] if len(key) == 3 else None)
 
     @classmethod
     def of_placed(cls, placed: Placed) -> Place:
-        """Where a piece of a `Placement` goes."""
+        """The place of a piece of a `Placement`."""
         if placed.rows is None:
             return cls(placed.key)
         start, stop = placed.rows
@@ -67,6 +67,7 @@ class Place(NamedTuple):
 
 
 Patches: TypeAlias = dict[Place, Patch]
+"""What is patched where."""
 
 
 class Change(NamedTuple):
@@ -81,7 +82,7 @@ Changes: TypeAlias = dict[Place, Change]
 
 
 def scaled(changes: Mapping[Place, Change], strength: float) -> Changes:
-    """The same at `strength` times theirs."""
+    """`changes`, each at `strength` times its own strength."""
     return {place: Change(change.patch, strength * change.strength) for place, change in changes.items()}
 
 

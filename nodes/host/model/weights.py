@@ -155,7 +155,7 @@ def is_rounded(model: nn.Module, key: str) -> bool:
 
 
 def stored_as(model: nn.Module, key: str) -> str:
-    """How a weight is stored, for people."""
+    """How a weight is stored, in words: its layout, its GGUF type or its dtype."""
     weight = comfy.utils.get_attr(model, key)
     return layout_of(weight) or gguf_type(weight) or str(weight.dtype).removeprefix("torch.")
 
@@ -183,6 +183,6 @@ def scale_key(key: str) -> str:
 
 
 def scale_of(model: nn.Module, key: str) -> Tensor | None:
-    """That scale, or None: ComfyUI 0.28 has quantized tensors instead."""
+    """The scale that 0.3.64 keeps beside a float8 weight, or None; newer ones have quantized tensors instead."""
     module = comfy.utils.get_attr(model, key.rpartition(".")[0])
     return getattr(module, "scale_weight", None)

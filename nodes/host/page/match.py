@@ -12,7 +12,7 @@ from ..model.loading import Applied
 from ..model.matching import Match
 
 SHOWN = 20
-"""So many modules that were left out are named."""
+"""How many modules that were left out are named at most."""
 
 
 class MatchSummary(TypedDict):
@@ -32,7 +32,7 @@ class MatchSummary(TypedDict):
 
 
 def match_ui(applied: Iterable[Applied]) -> dict[str, list[MatchSummary]]:
-    """A node's `ui` output."""
+    """What matched of each file, for a node's `ui` output."""
     return {"lyco_match": [_summary(*one) for one in applied]}
 
 

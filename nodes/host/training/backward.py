@@ -1,8 +1,8 @@
 """What a Linear multiplies its input by, for the gradient of that input: whatever form its weight is stored in.
 
 Who says it differs: the loader that made the module (GGUF's packs), ComfyUI for what it stores itself, or the module
-alone, which is then asked by unit vectors. A way counts for a module only if it gives what the module computes, which
-is tried once: a gradient of another function than the model's would not show in the loss.
+alone, which is then probed with the unit vectors. A way counts for a module only if it gives what the module computes,
+which is tried once: a gradient of another function than the model's would not show in the loss.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ ROWS = 32
 """So many inputs a module is tried with; some packs compute fewer than 17 in another way."""
 
 MOST = 0.3
-"""Relative difference between a module's output and that of its weight; rounding inputs to 4 bits gives 0.15."""
+"""The largest relative difference between a module's output and its weight's; inputs rounded to 4 bits give 0.15."""
 
 Way = Callable[[Linear, Forward, torch.dtype], AbstractContextManager[Tensor]]
+"""Lends a module's weight as a matrix of a dtype."""
 
 
 def weights_of(modules: Collection[tuple[str, Linear]], dtype: torch.dtype) -> WeightOf:
@@ -80,14 +81,14 @@ def _signs(module: Linear, dtype: torch.dtype) -> Tensor:
 
 @contextmanager
 def _from_loader(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
-    """As the pack gives it whose Linear it is."""
+    """The weight as the pack gives it whose Linear it is."""
     device = comfy.model_management.get_torch_device()
     yield module.cast_bias_weight(dtype=dtype, device=device, bias_dtype=dtype)[0]
 
 
 @contextmanager
 def _from_comfyui(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
-    """As ComfyUI multiplies with it: moved, cast, with patches that are applied on the way."""
+    """The weight as ComfyUI multiplies with it: moved, cast, with patches that are applied on the way."""
     device = comfy.model_management.get_torch_device()
     lends = getattr(comfy.ops, "uncast_bias_weight", None)  # 0.28
     asked = {"dtype": dtype, "device": device, "bias_dtype": dtype} | ({"offloadable": True} if lends else {})
@@ -104,6 +105,6 @@ def _from_comfyui(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[T
 
 @contextmanager
 def _probed(module: Linear, forward: Forward, dtype: torch.dtype) -> Generator[Tensor]:
-    """As the module's own products tell it, at the cost of one with as many inputs as it has columns."""
+    """The weight as the module's own products tell it, at the cost of one with as many inputs as it has columns."""
     device = comfy.model_management.get_torch_device()
     yield probed_weight(forward, module.in_features, dtype, device).to(dtype)

@@ -64,7 +64,7 @@ class Entry:
         write_safetensors(self.path, specs, tensors.values(), {"lyco_cache": json.dumps(rest)}, overwrite=True)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What was stored."""
+        """The tensors, and what else there is, that `store` wrote."""
         with torch.inference_mode(False):
             return self._load()
 

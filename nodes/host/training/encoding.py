@@ -50,7 +50,7 @@ class Encoders:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A dataset that can be trained on."""
+    """What was made of datasets to train on."""
 
     items: list[Item]
     empty: Conditioning
@@ -173,7 +173,7 @@ def _store_latent(vae: VAE, piece: _Piece) -> None:
         )
     latent = latents[0].float().cpu().contiguous()
     if not bool(torch.isfinite(latent).all()):
-        raise TrainError(f"{piece.media.path}: the VAE makes numbers of it that are none; load another VAE")
+        raise TrainError(f"{piece.media.path}: the VAE makes NaN or infinity of it; load another VAE")
     piece.entry.store({"latent": latent}, {})
 
 

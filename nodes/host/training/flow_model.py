@@ -46,7 +46,7 @@ class FlowModel:
         return groups(conditions)
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Conditioning]) -> Tensor:
-        """See `loop.VelocityModel`; what the diffusion model itself says, before ComfyUI makes x_0 of it."""
+        """See `loop.VelocityModel`; the output of the diffusion model itself, before ComfyUI makes x_0 of it."""
         arguments = together(
             [forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)]
         )

@@ -18,7 +18,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What was asked for when it ran out."""
+    """The first line of an error: how much memory was asked for when it ran out."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -45,7 +45,7 @@ log = logging.getLogger("lyco")
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What is learned from."""
+    """What a training learns from."""
 
     items: Sequence[Item]
     empty: Conditioning | None = None
@@ -57,7 +57,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What came of it."""
+    """The result of a training."""
 
     path: str
     steps: Sequence[Step]
@@ -137,7 +137,7 @@ def _network(choice: TargetChoice, options: TrainOptions) -> Network:
 
 
 def musubi_adapters(path: str, family: Architecture) -> dict[str, Adapter]:
-    """The adapters of any file that the loader reads, for a model of `family`. Raises `LycoError`."""
+    """Module path in Musubi's names -> adapter, of any file for `family` that the loader reads. Raises `LycoError`."""
     found = require_known(load_adapter_set(path, prefer=family.id))
     if found.architecture is not family:
         theirs = found.architecture.title if found.architecture else "no known model"
@@ -163,7 +163,7 @@ def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptio
 
 
 def _steps(training: Training, files: TrainingFiles, tell: Tell) -> list[Step]:
-    """All steps that are left. Stopped from outside, what there is is saved before that goes on."""
+    """Do all steps that are left; if something stops them from outside, the adapter is saved first."""
     done: list[Step] = []
     try:
         for step in training.steps():

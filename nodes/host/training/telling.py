@@ -1,4 +1,4 @@
-"""How a training in the graph is told of while it goes on: progress, loss, time left."""
+"""What a training in the graph reports while it goes on: progress, loss, time left."""
 
 from __future__ import annotations
 

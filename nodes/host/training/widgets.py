@@ -69,7 +69,7 @@ def state_names() -> list[str]:
 
 
 def state_path(name: str) -> str:
-    """The path of one of them."""
+    """The path of a state in output/loras."""
     return os.path.join(folder_paths.get_output_directory(), "loras", os.path.basename(name))
 
 
@@ -82,7 +82,7 @@ class _Files:
 
 
 FILES = {"adapter": _Files(adapter_names, adapter_path), "state": _Files(state_names, state_path)}
-"""`FileName.kind` -> what there is."""
+"""`FileName.kind` -> the files to choose from."""
 
 
 def widget_options(values: dict[str, Any]) -> TrainOptions:

@@ -24,7 +24,7 @@ ATTRIBUTE = "_lyco_seats"
 
 
 def _outside_graphs(method: F) -> F:
-    """What a graph builds itself it cannot always call (torch 2.11), nor build (2.4)."""
+    """Keeps a method out of compiled graphs, which cannot always call (torch 2.11) or build (2.4) what it makes."""
     return cast("F", torch.compiler.disable(method))
 
 
@@ -37,7 +37,7 @@ class Seat:
         self.effects = self._settled = effects
         self.bias = bias
         self.acted = False
-        """Whether the module was called since."""
+        """Whether the module was called since the seat was taken."""
         self._place: tuple[torch.device, torch.dtype] | None = None
         self._before = module.__dict__.get("forward")
         self.original = module.forward
@@ -88,22 +88,22 @@ class Seats:
 
     @staticmethod
     def of(model: nn.Module) -> Seats | None:
-        """Those that are taken now."""
+        """The seats that are taken on a model now, or None."""
         return model.__dict__.get(ATTRIBUTE)
 
     @staticmethod
     def empty(model: nn.Module) -> None:
-        """Give back all that are taken, whoever took them."""
+        """Give back all seats that are taken on a model, whoever took them."""
         if (taken := model.__dict__.pop(ATTRIBUTE, None)) is not None:
             taken.at_leaving()
             for seat in taken.seats:
                 seat.leave()
 
     def belong_to(self, patcher: ModelPatcher) -> bool:
-        """Whether this patcher took them, or none that is still there."""
+        """Whether this patcher took the seats, or one that is gone."""
         owner = self._owner()
         return owner is None or owner is patcher
 
     def hold(self, model: nn.Module) -> None:
-        """Put them onto the model."""
+        """Note on the model that these seats are taken."""
         setattr(model, ATTRIBUTE, self)
