@@ -16,6 +16,7 @@ from .errors import AdapterError, about_file
 from .io import TensorSpec, write_safetensors
 from .layouts import Layout
 from .placement import Placement, place
+from .text import size_text
 
 __all__ = ["delta_weights", "write_delta"]
 
@@ -47,8 +48,8 @@ def _zeros(key: str, shape: tuple[int, ...]) -> Tensor:
     try:
         return torch.zeros(shape)
     except (RuntimeError, MemoryError):
-        size = 4 * math.prod(shape) / 1e9
-        raise AdapterError(f"{key}: there is no memory for a weight of {list(shape)}, {size:.1f} GB") from None
+        size = size_text(4 * math.prod(shape))
+        raise AdapterError(f"{key}: there is no memory for a weight of {list(shape)}, {size}") from None
 
 
 def write_delta(

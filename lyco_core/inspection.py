@@ -16,6 +16,7 @@ from .formats import split_key
 from .formats.suffixes import OTHER_SUFFIXES
 from .model import Model
 from .placement import Placement, place
+from .text import size_text
 
 __all__ = ["Inspection", "describe_match", "inspect_file"]
 
@@ -79,7 +80,7 @@ class Inspection:
         """The same for a person to read."""
         found = self.adapter_set
         rows = {
-            "file": f"{self.file} ({self.file_bytes / 1e6:.2f} MB)",
+            "file": f"{self.file} ({size_text(self.file_bytes)})",
             "format": found.format.title if found.format else _WITHOUT_FORMAT[self.kind],
             "architecture": found.architecture.title if found.architecture else "unknown",
         }

@@ -127,8 +127,8 @@ def test_inspect_of_several_goes_on_after_a_bad_one(three: Path, capsys: pytest.
     assert main(["inspect", "a.safetensors", "b.safetensors", "C.SAFETENSORS"]) == 1
     told = capsys.readouterr()
     assert [line for line in told.out.splitlines() if line.startswith("file")] == [
-        "file          a.safetensors (0.00 MB)",
-        "file          C.SAFETENSORS (0.00 MB)",
+        "file          a.safetensors (0.8 kB)",
+        "file          C.SAFETENSORS (0.8 kB)",
     ]
     assert "b.safetensors: is empty" in told.err
     assert told.err.endswith("lyco: error: 1 of 3 files were not inspected\n")

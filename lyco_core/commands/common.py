@@ -23,7 +23,6 @@ __all__ = [
     "each",
     "print_report",
     "require_report",
-    "size_text",
     "smallness",
 ]
 
@@ -137,10 +136,3 @@ def counter(name: str, unit: str, size: int = 1) -> Callable[[int, int], None]:
             print(f"\r{name}: {done // size}/{total // size} {unit}", end=end, file=sys.stderr, flush=True)
 
     return show
-
-
-def size_text(size: int) -> str:
-    """Bytes as a person reads them."""
-    if size >= 1e9:
-        return f"{size / 1e9:.2f} GB"
-    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

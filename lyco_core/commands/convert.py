@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import FileError, about_file, advising
 from ..layouts import LAYOUTS
-from .common import ADVICE, Commands, add_architecture, add_smallness, counter, each, size_text, smallness
+from ..text import size_text
+from .common import ADVICE, Commands, add_architecture, add_smallness, counter, each, smallness
 
 __all__ = ["add"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .common import Commands, add_report, add_smallness, counter, print_report, require_report, size_text, smallness
+from ..text import size_text
+from .common import Commands, add_report, add_smallness, counter, print_report, require_report, smallness
 
 __all__ = ["add"]
 

@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from ..errors import clipped, one_line
-from .common import Commands, add_architecture, counter, size_text
+from ..text import size_text
+from .common import Commands, add_architecture, counter
 
 __all__ = ["add"]
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import FileError, OutputError, about_file
+from ..text import size_text
 from .hidden import clear_leftovers
 from .names import check_name
 from .new_file import NewFile
@@ -94,7 +95,7 @@ def require_space(path: str | os.PathLike[str], size: int) -> None:
             raise FileError(f"cannot be written: {error.strerror}: {folder}") from None
         if size > free:
             raise FileError(
-                f"takes {size / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB left; free some, or write elsewhere"
+                f"takes {size_text(size)}, the disk has {size_text(free)} left; free some, or write elsewhere"
             )
 
 
