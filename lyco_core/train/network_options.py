@@ -154,7 +154,7 @@ def parse_network_args(texts: Iterable[str]) -> dict[str, Any]:
         name = name.strip()
         if not equals or name not in known:
             raise TrainError(
-                f"network_args: {text!r} is none of them; expected NAME=VALUE with one of {', '.join(known)}"
+                f"network_args: {text!r} is no option that it takes; expected NAME=VALUE with one of {', '.join(known)}"
             )
         try:
             parsed[name] = known[name].rule.read(value)

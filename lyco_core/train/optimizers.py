@@ -94,5 +94,5 @@ def _arguments(texts: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             equals = ""
         if not equals or not name.strip().isidentifier():
-            raise TrainError(f"optimizer_args: {text!r} is none, expected NAME=VALUE, such as weight_decay=0.01")
+            raise TrainError(f"optimizer_args: {text!r} cannot be read, expected NAME=VALUE, such as weight_decay=0.01")
     return arguments

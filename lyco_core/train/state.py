@@ -76,7 +76,7 @@ def require_resumable(path: str | os.PathLike[str], family: str, options: TrainO
         try:
             _require_options(state, family, options)
         except (KeyError, TypeError) as error:
-            raise TrainError(f"is no whole state of a training ({type(error).__name__}: {error})") from None
+            raise TrainError(f"is an incomplete state of a training ({type(error).__name__}: {error})") from None
 
 
 def _moving(training: Training) -> dict[str, Any]:

@@ -95,9 +95,14 @@ def choose_targets(
 def require_trainable(family: Architecture | None) -> tuple[Architecture, TrainedFamily]:
     """The family, and how it is trained. Raises `TrainError` if it is unknown, or none that is trained."""
     if family is None:
-        raise TrainError("the model's architecture is unknown, so what of it to train is too; Musubi trains none such")
+        raise TrainError(
+            "the model's architecture is unknown, so it is unknown which of its modules to train; load a model that "
+            "Musubi Tuner trains"
+        )
     if family.refused:
-        raise TrainError(f"{family.title}: {family.refused}; what it trains of it is not known here, train it there")
+        raise TrainError(
+            f"{family.title}: {family.refused}, and which modules it trains is not known here: train it there"
+        )
     if family.training is None:
         raise TrainError(
             f"{family.title}: its adapters are used here but not trained; train it elsewhere, load it here"

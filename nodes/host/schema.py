@@ -138,7 +138,7 @@ def selection_inputs() -> list[io.Input]:
 
 
 def selection(include: str, exclude: str, block_strengths: str) -> Selection:
-    """The widgets' lines as a selection. Raises `SelectionError` for a line that is none."""
+    """The widgets' lines as a selection. Raises `SelectionError` for a line that cannot be read."""
     return Selection.of(lines(include), lines(exclude), map(parse_block_strength, lines(block_strengths)))
 
 

@@ -106,7 +106,7 @@ def test_a_list(tmp_path: Path):
     assert media_of(dataset) == media
     assert dataset.cache == str(tmp_path / ".lyco_cache")
     path.write_text('{"image_path": "a.png"}', "utf-8")
-    with pytest.raises(TrainError, match=r"line 1 is none, expected"):
+    with pytest.raises(TrainError, match=r"line 1 cannot be read, expected"):
         media_of(dataset)
 
 

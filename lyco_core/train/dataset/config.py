@@ -125,7 +125,7 @@ def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
             )
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise TrainError(f"datasets: there is no {name}" + (f"; do you mean {near[0]}?" if near else ""))
+            raise TrainError(f"datasets: there is no option {name}" + (f"; do you mean {near[0]}?" if near else ""))
     for name in _PATHS:
         if name in values:
             values[name] = path_of(values[name], name, folder)

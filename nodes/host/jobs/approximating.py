@@ -27,7 +27,7 @@ def extract(
     """Extract from two of `checkpoint_names`; (the new file's name for the loaders, the report).
 
     Raises:
-        LycoError: the two do not compare, or the name is taken or no name.
+        LycoError: the two do not compare, or `filename` is taken or not allowed.
     """
     paths = checkpoint_path(base), checkpoint_path(tuned)
     stem = os.path.splitext(os.path.basename(tuned))[0]
@@ -40,7 +40,7 @@ def resize(adapter: str, small: Asked, filename: str, *, overwrite: bool) -> tup
     """Resize a file of models/loras; (the new file's name for the loaders, the report).
 
     Raises:
-        LycoError: the file is bad, nothing of it can be smaller, or the name is taken or no name.
+        LycoError: the file is bad, nothing of it can be smaller, or `filename` is taken or not allowed.
     """
     source = adapter_path(adapter)
     stem = os.path.splitext(os.path.basename(adapter))[0]

@@ -14,6 +14,7 @@ from ....lyco_core.io.names import shortened
 from ....lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merging.options import parse_source
 from ....lyco_core.selection import Selection
+from ....lyco_core.text import size_text
 from ..files import adapter_path, output_path
 from ..progress import Progress
 from ..schema import lines
@@ -49,7 +50,7 @@ def merge_files(
     """Merge files of models/loras into one of `checkpoint_names`; (the new file's name, what was done).
 
     Raises:
-        LycoError: a file is bad or does not fit, or the name is taken or no name.
+        LycoError: a file is bad or does not fit, or `filename` is taken or not allowed.
     """
     path = checkpoint_path(base)
     folder = FOLDERS[base.partition("/")[0]]
@@ -58,7 +59,7 @@ def merge_files(
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
     name, output = output_path(folder, filename or shortened("_".join(stems)), suffix)
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
-    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
+    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}"]
     per_adapter = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
     for (adapter, strength), modules, ignored, left_out in per_adapter:
         lines.append("; left out: ".join([f"{adapter}: {modules} modules at strength {strength:g}", *ignored]))

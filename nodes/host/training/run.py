@@ -18,6 +18,7 @@ from ....lyco_core.conversion import Options as Conversion
 from ....lyco_core.conversion import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.model import Model
+from ....lyco_core.text import size_text
 from ....lyco_core.train.batches import require_items
 from ....lyco_core.train.checking import require_possible
 from ....lyco_core.train.distributed import World
@@ -189,7 +190,7 @@ def _report(path: str, training: Training, done: Sequence[Step], choice: TargetC
     last = done[-max(1, len(done) // 10) :]
     lines = [
         f"{os.path.basename(path)}: {choice.architecture.title}, {len(choice.targets)} modules, {numbers:,} numbers, "
-        f"{os.path.getsize(path) / 1e6:.2f} MB",
+        f"{size_text(os.path.getsize(path))}",
         f"{training.step} steps, {len(training.items)} items, loss {sum(s.loss for s in last) / len(last):.4f} "
         f"(mean of the last {len(last)} steps)",
     ]
