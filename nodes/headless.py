@@ -45,7 +45,7 @@ class Stopped(BaseException):
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """A configuration, checked as far as it can be before anything is loaded."""
+    """What a training without a server is to do, checked as far as it can be before anything is loaded."""
 
     dit: str
     vae: str
@@ -83,7 +83,7 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
 
 
 def read_configuration(settings: Mapping[str, Any], folder: Path) -> Configuration:
-    """Check a configuration. Raises `TrainError` or `FileError`."""
+    """The checked configuration of settings. Raises `TrainError` or `FileError`."""
     rest = dict(settings)
     if described := path_of(rest.pop("dataset_config", ""), "dataset_config", folder):
         datasets, place = read_toml(Path(described)), Path(described).parent
@@ -177,7 +177,7 @@ class _Console:
 
 
 def _encoded(configuration: Configuration, world: World) -> Data:
-    """What a configuration names to learn from. Stopped here, what is encoded stays in the cache."""
+    """The encoded datasets of a configuration. If this is stopped, what is encoded so far stays in the cache."""
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 

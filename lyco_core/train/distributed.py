@@ -58,7 +58,7 @@ _ADDED = {"npu": "torch_npu", "mlu": "torch_mlu"}
 
 
 def accelerator() -> str | None:
-    """What torch calls the accelerator that is here; None if there is but the CPU."""
+    """torch's name of the accelerator of this machine, such as `cuda`; None if it has only a CPU."""
     for package in _ADDED.values():
         with contextlib.suppress(ImportError):
             importlib.import_module(package)
@@ -69,7 +69,7 @@ def accelerator() -> str | None:
 
 
 def join(backend: str | None = None) -> World:
-    """The processes that `torchrun` started, or this one alone.
+    """Join the processes that `torchrun` started; without it this one is alone.
 
     Args:
         backend: torch's name for it; None: nccl where torch has it and GPUs, else gloo (Windows has no nccl).

@@ -32,7 +32,7 @@ class Draws:
 
 
 def draw(options: TrainOptions, number: int, count: int, shape: torch.Size) -> Draws:
-    """What batch number `number` of `count` latents of a shape is trained with."""
+    """The draws for batch number `number`, of `count` latents of one shape."""
     generator = generator_of(options.run.seed, number)
     t = sample_times(options.noise, count, (shape[-2], shape[-1]), generator)
     noise = torch.randn((count, *shape), generator=generator)

@@ -51,9 +51,9 @@ class Step:
     """One step of the optimizer, and what came of it."""
 
     step: int
-    """From 1."""
+    """Its number, from 1."""
     loss: float
-    """The mean over all its items, weighted."""
+    """The weighted mean over all its items."""
     learning_rate: float
     grad_norm: float
     """The norm of all gradients together, before they were clipped."""

@@ -38,7 +38,7 @@ def _logsnr(options: NoiseOptions, count: int, generator: torch.Generator) -> Te
 
 
 def _density(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
-    """Of `sigma`: by the weighting scheme, on the grid of 1000 steps."""
+    """The timesteps that `sigma` draws: by the weighting scheme, on the grid of 1000 steps."""
     if options.weighting_scheme == "logit_normal":
         u = torch.sigmoid(options.logit_mean + options.logit_std * _normal(count, generator))
     else:
@@ -182,7 +182,7 @@ def _draw(options: NoiseOptions, count: int, size: tuple[int, int], generator: t
 
 
 def loss_weights(options: NoiseOptions, t: Tensor) -> Tensor:
-    """What each item's mean squared error is multiplied with, (count,).
+    """The weight of each item's mean squared error in the loss, (count,).
 
     As in Musubi the weight is that of the nearest step of the grid, and of timestep 1000·t + 1 for
     all samplings but sigma, whose timesteps lie on the grid: so none weighs more than a million.

@@ -41,7 +41,7 @@ class Option:
     """One option of a training."""
 
     name: str
-    """That of its field."""
+    """The name of its field."""
     default: Any
     rule: Rule
     help: str

@@ -1,4 +1,4 @@
-"""Everything that a training is asked for, by Musubi Tuner's names."""
+"""All options of a training, by Musubi Tuner's names."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class RunOptions(OptionGroup):
 
 
 ENDINGS = (".safetensors", "-step00000000.safetensors", "-step00000000-state.pt")
-"""Of the files that a training writes, or may write if it is interrupted: the shortest, and the longest."""
+"""The shortest and the longest endings of the files that a training writes, or may write if it is interrupted."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of some names."""
+    """One of the names in `values`."""
 
     values: tuple[str, ...]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["LossScale"]
 
 _GROW_AFTER = 2000
-"""Steps in a row whose gradients were numbers, as in torch's GradScaler."""
+"""After so many steps in a row with finite gradients the scale doubles, as in torch's GradScaler."""
 
 
 class LossScale:

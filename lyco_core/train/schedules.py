@@ -20,7 +20,7 @@ __all__ = ["SCHEDULES", "ScheduleOptions", "rate", "require_rate"]
 logger = logging.getLogger("lyco")
 
 _LAST_RATE = 1e-7
-"""Where polynomial ends, whatever learning_rate is."""
+"""The learning rate at which polynomial ends, whatever learning_rate is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Span:
     """Where in the part after the warm-up a step lies."""
 
     step: int
-    """After the warm-up."""
+    """Its number, from 0 after the warm-up."""
     steps: int
     """All of them after the warm-up, at least 1."""
     warmup: int

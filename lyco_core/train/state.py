@@ -19,9 +19,9 @@ __all__ = ["load_state", "require_resumable", "save_state"]
 
 _VERSION = 4
 _NESTED = 3
-"""The version whose options of `noise` lay together, one below `order`; otherwise the same."""
+"""An older version, which kept the options of `noise` in a table of their own in `order`; otherwise the same."""
 _CROSSING = 2
-"""The version before, whose steps went on across the end of an epoch."""
+"""The version before that, whose steps went on across the end of an epoch."""
 
 
 def save_state(path: str | os.PathLike[str], training: Training) -> None:
@@ -80,7 +80,7 @@ def require_resumable(path: str | os.PathLike[str], family: str, options: TrainO
 
 
 def _moving(training: Training) -> dict[str, Any]:
-    """What a step changes."""
+    """All that a step changes, as it is now."""
     average = training.average
     return {
         "step": training.step,

@@ -24,7 +24,7 @@ class TargetModule:
     """A module that is trained, and the rows of the weight that it changes."""
 
     module_path: str
-    """In Musubi's names."""
+    """Its name in Musubi's layout."""
     key: str
     """That of the weight in the model, e.g. `diffusion_model.layers.0.attention.qkv.weight`."""
     rows: tuple[int, int] | None
@@ -93,7 +93,7 @@ def choose_targets(
 
 
 def require_trainable(family: Architecture | None) -> tuple[Architecture, TrainedFamily]:
-    """The family, and how it is trained. Raises `TrainError` if it is unknown, or none that is trained."""
+    """The family, and how it is trained. Raises `TrainError` if it is unknown or not trained."""
     if family is None:
         raise TrainError(
             "the model's architecture is unknown, so it is unknown which of its modules to train; load a model that "

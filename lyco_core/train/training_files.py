@@ -1,4 +1,4 @@
-"""Which files a training writes, and when; names and what is kept are Musubi Tuner's.
+"""The files that a training writes, and when; their names and which are kept are Musubi Tuner's.
 
 A save that fails is logged and does not end the training; the next one tries again. If the last one fails, its files
 go to the system's folder of temporary files.

@@ -83,12 +83,12 @@ class Dataset(OptionGroup):
 
     @property
     def bucketed(self) -> bool:
-        """Whether its items keep their shape. Musubi asks enable_bucket of images only."""
+        """Whether its items keep their aspect ratio. Musubi asks enable_bucket of images only."""
         return self.enable_bucket or self.is_video
 
     @property
     def stays_small(self) -> bool:
-        """Whether small items stay small."""
+        """Whether items of fewer pixels than the resolution keep their size."""
         return self.bucket_no_upscale and not self.is_video
 
     @property

@@ -86,7 +86,7 @@ class Trainable(nn.Module, ABC):
 
     @property
     def summary(self) -> str:
-        """Its algorithm, rank and alpha, in words."""
+        """The algorithm, rank and alpha, in words."""
         adapter = self.adapter()
         rank = "W2 a full matrix" if adapter.rank is None else f"dim {adapter.rank}, alpha {float(self.alpha):g}"
         return f"{adapter.title}, {rank}"

@@ -25,7 +25,7 @@ class Loaded:
     clip: CLIP | None
     report: str
     applied: tuple[Applied, ...] = ()
-    """Of each file."""
+    """What matched of each file."""
 
 
 class Applied(NamedTuple):
@@ -33,7 +33,7 @@ class Applied(NamedTuple):
 
     match: Match
     how: str
-    """In a few words."""
+    """How it was applied, in a few words."""
 
 
 def load_onto(
@@ -95,7 +95,7 @@ def inspect(name: str, model: ModelPatcher | None = None) -> tuple[str, tuple[Ap
 
 
 def apply(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> Division:
-    """Give a clone, of a model or of a text encoder's, what of `changes` is for it.
+    """Apply what of `changes` is for a clone of a model or of a text encoder.
 
     Raises:
         PlacementError: a weight that cannot be read would have to be written.
@@ -115,7 +115,7 @@ def _require_all(changes: Mapping[Place, Change], divisions: list[Division]) -> 
 
 
 def _attach_metadata(found: AdapterSet, patched: ModelPatcher, patched_clip: CLIP | None) -> None:
-    """As stock ComfyUI does: some nodes look for it."""
+    """Attach the file's metadata to the model, as ComfyUI's own loader does: some nodes look for it."""
     if found.metadata:
         patched.set_attachments("lora_metadata", dict(found.metadata))
         if patched_clip is not None:

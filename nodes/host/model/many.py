@@ -25,7 +25,7 @@ class Row:
 
     @property
     def takes_part(self) -> bool:
-        """Whether it takes part."""
+        """Whether the row is on and names a file."""
         return self.on and self.name != NONE
 
 

@@ -46,7 +46,7 @@ class Match:
     left: tuple[str, ...]
     """Modules and keys that have no place."""
     left_out: str
-    """Why, in one line; empty if everything has one."""
+    """Why they have none, in one line; empty if everything has a place."""
 
     def changes(self, *, partial: bool) -> Changes:
         """The change of every place that is selected, at its strength relative to that of the file.
@@ -93,7 +93,7 @@ class Match:
         return patches
 
     def headline(self, strength: float) -> str:
-        """The file, its family, its algorithms."""
+        """One line on the file: its family, its algorithms and the strength."""
         found = self.placement.adapter_set
         family = found.architecture
         kinds = ", ".join(f"{count} {title}" for title, count in found.titles.items())

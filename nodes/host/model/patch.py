@@ -20,7 +20,7 @@ class Recipe:
     """An adapter less its tensors, which the patcher moves and rebuilds by itself."""
 
     outline: Adapter
-    """With tensors on the meta device."""
+    """The adapter with its tensors on the meta device."""
     names: tuple[str, ...]
     scaled_inputs: bool = False
     """Whether the last tensor is what the module multiplies its input by before the weight."""

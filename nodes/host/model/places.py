@@ -44,21 +44,21 @@ class Place(NamedTuple):
 
     @property
     def patch_key(self) -> PatchKey:
-        """As `add_patches` takes it."""
+        """The key by which `add_patches` takes it."""
         if self.reorder is not None:
             return self.key, self.rows, self.reorder
         return self.key if self.rows is None else (self.key, self.rows)
 
     @property
     def band(self) -> tuple[float, float]:
-        """First row and the one after the last."""
+        """Its first row and the one after its last; infinity for the end of the weight."""
         if self.rows is None:
             return 0, math.inf
         _, start, length = self.rows
         return start, start + length
 
     def shape_in(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-        """The shape of what it stands for, of a model whose weights have `shapes`."""
+        """The shape of this part, in a model whose weights have `shapes`."""
         shape = list(shapes[self.key])
         if self.rows is not None:
             dimension, _, length = self.rows
@@ -78,7 +78,7 @@ class Change(NamedTuple):
 
 
 Changes: TypeAlias = dict[Place, Change]
-"""What a model gets of a file."""
+"""What changes where, of one file on one model."""
 
 
 def scaled(changes: Mapping[Place, Change], strength: float) -> Changes:
@@ -87,7 +87,7 @@ def scaled(changes: Mapping[Place, Change], strength: float) -> Changes:
 
 
 def add_changes(patcher: ModelPatcher, changes: Mapping[Place, Change]) -> None:
-    """Patch a clone.
+    """Patch the weights of a clone with `changes`.
 
     Raises:
         PlacementError: ComfyUI did not take all of them.

@@ -28,7 +28,7 @@ LAYOUTS = (
 """ComfyUI's layouts of quantized weights that numbers are read from and written to."""
 
 IN_TORCH = ("TensorCoreMXFP8Layout", "TensorCoreNVFP4Layout")
-"""Those whose CUDA kernels do not round float32."""
+"""The layouts whose CUDA kernels do not round float32, so that torch rounds instead."""
 
 
 def require_mergeable(model: nn.Module, key: str) -> None:
@@ -45,7 +45,7 @@ def require_mergeable(model: nn.Module, key: str) -> None:
 
 
 def read_weight(model: nn.Module, key: str, device: torch.device) -> Tensor:
-    """A float32 copy on `device`, its scale applied."""
+    """A float32 copy of a weight on `device`, its scale applied."""
     weight = comfy.utils.get_attr(model, key)
     if layout_of(weight) is not None:
         values = dequantized(weight).to(device, copy=True)

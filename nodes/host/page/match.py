@@ -23,12 +23,12 @@ class MatchSummary(TypedDict):
     matched: int
     modules: int
     stock: int
-    """Weights by ComfyUI's own adapters."""
+    """How many weights ComfyUI's own adapters change."""
     blocks: list[Blocks]
     left_out: list[dict[str, str]]
     left_out_count: int
     applied: str
-    """How, in a few words."""
+    """How it was applied, in a few words."""
 
 
 def match_ui(applied: Iterable[Applied]) -> dict[str, list[MatchSummary]]:

@@ -23,7 +23,7 @@ from ..model.weights import input_scale_of
 from ..protocols import Linear
 
 ROWS = 32
-"""So many inputs a module is tried with; some packs compute fewer than 17 in another way."""
+"""The number of inputs that a module is tried with; some packs compute fewer than 17 in another way."""
 
 MOST = 0.3
 """The largest relative difference between a module's output and its weight's; inputs rounded to 4 bits give 0.15."""

@@ -27,7 +27,7 @@ from .telling import Telling, series
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What the node returns."""
+    """What *Train Adapter* returns."""
 
     name: str
     """The adapter's, for the loaders."""

@@ -53,7 +53,7 @@ class Data:
     """The conditioning of the empty caption."""
     validation: Sequence[Item] = ()
     datasets: Sequence[Mapping[str, Any]] = ()
-    """What it was made of, for the file's metadata."""
+    """What the items were made of, for the file's metadata."""
 
 
 @dataclasses.dataclass(frozen=True)

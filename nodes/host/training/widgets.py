@@ -101,7 +101,7 @@ def widget_options(values: dict[str, Any]) -> TrainOptions:
 
 
 def fingerprint(values: dict[str, list[Any]]) -> list[Stamp]:
-    """What changes when a file that the widgets name does."""
+    """The stamps of the files that the widgets name, which change when those do."""
     return [
         stamp(FILES[option.rule.kind].path(value))
         for _, option in every_option()

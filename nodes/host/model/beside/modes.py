@@ -41,7 +41,7 @@ class Division:
     """All that is in one of the two."""
 
     def lines(self) -> list[str]:
-        """For the report."""
+        """How the changes are applied, for the report."""
         lines: list[str] = []
         if self.parts:
             lines.append(

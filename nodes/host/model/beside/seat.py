@@ -20,7 +20,7 @@ from .fused import called, uncalled
 F = TypeVar("F", bound=Callable[..., Any])
 
 ATTRIBUTE = "_lyco_seats"
-"""Of a ComfyUI model: its `Seats`."""
+"""Under which a ComfyUI model holds its `Seats`."""
 
 
 def _outside_graphs(method: F) -> F:
@@ -45,7 +45,7 @@ class Seat:
         module.forward = self.forward
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the module's own, with the adapters."""
+        """The output of the module, with what the adapters change of it."""
         self.acted = True
         if self._place != (input.device, input.dtype):
             self.move(input.device, input.dtype)
