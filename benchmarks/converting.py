@@ -68,13 +68,13 @@ def convert(source: str, output: str, to: str, as_lora: str) -> None:
     """One conversion in a process of its own: print its time, sizes and memory."""
     import torch
 
-    from lyco_core.conversion import Options, convert_file
+    from lyco_core.conversion import ConvertOptions, convert_file
 
     torch.ones(1000, 1000).bfloat16().sum(dtype=torch.float32)  # torch's threads and their buffers are not ours
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
     start = time.perf_counter()
-    made = convert_file(source, output, Options(to, as_lora=as_lora == "True"))  # type: ignore[arg-type]
+    made = convert_file(source, output, ConvertOptions(to, as_lora=as_lora == "True"))  # type: ignore[arg-type]
     seconds = time.perf_counter() - start
     sizes = [os.path.getsize(path) for path in (source, output)]
     memory = (peak() - before) / max(sizes)

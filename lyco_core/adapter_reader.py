@@ -1,4 +1,4 @@
-"""From a file to an `AdapterSet` with its architecture told: as an outline, or with its tensors."""
+"""From a file to an identified `AdapterSet`: as an outline, or with its tensors."""
 
 from __future__ import annotations
 
@@ -38,23 +38,26 @@ __all__ = [
 
 
 MOST_TENSORS = 100_000
-"""Of an adapter; real ones have up to some 10,000, and each costs about 1 kB of memory and 50 µs."""
+"""How many tensors a file may have; real ones have up to some 10,000. Each costs about 1 kB of memory and 50 µs."""
 
 
 Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""All tensors of a file by key -> the same by other keys."""
 
 
 class Identifying(TypedDict, total=False):
     """The named arguments of `architectures.identify`."""
 
     architecture: str | None
-    weights: Collection[str] | None
+    model_modules: Collection[str] | None
     prefer: str | None
     layout: Layout
 
 
 class AdapterFile:
-    """An open adapter file: told by its header first, then read. Its keys are sorted into modules once.
+    """An open adapter file: first its header tells what it is, then its tensors are read.
+
+    Its keys are sorted into modules once, for both.
 
         with AdapterFile(path) as file:
             outline = model.identify(file.outline)  # which may be refused before a number is read
@@ -97,7 +100,7 @@ class AdapterFile:
         """The adapters, their tensors read and checked; modules as the file spells them, or as `outline` has them.
 
         Args:
-            outline: this file's, its architecture told.
+            outline: this file's, identified.
             rename: a host's own change of keys, made before they are parsed; an outline of others is not used.
 
         Raises:
@@ -123,7 +126,7 @@ class AdapterFile:
 
 
 def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
-    """`AdapterFile.outline` with its architecture told; the file is not kept open.
+    """`AdapterFile.outline`, identified; the file is not kept open.
 
     Args:
         identifying: see `architectures.identify`.
@@ -146,7 +149,14 @@ def load_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identif
 
 
 def read_adapter_set(path: str | os.PathLike[str], rename: Rename | None = None) -> AdapterSet:
-    """As `load_adapter_set`, before the architecture is told: modules as the file spells them."""
+    """The adapters of a file, their tensors read and checked, not identified: modules as the file spells them.
+
+    Args:
+        rename: see `AdapterFile.read`.
+
+    Raises:
+        LycoError: what is wrong with the file, naming it; NaN or Inf in a tensor too.
+    """
     with AdapterFile(path) as file:
         return file.read(rename=rename)
 
@@ -182,7 +192,12 @@ def check_finite(key: str, tensor: Tensor) -> None:
 
 
 def require_known(adapter_set: AdapterSet) -> AdapterSet:
-    """Itself, or an error if it holds no adapters, or those of an unknown format or architecture."""
+    """The set itself, if it holds adapters of a known format and architecture.
+
+    Raises:
+        FormatError: it holds none, or their modules are spelled in no known way.
+        ArchitectureError: they are of no known model family.
+    """
     known = "; ".join(f.title for f in FORMATS.values())
     if not adapter_set.adapters and adapter_set.idle:
         raise FormatError(f"holds nothing that changes a model: {'; '.join(adapter_set.left_out)}")
@@ -201,6 +216,6 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
 
 
 def checkpoint_of(adapter_set: AdapterSet) -> str | None:
-    """What model the keys of a file without adapters are the weights of, if they are a model's."""
+    """`the weights of a … model`, if those are what a file without adapters holds; else None."""
     architecture = Model.of(adapter_set.unrecognised).architecture
     return None if architecture is None else f"the weights of a {architecture.title} model"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .adapters import Adapter, rescaled
+from .adapters import Adapter, with_scale
 from .errors import clipped, one_line, shorten
 from .layouts import NAMES, Layout
 
@@ -42,7 +42,7 @@ class AdapterSet:
     foreign: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     """Key -> what it is: known to be no adapter's, and left out."""
     idle: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
-    """What the keys of a module begin with -> why it counts for nothing: it is off, or said twice."""
+    """What the keys of a module begin with -> why it counts for nothing: it is off, or there twice."""
     keys: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict[str, Mapping[str, str]])
     """What the keys of a module begin with -> suffix -> key as the file has it, for the next file to have it too."""
     architecture: Architecture | None = None
@@ -66,16 +66,16 @@ class AdapterSet:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def with_scale(self, scale: float | None) -> AdapterSet:
-        """The same factors under `scale` instead of alpha / rank, for files whose rule is disputed; None: itself.
+        """A copy whose products are multiplied by `scale` instead of alpha / rank, for files whose rule is disputed.
 
-        A LoKr of full matrices, which no alpha scales, is scaled too. What knows no scale stays.
+        A LoKr of full matrices, which no alpha scales, is scaled too. What has no scale stays. None: the set itself.
         """
         if scale is None:
             return self
-        return dataclasses.replace(self, adapters={path: rescaled(a, scale) for path, a in self.adapters.items()})
+        return dataclasses.replace(self, adapters={path: with_scale(a, scale) for path, a in self.adapters.items()})
 
     def without(self, modules: Mapping[str, str]) -> AdapterSet:
-        """The same less `modules`: path -> why it counts for nothing."""
+        """A copy without `modules`, which are kept in `idle`: path -> why it counts for nothing."""
         adapters = {path: adapter for path, adapter in self.adapters.items() if path not in modules}
         prefixes = {path: prefix for path, prefix in self.prefixes.items() if path not in modules}
         idle = {self.prefixes[path]: why for path, why in modules.items()}
@@ -107,7 +107,7 @@ class AdapterSet:
 
     @property
     def titles(self) -> dict[str, int]:
-        """The same for people: `LoKr with DoRA` -> how many."""
+        """Algorithm as people read it, `LoKr with DoRA` say -> how many modules use it."""
         return dict(Counter(adapter.title for adapter in self.adapters.values()))
 
     @property

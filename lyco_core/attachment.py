@@ -64,7 +64,10 @@ class Attachment:
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """Those that no call has computed yet: after a call, the model does not use them, or passes them by."""
+        """Paths of the modules that no call has computed yet.
+
+        After a call of the model, it does not use them, or passes them by.
+        """
         return tuple(seat.path for seat in self._changes if not seat.acted)
 
     def remove(self) -> None:

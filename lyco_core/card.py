@@ -11,7 +11,7 @@ from .blocks import by_block
 from .errors import one_line
 from .inspection import Inspection
 from .io.small_json import parse_small
-from .pictures import MAX_PICTURE_BYTES, Picture, picture_beside, told
+from .pictures import MAX_PICTURE_BYTES, Picture, picture_beside, picture_of
 
 __all__ = ["card", "picture"]
 
@@ -28,7 +28,7 @@ FACTS: dict[str, tuple[str, ...]] = {
 """Fact -> metadata keys that have it, the best one first (ModelSpec 1.0.1, sd-scripts and Musubi Tuner, ai-toolkit)."""
 
 LONGEST = 300
-"""Characters of a fact."""
+"""How many characters of a fact are shown."""
 
 TAGS = 8
 """So many of the most frequent tags are shown."""
@@ -37,7 +37,7 @@ NUMBERS = 16
 """So many different ranks and alphas are shown."""
 
 _MOST_TAG_TEXT = 2**22
-"""Characters of a table of tags; a longer one is not read."""
+"""The longest table of tags that is read, in characters."""
 
 
 def card(inspection: Inspection) -> dict[str, Any]:
@@ -61,14 +61,14 @@ def card(inspection: Inspection) -> dict[str, Any]:
 
 
 def picture(path: str, metadata: Mapping[str, str]) -> Picture | None:
-    """A file's preview: beside it, or in its metadata; None if it has none that can be shown (`pictures.told`)."""
+    """A file's preview, beside it or in its metadata; None if it has none that can be shown: see `picture_of`."""
     if (beside := picture_beside(path)) is not None:
         return beside
     text = metadata.get("modelspec.thumbnail", "")
     if not text.startswith("data:image/") or len(text) > MAX_PICTURE_BYTES * 4 // 3:
         return None
     try:
-        return told(base64.b64decode(text.partition(",")[2], validate=True))
+        return picture_of(base64.b64decode(text.partition(",")[2], validate=True))
     except ValueError:  # no base64, or no ASCII
         return None
 

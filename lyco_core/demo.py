@@ -47,8 +47,7 @@ def run_demo() -> None:
         print("\n".join(f"   {line}" for line in inspect_file(adapter, model).lines()))
 
         _say("2. Where does it go?   Musubi trained q, k and v apart; ComfyUI keeps them in one weight.")
-        weights = Model.of_file(model)
-        placement = weights.place(load_adapter_set(adapter)).require_complete()
+        placement = Model.of_file(model).place(load_adapter_set(adapter)).require_complete()
         for piece in placement.placed[:4]:
             rows = "all rows" if piece.rows is None else f"rows {piece.rows[0]:>3}-{piece.rows[1]}"
             print(f"   {piece.module_path:<28} -> {piece.key}, {rows}")

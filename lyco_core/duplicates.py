@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from .adapter_set import AdapterSet
 from .adapters import Adapter, agreed, changes_nothing, cut, is_outline
 from .errors import AdapterError
-from .modules_once import told_twice
+from .modules_once import why_left_out
 
 if TYPE_CHECKING:
     from .placed import Placed
 
-__all__ = ["said_before"]
+__all__ = ["duplicate_modules"]
 
 
-def said_before(placed: Iterable[Placed], found: AdapterSet) -> dict[str, str]:
+def duplicate_modules(placed: Iterable[Placed], found: AdapterSet) -> dict[str, str]:
     """Path -> why it counts for nothing, of modules all of whose rows another module changes alike, or which are zero.
 
     Of outlines, whose numbers nobody knows yet, the one of more rows stands for all.
@@ -35,7 +35,7 @@ def said_before(placed: Iterable[Placed], found: AdapterSet) -> dict[str, str]:
             why[path] = "zero, beside another module of the same rows"
         elif clashes:
             _require_same(path, pieces, clashes, found)
-            why[path] = told_twice(found.adapters[clashes[0][1].module_path])
+            why[path] = why_left_out(found.adapters[clashes[0][1].module_path])
         else:
             for piece in pieces:
                 kept.setdefault(piece.key, []).append(piece)

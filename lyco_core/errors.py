@@ -96,7 +96,7 @@ class LycoError(Exception):
         return f"{_bounded(self.file, 300)}: {message}" if self.file else message
 
     def within(self, place: str) -> LycoError:
-        """The same error of a part of something larger, which `place` names."""
+        """A copy whose message begins with `place`, the part of something larger that the error is in."""
         return type(self)(f"{place}: {self.message}", self.remedy, self.subject)
 
 

@@ -31,7 +31,7 @@ _WITHOUT_FORMAT = {
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What `lyco inspect` tells; see `as_json` and `lines`."""
+    """What an adapter file is, and where it goes on a model; see `as_json` and `lines`."""
 
     file: str
     file_bytes: int
@@ -47,7 +47,7 @@ class Inspection:
         return "checkpoint" if self.is_checkpoint else "unknown"
 
     def as_json(self) -> dict[str, Any]:
-        """One object of plain types; keys are stable."""
+        """What the file is as one JSON object; its keys are stable."""
         found = self.adapter_set
         result: dict[str, Any] = {
             "file": one_line(self.file),
@@ -77,7 +77,7 @@ class Inspection:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The same for a person to read."""
+        """What the file is, line by line for a person to read."""
         found = self.adapter_set
         rows = {
             "file": f"{self.file} ({size_text(self.file_bytes)})",
@@ -113,19 +113,16 @@ def inspect_file(
     Raises:
         LycoError: the file is not an adapter that is known here.
     """
-    weights = None if model is None else Model.of_file(model)
+    onto = None if model is None else Model.of_file(model)
     with about_file(path):
         with AdapterFile(path) as file:
             outline = file.outline
-        if weights is None:
-            found = identify(outline, architecture=architecture)
-        else:
-            found = weights.identify(outline, architecture)
+        found = identify(outline, architecture=architecture) if onto is None else onto.identify(outline, architecture)
         checkpoint = _as_checkpoint(found)
         found = checkpoint or place(found).adapter_set
         if not found.adapters and checkpoint is None and not _other_algorithms(found):
             require_known(found)
-        placement = None if weights is None else _place(found, weights, model)
+        placement = None if onto is None else _place(found, onto, model)
         try:
             size = os.stat(path).st_size
         except OSError as error:
@@ -153,10 +150,10 @@ def _as_checkpoint(found: AdapterSet) -> AdapterSet | None:
     """What stands in for an adapter set where the file holds a model's weights; None elsewhere."""
     if found.adapters:
         return None
-    weights = Model.of(found.unrecognised)
-    if weights.architecture is None:
+    model = Model.of(found.unrecognised)
+    if model.architecture is None:
         return None
-    return AdapterSet({}, {}, None, found.metadata, architecture=weights.architecture, layout=weights.layout)
+    return AdapterSet({}, {}, None, found.metadata, architecture=model.architecture, layout=model.layout)
 
 
 def _other_algorithms(found: AdapterSet) -> bool:
@@ -165,13 +162,13 @@ def _other_algorithms(found: AdapterSet) -> bool:
     return not suffixes.isdisjoint(OTHER_SUFFIXES)
 
 
-def _place(found: AdapterSet, weights: Model, model: str | os.PathLike[str] | None) -> Placement:
-    if weights.architecture is None and model is not None:
-        with about_file(model):
+def _place(found: AdapterSet, model: Model, path: str | os.PathLike[str] | None) -> Placement:
+    if model.architecture is None and path is not None:
+        with about_file(path):
             raise PlacementError(
                 "its weights are those of no known model; expected a checkpoint of a known architecture"
             )
-    return weights.place(found)
+    return model.place(found)
 
 
 def _by_block(placement: Placement) -> dict[str, int]:

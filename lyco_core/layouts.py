@@ -12,7 +12,7 @@ Layout = Literal["musubi", "comfyui", "diffusers"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 NAMES: dict[Layout, str] = {"musubi": "Musubi's names", "comfyui": "ComfyUI's names", "diffusers": "diffusers' names"}
-"""What a person reads of each."""
+"""Layout -> how a person reads whose names those are."""
 
 BIAS = ".bias"
 """Ends the path of a module's bias; the path of a module alone means its weight."""

@@ -13,17 +13,17 @@ from .adapter_reader import load_adapter_set, require_known
 from .adapter_set import AdapterSet
 from .adapter_writer import save_adapter_set
 from .approximate.extract import extract_file
-from .approximate.options import Asked, ExtractOptions
+from .approximate.options import ExtractOptions, Limits
 from .approximate.report import Report
 from .approximate.resize import resize_file
 from .architectures import identify
-from .conversion import Conversion, Options, convert_file, convert_set
+from .conversion import Conversion, ConvertOptions, convert_file, convert_set
 from .delta_weights import delta_weights
 from .errors import about_file
 from .io import refuse_existing
 from .layouts import Layout
 from .merging import MergeOptions, Source, merge_checkpoint
-from .merging.checkpoint import Merged
+from .merging.merge import Merged
 from .placement import place
 from .selection import EVERYTHING, Selection
 
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 def _silent(done: int, total: int) -> None:
-    """Nobody looks."""
+    """The progress of a job that nobody watches."""
 
 
 def save(
@@ -60,7 +60,7 @@ def save(
     """
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
-        conversion = convert_set(identify(adapters, layout=to), Options(to, as_lora=as_lora, dtype=dtype))
+        conversion = convert_set(identify(adapters, layout=to), ConvertOptions(to, as_lora=as_lora, dtype=dtype))
         save_adapter_set(conversion.adapter_set, output, overwrite=overwrite)
     return conversion
 
@@ -93,8 +93,8 @@ def convert(
     Raises:
         LycoError: the file is bad, does not fit the layout, or cannot be written; then there is none.
     """
-    asked = None if rank is None and max_error is None else Asked(rank, max_error)
-    options = Options(to, as_lora=as_lora, asked=asked, dtype=dtype)
+    limits = None if rank is None and max_error is None else Limits(rank, max_error)
+    options = ConvertOptions(to, as_lora=as_lora, limits=limits, dtype=dtype)
     return convert_file(source, output, options, architecture=architecture, overwrite=overwrite, progress=progress)
 
 
@@ -191,8 +191,8 @@ def extract(
         LycoError: the two are not of one shape, nothing differs, or the output cannot be written; then there is none.
     """
     full = algorithm == "lokr" and rank is None and energy is None and max_error is None
-    asked = None if full else Asked.of(rank, energy, max_error)
-    options = ExtractOptions(algorithm, asked, factor, selection, dtype, device)
+    limits = None if full else Limits.of(rank, energy, max_error)
+    options = ExtractOptions(algorithm, limits, factor, selection, dtype, device)
     return extract_file(base, tuned, output, options, overwrite=overwrite, progress=progress)
 
 
@@ -220,5 +220,5 @@ def resize(
     Raises:
         LycoError: the file is bad, nothing of it can be smaller, or the output cannot be written; then there is none.
     """
-    asked = Asked.of(rank, energy, max_error)
-    return resize_file(source, output, asked, dtype=dtype, overwrite=overwrite, progress=progress)
+    limits = Limits.of(rank, energy, max_error)
+    return resize_file(source, output, limits, dtype=dtype, overwrite=overwrite, progress=progress)

@@ -74,7 +74,7 @@ class Model:
         return "comfyui" if all(family.resolve(path, "comfyui", underscored=False) for path in known) else layout
 
     def identify(self, adapter_set: AdapterSet, architecture: str | None = None) -> AdapterSet:
-        """The set with its architecture told; where its names leave that open, this model decides.
+        """The set with its architecture filled in; where its names leave that open, this model decides.
 
         Args:
             adapter_set: as `formats.parse` makes it; an outline will do.
@@ -86,7 +86,7 @@ class Model:
         return identify(
             adapter_set,
             architecture=architecture,
-            weights=self.paths if self.naming == "comfyui" else None,
+            model_modules=self.paths if self.naming == "comfyui" else None,
             prefer=self.architecture.id if self.architecture else None,
             layout=self.naming,
         )
@@ -95,7 +95,7 @@ class Model:
         """Find the weight, and the rows of it, for each adapter, and what of them takes part.
 
         Args:
-            adapter_set: an outline will do; its architecture is told here, unless it is known already.
+            adapter_set: an outline will do; it is identified here, unless it is already.
 
         Raises:
             ArchitectureError: see `architectures.identify`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .adapters import Adapter, agreed, is_outline
 from .errors import AdapterError
 
-__all__ = ["ModulesOnce", "told_twice"]
+__all__ = ["ModulesOnce", "why_left_out"]
 
 
 class ModulesOnce:
@@ -18,7 +18,7 @@ class ModulesOnce:
         """Prefix of what is left out -> why: see `AdapterSet.idle`."""
 
     def add(self, path: str, adapter: Adapter, prefix: str) -> None:
-        """One more, or the same again under another prefix.
+        """Add a module, or find it to be the same as one that is there under another prefix.
 
         Raises:
             AdapterError: the two of a module contradict each other.
@@ -32,12 +32,12 @@ class ModulesOnce:
                     "remove one of them from the file"
                 )
             names = (prefix, other) if kept is first else (other, prefix)
-            self.idle[names[0]] = told_twice(kept)
+            self.idle[names[0]] = why_left_out(kept)
             adapter, prefix = kept, names[1]
         self.adapters[path], self.prefixes[path] = adapter, prefix
 
 
-def told_twice(kept: Adapter) -> str:
+def why_left_out(kept: Adapter) -> str:
     """Why a module counts for nothing beside the one that is kept."""
-    told = "told under another name too, and counted once"
-    return f"{told}; whether the two agree is seen when it is loaded" if is_outline(kept) else told
+    why = "there under another name too, and counted once"
+    return f"{why}; whether the two agree is seen when it is loaded" if is_outline(kept) else why

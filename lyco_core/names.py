@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .adapter_set import AdapterSet
 from .formats import split_key
 from .layouts import parameter_of
-from .placed import KEY_PREFIXES, Placed, targets_of
+from .placed import KEY_PREFIXES, Placed, targets_in
 from .selection import weight_path
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def names_in(placement: Placement) -> dict[Placed | str, tuple[str, ...]]:
 
 
 def every_name(names: Mapping[Any, tuple[str, ...]]) -> Iterable[str]:
-    """All of them."""
+    """All names of all that is in `names`."""
     return (name for several in names.values() for name in several)
 
 
@@ -58,4 +58,4 @@ def _names(found: AdapterSet, path: str, *own: str, keys: list[str]) -> tuple[st
 def _in_comfyui(found: AdapterSet, path: str) -> list[str]:
     """The weights that the tables have for a module there."""
     module, parameter = parameter_of(path)
-    return [f"{target.path}{parameter}" for target in targets_of(found, module, "comfyui")]
+    return [f"{target.path}{parameter}" for target in targets_in(found, module, "comfyui")]

@@ -41,11 +41,11 @@ def matches(patterns: Iterable[str], names: Collection[str]) -> dict[str, frozen
     Raises:
         PatternError: one is no regular expression, or takes too long.
     """
-    asked, among = list(dict.fromkeys(patterns)), list(names)
-    if not asked:
+    wanted, among = list(dict.fromkeys(patterns)), list(names)
+    if not wanted:
         return {}
     found: dict[str, frozenset[str]] = {}
-    for pattern, answer in zip(asked, _ask(asked, among), strict=True):
+    for pattern, answer in zip(wanted, _ask(wanted, among), strict=True):
         if isinstance(answer, str):
             raise PatternError(f"{pattern!r} is no regular expression: {answer}")
         found[pattern] = frozenset(among[number] for number in answer)
@@ -75,6 +75,6 @@ def _ask(patterns: list[str], names: list[str]) -> list[list[int] | str]:
             "repeats, such as (a+)+"
         )
     if done.returncode:
-        told = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise PatternError(f"the process that matches patterns failed: {told or f'it ended with {done.returncode}'}")
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise PatternError(f"the process that matches patterns failed: {reason or f'it ended with {done.returncode}'}")
     return [json.loads(line) for line in done.stdout.splitlines()]

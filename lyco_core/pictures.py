@@ -1,4 +1,4 @@
-"""Pictures from strangers: told by their first bytes, and of how many pixels, without decoding them."""
+"""Pictures from strangers: their kind and their size in pixels, from their first bytes, without decoding them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .errors import FileError
 from .io.header import open_binary, read_all
 
-__all__ = ["MAX_PICTURE_BYTES", "MAX_SIDE", "Picture", "picture_beside", "told"]
+__all__ = ["MAX_PICTURE_BYTES", "MAX_SIDE", "Picture", "picture_beside", "picture_of"]
 
 MAX_PICTURE_BYTES = 8_000_000
 MAX_SIDE = 8192
@@ -41,13 +41,16 @@ def picture_beside(path: str) -> Picture | None:
         return None
     try:
         with open_binary(real) as file:
-            return told(read_all(file, MAX_PICTURE_BYTES))
+            return picture_of(read_all(file, MAX_PICTURE_BYTES))
     except FileError:
         return None
 
 
-def told(data: bytes) -> Picture | None:
-    """A PNG, JPEG or WebP of at most `MAX_SIDE` pixels a side; None for all else. SVG is none: it can hold scripts."""
+def picture_of(data: bytes) -> Picture | None:
+    """The picture that some bytes are: a PNG, JPEG or WebP of at most `MAX_SIDE` pixels a side; else None.
+
+    SVG is none: it can hold scripts.
+    """
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
         kind, size = "image/png", _two(data[16:24])
     elif data.startswith(b"\xff\xd8\xff"):

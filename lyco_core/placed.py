@@ -1,4 +1,4 @@
-"""One adapter on one weight: which of its rows go onto which rows, told by the tables and by shapes."""
+"""One adapter on one weight: which of its rows go onto which rows, by the families' tables and by shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .adapter_set import AdapterSet
 
-__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "put", "targets_of"]
+__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "put", "targets_in"]
 
 Shape = tuple[int, ...]
 
@@ -63,18 +63,18 @@ class Misfit:
     module_path: str
     key: str
     expected: Shape
-    """Of the weight, or of its rows."""
+    """The shape of the weight, or of its rows."""
     found: Shape
-    """Of the adapter."""
+    """The shape of the adapter's change."""
 
 
-def targets_of(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
-    """Where a module lies in `layout` by the tables; empty if they have no place for it."""
+def targets_in(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
+    """Where the rows of a module lie in `layout` by its family's table; empty if that has no place for it."""
     architecture = adapter_set.architecture
     if architecture is None or adapter_set.layout is None:
         return []
     source = adapter_set.exceptions.get(path, adapter_set.layout)
-    if architecture.resolve(path, source, underscored=False) is None:
+    if architecture.resolve(path, source, underscored=False) is None:  # not the family's: as the file spells it
         return []
     return architecture.locate(path, source, layout)
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from .adapter_set import AdapterSet
 from .adapters import Adapter, fits, is_outline, shape_text
 from .architectures import Architecture
-from .duplicates import said_before
+from .duplicates import duplicate_modules
 from .errors import AdapterError, PlacementError, shorten
 from .layouts import Layout, parameter_of
 from .names import Names, every_name, names_in
-from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_of
+from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_in
 from .selection import EVERYTHING, Selection
 
 __all__ = ["Placement", "place"]
@@ -46,7 +46,7 @@ class Placement:
     selection: Selection = EVERYTHING
     """What of `placed` takes part, and how strongly."""
     known_names: Names | None = None
-    """See `names`; None where they are those of what is here."""
+    """`names`, where a selection has left something out since; None: the names of what is here."""
 
     @property
     def modules(self) -> int:
@@ -94,7 +94,7 @@ class Placement:
         return "; ".join(parts)
 
     def without(self, paths: Collection[str]) -> Placement:
-        """As if the file did not have the modules, or the keys of no adapter, `paths`."""
+        """A copy as if the file did not have `paths`: modules, or keys of no adapter."""
         unrecognised = {key: t for key, t in self.adapter_set.unrecognised.items() if key not in paths}
         return dataclasses.replace(
             self,
@@ -105,13 +105,13 @@ class Placement:
         )
 
     def require_complete(self) -> Placement:
-        """Itself, or `PlacementError` if anything in the file has no place."""
+        """The placement itself; raises `PlacementError` if anything in the file has no place."""
         if not self.complete:
             raise PlacementError(self.problem())
         return self
 
     def select(self, selection: Selection, more_names: Names | None = None) -> Placement:
-        """With a selection, less what has no place and takes no part anyway.
+        """A copy with a selection: what has no place is left out where it would take no part anyway.
 
         Args:
             more_names: what something that has no place goes by besides, in a host.
@@ -193,7 +193,7 @@ class Placement:
 
 def place(
     adapter_set: AdapterSet,
-    weights: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape] | None = None,
     *,
     layout: Layout = "comfyui",
     prefix: str | None = None,
@@ -201,9 +201,9 @@ def place(
     """Find the weight, and the rows of it, for each adapter; for a model's own weights see `Model.place`.
 
     Args:
-        adapter_set: with its architecture identified; outlines will do. That of the result lacks
-            what is there twice.
-        weights: key -> shape of the model's weights; None: from the architecture alone, each
+        adapter_set: with its architecture identified; outlines will do. The result's lacks what
+            is there twice.
+        shapes: key -> shape of the model's weights; None: from the architecture alone, each
             weight as large as the adapters say.
         layout: whose names the weights have.
         prefix: what their keys begin with; by default `KEY_PREFIXES`.
@@ -212,15 +212,15 @@ def place(
         AdapterError: two modules contradict each other; see `duplicates`.
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
-    known: dict[str, Shape] = {} if weights is None else dict(weights)
+    known: dict[str, Shape] = {} if shapes is None else dict(shapes)
     own_names = _own_names(known, prefix)
     placed: list[Placed] = []
     homeless: list[str] = []
     misfits: list[Misfit] = []
     for path, adapter in adapter_set.adapters.items():
         module, parameter = parameter_of(path)
-        targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_of(adapter_set, module, layout)]
-        by_name = not targets or (weights is not None and any(key not in weights for _, key in targets))
+        targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, module, layout)]
+        by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
             targets = [(WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
         if len(targets) != 1 and by_name:
@@ -231,8 +231,8 @@ def place(
             misfits.append(bad)
         else:
             placed += (f for f in found if isinstance(f, Placed))
-    where = f"the {layout} layout" if weights is None else "the model"
-    idle = said_before(placed, adapter_set)
+    where = f"the {layout} layout" if shapes is None else "the model"
+    idle = duplicate_modules(placed, adapter_set)
     counted = tuple(piece for piece in placed if piece.module_path not in idle)
     return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where, prefix)
 

@@ -49,7 +49,7 @@ class Selection:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """All of them."""
+        """The patterns of all three fields."""
         return (*self.include, *self.exclude, *(pattern for pattern, _ in self.block_strengths))
 
     def strengths(self, names: Mapping[T, Collection[str]]) -> dict[T, float]:
@@ -108,7 +108,7 @@ class Selection:
         return {item: strength(several) for item, several in names.items()}
 
     def as_json(self) -> dict[str, object]:
-        """What a merged file's metadata says of it; only what is set."""
+        """What a merged file's metadata says of the selection; only what is set."""
         named = {
             "include": list(self.include),
             "exclude": list(self.exclude),
@@ -117,8 +117,8 @@ class Selection:
         return {name: value for name, value in named.items() if value}
 
 
-MOST = 3e38
-"""Of a strength: beyond it, float32 has infinity alone."""
+MOST_STRENGTH = 3e38
+"""The largest strength: beyond it, float32 has infinity alone."""
 
 EVERYTHING = Selection()
 """Every module, at the file's strength."""
@@ -130,12 +130,12 @@ def weight_path(key: str, prefix: str) -> str:
 
 
 def parse_block_strength(text: str) -> tuple[str, float]:
-    """`PATTERN=STRENGTH` -> both. Raises `SelectionError` if it is not that."""
-    pattern, equals, number = text.rpartition("=")
+    """(pattern, strength) of `PATTERN=STRENGTH`. Raises `SelectionError` for any other text."""
+    pattern, _, number = text.rpartition("=")
     try:
         strength = float(number)
     except ValueError:
-        strength = math.nan
-    if not equals or not pattern or not abs(strength) <= MOST:
+        strength = math.nan  # which is not within any bound
+    if not pattern or not abs(strength) <= MOST_STRENGTH:
         raise SelectionError(rf"{text!r} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
     return pattern, strength

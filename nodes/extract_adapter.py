@@ -71,6 +71,6 @@ class ExtractAdapter(io.ComfyNode):
         overwrite: bool = False,
     ) -> io.NodeOutput:
         full = form == "lokr" and by == "rank" and rank == 0
-        small = None if full else host.smallness(by, rank, share)
+        small = None if full else host.limits(by, rank, share)
         name, report = host.extract(base, tuned, form, small, factor, dtype, filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

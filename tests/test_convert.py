@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
 from lyco_core.adapters.stack import stacked
-from lyco_core.approximate.options import Asked
+from lyco_core.approximate.options import Limits
 from lyco_core.architectures import identify
-from lyco_core.conversion import Options, convert_file, convert_set
+from lyco_core.conversion import ConvertOptions, convert_file, convert_set
 from lyco_core.delta_weights import delta_weights, write_delta
 from lyco_core.errors import LycoError
 from lyco_core.formats import emit, parse
@@ -60,7 +60,7 @@ def deltas(tensors: dict[str, torch.Tensor], metadata: dict[str, str], architect
 @pytest.mark.parametrize("as_lora", [False, True])
 def test_golden_files_keep_their_deltas(path: Path, to: Layout, as_lora: bool, tmp_path: Path):
     out = tmp_path / "out.safetensors"
-    convert_file(path, out, Options(to, as_lora=as_lora))
+    convert_file(path, out, ConvertOptions(to, as_lora=as_lora))
     write_delta(out, tmp_path / "delta")
     expected = load_file(path.with_suffix(".expected.safetensors"))
     found = load_file(tmp_path / "delta")
@@ -71,7 +71,7 @@ def test_golden_files_keep_their_deltas(path: Path, to: Layout, as_lora: bool, t
 @every_file
 def test_where_only_names_change_nothing_else_does(path: Path, tmp_path: Path):
     out = tmp_path / "out.safetensors"
-    conversion = convert_file(path, out, Options("comfyui"))
+    conversion = convert_file(path, out, ConvertOptions("comfyui"))
     assert {m.how for m in conversion.modules} == {"renamed"}
     before, after = load_file(path), load_file(out)
     assert sorted(bytes_of(t) for t in before.values()) == sorted(bytes_of(t) for t in after.values())
@@ -100,12 +100,12 @@ def test_round_trips_give_back_the_same_tensors(data: st.DataObject):
     modules = {path: (width * rows, width * columns) for path, (rows, columns) in tiny(model).items()}
     tensors = {k: t.to(dtype) for k, t in _file(modules, algorithm, rank, alpha, factor).items()}
     architecture = ARCHITECTURE_OF[model]
-    there = convert_set(parsed(tensors, architecture=architecture), Options(through))
+    there = convert_set(parsed(tensors, architecture=architecture), ConvertOptions(through))
     before, after = deltas(tensors, {}, architecture), deltas(*emit(there.adapter_set), architecture)
     assert before.keys() == after.keys()
     assert all(relative(after[key], delta) < 2e-6 for key, delta in before.items())
     if {m.how for m in there.modules} <= {"renamed", "cut"}:
-        back = convert_set(parsed(*emit(there.adapter_set)), Options("musubi"))
+        back = convert_set(parsed(*emit(there.adapter_set)), ConvertOptions("musubi"))
         assert emit(back.adapter_set)[0].keys() == tensors.keys()
         assert all(bytes_of(emit(back.adapter_set)[0][k]) == bytes_of(t) for k, t in tensors.items())
 
@@ -149,7 +149,7 @@ def test_what_becomes_of_each_algorithm(model: str):
     for to in ("comfyui", "diffusers"):
         for algorithm in ("lora", "loha", "lokr"):
             tensors = musubi_file(tiny(model), algorithm, random)
-            made = convert_set(parsed(tensors, architecture=ARCHITECTURE_OF[model]), Options(to))
+            made = convert_set(parsed(tensors, architecture=ARCHITECTURE_OF[model]), ConvertOptions(to))
             found.append(max((m.how for m in made.modules), key=ORDER.index))
     assert tuple(found) == HOW[model]
 
@@ -195,7 +195,7 @@ def test_stacks_of_several_kinds_with_gaps_and_scales(kinds: tuple[str, str]):
 
 def test_an_approximation_reports_the_error_that_it_made(tmp_path: Path):
     path = GOLDEN / "z_image" / "loha.safetensors"
-    conversion = convert_file(path, tmp_path / "out", Options("musubi", asked=Asked(rank=4)))
+    conversion = convert_file(path, tmp_path / "out", ConvertOptions("musubi", limits=Limits(rank=4)))
     write_delta(tmp_path / "out", tmp_path / "delta")
     expected, found = load_file(path.with_suffix(".expected.safetensors")), load_file(tmp_path / "delta")
     wrong = sum(float((found[k] - d).double().square().sum()) for k, d in expected.items())
@@ -206,7 +206,7 @@ def test_an_approximation_reports_the_error_that_it_made(tmp_path: Path):
 
 def test_a_dtype_is_an_approximation_too(tmp_path: Path):
     path = GOLDEN / "z_image" / "lokr_full.safetensors"
-    conversion = convert_file(path, tmp_path / "out", Options("comfyui", dtype=torch.bfloat16))
+    conversion = convert_file(path, tmp_path / "out", ConvertOptions("comfyui", dtype=torch.bfloat16))
     assert {t.dtype for t in load_file(tmp_path / "out").values()} == {torch.bfloat16}
     assert conversion.report is not None
     assert 1e-4 < conversion.report.error < 1e-2
@@ -224,7 +224,9 @@ def test_a_number_that_the_dtype_cannot_hold_is_refused(suffix: str, tmp_path: P
     with pytest.raises(
         LycoError, match=r"blocks.0.ffn.0\.\S+: its 70000 is beyond what float16 holds, 65504; store it as bf"
     ):
-        convert_file(tmp_path / "a.safetensors", out, Options("comfyui", dtype=torch.float16), architecture="wan")
+        convert_file(
+            tmp_path / "a.safetensors", out, ConvertOptions("comfyui", dtype=torch.float16), architecture="wan"
+        )
     assert not out.exists()
 
 
@@ -234,7 +236,7 @@ def test_a_product_that_float32_cannot_hold_is_refused():
         "diffusion_model.blocks.0.ffn.0.lokr_w2": torch.full((4, 4), 1e30),
     }
     with pytest.raises(LycoError, match=r"blocks.0.ffn.0\.lora_\w+.weight: \d+ of its \d+ numbers are NaN or infinite"):
-        convert_set(parsed(tensors, architecture="wan"), Options("comfyui", as_lora=True))
+        convert_set(parsed(tensors, architecture="wan"), ConvertOptions("comfyui", as_lora=True))
 
 
 def test_a_rank_and_an_error_hold_both_or_it_says_what_would():
@@ -242,9 +244,9 @@ def test_a_rank_and_an_error_hold_both_or_it_says_what_would():
     prefix = "diffusion_model.blocks.0.ffn.0"
     found = parsed({f"{prefix}.lokr_w1": random(4, 4), f"{prefix}.lokr_w2": random(8, 8)}, architecture="wan")
     with pytest.raises(LycoError, match=r"1 modules cannot have rank 2 and an error of at most 0.1 .*rank (\d+)") as e:
-        convert_set(found, Options("comfyui", asked=Asked(rank=2, max_error=0.1)))
+        convert_set(found, ConvertOptions("comfyui", limits=Limits(rank=2, max_error=0.1)))
     needed = int(str(e.value).rpartition("give rank ")[2].split(",")[0])
-    made = convert_set(found, Options("comfyui", asked=Asked(rank=needed, max_error=0.1)))
+    made = convert_set(found, ConvertOptions("comfyui", limits=Limits(rank=needed, max_error=0.1)))
     assert made.modules[0].adapter.rank == needed
     assert made.report.error <= 0.1
 
@@ -258,7 +260,7 @@ def test_musubi_reads_one_algorithm_a_file():
         "diffusion_model.layers.0.attention.out.lokr_w1": torch.randn(4, 4).bfloat16(),
         "diffusion_model.layers.0.attention.out.lokr_w2": torch.randn(16, 16).bfloat16(),
     }
-    made = convert_set(parsed(tensors), Options("musubi"))
+    made = convert_set(parsed(tensors), ConvertOptions("musubi"))
     assert {m.adapter.algorithm for m in made.modules} in ({"loha"}, {"lora"})
     before, after = deltas(tensors, {}, "z_image"), deltas(emit(made.adapter_set)[0], {}, "z_image")
     assert all(relative(after[k], before[k]) < 2e-6 for k in before)
@@ -275,7 +277,7 @@ def test_musubi_gets_no_lokr_with_a_low_rank_w1(w2: str):
     else:
         tensors |= {f"{prefix}.lokr_w2_a": random(6, 2), f"{prefix}.lokr_w2_b": random(2, 5)}
     tensors[f"{prefix}.alpha"] = torch.tensor(1.5)
-    made = convert_set(parsed(tensors, architecture="wan"), Options("musubi"))
+    made = convert_set(parsed(tensors, architecture="wan"), ConvertOptions("musubi"))
     assert emit(made.adapter_set)[0]
     assert not any("lokr" in key for key in emit(made.adapter_set)[0])
     before, after = deltas(tensors, {}, "wan"), deltas(*emit(made.adapter_set), "wan")
@@ -292,7 +294,7 @@ def test_the_error_of_a_dtype_is_measured_on_what_is_written():
         "diffusion_model.layers.0.attention.out.lokr_w1": torch.randn(4, 4),
         "diffusion_model.layers.0.attention.out.lokr_w2": torch.randn(16, 16),
     }
-    made = convert_set(parsed(tensors), Options("musubi", dtype=torch.bfloat16))
+    made = convert_set(parsed(tensors), ConvertOptions("musubi", dtype=torch.bfloat16))
     before, after = deltas(tensors, {}, "z_image"), deltas(emit(made.adapter_set)[0], {}, "z_image")
     wrong = sum(float((after[k] - d).double().square().sum()) for k, d in before.items())
     total = sum(float(d.double().square().sum()) for d in before.values())
@@ -301,7 +303,7 @@ def test_the_error_of_a_dtype_is_measured_on_what_is_written():
 
 def test_metadata_is_carried_over_and_hashes_are_sd_scripts_own(tmp_path: Path):
     path = GOLDEN / "wan_t2v" / "loha.safetensors"
-    convert_file(path, tmp_path / "out", Options("comfyui"))
+    convert_file(path, tmp_path / "out", ConvertOptions("comfyui"))
     with safe_open(tmp_path / "out", "pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
@@ -337,21 +339,21 @@ def test_refusals(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     save_file(musubi_file({"blocks.0.self_attn.q": (64, 64)}, tensor=random), path)
     with pytest.raises(LycoError, match=r"a\.safetensors: is both the input and the output"):
-        convert_file(path, path, Options("comfyui"), overwrite=True)
+        convert_file(path, path, ConvertOptions("comfyui"), overwrite=True)
     (tmp_path / "b").write_text("mine")
     with pytest.raises(LycoError, match="b: is there already"):
-        convert_file(path, tmp_path / "b", Options("comfyui"))
+        convert_file(path, tmp_path / "b", ConvertOptions("comfyui"))
     with pytest.raises(LycoError, match="rank is 0, expected"):
-        Options("comfyui", asked=Asked(rank=0))
+        ConvertOptions("comfyui", limits=Limits(rank=0))
     with pytest.raises(LycoError, match="the error is 2, expected"):
-        Options("comfyui", asked=Asked(max_error=2.0))
+        ConvertOptions("comfyui", limits=Limits(max_error=2.0))
     clean = musubi_file({"clean_x_embedder.proj": (64, 64), "transformer_blocks.0.ff.net.2": (64, 256)}, tensor=random)
     save_file(clean, tmp_path / "c")
     with pytest.raises(
         LycoError,
         match=r"c: 1 of 2 modules .* comfyui layout \(lora_unet_clean_x.*; they have a place in musubi or diffusers",
     ):
-        convert_file(tmp_path / "c", tmp_path / "d", Options("comfyui"), architecture="framepack")
+        convert_file(tmp_path / "c", tmp_path / "d", ConvertOptions("comfyui"), architecture="framepack")
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b", "c"]
 
 
@@ -359,8 +361,8 @@ def test_diffusers_names_say_which_family_they_came_from():
     """HunyuanVideo and FLUX.1 share diffusers' names; the way back needs to know."""
     torch.manual_seed(0)
     tensors = musubi_file(tiny("hunyuan_video"), "lora", random)
-    there = convert_set(parsed(tensors, architecture="hunyuan_video"), Options("diffusers"))
+    there = convert_set(parsed(tensors, architecture="hunyuan_video"), ConvertOptions("diffusers"))
     with pytest.raises(LycoError, match="flux1 and of"):
         parsed(emit(there.adapter_set)[0], layout="musubi")
-    back = convert_set(parsed(*emit(there.adapter_set), layout="musubi"), Options("musubi"))
+    back = convert_set(parsed(*emit(there.adapter_set), layout="musubi"), ConvertOptions("musubi"))
     assert emit(back.adapter_set)[0].keys() == tensors.keys()

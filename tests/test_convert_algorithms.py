@@ -7,7 +7,7 @@ from lyco_testing.zoo import normal
 
 from lyco_core.adapters import DoRA
 from lyco_core.architectures import ARCHITECTURES, identify
-from lyco_core.conversion import Options, convert_set
+from lyco_core.conversion import ConvertOptions, convert_set
 from lyco_core.errors import PlacementError
 from lyco_core.formats import emit, parse
 
@@ -34,7 +34,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def converted(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, to: str, **options):
     found = identify(parse(tensors, metadata or {}), layout=to, **options)
-    return convert_set(found, Options(to))
+    return convert_set(found, ConvertOptions(to))
 
 
 @pytest.mark.parametrize("name", files())
@@ -155,14 +155,14 @@ def test_a_magnitude_by_inputs_is_none_of_diffusers():
 def test_no_lora_of_what_needs_the_weight():
     found = identify(parse(files()["OFT"], {}), architecture="wan", layout="comfyui")
     with pytest.raises(PlacementError, match="OFT has no exact LoRA; its change depends on the weight"):
-        convert_set(found, Options("comfyui", as_lora=True))
+        convert_set(found, ConvertOptions("comfyui", as_lora=True))
 
 
 def test_a_full_lokrs_alpha_of_0_does_not_switch_its_lora_off():
     """No rule scales full matrices, but a LoRA's alpha of 0 means off."""
     tensors = {f"{Q}.lokr_w1": normal(4, 4), f"{Q}.lokr_w2": normal(16, 16), f"{Q}.alpha": torch.tensor(0.0)}
     found = identify(parse(tensors, {}), architecture="wan", layout="comfyui")
-    made = parse(*emit(convert_set(found, Options("comfyui", as_lora=True)).adapter_set))
+    made = parse(*emit(convert_set(found, ConvertOptions("comfyui", as_lora=True)).adapter_set))
     (adapter,) = made.adapters.values()
     assert relative(adapter.delta_weight(), torch.kron(normal(4, 4), normal(16, 16))) < 1e-6
 
@@ -170,7 +170,7 @@ def test_a_full_lokrs_alpha_of_0_does_not_switch_its_lora_off():
 def test_a_unet_is_called_so():
     name = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     found = identify(parse(lora(f"lora_unet_{name}", 320, 320, random), {}), architecture="sd15", layout="diffusers")
-    made = convert_set(found, Options("diffusers"))
+    made = convert_set(found, ConvertOptions("diffusers"))
     path = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     assert set(emit(made.adapter_set)[0]) == {f"{path}.lora_A.weight", f"{path}.lora_B.weight"}
     assert '"unet.r": 2' in emit(made.adapter_set)[1]["lora_adapter_metadata"]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lyco_core.approximate.extract import extract_file
-from lyco_core.approximate.options import Asked, ExtractOptions
+from lyco_core.approximate.options import ExtractOptions, Limits
 from lyco_core.scratch import scratch
 from lyco_core.train.trainable.hadamard import hadamard_linear
 
@@ -71,7 +71,7 @@ def test_an_extraction(algorithm: str, tmp_path: Path, monkeypatch: pytest.Monke
     save_file(
         {k: (t + normal(*t.shape[::-1]).t() / 9).double() for k, t in base.items()}, tmp_path / "tuned.safetensors"
     )
-    asked = Asked(max_error=0.4) if algorithm == "lora" else Asked(rank=3)
+    asked = Limits(max_error=0.4) if algorithm == "lora" else Limits(rank=3)
     for device in ("cpu", ELSEWHERE):
         files = (tmp_path / name for name in ("base.safetensors", "tuned.safetensors", f"{device}.safetensors"))
         with PretendedDevice():

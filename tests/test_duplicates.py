@@ -68,7 +68,7 @@ def test_converted_they_are_there_once(tmp_path: Path, capsys: pytest.CaptureFix
     for layout in ("comfyui", "diffusers", "musubi"):
         new = tmp_path / f"{layout}.safetensors"
         assert main(["convert", str(tmp_path / "a.safetensors"), "-o", str(new), "--to", layout]) == 0
-        assert "told under another name too, and counted once" in capsys.readouterr().out
+        assert "there under another name too, and counted once" in capsys.readouterr().out
         placement = place(load_adapter_set(new)).require_complete()
         assert not placement.adapter_set.idle
         assert_close(dict(delta_weights(placement)), expected)

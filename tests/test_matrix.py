@@ -48,7 +48,7 @@ def test_a_file_finds_its_place(trainer: Trainer, architecture: str, algorithm: 
     biases = {key.removesuffix("weight") + "bias": shape[:1] for key, shape in weights.items()}
     paths = {key.removeprefix("diffusion_model.").removesuffix(".weight") for key in weights}
     tensors = file_of(trainer, algorithm, modules)
-    found = identify(parse(tensors, {}), weights=paths, prefer=architecture)
+    found = identify(parse(tensors, {}), model_modules=paths, prefer=architecture)
     assert not found.unrecognised_keys
     assert found.architecture is ARCHITECTURES[architecture]
     placement = place(found, weights | biases, prefix="diffusion_model.").require_complete()

@@ -13,7 +13,7 @@ from .lora import LoRA, cut, lora_rank, to_lora
 from .oft import BOFT, OFT
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
-from .scaling import rescaled, scaled, with_alpha
+from .scaling import multiplied, with_alpha, with_scale
 
 __all__ = [
     "ALGORITHMS",
@@ -39,17 +39,18 @@ __all__ = [
     "fits",
     "is_outline",
     "lora_rank",
-    "rescaled",
+    "multiplied",
     "same_change",
-    "scaled",
     "shape_text",
     "to_loha",
     "to_lora",
     "with_alpha",
+    "with_scale",
 ]
 
 LOW_RANK: dict[str, type[Additive]] = {cls.algorithm: cls for cls in (LoRA, LoHa, LoKr)}
-"""By id, those that a low rank makes small: what is trained, and what DoRA sits on."""
+"""LoRA, LoHa and LoKr by id: changes of low rank that do not depend on the weight. They are what is trained and
+extracted, and what DoRA sits on."""
 
 ALGORITHMS: dict[str, type[Adapter]] = {**LOW_RANK, **{cls.algorithm: cls for cls in (GLoRA, OFT, BOFT, Full)}}
-"""By id, every algorithm that is made from named tensors alone."""
+"""Every algorithm by id whose adapters are made from named tensors and an alpha alone: not DoRA and IA3."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["ANY", "BAND_BYTES", "Adapter", "band_size", "finite_alpha", "fits", "shape_text", "working"]
+__all__ = ["ANY", "CACHE_BAND_BYTES", "Adapter", "band_size", "fits", "require_usable_alpha", "shape_text", "working"]
 
 A = TypeVar("A", bound="Adapter")
 
@@ -23,10 +23,10 @@ ANY = 0
 """Stands in a shape for a dimension that the adapter does not determine: IA3's inputs, say."""
 
 MOST_ELEMENTS = 2**31
-"""Of a weight that an adapter changes: some megabytes of factors can spell a weight of terabytes."""
+"""How large a weight an adapter may change: some megabytes of factors can spell one of terabytes."""
 
-BAND_BYTES = 2**21
-"""Bytes of float32 that one band of a weight may take: a core's L2 cache and a share of the next."""
+CACHE_BAND_BYTES = 2**21
+"""Bytes of float32 that a band may take to be computed in the caches: a core's L2 and a share of the next."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Adapter(ABC):
     algorithm: ClassVar[str]
     """Lower-case id: `lora`, `loha`, `lokr`."""
     title: ClassVar[str]
-    """As the papers write it."""
+    """The algorithm's name for people, as the papers write it."""
     tensor_names: ClassVar[tuple[str, ...]]
 
     alpha: float | None = dataclasses.field(default=None, kw_only=True)
@@ -68,7 +68,7 @@ class Adapter(ABC):
             raise AdapterError(
                 f"its factors make a weight of {list(self.shape)}, larger than any model has; the file is damaged"
             )
-        finite_alpha(self)
+        require_usable_alpha(self)
 
     @abstractmethod
     def check(self) -> None:
@@ -109,15 +109,15 @@ class Adapter(ABC):
 
     @property
     def flat_shape(self) -> tuple[int, int]:
-        """(out, in·kernel)."""
+        """`shape` as that of a matrix: (out, in·kernel)."""
         return self.shape[0], math.prod(self.shape[1:])
 
     def with_tensors(self: A, tensors: dict[str, Tensor]) -> A:
-        """The same adapter on other tensors, by field name."""
+        """A copy with other tensors, by field name."""
         return dataclasses.replace(self, **tensors)
 
     def to(self: A, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> A:
-        """The same adapter with its tensors on `device`, in `dtype`."""
+        """A copy whose tensors are on `device`, in `dtype`; None leaves them where, or as, they are."""
         moved = {name: t.to(device=device, dtype=dtype) for name, t in self.tensors.items()}
         return self.with_tensors(moved)
 
@@ -140,7 +140,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def add_band_(self, band: Tensor, start: int, strength: float = 1.0) -> Tensor:
-        """The same for `band`, rows start:… of the weight, (rows, …).
+        """Change a band of the weight in place, as `add_to_` changes all of it.
+
+        Args:
+            band: rows of the weight, (rows, …), of which the first is row `start`.
 
         Raises:
             AdapterError: the change of these rows depends on others.
@@ -151,7 +154,7 @@ class Adapter(ABC):
         """The adapter of rows start:stop of the weight, exact; None where the algebra cannot express it."""
 
 
-def finite_alpha(adapter: Adapter) -> None:
+def require_usable_alpha(adapter: Adapter) -> None:
     """Refuse an alpha that would make the change NaN, infinite or nothing.
 
     An alpha that no rule uses is let through: ai-toolkit stores 9999999999 with full LoKr, which
@@ -160,7 +163,7 @@ def finite_alpha(adapter: Adapter) -> None:
     alpha = adapter.alpha
     if alpha is None or adapter.rank is None:
         return
-    if not abs(alpha) <= torch.finfo(torch.float32).max:
+    if not abs(alpha) <= torch.finfo(torch.float32).max:  # also true of NaN
         raise AdapterError(f"alpha is {alpha:g}, expected a finite float32 number; the file is damaged")
     if alpha == 0:
         raise AdapterError("alpha is 0, so the adapter would change nothing; save it with its alpha")
@@ -191,7 +194,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def band_size(elements: int) -> int:
     """How many lines of `elements` float32 numbers make one band; at least one."""
-    return max(1, BAND_BYTES // (4 * elements))
+    return max(1, CACHE_BAND_BYTES // (4 * elements))
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class DoRA(OnBase):
 
     @classmethod
     def of(cls, inner: Additive, magnitude: Tensor, *, on_output: bool | None = None) -> DoRA:
-        """With the axis told by the magnitude's shape, unless `on_output` says it.
+        """A DoRA whose axis follows from the magnitude's shape, unless `on_output` says it: axis 0 if True.
 
         Raises:
             AdapterError: the magnitude is neither one number a row nor one an input channel.
@@ -55,7 +55,7 @@ class DoRA(OnBase):
         return cls(inner, magnitude.reshape(plain), axis, alpha=inner.alpha)
 
     def on(self, inner: Adapter) -> DoRA:
-        """The same magnitudes on another adapter."""
+        """A copy with these magnitudes on another adapter."""
         assert isinstance(inner, Additive)
         return dataclasses.replace(self, inner=inner, alpha=inner.alpha)
 
@@ -93,7 +93,7 @@ class DoRA(OnBase):
         return dataclasses.replace(self, inner=self.inner.with_tensors(mine), magnitude=magnitude)
 
     def add_to_(self, weight: Tensor, strength: float = 1.0) -> Tensor:
-        """As any other's; refused too if the weight has other inputs than there are magnitudes."""
+        """`OnBase.add_to_`, which here also refuses a weight with more or fewer inputs than there are magnitudes."""
         if self.axis == 1 and self.magnitude.numel() != weight.shape[1]:
             raise AdapterError(
                 f"the adapter changes a weight of {self.shape[0]} rows and {self.magnitude.numel()} inputs, "
@@ -130,7 +130,7 @@ class DoRA(OnBase):
         return view.square().sum(dim=(1 - self.axis, 2))
 
     def rows(self, start: int, stop: int) -> DoRA | None:
-        """None on the input axis, whose norms are sums over all rows."""
+        """The DoRA of rows start:stop; None on the input axis, whose norms are sums over all rows."""
         if (start, stop) == (0, self.shape[0]):
             return self
         piece = cut(self.inner, start, stop)
@@ -140,5 +140,5 @@ class DoRA(OnBase):
 
 
 def bare(adapter: Adapter) -> Adapter:
-    """Of a DoRA, what it sits on; else the adapter itself."""
+    """What a DoRA sits on; any other adapter itself."""
     return adapter.inner if isinstance(adapter, DoRA) else adapter

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["as_product", "factorization", "low_rank", "matrix", "multiplies", "padded", "require"]
+__all__ = ["as_product", "factorization", "low_rank", "padded", "require_matrix", "require_product", "require_tensors"]
 
 
-def require(named: dict[str, Tensor | None], title: str, form: str) -> None:
+def require_tensors(named: dict[str, Tensor | None], title: str, form: str) -> None:
     """Raise `AdapterError` naming the tensors of `named` that are missing from a `title`."""
     missing = [name for name, tensor in named.items() if tensor is None]
     if missing:
@@ -23,19 +23,21 @@ def require(named: dict[str, Tensor | None], title: str, form: str) -> None:
         )
 
 
-def matrix(name: str, tensor: Tensor, dimensions: int = 2) -> None:
+def require_matrix(name: str, tensor: Tensor, dimensions: int = 2) -> None:
     """Raise `AdapterError` unless `tensor` has at least `dimensions` dimensions and no empty one."""
     if tensor.dim() < dimensions or tensor.numel() == 0:
         raise AdapterError(f"{name} has shape {list(tensor.shape)}, expected {dimensions} or more non-empty dimensions")
 
 
-def multiplies(a_name: str, a: Tensor, b_name: str, b: Tensor, mid_name: str = "", mid: Tensor | None = None) -> int:
-    """The rank that `a` (out, r) and `b` (r, in, *kernel) share; Tucker: a (r, out), b (r, in).
+def require_product(
+    a_name: str, a: Tensor, b_name: str, b: Tensor, mid_name: str = "", mid: Tensor | None = None
+) -> None:
+    """Raise `AdapterError` unless `a` (out, r) and `b` (r, in, *kernel) share the rank r.
 
-    Raises `AdapterError` if they do not share one, or if a Tucker core is not (r, r, *kernel).
+    With a Tucker core `mid`: unless a is (r, out), b (r, in), and the core (r, r, *kernel).
     """
-    matrix(a_name, a)
-    matrix(b_name, b)
+    require_matrix(a_name, a)
+    require_matrix(b_name, b)
     kernels = a.shape[2:] if mid is None else a.shape[2:] + b.shape[2:]
     if any(n != 1 for n in kernels) or (mid is not None and kernels):
         raise AdapterError(
@@ -53,7 +55,6 @@ def multiplies(a_name: str, a: Tensor, b_name: str, b: Tensor, mid_name: str = "
             f"{mid_name} has shape {list(mid.shape)}, expected [{inner_a}, {inner_b}, *kernel] "
             f"between {a_name} and {b_name}"
         )
-    return inner_b
 
 
 def low_rank(
@@ -74,13 +75,13 @@ def low_rank(
 
 
 def padded(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The product a @ b, (out, r) and (r, in), with zeros up to `rank`."""
+    """The factors (out, r) and (r, in) of a product, with zeros up to `rank`, which do not change it."""
     more = rank - b.shape[0]
     return torch.nn.functional.pad(a, (0, more)), torch.nn.functional.pad(b, (0, 0, 0, more))
 
 
 def as_product(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """(out, in) as a product of two matrices of the least rank that any has: itself and the identity."""
+    """A matrix (out, in) as a product of two, itself and the identity, of rank min(out, in)."""
     eye = torch.eye(min(matrix.shape), dtype=matrix.dtype, device=matrix.device)
     return (matrix, eye) if matrix.shape[1] <= matrix.shape[0] else (eye, matrix)
 

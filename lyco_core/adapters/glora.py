@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..errors import AdapterError
-from .factors import matrix, multiplies, require
+from .factors import require_matrix, require_product, require_tensors
 from .lora import LoRA
 from .on_base import OnBase
 
@@ -35,11 +35,11 @@ class GLoRA(OnBase):
 
     def check(self) -> None:
         four = {name: getattr(self, name) for name in self.tensor_names[:4]}
-        require(four, "GLoRA", "a1, a2, b1 and b2")
+        require_tensors(four, "GLoRA", "a1, a2, b1 and b2")
         for name, tensor in four.items():
-            matrix(name, tensor)
+            require_matrix(name, tensor)
         (up, down), added = self._factors_on_inputs(), self.added()
-        multiplies("a1", up, "a2", down)
+        require_product("a1", up, "a2", down)
         if not up.shape[0] == down.shape[1] == added.shape[1]:
             raise AdapterError(
                 f"a1 {list(self.a1.shape)} and a2 {list(self.a2.shape)} act on {up.shape[0]} and {down.shape[1]} "

@@ -15,7 +15,7 @@ from ..scratch import scratch
 from .additive import Additive
 from .base import Adapter, band_size, compute_dtype, working
 from .by_type import ByType
-from .factors import low_rank, multiplies, require
+from .factors import low_rank, require_product, require_tensors
 from .lora import LoRA, lora_rank, to_lora
 
 __all__ = ["LoHa", "to_loha"]
@@ -41,11 +41,11 @@ class LoHa(Additive):
 
     def check(self) -> None:
         four = {name: getattr(self, name) for name in self.tensor_names[:4]}
-        require(four, "LoHa", "w1_a, w1_b, w2_a and w2_b")
+        require_tensors(four, "LoHa", "w1_a, w1_b, w2_a and w2_b")
         if (self.t1 is None) != (self.t2 is None):
-            require({"t1": self.t1, "t2": self.t2}, "Tucker LoHa", "t1 and t2")
-        multiplies("w1_a", self.w1_a, "w1_b", self.w1_b, "t1", self.t1)
-        multiplies("w2_a", self.w2_a, "w2_b", self.w2_b, "t2", self.t2)
+            require_tensors({"t1": self.t1, "t2": self.t2}, "Tucker LoHa", "t1 and t2")
+        require_product("w1_a", self.w1_a, "w1_b", self.w1_b, "t1", self.t1)
+        require_product("w2_a", self.w2_a, "w2_b", self.w2_b, "t2", self.t2)
         if self.w1_b.shape[0] != self.w2_b.shape[0]:
             raise AdapterError(
                 f"w1_b {list(self.w1_b.shape)} has rank {self.w1_b.shape[0]}, w2_b {list(self.w2_b.shape)} "
@@ -87,7 +87,7 @@ class LoHa(Additive):
                 target.addcmul_(first[:height], second[:height], value=factor)
 
     def apply(self, x: Tensor) -> Tensor:
-        """By bands of ΔW; where the rank is low enough, as the LoRA of rank r² that it equals, which is cheaper."""
+        """`x @ ΔW.T` by bands of ΔW; where the rank is low enough, as the LoRA of rank r² that it equals."""
         w1_a, w1_b, w2_a, w2_b = self.factors(x.dtype, x.device)
         w1_a = w1_a * self.scale
         if w1_b.shape[0] ** 2 * (w1_a.shape[0] + w1_b.shape[1]) < w1_a.shape[0] * w1_b.shape[1]:

@@ -18,7 +18,7 @@ from ..errors import AdapterError
 from ..scratch import scratch
 from .additive import Additive
 from .base import band_size, compute_dtype, working
-from .factors import as_product, low_rank, matrix, multiplies, padded, require
+from .factors import as_product, low_rank, padded, require_matrix, require_product, require_tensors
 from .loha import LoHa, to_loha
 from .lora import LoRA, lora_rank, to_lora
 
@@ -57,16 +57,16 @@ class LoKr(Additive):
     def _check_factor(self, name: str, mid: Tensor | None) -> None:
         full, a, b = (getattr(self, name + end) for end in ("", "_a", "_b"))
         if full is None:
-            require({f"{name}_a": a, f"{name}_b": b}, "LoKr", f"{name}, or {name}_a and {name}_b")
-            multiplies(f"{name}_a", a, f"{name}_b", b, "t2", mid)
+            require_tensors({f"{name}_a": a, f"{name}_b": b}, "LoKr", f"{name}, or {name}_a and {name}_b")
+            require_product(f"{name}_a", a, f"{name}_b", b, "t2", mid)
         elif a is not None or b is not None or mid is not None:
             raise AdapterError(f"{name} is there both whole and as a product; only one can be meant")
         else:
-            matrix(name, full)
+            require_matrix(name, full)
 
     @property
     def shape1(self) -> tuple[int, int]:
-        """Of w1: (out_l, in_m)."""
+        """The shape of w1: (out_l, in_m)."""
         if self.w1 is not None:
             return self.w1.shape[0], self.w1.shape[1]
         assert self.w1_a is not None and self.w1_b is not None
@@ -74,7 +74,7 @@ class LoKr(Additive):
 
     @property
     def shape2(self) -> tuple[int, ...]:
-        """Of w2: (out_k, in_n) or (out_k, in_n, *kernel)."""
+        """The shape of w2: (out_k, in_n) or (out_k, in_n, *kernel)."""
         if self.w2 is not None:
             return tuple(self.w2.shape)
         assert self.w2_a is not None and self.w2_b is not None
@@ -128,7 +128,7 @@ class LoKr(Additive):
                     target.addcmul_(stretched.unsqueeze(1), repeated, value=factor)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Two small products; with a low-rank w2, w1 acts between its halves, in the rank space."""
+        """`x @ ΔW.T` as two small products; with a low-rank w2, w1 acts between its halves, in the rank space."""
         w1 = self.factor1(x.dtype, x.device) * self.scale
         a, b = self.factor2(x.dtype, x.device)
         hidden = x.reshape(*x.shape[:-1], w1.shape[1], -1)
@@ -138,7 +138,7 @@ class LoKr(Additive):
         return hidden.flatten(-2)
 
     def rows(self, start: int, stop: int) -> LoKr | None:
-        """Whole blocks of out_k rows, or rows within one block; None across block borders."""
+        """The LoKr of whole blocks of out_k rows, or of rows within one block; None for rows across their borders."""
         out_k = self.shape2[0]
         first, last = start // out_k, math.ceil(stop / out_k)
         if start % out_k == 0 and stop % out_k == 0:

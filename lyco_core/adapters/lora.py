@@ -12,7 +12,7 @@ from ..devices import COMPLETE, add_product_
 from .additive import Additive
 from .base import Adapter, band_size, compute_dtype, working
 from .by_type import ByType
-from .factors import low_rank, matrix, multiplies, require
+from .factors import low_rank, require_matrix, require_product, require_tensors
 
 __all__ = ["LoRA", "cut", "lora_rank", "to_lora"]
 
@@ -33,14 +33,14 @@ class LoRA(Additive):
     mid: Tensor | None = None
 
     def check(self) -> None:
-        require({"up": self.up, "down": self.down}, "LoRA", "up and down")
+        require_tensors({"up": self.up, "down": self.down}, "LoRA", "up and down")
         if self.mid is None:
-            multiplies("up", self.up, "down", self.down)
+            require_product("up", self.up, "down", self.down)
         else:
-            matrix("up", self.up)
-            matrix("down", self.down)
+            require_matrix("up", self.up)
+            require_matrix("down", self.down)
             up, down = (t.reshape(t.shape[:2]) if t[0, 0].numel() == 1 else t for t in (self.up, self.down))
-            multiplies("up", up.transpose(0, 1), "down", down, "mid", self.mid)
+            require_product("up", up.transpose(0, 1), "down", down, "mid", self.mid)
 
     @property
     def shape(self) -> tuple[int, ...]:

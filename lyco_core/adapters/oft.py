@@ -15,7 +15,7 @@ from torch import Tensor
 from ..devices import capable
 from ..errors import AdapterError
 from .base import ANY
-from .factors import require
+from .factors import require_tensors
 from .on_base import OnBase, along
 
 __all__ = ["BOFT", "OFT"]
@@ -23,7 +23,7 @@ __all__ = ["BOFT", "OFT"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rotation(OnBase):
-    """What both share: skew blocks, an optional scale for each row, alpha as the constraint of COFT.
+    """What OFT and BOFT share: skew blocks, an optional scale for each row, alpha as the constraint of COFT.
 
     The constraint bounds the norm of all Q together by alpha * out.
     """
@@ -34,7 +34,7 @@ class _Rotation(OnBase):
     rescale: Tensor | None = None
 
     def check(self) -> None:
-        require({"oft_blocks": self.blocks}, self.title, "oft_blocks")
+        require_tensors({"oft_blocks": self.blocks}, self.title, "oft_blocks")
         shape = self.blocks.shape
         if self.blocks.dim() != self.dimensions or self.blocks.numel() == 0 or shape[-1] != shape[-2]:
             raise AdapterError(f"oft_blocks has shape {list(shape)}, expected square blocks; the file is damaged")
@@ -78,7 +78,7 @@ class _Rotation(OnBase):
         """(R - I) applied to (out, in·kernel), a new tensor."""
 
     def rows(self, start: int, stop: int) -> OnBase | None:
-        """Rows of one block turn into each other; None but for all of them."""
+        """The adapter itself for all rows, None for fewer: the rows of a block are rotated into each other."""
         return self if (start, stop) == (0, self.shape[0]) else None
 
 

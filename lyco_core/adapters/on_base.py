@@ -53,7 +53,7 @@ class OnBase(Adapter):
         return piece.add_to_(band, strength)
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise `AdapterError`: `what` is asked for, which there is not without the weight."""
+        """Raise `AdapterError`: there is no `what` (LoRA, delta weight) without the weight."""
         raise AdapterError(
             f"a {self.title} changes a weight by that weight's own numbers, so there is no {what} without it; "
             "load it onto the model, or merge it"
@@ -76,7 +76,7 @@ def _(adapter: OnBase) -> int:
 
 
 def along(vector: Tensor, axis: int, base: Tensor) -> Tensor:
-    """`vector`, with one number for each row (axis 0) or column (axis 1), so that it multiplies `base`."""
+    """`vector`, one number for each row (axis 0) or column (axis 1), in a shape that multiplies `base`."""
     shape = [1] * base.dim()
     shape[axis] = -1
     return vector.to(base).reshape(shape)

@@ -1,4 +1,4 @@
-"""Whether two adapters are one change, told twice."""
+"""Whether two adapters are the same change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from .oft import BOFT, OFT
 __all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
 
 _SAME = 1e-5
-"""Relative: what float32 sums of the same products in another order, or over more zeros, may differ by."""
+"""The relative error up to which two changes are the same: what float32 sums may differ by for another order of
+their products, or for more zeros among them."""
 
 
 def agreed(first: Adapter, second: Adapter) -> Adapter | None:
@@ -38,7 +39,7 @@ def agreed(first: Adapter, second: Adapter) -> Adapter | None:
 
 
 def is_outline(adapter: Adapter) -> bool:
-    """Whether it has shapes and no numbers."""
+    """Whether an adapter has shapes and no numbers: tensors on the meta device."""
     return any(tensor.is_meta for tensor in adapter.tensors.values())
 
 
@@ -62,7 +63,7 @@ def _(adapter: DoRA) -> bool:
 
 @changes_nothing.register(GLoRA, IA3, OFT, BOFT)
 def _(adapter: Adapter) -> bool:
-    """Not told from their factors."""
+    """Their factors do not show it."""
     return False
 
 

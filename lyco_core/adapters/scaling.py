@@ -18,48 +18,48 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 
-__all__ = ["rescaled", "scaled", "with_alpha"]
+__all__ = ["multiplied", "with_alpha", "with_scale"]
 
 
 @ByType
-def rescaled(adapter: Adapter, scale: float) -> Adapter:
-    """The same factors under `scale` instead of alpha / rank; what knows no scale stays as it is."""
+def with_scale(adapter: Adapter, scale: float) -> Adapter:
+    """A copy whose product is multiplied by `scale` instead of alpha / rank; what has no scale stays as it is."""
     ...
 
 
-@rescaled.register(LoRA, LoHa, GLoRA)
+@with_scale.register(LoRA, LoHa, GLoRA)
 def _(adapter: LoRA | LoHa | GLoRA, scale: float) -> Adapter:
     return dataclasses.replace(adapter, alpha=scale * adapter.rank)
 
 
-@rescaled.register(LoKr)
+@with_scale.register(LoKr)
 def _(adapter: LoKr, scale: float) -> LoKr:
-    """One whose factors are both full knows no alpha: it goes into w1, in float32."""
+    """Where w1 and w2 are both full, no alpha counts: the scale is multiplied into w1, in float32."""
     if adapter.rank is not None:
         return dataclasses.replace(adapter, alpha=scale * adapter.rank)
     assert adapter.w1 is not None
-    return dataclasses.replace(adapter, w1=scaled(adapter.w1, scale))
+    return dataclasses.replace(adapter, w1=multiplied(adapter.w1, scale))
 
 
-@rescaled.register(DoRA)
+@with_scale.register(DoRA)
 def _(adapter: DoRA, scale: float) -> DoRA:
-    return adapter.on(rescaled(adapter.inner, scale))
+    return adapter.on(with_scale(adapter.inner, scale))
 
 
-@rescaled.register(Full, IA3, OFT, BOFT)
+@with_scale.register(Full, IA3, OFT, BOFT)
 def _(adapter: Adapter, scale: float) -> Adapter:
     return adapter
 
 
 def with_alpha(adapter: Adapter, alpha: float | None) -> Adapter:
-    """The same factors under another alpha, or under none."""
+    """A copy with another alpha, or with none."""
     if isinstance(adapter, DoRA):
         return adapter.on(with_alpha(adapter.inner, alpha))
     return dataclasses.replace(adapter, alpha=alpha)
 
 
-def scaled(tensor: Tensor, factor: float) -> Tensor:
-    """The product in float32; an outline stays one.
+def multiplied(tensor: Tensor, factor: float) -> Tensor:
+    """`tensor * factor` in float32; an outline (on the meta device) stays one.
 
     To multiply on the meta device torch loads its compiler first: seconds, and a hundred megabytes.
     """

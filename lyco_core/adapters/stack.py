@@ -18,11 +18,11 @@ from .lora import LoRA, lora_rank, to_lora
 
 __all__ = ["stacked"]
 
-Part = tuple[int, Adapter]
+AtRow = tuple[int, Adapter]
 """(first row in the fused weight, the adapter of the rows from there)."""
 
 
-def stacked(parts: Sequence[Part], height: int) -> Adapter | None:
+def stacked(parts: Sequence[AtRow], height: int) -> Adapter | None:
     """One adapter with the parts' ΔW on their rows and zero on the others, of `height` rows.
 
     The parts may come in any order, as a file's do: often by name, so k before q.
@@ -51,7 +51,7 @@ def _stacked_additive(parts: Sequence[tuple[int, Additive]], height: int) -> Add
     return _stacked_lora(parts, height) or loha
 
 
-def _stacked_dora(parts: Sequence[Part], height: int) -> DoRA | None:
+def _stacked_dora(parts: Sequence[AtRow], height: int) -> DoRA | None:
     """Parts with a magnitude for each row, from the first row to the last."""
     doras = [adapter for _, adapter in parts if isinstance(adapter, DoRA) and adapter.axis == 0]
     if len(doras) < len(parts) or sum(dora.shape[0] for dora in doras) != height:
@@ -62,7 +62,7 @@ def _stacked_dora(parts: Sequence[Part], height: int) -> DoRA | None:
     return DoRA.of(inner, torch.cat(_one_dtype([dora.magnitude for dora in doras])), on_output=True)
 
 
-def _stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
+def _stacked_lokr(parts: Sequence[AtRow], height: int) -> LoKr | None:
     """Parts with one w2 and one scale that follow each other from the first row to the last."""
     lokrs = [adapter for _, adapter in parts if isinstance(adapter, LoKr)]
     first = lokrs[0] if lokrs else None
@@ -79,7 +79,7 @@ def _stacked_lokr(parts: Sequence[Part], height: int) -> LoKr | None:
     return dataclasses.replace(first, w1=torch.cat([a.w1 for a in lokrs if a.w1 is not None]))
 
 
-def _stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
+def _stacked_lora(parts: Sequence[AtRow], height: int) -> LoRA | None:
     """Ups side by side, each in its rows; downs above each other: the ranks add up."""
     loras = [(start, a if isinstance(a, LoRA) else to_lora(a)) for start, a in parts]
     known = [(start, a) for start, a in loras if a is not None and a.mid is None]
@@ -90,8 +90,8 @@ def _stacked_lora(parts: Sequence[Part], height: int) -> LoRA | None:
     return LoRA(up, down, alpha=scale * down.shape[0])
 
 
-def _stacked_loha(parts: Sequence[Part], height: int) -> LoHa | None:
-    """Both halves as `_stacked_lora`'s."""
+def _stacked_loha(parts: Sequence[AtRow], height: int) -> LoHa | None:
+    """Each half of the product stacked as `_stacked_lora` stacks its factors."""
     lohas = [(start, to_loha(a)) for start, a in parts]
     known = [(start, a) for start, a in lohas if a is not None and a.t1 is None]
     if len(known) != len(parts):

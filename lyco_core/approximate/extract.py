@@ -25,7 +25,7 @@ from ..selection import Selection, weight_path
 from ..version import __version__
 from .nearest import NEAREST
 from .options import ExtractOptions, RankTooSmall
-from .report import Module, Report
+from .report import Measured, Report
 
 __all__ = ["extract_file"]
 
@@ -58,15 +58,14 @@ def extract_file(
         refuse_inputs(output, [file.path for file in (*old.files, *new.files)])
         pairs = _Pairs(old, new, options.selection)
         adapters, report = _extracted(pairs, options, progress)
-        weights = pairs.base
         names = os.path.basename(old.path), os.path.basename(new.path)
     if not adapters:
         raise LycoError(f"{names[1]}: none of its selected weights differs from that of {names[0]}; nothing to extract")
     record = {"version": __version__, "base": names[0], "tuned": names[1], "error": report.error}
     metadata = {"lyco_extraction": json.dumps(record, sort_keys=True)} | _network_metadata(options, report)
     with about_file(tuned):
-        found = _named(adapters, weights)
-        _require_places(found, weights)
+        found = _named(adapters, pairs.base)
+        _require_places(found, pairs.base)
         save_adapter_set(found, output, overwrite=overwrite, metadata=metadata)
     return report
 
@@ -125,18 +124,18 @@ def _kind(tensor: Tensor) -> str:
 
 def _described(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
     with about_file(checkpoint.path):
-        weights, quantization = model_of(checkpoint)
+        model, quantization = model_of(checkpoint)
         if quantization.refused:
             path, title = next(iter(quantization.refused.items()))
             raise MergeError(f"{path}: is stored as {title}; extract from a checkpoint that can be read, such as bf16")
-    return weights, quantization
+    return model, quantization
 
 
-def _by_name(weights: Model, quantization: Quantization) -> dict[str, str]:
+def _by_name(model: Model, quantization: Quantization) -> dict[str, str]:
     """Name -> key of every tensor of the diffusion model, but for what only says how others are stored."""
-    markers = {*quantization.beside, weights.prefix + SCALED_MARKER}
-    keys = (key for key in weights.shapes if key.startswith(weights.prefix) and key not in markers)
-    return {key.removeprefix(weights.prefix): key for key in keys}
+    markers = {*quantization.beside, model.prefix + SCALED_MARKER}
+    keys = (key for key in model.shapes if key.startswith(model.prefix) and key not in markers)
+    return {key.removeprefix(model.prefix): key for key in keys}
 
 
 def _values(checkpoint: Checkpoint, key: str, quantization: Quantization, device: str) -> Tensor:
@@ -154,7 +153,7 @@ def _values(checkpoint: Checkpoint, key: str, quantization: Quantization, device
 def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tuple[dict[str, Adapter], Report]:
     """What turns the base into the other, as it will be stored, by module path; and how near it is."""
     made: dict[str, Adapter] = {}
-    modules: list[Module] = []
+    modules: list[Measured] = []
     needed: dict[str, int] = {}
     unchanged = 0
     for done, (name, share) in enumerate(pairs.chosen.items()):
@@ -171,10 +170,10 @@ def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tu
             except RankTooSmall as error:
                 needed[path] = error.needed
                 continue
-            modules.append(Module.measured(path, made[path], delta))
+            modules.append(Measured.of(path, made[path], delta))
     progress(len(pairs.chosen), len(pairs.chosen))
-    if options.asked is not None:
-        options.asked.require(needed, modules)
+    if options.limits is not None:
+        options.limits.require(needed, modules)
     return made, Report(tuple(modules), len(made) - len(modules), unchanged)
 
 

@@ -12,6 +12,8 @@ from .svd import truncated
 __all__ = ["nearest_loha"]
 
 SWEEPS = 12
+"""At most: each solves for all four factors."""
+
 ENOUGH = 1e-3
 """A sweep that lowers the error by less than this share is the last one."""
 
@@ -33,7 +35,7 @@ def nearest_loha(delta: Tensor, rank: int) -> LoHa:
     other_b = torch.randn((rank, delta.shape[1]), generator=generator).to(delta)
     other_a[:, 0], other_b[0] = 1, 1  # the other columns of a are zero until they are solved for
     factors = [one_a, one_b, other_a, other_b]
-    error = _distance(delta, factors)
+    error = _residual(delta, factors)
     for _ in range(SWEEPS):
         before = error
         for half in (1, 0):
@@ -51,7 +53,7 @@ def _improved(delta: Tensor, factors: list[Tensor], half: int, error: float) -> 
         mask = other_a @ other_b
         tried = [_solved(delta, b, mask), b] if rows else [a, _solved(delta.t(), a.t(), mask.t()).t()]
         pair = [*tried, other_a, other_b]
-        after = _distance(delta, pair)
+        after = _residual(delta, pair)
         if after < error:
             a, b, error = tried[0], tried[1], after
     ordered = [a, b, other_a, other_b]
@@ -74,6 +76,7 @@ def _solved(delta: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     return solved
 
 
-def _distance(delta: Tensor, factors: list[Tensor]) -> float:
+def _residual(delta: Tensor, factors: list[Tensor]) -> float:
+    """‖delta - the LoHa of these factors‖, in the Frobenius norm."""
     w1_a, w1_b, w2_a, w2_b = factors
     return norm(delta - (w1_a @ w1_b) * (w2_a @ w2_b))

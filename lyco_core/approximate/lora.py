@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..adapters import Adapter, Additive, ByType, LoKr, LoRA, OnBase
 from ..devices import norm
-from .options import Asked
-from .svd import Svd, full_svd, rank_for, svd_of_product, truncated
+from .options import Limits
+from .svd import Svd, full_svd, least_rank, svd_of_product, truncated
 
 __all__ = ["best_lora"]
 
 
-def best_lora(adapter: Adapter, asked: Asked) -> LoRA:
+def best_lora(adapter: Adapter, limits: Limits) -> LoRA:
     """The LoRA of at most a rank, or of the least rank whose relative error is at most one.
 
     A LoKr's singular values are the products of its factors', and a LoRA's are those of a matrix as
@@ -24,33 +24,33 @@ def best_lora(adapter: Adapter, asked: Asked) -> LoRA:
 
     Raises:
         AdapterError: ΔW is beyond float32's range, or there is none without the weight.
-        RankTooSmall: both are asked for, and the error needs a larger rank.
+        RankTooSmall: `limits` has both, and the error needs a larger rank.
     """
-    u, s, v = svd_of(adapter, asked)
+    u, s, v = svd_of(adapter, limits)
     root = s.sqrt()
     down = (v * root).t().contiguous().reshape(s.shape[0], *adapter.shape[1:])
     return LoRA(u * root, down, alpha=float(s.shape[0]))
 
 
 @ByType
-def svd_of(adapter: Adapter, asked: Asked) -> Svd:
-    """As many of the singular vectors of ΔW, (out, in·kernel), as are asked for."""
+def svd_of(adapter: Adapter, limits: Limits) -> Svd:
+    """The first singular values and vectors of ΔW, (out, in·kernel): as many as the limits want."""
     ...
 
 
 @svd_of.register(Additive)
-def _(adapter: Additive, asked: Asked) -> Svd:
-    return _svd_of_matrix(adapter.delta_weight().flatten(1), asked)
+def _(adapter: Additive, limits: Limits) -> Svd:
+    return _svd_of_matrix(adapter.delta_weight().flatten(1), limits)
 
 
 @svd_of.register(LoRA)
-def _(adapter: LoRA, asked: Asked) -> Svd:
+def _(adapter: LoRA, limits: Limits) -> Svd:
     up, down = adapter.factors(torch.float32, adapter.up.device)
-    return _cut(svd_of_product(up * adapter.scale, down), asked)
+    return _cut(svd_of_product(up * adapter.scale, down), limits)
 
 
 @svd_of.register(LoKr)
-def _(adapter: LoKr, asked: Asked) -> Svd:
+def _(adapter: LoKr, limits: Limits) -> Svd:
     """kron(U1 S1 V1', U2 S2 V2') = kron(U1, U2) kron(S1, S2) kron(V1, V2)'."""
     device = next(iter(adapter.tensors.values())).device
     u1, s1, v1 = full_svd(adapter.factor1(torch.float32, device))
@@ -58,7 +58,7 @@ def _(adapter: LoKr, asked: Asked) -> Svd:
     u2, s2, v2 = full_svd(a) if b is None else svd_of_product(a, b)
     products = torch.outer(s1, s2).flatten() * abs(adapter.scale)
     order = products.argsort(descending=True)
-    order = order[: _count(products[order], asked)]
+    order = order[: _count(products[order], limits)]
     i, j = order // s2.shape[0], order % s2.shape[0]
     u = (u1[:, i].unsqueeze(1) * u2[:, j].unsqueeze(0)).flatten(0, 1)
     v = (v1[:, i].unsqueeze(1) * v2[:, j].unsqueeze(0)).flatten(0, 1)
@@ -66,35 +66,35 @@ def _(adapter: LoKr, asked: Asked) -> Svd:
 
 
 @svd_of.register(OnBase)
-def _(adapter: OnBase, asked: Asked) -> Svd:
+def _(adapter: OnBase, limits: Limits) -> Svd:
     adapter.refuse("delta weight")
 
 
-def _cut(svd: Svd, asked: Asked) -> Svd:
-    """As many of all singular vectors as are asked for."""
+def _cut(svd: Svd, limits: Limits) -> Svd:
+    """The first of all singular values and vectors: as many as the limits want."""
     u, s, v = svd
-    keep = _count(s, asked)
+    keep = _count(s, limits)
     return u[:, :keep], s[:keep], v[:, :keep]
 
 
-def _count(s: Tensor, asked: Asked) -> int:
-    """How many of all singular values are asked for: where no number of them will do, all."""
-    if asked.max_error is None:
-        return min(asked.rank or s.shape[0], s.shape[0])
-    return asked.enough(rank_for(s, asked.max_error) or s.shape[0])
+def _count(s: Tensor, limits: Limits) -> int:
+    """How many of all singular values the limits want: where no number of them will do, all."""
+    if limits.max_error is None:
+        return min(limits.rank or s.shape[0], s.shape[0])
+    return limits.enough(least_rank(s, limits.max_error) or s.shape[0])
 
 
-def _svd_of_matrix(matrix: Tensor, asked: Asked) -> Svd:
+def _svd_of_matrix(matrix: Tensor, limits: Limits) -> Svd:
     """More and more of the singular vectors, until what they leave is little enough."""
     most = min(matrix.shape)
-    guess = min(most, asked.rank or 16)
+    guess = min(most, limits.rank or 16)
     while True:
         u, s, v = truncated(matrix, guess)
-        if asked.max_error is None:
+        if limits.max_error is None:
             return u, s, v
         rest = norm(matrix - (u * s) @ v.t()) ** 2
-        keep = rank_for(s, asked.max_error, rest)
+        keep = least_rank(s, limits.max_error, rest)
         if keep is not None or guess == most:
-            keep = asked.enough(keep or guess)
+            keep = limits.enough(keep or guess)
             return u[:, :keep], s[:keep], v[:, :keep]
         guess = min(most, 4 * guess)

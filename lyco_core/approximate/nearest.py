@@ -16,8 +16,8 @@ __all__ = ["NEAREST"]
 
 
 def _lora(delta: Tensor, options: ExtractOptions) -> Adapter:
-    assert options.asked is not None
-    return best_lora(Full(delta), options.asked.before_rounding(options.dtype))
+    assert options.limits is not None
+    return best_lora(Full(delta), options.limits.before_rounding(options.dtype))
 
 
 def _loha(delta: Tensor, options: ExtractOptions) -> Adapter:

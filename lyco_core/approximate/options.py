@@ -11,13 +11,13 @@ import torch
 from ..adapters import LOW_RANK
 from ..errors import AdapterError, LycoError, shorten
 from ..selection import EVERYTHING, Selection
-from .report import Module
+from .report import Measured
 
-__all__ = ["Asked", "ExtractOptions", "RankTooSmall"]
+__all__ = ["ExtractOptions", "Limits", "RankTooSmall"]
 
 
 class RankTooSmall(AdapterError):
-    """An approximation that needs a larger rank than the one asked for, if it is to be as near as asked for."""
+    """The largest error that is allowed needs a larger rank than is allowed: `needed`."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(f"needs rank {needed} for that error")
@@ -25,12 +25,15 @@ class RankTooSmall(AdapterError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """At most `rank`, or the least rank whose relative error is at most `max_error`; with both, both hold."""
+class Limits:
+    """What an approximation must keep to.
+
+    At most `rank`, or the least rank whose relative error is at most `max_error`; with both, both hold.
+    """
 
     rank: int | None = None
     max_error: float | None = None
-    """Of the Frobenius norm: ‖ΔW' - ΔW‖ / ‖ΔW‖."""
+    """The largest relative error, in the Frobenius norm: ‖ΔW' - ΔW‖ / ‖ΔW‖."""
 
     def __post_init__(self) -> None:
         if self.rank is None and self.max_error is None:
@@ -41,8 +44,8 @@ class Asked:
             raise LycoError(f"the error is {self.max_error:g}, expected a number between 0 and 1")
 
     @classmethod
-    def of(cls, rank: int | None, energy: float | None, max_error: float | None) -> Asked:
-        """From a person's words; `energy` is the share of the squared norm that is kept."""
+    def of(cls, rank: int | None, energy: float | None, max_error: float | None) -> Limits:
+        """The limits that a person's options mean; `energy` is the share of the squared norm that is kept."""
         if energy is not None and not 0 < energy < 1:
             raise LycoError(f"energy is {energy:g}, expected a number between 0 and 1")
         errors = [max_error] if energy is None else [math.sqrt(1 - energy), *([max_error] if max_error else [])]
@@ -54,8 +57,8 @@ class Asked:
             raise RankTooSmall(needed)
         return needed
 
-    def before_rounding(self, dtype: torch.dtype) -> Asked:
-        """With the error that may be made before numbers are rounded to `dtype`, whose error adds to it squared.
+    def before_rounding(self, dtype: torch.dtype) -> Limits:
+        """The limits with the error that may be made before numbers are rounded to `dtype`; the two add up squared.
 
         Raises:
             LycoError: rounding alone makes a larger one.
@@ -71,8 +74,8 @@ class Asked:
             )
         return dataclasses.replace(self, max_error=math.sqrt(self.max_error**2 - rounding**2))
 
-    def require(self, needed: Mapping[str, int], made: Sequence[Module]) -> None:
-        """Raise `LycoError` unless all that was asked for is so.
+    def require(self, needed: Mapping[str, int], made: Sequence[Measured]) -> None:
+        """Raise `LycoError` unless all modules keep to the limits.
 
         Args:
             needed: module -> the rank that it needs, for those that need more than `rank`.
@@ -94,14 +97,14 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractOptions:
-    """What an extraction makes."""
+    """What adapter an extraction makes, of which weights, and how it is stored."""
 
     algorithm: str
     """`lora`, `loha` or `lokr`."""
-    asked: Asked | None
-    """None for a LoKr whose W2 stays full."""
+    limits: Limits | None
+    """How small, or how exact; None: a LoKr whose W2 stays full."""
     factor: int = -1
-    """Of a LoKr: one side of W1, as the trainers mean it; -1 splits evenly."""
+    """One side of a LoKr's W1, as the trainers mean it; -1 splits evenly."""
     selection: Selection = EVERYTHING
     dtype: torch.dtype = torch.float32
     """Storage dtype; its rounding counts in the error."""
@@ -110,9 +113,9 @@ class ExtractOptions:
     def __post_init__(self) -> None:
         if self.algorithm not in LOW_RANK:
             raise LycoError(f"the algorithm is {self.algorithm!r}, expected {', '.join(LOW_RANK)}")
-        if self.asked is None and self.algorithm != "lokr":
+        if self.limits is None and self.algorithm != "lokr":
             raise LycoError("say how small: give a rank, an energy or an error")
-        if self.asked is not None and self.asked.max_error is not None and self.algorithm != "lora":
+        if self.limits is not None and self.limits.max_error is not None and self.algorithm != "lora":
             raise LycoError(
                 f"an energy or an error chooses the rank of a LoRA; for a {LOW_RANK[self.algorithm].title} give a rank"
             )
@@ -121,5 +124,5 @@ class ExtractOptions:
 
     @property
     def rank(self) -> int | None:
-        """At most; None for a LoKr whose W2 stays full."""
-        return None if self.asked is None else self.asked.rank
+        """The largest rank; None for a LoKr whose W2 stays full."""
+        return None if self.limits is None else self.limits.rank

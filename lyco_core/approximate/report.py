@@ -12,14 +12,14 @@ from torch import Tensor
 from ..adapters import Adapter, Additive, OnBase, bare
 from ..devices import norm
 
-__all__ = ["Module", "Report", "relative_error"]
+__all__ = ["Measured", "Report", "relative_error"]
 
 
 def relative_error(made: Adapter, delta: Tensor) -> tuple[float, float]:
     """(‖ΔW' - ΔW‖ / ‖ΔW‖, ‖ΔW‖) in the Frobenius norm.
 
     Args:
-        made: what has ΔW'.
+        made: the approximation, whose change is ΔW'.
         delta: ΔW, float32; overwritten by the difference.
     """
     whole = norm(delta)
@@ -28,8 +28,8 @@ def relative_error(made: Adapter, delta: Tensor) -> tuple[float, float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Module:
-    """One module's approximation."""
+class Measured:
+    """One module's approximation, and how far it is from what it stands for."""
 
     name: str
     algorithm: str
@@ -40,8 +40,8 @@ class Module:
     """‖ΔW‖."""
 
     @classmethod
-    def measured(cls, name: str, made: Adapter, exact: Adapter | Tensor) -> Module:
-        """A module whose error is computed; DoRAs are compared by what they sit on.
+    def of(cls, name: str, made: Adapter, exact: Adapter | Tensor) -> Measured:
+        """Compute the error of an approximation; DoRAs are compared by what they sit on.
 
         Args:
             made: the approximation, as it is stored.
@@ -66,9 +66,9 @@ def _delta_of(exact: Adapter | Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All modules, and what there is beside them."""
+    """The errors of all modules of a file, and how many there are beside them that have none."""
 
-    modules: tuple[Module, ...]
+    modules: tuple[Measured, ...]
     exact: int = 0
     """Differences of norms and biases, kept as they are; modules of a resized file that were small enough."""
     unchanged: int = 0
@@ -81,12 +81,12 @@ class Report:
         return wrong / (math.hypot(*(m.norm for m in self.modules)) or 1.0)
 
     @property
-    def worst(self) -> list[Module]:
+    def worst(self) -> list[Measured]:
         """The modules, those with the largest errors first."""
         return sorted(self.modules, key=lambda m: m.error, reverse=True)
 
     def as_json(self) -> dict[str, Any]:
-        """One object of plain types."""
+        """The report as one JSON object."""
         return {
             "error": self.error,
             "exact": self.exact,
@@ -95,7 +95,7 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """What a person reads: totals, and the modules with the largest errors."""
+        """The report for a person: totals, and the modules with the largest errors."""
         kinds = Counter(m.algorithm for m in self.modules)
         ranks = sorted({m.rank for m in self.modules if m.rank is not None})
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no module"

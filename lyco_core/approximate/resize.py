@@ -23,8 +23,8 @@ from ..layouts import BIAS
 from ..placement import place
 from ..version import __version__
 from .less_rank import resized
-from .options import Asked, RankTooSmall
-from .report import Module, Report
+from .options import Limits, RankTooSmall
+from .report import Measured, Report
 
 __all__ = ["resize_file"]
 
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 def resize_file(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    asked: Asked,
+    limits: Limits,
     *,
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
@@ -55,7 +55,7 @@ def resize_file(
         if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
         found = _once(read_adapter_set(source))
-        smaller, report = _all_resized(found, asked, dtype, progress)
+        smaller, report = _all_resized(found, limits, dtype, progress)
         if not smaller:
             raise LycoError("nothing in it can be made smaller as asked; it would be the same file")
         with SafetensorsFile(source) as file:
@@ -68,7 +68,7 @@ def resize_file(
 
 
 def _once(found: AdapterSet) -> AdapterSet:
-    """Without the modules that are there under another layout's names too."""
+    """The set without the modules that are there under another layout's names too."""
     try:
         identified = identify(found)
     except ArchitectureError:  # its names are those of several families: where they lie is not known
@@ -80,17 +80,17 @@ def _once(found: AdapterSet) -> AdapterSet:
 
 
 def _all_resized(
-    found: AdapterSet, asked: Asked, dtype: torch.dtype | None, progress: Progress
+    found: AdapterSet, limits: Limits, dtype: torch.dtype | None, progress: Progress
 ) -> tuple[dict[str, Adapter], Report]:
     """What becomes smaller, as it will be stored, by module path."""
     made: dict[str, Adapter] = {}
-    modules: list[Module] = []
+    modules: list[Measured] = []
     needed: dict[str, int] = {}
     for done, (path, adapter) in enumerate(found.adapters.items()):
         progress(done, len(found.adapters))
         stored = dtype or adapter.dtype
         try:
-            smaller = resized(adapter, asked.before_rounding(stored))
+            smaller = resized(adapter, limits.before_rounding(stored))
         except RankTooSmall as error:
             needed[found.prefixes[path]] = error.needed
             continue
@@ -98,9 +98,9 @@ def _all_resized(
             raise AdapterError(f"{found.prefixes[path]}: {error}") from None
         if smaller is not None:
             made[path] = stored_as(smaller, stored, found.prefixes[path])
-            modules.append(Module.measured(path, made[path], adapter))
+            modules.append(Measured.of(path, made[path], adapter))
     progress(len(found.adapters), len(found.adapters))
-    asked.require(needed, modules)
+    limits.require(needed, modules)
     return made, Report(tuple(modules), exact=len(found.adapters) - len(modules))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..devices import capable
 from ..errors import AdapterError
 
-__all__ = ["Svd", "full_svd", "rank_for", "require_finite", "svd_of_product", "truncated"]
+__all__ = ["Svd", "full_svd", "least_rank", "require_finite", "svd_of_product", "truncated"]
 
 Svd = tuple[Tensor, Tensor, Tensor]
 """U (out, k), S (k,) descending, V (in, k)."""
@@ -20,14 +20,16 @@ DENSE = 768
 
 
 def full_svd(matrix: Tensor) -> Svd:
-    """All of them. Raises `AdapterError` if a number is NaN or infinite."""
+    """The whole SVD of a matrix. Raises `AdapterError` if a number is NaN or infinite."""
     require_finite(matrix)
     u, s, vh = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(capable(matrix), full_matrices=False))
     return u.to(matrix), s.to(matrix), vh.t().to(matrix)
 
 
 def truncated(matrix: Tensor, rank: int) -> Svd:
-    """The first `rank` of them. Randomised (arXiv:0909.4061) with power iterations from a fixed seed, if large.
+    """The first `rank` singular values, with their vectors.
+
+    Of a large matrix by a randomised SVD (arXiv:0909.4061) with power iterations, from a fixed seed.
 
     Raises:
         AdapterError: a number is NaN or infinite.
@@ -46,7 +48,7 @@ def truncated(matrix: Tensor, rank: int) -> Svd:
 
 
 def svd_of_product(a: Tensor, b: Tensor) -> Svd:
-    """All of a @ b, from QR of both: the only dense matrix is of the inner dimension's size."""
+    """The whole SVD of a @ b, from QR of both: the only dense matrix is of the inner dimension's size."""
     qa, ra = _qr(a)
     qb, rb = _qr(b.t())
     u, s, v = full_svd(ra @ rb.t())
@@ -58,10 +60,11 @@ def _qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return q.to(matrix), r.to(matrix)
 
 
-def rank_for(s: Tensor, max_error: float, rest: float = 0.0) -> int | None:
-    """How many singular values leave a relative error of at most `max_error`, one at least; None if all of `s` do not.
+def least_rank(s: Tensor, max_error: float, rest: float = 0.0) -> int | None:
+    """The least rank, 1 at least, whose relative error is at most `max_error`; None if even that of all of `s` is more.
 
     Args:
+        s: singular values, descending.
         rest: the squared norm of what `s` lacks of the matrix, measured, not inferred: a small
             tail is lost in the rounding of the norm.
     """

@@ -1,7 +1,7 @@
 """Chroma: FLUX.1 without modulations, which one small network (`distilled_guidance_layer`) makes for all blocks.
 
-All names of its blocks are FLUX.1's, so a file for the one is told from a file for the other by
-the model alone; both go onto the same weights.
+All names of its blocks are FLUX.1's, so only the model says for which of the two a file is;
+both go onto the same weights.
 """
 
 from __future__ import annotations

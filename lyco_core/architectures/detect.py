@@ -1,4 +1,4 @@
-"""Which model family, and whose module names: told from names and shapes alone."""
+"""Which model family a file is for, and whose module names it has: found from names and shapes alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..adapters import ANY, Full
 from ..errors import ArchitectureError, Remedy, shorten
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .registry import ARCHITECTURES
-from .renaming import renamed
+from .renaming import with_paths
 from .table import Architecture, templates_of
 
 __all__ = ["identify", "recognise"]
@@ -65,17 +65,17 @@ class _Reading:
         trained = self.architecture.training is not None and self.layout == "musubi"
         return trained and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
 
-    def homes(self, weights: Collection[str]) -> int:
-        """How many of its modules lie wholly on `weights` of ComfyUI's model."""
+    def homes(self, model_modules: Collection[str]) -> int:
+        """How many of its modules lie wholly on those of ComfyUI's model."""
         located = (self.architecture.locate(path, self.layout, "comfyui") for path in self.modules)
-        return sum(bool(targets) and all(target.path in weights for target in targets) for targets in located)
+        return sum(bool(targets) and all(target.path in model_modules for target in targets) for targets in located)
 
 
 def identify(
     adapter_set: AdapterSet,
     *,
     architecture: str | None = None,
-    weights: Collection[str] | None = None,
+    model_modules: Collection[str] | None = None,
     prefer: str | None = None,
     layout: Layout = "comfyui",
 ) -> AdapterSet:
@@ -86,7 +86,7 @@ def identify(
 
     Args:
         architecture: the family's id, where a person says it.
-        weights: module paths of ComfyUI's model, which decide between families whose names the
+        model_modules: module paths of ComfyUI's model, which decide between families whose names the
             file fits equally well.
         prefer: of families that fit equally well, the one to name: the model's, say.
         layout: where the adapters are to go; families that put them on the same weights there are
@@ -102,9 +102,9 @@ def identify(
         return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
     underscored = adapter_set.format.underscored
-    best = _best(_readings(adapter_set, families, underscored=underscored), weights)
+    best = _best(_readings(adapter_set, families, underscored=underscored), model_modules)
     if not best and not underscored:  # some underscores may be dots
-        best = _best(_readings(adapter_set, families, underscored=True), weights)
+        best = _best(_readings(adapter_set, families, underscored=True), model_modules)
     if not best and architecture is not None and adapter_set.adapters:
         names = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
@@ -121,7 +121,7 @@ def identify(
     others: dict[str, Layout] = {
         parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout
     }
-    return renamed(adapter_set, names, chosen.architecture, chosen.layout, others)
+    return with_paths(adapter_set, names, chosen.architecture, chosen.layout, others)
 
 
 def _mixed(adapter_set: AdapterSet, chosen: _Reading) -> dict[str, tuple[str, Layout]]:
@@ -214,15 +214,15 @@ def _tells_nothing(path: str, shape: tuple[int, int]) -> bool:
     return path.endswith(BIAS) or ANY in shape
 
 
-def _best(readings: Iterable[_Reading], weights: Collection[str] | None) -> list[_Reading]:
-    """Those that explain most modules, half of them at least.
+def _best(readings: Iterable[_Reading], model_modules: Collection[str] | None) -> list[_Reading]:
+    """The readings that explain most modules, half of them at least.
 
-    Of those, the ones that put most of them on `weights`; then those of a model that there is, if any.
+    Of those, the ones that put most of them on the model's own; then those of a model that there is, if any.
     """
     best = [r for r in readings if r.paths and 2 * len(r.fitting) >= r.total]
     best = _most(best, lambda r: len(r.fitting))
-    if weights is not None:
-        best = _most(best, lambda r: r.homes(weights))
+    if model_modules is not None:
+        best = _most(best, lambda r: r.homes(model_modules))
     best = _most(best, lambda r: min(r.depth, 1))
     if any(r.known_width for r in best):
         best = [r for r in best if r.known_width is not False]

@@ -10,17 +10,17 @@ from ..layouts import Layout, parameter_of
 from ..modules_once import ModulesOnce
 from .table import Architecture
 
-__all__ = ["named_as", "renamed"]
+__all__ = ["named_as", "with_paths"]
 
 
-def renamed(
+def with_paths(
     adapter_set: AdapterSet,
     names: Mapping[str, str],
     family: Architecture,
     layout: Layout,
     exceptions: Mapping[str, Layout],
 ) -> AdapterSet:
-    """With dotted paths; each module counts once, by whatever names the file has it.
+    """The set with dotted module paths; each module counts once, by whatever names the file has it.
 
     Args:
         names: name as the file spells it -> path; what is not in it keeps its spelling.
@@ -53,9 +53,9 @@ def renamed(
 
 
 def named_as(adapter_set: AdapterSet, outline: AdapterSet) -> AdapterSet:
-    """With the paths, architecture and layout that `identify` gave the outline of the same file.
+    """The set with the paths, architecture and layout that `identify` gave the outline of the same file.
 
-    As it was where that gave none, or is of a file with other names.
+    The set as it was, where the outline has none, or is of a file with other names.
     """
     if (
         outline.architecture is None
@@ -63,4 +63,4 @@ def named_as(adapter_set: AdapterSet, outline: AdapterSet) -> AdapterSet:
         or not outline.names.keys() <= adapter_set.adapters.keys()
     ):
         return adapter_set
-    return renamed(adapter_set, outline.names, outline.architecture, outline.layout, outline.exceptions)
+    return with_paths(adapter_set, outline.names, outline.architecture, outline.layout, outline.exceptions)

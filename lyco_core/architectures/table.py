@@ -47,9 +47,9 @@ class Group:
     comfyui: tuple[str, ...] | None
     diffusers: tuple[str, ...] | None
     heights: tuple[int, ...] = (1,)
-    """Relative numbers of rows of the parts."""
+    """How many rows each part has, relative to the others."""
     shape: Shape | None = None
-    """Of the whole group, where the family fixes it."""
+    """The shape of all the rows together, where the family fixes it."""
     inputs: tuple[int, ...] = ()
     """What `in` can be, where it is no width of the model but of what it is given, such as text."""
 
@@ -89,7 +89,7 @@ class Architecture:
     """Start of a block's name in Musubi's layout -> how many the largest model has. If the family is trained, the
     Linear modules of these blocks are."""
     widths: tuple[int, ...] = ()
-    """Of the models that there are."""
+    """The widths of the models that there are."""
     training: TrainedFamily | None = None
     """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"
@@ -162,7 +162,7 @@ class Architecture:
         return out * total * group.shape[1] == shape[1] * group.shape[0] * part
 
     def width(self, path: str, layout: Layout, shape: tuple[int, int]) -> int | Fraction | None:
-        """Of the model that a module of (out, in) at `path` is in; None where the family fixes no shape."""
+        """The width of the model that a module of (out, in) at `path` is in; None where the family fixes no shape."""
         group = self.group_of(path, layout)[0]
         return None if group.shape is None else Fraction(shape[1]) / group.shape[1]
 

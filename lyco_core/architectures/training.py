@@ -36,7 +36,7 @@ class MusubiNames:
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput:
-    """How a model of a family tells that it reads an image beside the noise. Names are ComfyUI's."""
+    """How to see of a family's model whether it reads an image beside the noise. Names are ComfyUI's."""
 
     reads: str
     """The module that reads a patch: of more numbers than `writes` writes, if there is an image among them."""

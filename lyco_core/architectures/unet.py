@@ -94,7 +94,12 @@ def _transformer(ldm: str, diffusers: str, depth: int) -> Iterator[tuple[str, st
 
 
 def _groups(unet: _UNet, *, text: tuple[int, ...], kohya_has_ldm_names: bool) -> tuple[Group, ...]:
-    """Args: text: widths of the embeddings that the models of the family are given."""
+    """A group for each module of a UNet.
+
+    Args:
+        text: widths of the embeddings that the models of the family are given.
+        kohya_has_ldm_names: whether kohya calls the modules as LDM does, or as diffusers.
+    """
     return tuple(
         group(
             ldm if kohya_has_ldm_names else diffusers,

@@ -58,7 +58,7 @@ class Effect(ABC):
     """What a part does to a module's function."""
 
     rows: tuple[int, int] | None
-    """Outputs that it concerns; None for all."""
+    """start:stop of the outputs that it changes; None for all."""
     adds: ClassVar[bool] = False
     """Whether it only adds to the output, so that a bias may be in it already."""
 
@@ -71,11 +71,14 @@ class Effect(ABC):
         raise NotImplementedError
 
     def band(self, output: Tensor) -> Tensor:
-        """A view of the outputs that it concerns."""
+        """A view of the outputs that it changes."""
         return output if self.rows is None else output[..., self.rows[0] : self.rows[1]]
 
     def to(self: E, device: torch.device, dtype: torch.dtype) -> E:
-        """Its factors there in `dtype`; what multiplies stays in float32, and is rounded with the product alone."""
+        """A copy on `device` with its factors in `dtype`.
+
+        What multiplies stays in float32, and is rounded with the product alone.
+        """
         moved: dict[str, object] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -155,7 +158,7 @@ class InputChanged(Effect):
     added_gain: Tensor | None = None
     """(in,), or one number; float32."""
     strength: float = 1.0
-    """Of `mixed` and `adapter`."""
+    """What `mixed` and `adapter` are multiplied by."""
 
     def __call__(self, function: Function, x: Tensor) -> Tensor:
         changed = x if self.gain is None else (x * _at_each(self.gain, x)).to(x.dtype)

@@ -22,7 +22,7 @@ from .settle import Part, settled
 __all__ = ["Change", "Seat", "Settled", "sits_on"]
 
 ATTRIBUTE = "_lyco_seat"
-"""Of a module: the seat that is in the place of its `forward`."""
+"""The attribute of a module that has the seat in the place of its `forward`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Change:
     """What one attachment changes of a module."""
 
     parts: tuple[Part, ...] = ()
-    """Of its weight, in their order."""
+    """What changes its weight, in that order."""
     offset: Tensor | None = None
-    """Of its bias: what is added to the output, (out,), float32."""
+    """What changes its bias: it is added to the output, (out,), float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Settled:
     offset: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Settled:
-        """The same where, and in which dtype, the module computes."""
+        """A copy on the device, and in the dtype, that the module computes with."""
         return Settled(
             tuple(effect.to(device, dtype) for effect in self.effects),
             None if self.bias is None else self.bias.to(device),
@@ -78,11 +78,11 @@ class Seat:
 
     @classmethod
     def of(cls, path: str, module: nn.Linear | Convolution) -> Seat:
-        """The one that is there, or a new one that is not yet in the place of anything."""
+        """The seat that a module has, or a new one that is not yet in the place of its `forward`."""
         return module.__dict__.get(ATTRIBUTE) or cls(path, module)
 
     def with_change(self, owner: object, change: Change | None) -> Mapping[object, Change]:
-        """The changes with that of `owner` as it is to be; None: without it."""
+        """The changes if that of `owner` becomes `change`; None: without it."""
         if change is not None:
             return {**self._changes, owner: change}
         return {other: held for other, held in self._changes.items() if other is not owner}
@@ -119,7 +119,7 @@ class Seat:
         self._place = None
 
     def forward(self, input: Tensor, *args: object, **kwargs: object) -> Tensor:
-        """As the module's own, with the adapters."""
+        """The module's output with the adapters."""
         self.acted = True
         if self._place != (input.device, input.dtype):
             self._moved = _moved(self._settled, input.device, input.dtype)
@@ -181,7 +181,7 @@ class Seat:
         return weight[start:stop].to(torch.float32, copy=True).flatten(1)
 
     def _numbers(self, name: str, tensor: Tensor) -> Tensor:
-        """Its parameter, detached. Raises `AdapterError` if it has no numbers that can be read here."""
+        """A parameter of the module, detached. Raises `AdapterError` if it has no numbers that can be read here."""
         if tensor.is_meta or not tensor.is_floating_point():
             where = "on the meta device (offloaded)" if tensor.is_meta else f"{tensor.dtype} (quantized)"
             raise AdapterError(

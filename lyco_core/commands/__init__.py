@@ -8,4 +8,4 @@ from . import convert, delta, demo, extract, inspect, merge, resize, train
 __all__ = ["COMMANDS"]
 
 COMMANDS = (inspect, delta, convert, merge, extract, resize, train, demo)
-"""As `lyco --help` lists them."""
+"""The commands in the order in which `lyco --help` lists them."""

@@ -17,13 +17,13 @@ __all__ = [
     "ADVICE",
     "Commands",
     "add_architecture",
+    "add_limits",
     "add_report",
-    "add_smallness",
     "counter",
     "each",
+    "given_limits",
     "print_report",
     "require_report",
-    "smallness",
 ]
 
 
@@ -57,14 +57,14 @@ class Commands(Protocol):
 
 
 def add_architecture(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that has to tell what an adapter was trained on."""
+    """Declare the option of every command that has to tell what an adapter was trained on."""
     parser.add_argument(
         "--architecture", metavar="ID", help="the model family, where names and shapes fit several (e.g. wan)"
     )
 
 
-def add_smallness(parser: argparse.ArgumentParser, what: str = "an approximation") -> None:
-    """How small, or how exact, `what` is to be, and how it is stored."""
+def add_limits(parser: argparse.ArgumentParser, what: str = "an approximation") -> None:
+    """Declare the options that say how small, or how exact, `what` is to be, and how it is stored."""
     group = parser.add_argument_group("how small", f"{what}; the error is printed")
     group.add_argument("--rank", type=int, help="of at most this rank")
     group.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
@@ -74,13 +74,13 @@ def add_smallness(parser: argparse.ArgumentParser, what: str = "an approximation
     group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
 
 
-def smallness(options: argparse.Namespace) -> tuple[int | None, float | None, float | None]:
-    """What `add_smallness` was told of the rank, the energy and the error: the arguments of `Asked.of`."""
+def given_limits(options: argparse.Namespace) -> tuple[int | None, float | None, float | None]:
+    """(rank, energy, error) as the options of `add_limits` have them: the arguments of `Limits.of`."""
     return options.rank, options.energy, options.max_error
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """The options of the commands that write one approximation."""
+    """Declare the options of the commands that write one approximation."""
     parser.add_argument("--report", metavar="JSON", help="write the error of every module into this file")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
 
@@ -95,7 +95,7 @@ def require_report(path: str | None) -> None:
 
 
 def print_report(report: Report, path: str | None) -> None:
-    """Totals and the worst modules; all of them into `path`, if one is given."""
+    """Print totals and the worst modules; write all modules into `path`, if one is given."""
     print("\n".join(report.lines()))
     if path is not None:
         with about_file(path):
@@ -107,7 +107,7 @@ def print_report(report: Report, path: str | None) -> None:
 
 
 def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterator[Made]:
-    """What `do` makes of each item; of several, one that fails is told, and the others go on.
+    """What `do` makes of each item; of several, the error of one is printed, and the others go on.
 
     Raises:
         LycoError: one failed; `what` was not done to it.
@@ -128,7 +128,7 @@ def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterat
 
 
 def counter(name: str, unit: str, size: int = 1) -> Callable[[int, int], None]:
-    """Counts on a terminal in `unit`s of `size`, and is silent elsewhere."""
+    """A progress that counts on a terminal in `unit`s of `size`, and is silent elsewhere."""
 
     def show(done: int, total: int) -> None:
         if sys.stderr.isatty():

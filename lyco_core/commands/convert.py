@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ..errors import FileError, about_file, advising
 from ..layouts import LAYOUTS
 from ..text import size_text
-from .common import ADVICE, Commands, add_architecture, add_smallness, counter, each, smallness
+from .common import ADVICE, Commands, add_architecture, add_limits, counter, each, given_limits
 
 __all__ = ["add"]
 
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--to", choices=LAYOUTS, required=True, help="whose module names it is to have")
     parser.add_argument("--as", dest="form", choices=("lora",), help="every adapter as a LoRA, exactly")
-    add_smallness(parser, "the best LoRAs instead, or numbers of another dtype")
+    add_limits(parser, "the best LoRAs instead, or numbers of another dtype")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.set_defaults(run=run)
     add_architecture(parser)
@@ -36,16 +36,16 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     import torch
 
-    from ..approximate.options import Asked
-    from ..conversion import Options, convert_file
+    from ..approximate.options import Limits
+    from ..conversion import ConvertOptions, convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
 
-    given = smallness(options)
-    asked = Options(
+    given = given_limits(options)
+    wanted = ConvertOptions(
         options.to,
         as_lora=options.form == "lora",
-        asked=None if given == (None, None, None) else Asked.of(*given),
+        limits=None if given == (None, None, None) else Limits.of(*given),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
     )
     sources = _sources(expanded(options.files), options.output)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
             made = convert_file(
                 source,
                 output,
-                asked,
+                wanted,
                 architecture=options.architecture,
                 overwrite=options.overwrite,
                 progress=counter(os.path.basename(source), "modules"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..text import size_text
-from .common import Commands, add_report, add_smallness, counter, print_report, require_report, smallness
+from .common import Commands, add_limits, add_report, counter, given_limits, print_report, require_report
 
 __all__ = ["add"]
 
@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--tuned", metavar="CHECKPOINT", required=True, help="what the base was tuned into, likewise")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
     parser.add_argument("--as", dest="form", choices=("lora", "lokr", "loha"), default="lora", help="[%(default)s]")
-    add_smallness(parser)
+    add_limits(parser)
     add_report(parser)
     parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
     parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
@@ -36,20 +36,20 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from ..approximate.extract import extract_file
-    from ..approximate.options import Asked, ExtractOptions
+    from ..approximate.options import ExtractOptions, Limits
     from ..io.paths import only_one
     from ..selection import Selection
 
     require_report(options.report)
-    given = smallness(options)
-    asked = None if options.form == "lokr" and not any(given) else Asked.of(*given)
+    given = given_limits(options)
+    limits = None if options.form == "lokr" and not any(given) else Limits.of(*given)
     report = extract_file(
         only_one(options.base),
         only_one(options.tuned),
         options.output,
         ExtractOptions(
             options.form,
-            asked,
+            limits,
             options.factor,
             Selection.of(options.include, options.exclude),
             getattr(torch, options.dtype or "float32"),

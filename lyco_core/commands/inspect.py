@@ -28,14 +28,14 @@ def run(options: argparse.Namespace) -> None:
 
     files = expanded(options.files)
     model = options.model and only_one(options.model)
-    told: list[Inspection] = []
+    inspected: list[Inspection] = []
     try:
         for done in each(files, lambda file: inspect_file(file, model, architecture=options.architecture), "inspected"):
             if not options.json:
-                print("\n".join([*[""][: len(told)], *done.lines()]))
-            told.append(done)
+                print("\n".join([*[""][: len(inspected)], *done.lines()]))
+            inspected.append(done)
     finally:
-        if options.json and told:
-            found = [done.as_json() for done in told]
+        if options.json and inspected:
+            found = [done.as_json() for done in inspected]
             # ASCII alone, which a program can read whatever the terminal's code page is.
             print(json.dumps(found if len(files) > 1 else found[0], indent=2, allow_nan=False))

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     from ..selection import Selection, parse_block_strength
 
     strengths = [parse_block_strength(text) for text in options.block_strength]
-    asked = MergeOptions(
+    wanted = MergeOptions(
         Selection.of(options.include, options.exclude, strengths),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         seed=options.stochastic,
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
         only_one(options.base),
         sources,
         options.output,
-        asked,
+        wanted,
         overwrite=options.overwrite,
         progress=counter(options.output, "MB", 10**6),
     )

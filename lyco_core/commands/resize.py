@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..text import size_text
-from .common import Commands, add_report, add_smallness, counter, print_report, require_report, smallness
+from .common import Commands, add_limits, add_report, counter, given_limits, print_report, require_report
 
 __all__ = ["add"]
 
@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("resize", help="an adapter of less rank (an approximation, measured)")
     parser.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
-    add_smallness(parser)
+    add_limits(parser)
     add_report(parser)
     parser.set_defaults(run=run)
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
 
     import torch
 
-    from ..approximate.options import Asked
+    from ..approximate.options import Limits
     from ..approximate.resize import resize_file
     from ..io.paths import only_one
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     report = resize_file(
         source,
         options.output,
-        Asked.of(*smallness(options)),
+        Limits.of(*given_limits(options)),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         overwrite=options.overwrite,
         progress=counter(options.output, "modules"),

@@ -1,4 +1,4 @@
-"""A conversion from end to end: read, place, make each module as it was asked for, write."""
+"""A conversion from end to end: read, place, make each module as the options want it, write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, LoRA, OnBase, to_lora
 from ..approximate.lora import best_lora
 from ..approximate.options import RankTooSmall
-from ..approximate.report import Module
+from ..approximate.report import Measured
 from ..architectures import identify
 from ..errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from ..formats import FORMATS, Format, spelled
@@ -24,7 +24,7 @@ from ..io import is_same_file, refuse_existing
 from ..version import __version__
 from .modules import exact_modules, layout_for, placed_in
 from .musubi import require_readable, uniform, with_an_alpha
-from .options import Options
+from .options import ConvertOptions
 from .result import Conversion, Converted
 
 __all__ = ["convert_file", "convert_set"]
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 def convert_file(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    options: Options,
+    options: ConvertOptions,
     *,
     architecture: str | None = None,
     overwrite: bool = False,
@@ -64,9 +64,9 @@ def convert_file(
 
 
 def convert_set(
-    found: AdapterSet, options: Options, *, name: str = "", progress: Progress = lambda done, total: None
+    found: AdapterSet, options: ConvertOptions, *, name: str = "", progress: Progress = lambda done, total: None
 ) -> Conversion:
-    """The same change in another layout.
+    """The adapters of a set under another layout's names: the same change.
 
     Args:
         found: identified.
@@ -81,26 +81,26 @@ def convert_set(
     found, exact = placement.adapter_set, exact_modules(placement, options.to)
     if options.to == "musubi":
         require_readable(found)
-        exact = exact if options.as_lora or options.asked else uniform(exact)
+        exact = exact if options.as_lora or options.limits else uniform(exact)
     made = dataclasses.replace(found, adapters={m.module_path: m.adapter for m in exact}, layout=layout, exceptions={})
     made = spelled(made, FORMATS[options.to])
     modules: list[Converted] = []
     needed: dict[str, int] = {}
     for done, module in enumerate(exact, 1):
         try:
-            modules.append(_as_asked(module, made.prefixes[module.module_path], FORMATS[options.to], options))
+            modules.append(_as_wanted(module, made.prefixes[module.module_path], FORMATS[options.to], options))
         except RankTooSmall as error:
             needed[module.sources[0]] = error.needed
         progress(done, len(exact))
-    if options.asked is not None:
-        options.asked.require(needed, [m.measured for m in modules if m.measured is not None])
+    if options.limits is not None:
+        options.limits.require(needed, [m.measured for m in modules if m.measured is not None])
     if options.to == "musubi":
         modules = [with_an_alpha(module) for module in modules]
     return Conversion(found, tuple(modules), _filled(made, found, modules, options, name))
 
 
-def _as_asked(module: Converted, prefix: str, format: Format, options: Options) -> Converted:
-    """The module as a LoRA, of less rank or in another dtype, where that is asked for.
+def _as_wanted(module: Converted, prefix: str, format: Format, options: ConvertOptions) -> Converted:
+    """The module as a LoRA, of less rank or in another dtype, where the options want it so.
 
     Args:
         prefix: what its keys will begin with, in `format`.
@@ -109,9 +109,9 @@ def _as_asked(module: Converted, prefix: str, format: Format, options: Options) 
     made: Adapter | None = exact
     how = module.how
     try:
-        if options.asked is not None:
-            asked = options.asked.before_rounding(options.dtype or torch.float32)
-            made, how = best_lora(exact, asked), "approximated"
+        if options.limits is not None:
+            limits = options.limits.before_rounding(options.dtype or torch.float32)
+            made, how = best_lora(exact, limits), "approximated"
         elif options.as_lora and not isinstance(exact, LoRA):
             made, how = to_lora(exact), "as LoRA"
     except RankTooSmall:
@@ -124,13 +124,13 @@ def _as_asked(module: Converted, prefix: str, format: Format, options: Options) 
             raise PlacementError(f"{what}; its change depends on the weight")
         raise PlacementError(what, Remedy.RANK)
     made = stored_as(made, options.dtype, prefix, format=format)
-    if options.asked is None and options.dtype is None:
+    if options.limits is None and options.dtype is None:
         return dataclasses.replace(module, adapter=made, how=how)
-    return dataclasses.replace(module, adapter=made, how=how, measured=Module.measured(module.module_path, made, exact))
+    return dataclasses.replace(module, adapter=made, how=how, measured=Measured.of(module.module_path, made, exact))
 
 
 def _filled(
-    made: AdapterSet, found: AdapterSet, modules: Sequence[Converted], options: Options, name: str
+    made: AdapterSet, found: AdapterSet, modules: Sequence[Converted], options: ConvertOptions, name: str
 ) -> AdapterSet:
     """The new set with its adapters, the file's own alphas and metadata, and what was done."""
     record = {

@@ -29,7 +29,10 @@ def require_readable(found: AdapterSet) -> None:
 
 
 def uniform(modules: list[Converted]) -> list[Converted]:
-    """All in one algorithm, and none a LoKr with a low-rank w1, which Musubi does not read: the smallest such form."""
+    """The modules in one algorithm that Musubi reads: as they are if they have one, else the smaller of LoHa and LoRA.
+
+    A LoKr with a low-rank w1 is none that Musubi reads.
+    """
     native = {m.adapter.algorithm for m in modules}
     if len(native) == 1 and not any(isinstance(m.adapter, LoKr) and m.adapter.w1 is None for m in modules):
         return modules
@@ -50,7 +53,7 @@ def uniform(modules: list[Converted]) -> list[Converted]:
 
 
 def with_an_alpha(module: Converted) -> Converted:
-    """With an alpha, which Musubi asks of each module: one that says a scale of 1, where there is none."""
+    """The module with an alpha, which Musubi wants of each: where there is none, one that means a scale of 1."""
     inner = bare(module.adapter)
     if module.adapter.alpha is not None or inner.algorithm not in LOW_RANK:
         return module

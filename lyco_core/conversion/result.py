@@ -7,7 +7,7 @@ from collections import Counter
 
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter
-from ..approximate.report import Module, Report
+from ..approximate.report import Measured, Report
 
 __all__ = ["Conversion", "Converted"]
 
@@ -22,22 +22,23 @@ class Converted:
     adapter: Adapter
     how: str
     """`renamed`, `cut`, `stacked`, `as LoRA`, `as LoHa` or `approximated`."""
-    measured: Module | None = None
-    """Its error, where an approximation or another dtype was asked for."""
+    measured: Measured | None = None
+    """How far it is from its source, where it is an approximation or of another dtype; else None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What a conversion made, and what it says about it."""
+    """All that a conversion made."""
 
     source: AdapterSet
+    """What was converted."""
     modules: tuple[Converted, ...]
     adapter_set: AdapterSet
     """The same change under the other layout's names, as a file of it holds it."""
 
     @property
     def report(self) -> Report | None:
-        """The errors, where an approximation or another dtype was asked for."""
+        """The errors of the modules that are approximations or of another dtype; None if there is none."""
         measured = tuple(m.measured for m in self.modules if m.measured is not None)
         return Report(measured) if measured else None
 

@@ -57,7 +57,7 @@ def emit(adapter_set: AdapterSet, format: Format | None = None) -> tuple[dict[st
     for prefix, module in modules.items():
         if not is_adapter(module):
             kinds = " and ".join(a.title for p, a in adapter_set.adapters.items() if adapter_set.prefixes[p] == prefix)
-            raise PlacementError(f"{prefix}: no names tell {kinds} of one module; leave one of them out")
+            raise PlacementError(f"{prefix}: no format has names for {kinds} of one module; leave one of them out")
         tensors.update(module.values())
     return tensors, _metadata(adapter_set, configured)
 
@@ -127,7 +127,7 @@ def _put_weight(
 def _put_bias(module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter) -> None:
     """Add the difference of the module's bias; not under PEFT's name, which its LoRA's scale goes for too."""
     if not isinstance(adapter, Full):
-        raise PlacementError(f"{prefix}: no names tell a {adapter.title} of a bias, only its difference")
+        raise PlacementError(f"{prefix}: no format has names for a {adapter.title} of a bias, only for its difference")
     suffix = next((s for s in known if s in OWN_BIAS_SUFFIXES), BIAS_SUFFIX)
     _put(module, known, prefix, suffix, adapter.diff)
 

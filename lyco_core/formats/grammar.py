@@ -69,7 +69,7 @@ FORMATS: dict[str, Format] = {
         Format("bare", "bare module names (DiffSynth and others)", ("",), peft=True),
     )
 }
-"""The most particular prefixes first."""
+"""Id -> format, those of the most particular prefixes first."""
 
 
 def format_of(prefix: str) -> Format | None:

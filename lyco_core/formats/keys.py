@@ -1,4 +1,4 @@
-"""The keys of a file, sorted into modules: what names alone tell."""
+"""The keys of a file, sorted into modules by their names alone."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Keys:
     modules: Mapping[str, Mapping[str, str]]
     """What the keys of an adapter begin with -> suffix -> key."""
     unrecognised: tuple[str, ...]
-    """Of modules that are no adapters, or have a tensor that is not known here."""
+    """Keys of modules that are no adapters, or have a tensor that is not known here."""
     foreign: Mapping[str, str]
     """Key -> what it is: known to be no adapter's."""
 
     @property
     def of_factors(self) -> Iterator[str]:
-        """Those of the adapters' tensors, without the single numbers beside them."""
+        """The keys of the adapters' tensors, without the single numbers beside them."""
         return (key for keys in self.modules.values() for suffix, key in keys.items() if suffix not in NUMBERS)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, rescaled, scaled
+from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, multiplied, with_scale
 from ..errors import AdapterError
 from ..layouts import BIAS
 from .peft import PeftConfig
@@ -63,7 +63,7 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
         made: dict[str, Adapter] = {}
         fields, scale = _fields(tensors), 1.0
         if fields:
-            adapter = _low_rank_or_other(fields, alpha, config, module)
+            adapter = _weight_adapter(fields, alpha, config, module)
             scale = 0.0 if adapter is None else adapter.scale
             if adapter is not None:
                 made[WEIGHT] = _with_magnitude(adapter, tensors)
@@ -76,7 +76,7 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
             if suffix in OWN_BIAS_SUFFIXES:
                 made[BIAS] = Full(bias)
             elif scale:
-                made[BIAS] = Full(scaled(bias, scale) if scale != 1 else bias)
+                made[BIAS] = Full(multiplied(bias, scale) if scale != 1 else bias)
         if not fields and (alone := sorted(tensors.keys() - BIAS_SUFFIXES - {ALPHA})):
             raise AdapterError(f"{' and '.join(alone)} without the factors that it belongs to; the file is incomplete")
         return made
@@ -99,10 +99,10 @@ def _fields(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return fields
 
 
-def _low_rank_or_other(
+def _weight_adapter(
     fields: dict[str, dict[str, Tensor]], alpha: float | None, config: PeftConfig | None, module: str
 ) -> Adapter | None:
-    """Its only algorithm's; None where an alpha or a scale of 0 turns that off."""
+    """The adapter of the module's weight; None where an alpha or a scale of 0 turns it off."""
     if len(fields) != 1:
         raise AdapterError(f"tensors of {' and '.join(sorted(fields)) or 'no algorithm'} in one module")
     algorithm, own = next(iter(fields.items()))
@@ -118,12 +118,13 @@ def _low_rank_or_other(
             return adapter
         if not abs(scale) <= torch.finfo(torch.float32).max:
             raise AdapterError(f"PEFT's configuration gives it a scale of {scale:g}, expected a finite one")
-        return rescaled(adapter, scale) if scale else None
+        return with_scale(adapter, scale) if scale else None
     return adapter
 
 
 def _with_magnitude(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
-    """With DoRA's magnitude, if there is one: the shape of LyCORIS's tells its axis, others have the output's."""
+    """The adapter with DoRA's magnitude, if there is one: LyCORIS's shape says along which axis it is, others'
+    are along the output."""
     found = [s for s in tensors if s in MAGNITUDES]
     if not found:
         return adapter

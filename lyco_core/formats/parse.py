@@ -50,9 +50,9 @@ def parse(
     for prefix, keys in sorted_keys.modules.items():
         found = format_of(prefix)
         module = found.module(prefix) if found else prefix
-        asked = config if found is not None and found.peft else None
+        own_config = config if found is not None and found.peft else None
         own = {suffix: tensors[key] for suffix, key in keys.items()}
-        built = build(prefix, own, asked, module)
+        built = build(prefix, own, own_config, module)
         if WEIGHT not in built and has_factors(keys):
             modules.idle[prefix] = "off, by an alpha of 0"
         for parameter, adapter in built.items():

@@ -45,8 +45,8 @@ class PeftConfig:
             rank: of the module's tensors; None where they are full matrices, which PEFT scales all the same.
         """
         alpha = _of_module(self.alpha_pattern, module, self.alpha)
-        rank_asked = _of_module(self.rank_pattern, module, self.rank)
-        divisor = rank if rank is not None else rank_asked
+        configured_rank = _of_module(self.rank_pattern, module, self.rank)
+        divisor = rank if rank is not None else configured_rank
         if alpha is None or not divisor:
             return None
         return alpha / (math.sqrt(divisor) if self.use_rslora else divisor)

@@ -60,10 +60,10 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
 """Suffix -> (algorithm id, field of the adapter class)."""
 
 MAGNITUDES = frozenset(suffix for suffix, (algorithm, _) in TENSOR_SUFFIXES.items() if algorithm == "dora")
-"""Suffixes of DoRA's."""
+"""Suffixes of DoRA's magnitudes."""
 
 BIAS_SUFFIX = "diff_b"
-"""Writes a difference of the module's bias."""
+"""The suffix under which a difference of the module's bias is written."""
 
 OWN_BIAS_SUFFIXES = frozenset({BIAS_SUFFIX, "b_norm"})
 """Suffixes of a difference of the module's bias."""

@@ -20,7 +20,7 @@ __all__ = ["INDEX_SUFFIX", "Checkpoint", "shard_name"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 _MOST_BYTES = 2**24
-"""Of an index; those of the largest models have some hundred kilobytes."""
+"""The largest index; those of the largest models have some hundred kilobytes."""
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.safetensors)", re.IGNORECASE)
 
 
@@ -64,7 +64,7 @@ class Checkpoint:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The first file's, and what the others have beyond."""
+        """The first file's metadata, and what the others have beyond it."""
         merged: dict[str, str] = {}
         for file in reversed(self.files):
             merged |= file.header.metadata
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def gguf(self) -> GgufFile | None:
-        """The file, if it is a GGUF file."""
+        """The checkpoint's file, if it is a GGUF file."""
         return file if isinstance(file := self.files[0], GgufFile) else None
 
     @property

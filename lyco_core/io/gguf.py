@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 from ..errors import FileError
 from .header import MAX_HEADER_BYTES, Header
+from .header_table import LONGEST_KEY, MOST_DIMENSIONS, MOST_NOTES
 from .positional import SharedFile
 from .reader import SafetensorsFile
-from .table import LONGEST_KEY, MOST_DIMENSIONS, MOST_NOTES
 from .tensor_info import TensorInfo
 
 __all__ = ["BLOCKS", "GgufFile"]
@@ -77,7 +77,7 @@ class _Layout:
     tensors: int
     alignment: int
     start: int
-    """Of the data."""
+    """The first byte of the data."""
 
 
 class GgufFile(SafetensorsFile):
@@ -113,7 +113,7 @@ class GgufFile(SafetensorsFile):
 
 
 class _Reader:
-    """What a header holds, bounded."""
+    """Reads a header value by value, and not beyond what a header can be."""
 
     def __init__(self, file: SharedFile, size: int) -> None:
         self._file, self._most = file, min(size, MAX_HEADER_BYTES)
@@ -121,7 +121,7 @@ class _Reader:
         self.position = 0
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
+        """The next `count` bytes."""
         if self.position + count > self._most:
             raise FileError("ends in its header, or that is longer than a header can be; save or download it again")
         while len(self.read) < self.position + count:
@@ -132,11 +132,11 @@ class _Reader:
         return bytes(self.read[self.position - count : self.position])
 
     def number(self, kind: str) -> int:
-        """A little-endian number."""
+        """The next number, little-endian, of a kind that `struct` names."""
         return struct.unpack(f"<{kind}", self.take(struct.calcsize(kind)))[0]
 
     def text(self, longest: int) -> str:
-        """A string of a stranger's."""
+        """The next string, of at most `longest` bytes."""
         length = self.number("Q")
         if length > longest:
             raise FileError(f"its header has a name of {length} bytes; it is damaged")

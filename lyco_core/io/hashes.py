@@ -23,7 +23,7 @@ _LEGACY_START, _LEGACY_STOP = 0x100000, 0x110000
 
 
 def sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Both hashes by their metadata key."""
+    """Metadata key -> hash, for both hashes."""
     specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
     training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
     header = header_bytes(specs, training)
@@ -47,7 +47,7 @@ def auto_v1(path: str | os.PathLike[str]) -> str:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Of a whole file; raises `FileError` where it cannot be read, or went away."""
+    """SHA-256 of a whole file, in hexadecimal digits; raises `FileError` where it cannot be read, or went away."""
     digest, block, position = hashlib.sha256(), bytearray(2**20), 0
     with about_file(path), open_binary(path) as file:
         while count := _read(file, block, position):

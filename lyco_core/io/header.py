@@ -12,8 +12,8 @@ import stat
 from collections.abc import Iterable, Mapping
 
 from ..errors import FileError, about_file
+from .header_table import read_table
 from .positional import SharedFile
-from .table import read_table
 from .tensor_info import DTYPE_BITS, TensorInfo
 
 __all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Header", "TensorInfo", "header_length", "read_header"]

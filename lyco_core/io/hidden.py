@@ -17,7 +17,7 @@ import zlib
 __all__ = ["HEAD_BYTES", "clear_leftovers", "hidden_name", "hold"]
 
 HEAD_BYTES = 8
-"""Written last. No file that is written here begins with so many zeros."""
+"""How many bytes at the beginning are written last. No file that is written here begins with so many zeros."""
 
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"[:4]
 """In the name, since another computer's hold on a file of a shared disk may not be seen from here."""
@@ -26,7 +26,7 @@ _OURS = re.compile(rf"\.lyco-{_HOST}-[0-9a-f]{{8}}\.tmp")
 
 
 def hidden_name() -> str:
-    """A new one, short whatever the file will be called."""
+    """A new name for a hidden file, short whatever the file will be called."""
     return f".lyco-{_HOST}-{secrets.token_hex(4)}.tmp"
 
 

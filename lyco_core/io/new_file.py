@@ -14,7 +14,7 @@ from .positional import write_at
 __all__ = ["NewFile"]
 
 WRITE_BYTES = 2**18
-"""At a time; halves the system's time of writing gigabytes, measured against writes of 16 MB."""
+"""How many bytes are written at a time; halves the system's time of writing gigabytes, against writes of 16 MB."""
 
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds between tries to give a file its name: an indexer or a scanner lets go of one soon."""

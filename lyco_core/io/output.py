@@ -31,7 +31,7 @@ def new_files(paths: Sequence[str | os.PathLike[str]], *, overwrite: bool = Fals
     """New files for the block to write; published together at its end, in order, or none of them.
 
     Raises:
-        OutputError: one could not be given its name; what is left is kept whole, and told.
+        OutputError: one could not be given its name; the files that are left are kept whole, and named.
         FileError: one is there already, or cannot be written; nothing is left behind.
     """
     names = [os.fspath(path) for path in paths]
@@ -76,13 +76,13 @@ def _kept(files: Sequence[NewFile], error: OSError | KeyboardInterrupt) -> Outpu
         file.keep()
     names = [(os.path.basename(file.hidden), os.path.basename(file.path)) for file in files]
     reason = _reason(error) if isinstance(error, OSError) else "interrupted"
-    told = OutputError(
+    kept = OutputError(
         f"cannot be given its name ({reason}); does another program have it open? All of it is kept in "
         f"{os.path.dirname(files[0].hidden)}; rename {', '.join(f'{hidden} to {name}' for hidden, name in names)}",
         Path(files[0].hidden),
     )
-    told.file = names[0][1]
-    return told
+    kept.file = names[0][1]
+    return kept
 
 
 def require_space(path: str | os.PathLike[str], size: int) -> None:
@@ -121,7 +121,7 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 
 def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    """Whether both names are those of one file; not if either is of none."""
+    """Whether both names are those of one file; False if either is the name of none."""
     try:
         return os.path.samefile(first, second)
     except (OSError, ValueError):  # ValueError: a name with a zero byte; whoever opens the file says what is wrong

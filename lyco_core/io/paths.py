@@ -38,7 +38,7 @@ def expanded(names: Iterable[str]) -> list[str]:
 
 
 def only_one(name: str) -> str:
-    """As `expanded`, for what takes one file. Raises `FileError` if a pattern matches several."""
+    """The one file that a name or a pattern means; see `expanded`. Raises `FileError` if a pattern matches several."""
     found = _matches(name)
     if len(found) > 1:
         raise FileError(f"{name}: matches {len(found)} files ({shorten(found)}), expected one; name it")

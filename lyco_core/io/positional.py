@@ -9,7 +9,7 @@ import threading
 __all__ = ["SharedFile", "write_at"]
 
 READ_BYTES = 2**24
-"""At a time: a turn is short, and macOS reads no 2 GB at once."""
+"""How many bytes are read at a time: a turn is short, and macOS reads no 2 GB at once."""
 
 
 class SharedFile(io.FileIO):
@@ -20,7 +20,7 @@ class SharedFile(io.FileIO):
         self._turn = threading.Lock()
 
     def read_at(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from byte `offset` on; how many bytes there were, fewer only at the file's end."""
+        """Fill `buffer` from byte `offset` on; returns how many bytes there were, fewer only at the file's end."""
         done = 0
         while done < len(buffer):
             count = self._read_part(buffer[done : done + READ_BYTES], offset + done)

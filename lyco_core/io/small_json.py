@@ -12,7 +12,7 @@ _MOST_PARTS = 10_000
 
 
 def parse_small(text: str, most: int) -> Any:  # noqa: ANN401 - what JSON holds
-    """What `text` says.
+    """The value that a JSON text holds.
 
     Raises:
         ValueError: it has over `most` characters, is no JSON, or has too many parts or too deep ones.

@@ -19,7 +19,7 @@ _ESCAPES = "in double quotes a backslash begins an escape; write paths in single
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A configuration.
+    """Read a configuration in TOML.
 
     Raises `FileError` if it cannot be read or is no TOML, or there is nothing to read TOML with.
     """

@@ -14,7 +14,7 @@ from .header import DTYPE_BITS
 from .output import new_files
 from .reader import TORCH_DTYPES
 
-__all__ = ["RawSpec", "TensorSpec", "bytes_of", "header_bytes", "library_order", "write_safetensors"]
+__all__ = ["StoredSpec", "TensorSpec", "bytes_of", "header_bytes", "library_order", "write_safetensors"]
 
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _LIBRARY_DTYPES = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "F16", "BF16", "I32", "F32", "F64", "I64"]
@@ -30,7 +30,7 @@ class TensorSpec:
 
     @property
     def dtype_name(self) -> str:
-        """As the format spells it."""
+        """The dtype as the format spells it."""
         return _NAMES[self.dtype]
 
     @property
@@ -40,8 +40,8 @@ class TensorSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class RawSpec:
-    """As `TensorSpec`, of a dtype that torch need not know."""
+class StoredSpec:
+    """What will be written under a key, as bytes: its dtype goes by the format's name, and torch need not have it."""
 
     key: str
     shape: tuple[int, ...]
@@ -89,7 +89,7 @@ def library_order(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
     return sorted(specs, key=lambda spec: (-_LIBRARY_DTYPES.index(_NAMES[spec.dtype]), spec.key))
 
 
-def header_bytes(specs: Iterable[TensorSpec | RawSpec], metadata: Mapping[str, str]) -> bytes:
+def header_bytes(specs: Iterable[TensorSpec | StoredSpec], metadata: Mapping[str, str]) -> bytes:
     """Everything before the data: the header's length, and the header."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0

@@ -1,4 +1,4 @@
-"""What a merge is asked for."""
+"""The options of a merge, and what a command's texts mean by them."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class MergeOptions:
 
 
 EXACT = MergeOptions()
-"""Everything at its strength, in the base's own dtypes, to the nearest."""
+"""The default: every module at its strength, stored in the base's own dtypes, rounded to the nearest."""
 
 
 def parse_source(text: str) -> Source:
-    """`FILE` or `FILE@STRENGTH`; a name that has an @ of its own is a file if it is there."""
+    """The source that `FILE` or `FILE@STRENGTH` means; a name that has an @ of its own is a file if it is there."""
     path, at, number = text.rpartition("@")
     if not at or os.path.exists(text):
         return Source(text)
@@ -75,7 +75,7 @@ def parse_source(text: str) -> Source:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `5GB`, `500MiB`, `1000000`. Raises `MergeError` if it is no size."""
+    """How many bytes `5GB`, `500MiB` or `1000000` are. Raises `MergeError` if it is no size."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text.strip(), re.IGNORECASE)
     unit = match and _UNITS.get(match[2].upper() if match[2].upper() in _UNITS else match[2].upper() + "B")
     if not match or not unit:

@@ -14,7 +14,7 @@ from ..devices import knows
 from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..io import Checkpoint
 from ..io.gguf import GgufFile
-from ..io.writer import RawSpec
+from ..io.writer import StoredSpec
 from ..model import model_of
 from ..quantized import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Form, Quantization
 from ..quantized.reading import key_of
@@ -36,7 +36,7 @@ class Plan:
 
     checkpoint: Checkpoint
     options: MergeOptions
-    specs: tuple[RawSpec, ...]
+    specs: tuple[StoredSpec, ...]
     """Every tensor that will be written, in the base's order."""
     computed: Collection[str]
     """Weights that are read, changed or converted, and written."""
@@ -73,7 +73,7 @@ class Plan:
         return [len({p.module_path for ps in a.pieces.values() for p, _ in ps}) for a in self.additions]
 
     def metadata(self) -> dict[str, str]:
-        """The base's, without what it says of forms that are not written."""
+        """The base's metadata, without what it says of forms that are not written."""
         metadata = self.checkpoint.metadata
         if self.options.dtype is not None and QUANTIZATION_METADATA in metadata:
             del metadata[QUANTIZATION_METADATA]
@@ -134,21 +134,21 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
     additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):
         changed = {key for addition in additions for key in addition.pieces}
-        wanted, dropped = changed, set[str]()
+        recomputed, dropped = changed, set[str]()
         if options.dtype is not None:
             _require_plain(refused)
             floats = {k for k, info in checkpoint.tensors.items() if k.startswith(base.prefix) and info.dtype in PLAIN}
-            wanted = changed | floats | quantization.forms.keys()
+            recomputed = changed | floats | quantization.forms.keys()
             dropped = {SCALED_MARKER, base.prefix + SCALED_MARKER, *quantization.beside}
         elif options.seed is not None:
-            _require_drawn([quantization.forms[key] for key in changed if key in quantization.forms])
-        computed = [key for key in checkpoint.tensors if key in wanted and key not in dropped]
+            _require_stochastic([quantization.forms[key] for key in changed if key in quantization.forms])
+        computed = [key for key in checkpoint.tensors if key in recomputed and key not in dropped]
         specs = _specs(checkpoint, dropped, quantization, computed if options.dtype is not None else (), options.dtype)
         return Plan(checkpoint, options, specs, computed, quantization, additions, base.prefix)
 
 
-def _require_drawn(forms: Collection[Form]) -> None:
-    if rigid := next((form for form in forms if not form.draws), None):
+def _require_stochastic(forms: Collection[Form]) -> None:
+    if rigid := next((form for form in forms if not form.stochastic), None):
         raise MergeError(
             f"{rigid.found.key}: is stored as {rigid.title}, which is rounded to the nearest only; "
             "leave stochastic rounding out"
@@ -167,16 +167,16 @@ def _specs(
     quantization: Quantization,
     converted: Collection[str],
     dtype: torch.dtype | None,
-) -> tuple[RawSpec, ...]:
+) -> tuple[StoredSpec, ...]:
     """What will be written, in the base's order."""
-    specs: list[RawSpec] = []
+    specs: list[StoredSpec] = []
     chosen = set(converted)
     for key, info in checkpoint.tensors.items():
         if key in dropped:
             continue
         if key in chosen and dtype is not None:
             shape = quantization.forms[key].shape if key in quantization.forms else info.shape
-            specs.append(RawSpec(key, shape, _NAMES[dtype], torch.Size(shape).numel() * dtype.itemsize))
+            specs.append(StoredSpec(key, shape, _NAMES[dtype], torch.Size(shape).numel() * dtype.itemsize))
         else:
-            specs.append(RawSpec(key, info.shape, info.dtype, info.bytes))
+            specs.append(StoredSpec(key, info.shape, info.dtype, info.bytes))
     return tuple(specs)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..adapters import OnBase
 from ..errors import MergeError
 from ..io.reader import SafetensorsFile
-from ..quantized import Form, Parts
+from ..quantized import Form, RoleTensors
 from ..quantized.reading import bands, key_of, read_fixed, read_rows
 from ..quantized.rounding import generator_for, largest
 from ..scratch import scratch
@@ -24,16 +24,16 @@ __all__ = ["Dequantized", "Requantized"]
 UNSCALABLE = "the weight holds numbers that are NaN, infinite or too large for its scale; it cannot be scaled"
 
 MEASURED = 8
-"""Of so many bands of a weight, the first is measured: what rounding leaves of the others is much the same."""
+"""One of so many bands of a weight is measured: what rounding leaves of the others is much the same."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Dequantized(Weight):
-    """Written in `dtype`."""
+    """A weight that the base keeps in a form, and that is written as plain numbers of `dtype`."""
 
     form: Form
     files: Mapping[str, SafetensorsFile]
-    fixed: Parts
+    fixed: RoleTensors
     """The form's tensors that all rows share, as bytes."""
 
     @classmethod
@@ -43,7 +43,7 @@ class Dequantized(Weight):
         return cls(**own, form=form, files=files, fixed=read_fixed(form, files, weight.device))
 
     def bands(self) -> Iterator[tuple[int, int]]:
-        """As of any weight, where the form can be cut."""
+        """start:stop of what is computed at a time, which begins where the form can be cut."""
         whole = any(piece.unsplit for piece in self.pieces)
         yield from [(0, self.rows)] if whole else bands(self.rows, self.columns, self.form.step)
 
@@ -56,7 +56,7 @@ class Dequantized(Weight):
 
 @dataclasses.dataclass(frozen=True)
 class Requantized(Dequantized):
-    """Written in the base's own form; what that leaves of the change is measured."""
+    """A weight that is written in the form that the base has it in; what that leaves of the change is measured."""
 
     name: str = ""
     """What the weight is called in reports."""
@@ -83,7 +83,7 @@ class Requantized(Dequantized):
             raise MergeError(UNSCALABLE)
         return torch.full((), max(peaks), device=self.device)
 
-    def _rounded(self, start: int, stop: int, fixed: Parts) -> Iterator[tuple[str, int, Tensor]]:
+    def _rounded(self, start: int, stop: int, fixed: RoleTensors) -> Iterator[tuple[str, int, Tensor]]:
         generator = generator_for(self.seed, self.key, start, self.device)
         if start // max(stop - start, 1) % MEASURED:
             parts = self.form.encode(self._finite(self._turned(start, stop)), fixed, generator)
@@ -101,8 +101,8 @@ class Requantized(Dequantized):
             yield key_of(self.form, role), self.form.place(role, start, stop)[0], on_processor(part)
 
     def _finite(self, values: Tensor) -> Tensor:
-        """Itself; raises `MergeError` if the form cannot hold it."""
-        if self.form.any or self.form.tells or bool(torch.isfinite(values.sum())):
+        """`values`; raises `MergeError` if the form cannot hold them."""
+        if self.form.holds_nan or self.form.shows_nan or bool(torch.isfinite(values.sum())):
             return values
         if not bool(torch.isfinite(values).all()):
             raise MergeError(UNSCALABLE)
@@ -112,7 +112,7 @@ class Requantized(Dequantized):
         """New rows in the form's basis."""
         if not self.form.upright:
             return self._turned_apart(start, stop)[0]
-        return self._summed(start, stop) if self.form.any else self._added(start, stop)
+        return self._summed(start, stop) if self.form.holds_nan else self._added(start, stop)
 
     def _turned_apart(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """(new rows, what was added to the old ones) in the form's basis."""

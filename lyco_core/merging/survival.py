@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["Survival", "Tally"]
 
 ENOUGH = 0.9
-"""Of a change, or of its likeness to what is stored; below it a person is told what would keep more."""
+"""The least share of a change, and the least likeness, that counts as kept; below, the report says what keeps more."""
 
 TOO_LITTLE = (
     "warning: these weights are too coarse for this change; to keep it, write a bfloat16 file, or load the adapter "
@@ -40,7 +40,7 @@ class Survival:
 
 
 class Tally:
-    """Sums over bands, from several threads."""
+    """Adds up, from several threads, what was wanted of each band and what rounding did to it."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float, float]] = {}
@@ -55,7 +55,7 @@ class Tally:
             self._sums[key] = (old[0] + new[0], old[1] + new[1], old[2] + new[2])
 
     def lines(self) -> list[str]:
-        """What a person is told; nothing if no quantized weight was rounded."""
+        """Lines for a person; none if no quantized weight was rounded."""
         whole, worst = self.whole, self.worst
         if whole is None or worst is None:
             return []
@@ -67,12 +67,12 @@ class Tally:
 
     @property
     def whole(self) -> Survival | None:
-        """Of all weights together; None if none was rounded."""
+        """How much is left of the changes of all weights together; None if no weight was rounded."""
         return _survival(tuple(map(sum, zip(*self._sums.values(), strict=True)))) if self._sums else None
 
     @property
     def worst(self) -> tuple[str, Survival] | None:
-        """The weight of the largest error."""
+        """The weight with the largest error, and how much is left of its change; None if no weight was rounded."""
         found = [(key, made) for key, sums in self._sums.items() if (made := _survival(sums)) is not None]
         return max(found, key=lambda item: item[1].error, default=None)
 

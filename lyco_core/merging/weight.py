@@ -30,7 +30,7 @@ class Piece:
     strength: float
     module_path: str
     row_shape: tuple[int, ...]
-    """Of the weight: (in,) or (in, *kernel)."""
+    """Shape of a row of the weight: (in,) or (in, *kernel)."""
 
     @property
     def unsplit(self) -> bool:
@@ -62,7 +62,7 @@ class Weight:
     columns: int
     pieces: tuple[Piece, ...]
     dtype: torch.dtype
-    """To store it in."""
+    """What it is stored in again."""
     seed: int | None
     device: str
 
@@ -111,7 +111,7 @@ class Weight:
         return values
 
     def _added(self, start: int, stop: int) -> Tensor:
-        """The same, whatever comes of it."""
+        """Rows start:stop in float32 with everything added, whether the sums are finite or not."""
         values = self._read(start, stop)
         for piece in self.pieces:
             piece.add_to_(values, start)

@@ -11,7 +11,7 @@ from ..io.checkpoint import INDEX_SUFFIX, shard_name
 from ..io.gguf import GgufFile
 from ..io.output import NewFile
 from ..io.paths import without_ending
-from ..io.writer import RawSpec, header_bytes
+from ..io.writer import StoredSpec, header_bytes
 from .plan import Plan
 from .record import RECORD
 
@@ -23,7 +23,7 @@ class Written:
 
     def __init__(
         self,
-        shards: Mapping[str, Sequence[RawSpec]],
+        shards: Mapping[str, Sequence[StoredSpec]],
         files: Mapping[str, NewFile],
         metadata: Mapping[str, str],
         gguf: GgufFile | None,
@@ -37,13 +37,13 @@ class Written:
             self.total += sum(spec.bytes for spec in specs)
 
     def write(self, key: str, data: memoryview, offset: int) -> int:
-        """Write a part of a tensor from byte `offset` of it on; how much that was."""
+        """Write a part of a tensor from byte `offset` of it on; returns how many bytes that was."""
         file, start = self._places[key]
         file.write(data, start + offset)
         return len(data)
 
 
-def _safetensors(specs: Sequence[RawSpec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+def _safetensors(specs: Sequence[StoredSpec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
     """(header, key -> place in the file), end to end."""
     header = header_bytes(specs, metadata)
     ends = itertools.accumulate((spec.bytes for spec in specs), initial=len(header))
@@ -51,13 +51,13 @@ def _safetensors(specs: Sequence[RawSpec], metadata: Mapping[str, str]) -> tuple
 
 
 def _gguf(base: GgufFile, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """The same of a GGUF file that is like the base but for its numbers, and the record of the merge."""
+    """(header, key -> place in the file) of a GGUF file like the base, with the record of the merge in its header."""
     header = base.header_bytes({RECORD: metadata[RECORD]})
     moved = len(header) - base.layout.start
     return header, {key: info.start + moved for key, info in base.header.tensors.items()}
 
 
-def shards_of(plan: Plan, output: str) -> dict[str, list[RawSpec]]:
+def shards_of(plan: Plan, output: str) -> dict[str, list[StoredSpec]]:
     """Path -> the tensors of that file, in order."""
     checkpoint, limit = plan.checkpoint, plan.options.max_shard_bytes
     is_index = output.lower().endswith(INDEX_SUFFIX)
@@ -73,8 +73,8 @@ def shards_of(plan: Plan, output: str) -> dict[str, list[RawSpec]]:
     return {shard_name(stem, n, len(groups)): group for n, group in enumerate(groups, 1)}
 
 
-def _by_size(specs: Sequence[RawSpec], limit: int) -> list[list[RawSpec]]:
-    groups: list[list[RawSpec]] = [[]]
+def _by_size(specs: Sequence[StoredSpec], limit: int) -> list[list[StoredSpec]]:
+    groups: list[list[StoredSpec]] = [[]]
     size = 0
     for spec in specs:
         if groups[-1] and size + spec.bytes > limit:
@@ -94,7 +94,7 @@ def _stem(output: str) -> str:
     return without_ending(without_ending(output, INDEX_SUFFIX))
 
 
-def write_index(file: NewFile, shards: Mapping[str, Sequence[RawSpec]], total: int) -> None:
+def write_index(file: NewFile, shards: Mapping[str, Sequence[StoredSpec]], total: int) -> None:
     """The index of shards: which file has a tensor, and how many bytes there are in all."""
     places = {spec.key: os.path.basename(path) for path, specs in shards.items() for spec in specs}
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2, ensure_ascii=False)

@@ -1,7 +1,7 @@
 """Weights that a file keeps as something else than wide numbers: read, and written again in their own form."""
 
 from .find import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Quantization, find_forms
-from .form import Form, Found, Parts, Unreadable
+from .form import Form, Found, RoleTensors, Unreadable
 
 __all__ = [
     "PLAIN",
@@ -9,8 +9,8 @@ __all__ = [
     "SCALED_MARKER",
     "Form",
     "Found",
-    "Parts",
     "Quantization",
+    "RoleTensors",
     "Unreadable",
     "find_forms",
 ]

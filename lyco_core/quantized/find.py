@@ -23,7 +23,7 @@ PLAIN = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 """Dtypes that are numbers by themselves."""
 
 _WIDE = {"F64", "F32", "F16", "BF16"}
-"""Those of them that a change of a weight survives in."""
+"""Dtypes in which a change of a weight survives."""
 
 QUANTIZATION_METADATA = "_quantization_metadata"
 """ComfyUI's metadata key: JSON of `layers`, module path -> what a `comfy_quant` tensor would say."""
@@ -56,9 +56,9 @@ _ACTIVATIONS = ("scale_input", "input_scale", "comfy_quant")
 """What belongs to a quantized weight beside its own tensors."""
 
 _MOST_BYTES = 2**16
-"""Of a `comfy_quant` tensor; real ones have some 100."""
+"""The largest `comfy_quant` tensor; real ones have some 100 bytes."""
 _MOST_CHARACTERS = 2**22
-"""Of the metadata; some 100 a layer."""
+"""The longest metadata of forms; real ones have some 100 characters a layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Quantization:
     refused: Mapping[str, str]
     """Module path -> what it is stored as, of those that cannot be read."""
     unwritable: Mapping[str, str]
-    """The same of those that can be read, and nothing can be rounded to."""
+    """Module path -> what it is stored as, of those that can be read, and that nothing can be rounded to."""
     elsewhere: Mapping[str, Any]
     """What the metadata says of modules that are not under the prefix."""
     beside: Collection[str]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..io.reader import TORCH_DTYPES
 from ..scratch import scratch
-from .form import Form, Found, Parts, Unreadable
+from .form import Form, Found, RoleTensors, Unreadable
 from .rounding import largest_of, round_to, round_within
 
 __all__ = ["Float8", "ScaledFloat8"]
@@ -20,10 +20,10 @@ _SCALES = ("scale_weight", "weight_scale")
 
 @dataclasses.dataclass(frozen=True)
 class Float8(Form):
-    """Numbers as they are."""
+    """float8 numbers without a scale."""
 
     title = "float8"
-    any = True
+    holds_nan = True
 
     @classmethod
     def of(cls, found: Found) -> Form:
@@ -41,17 +41,17 @@ class Float8(Form):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the stored numbers."""
+        """The dtype of the stored numbers."""
         return TORCH_DTYPES[self.found.weight.dtype]
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         return _widened(self._codes(parts), self.dtype)
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         out = scratch("narrow", values.shape, self.dtype, values.device)
         return {"weight": round_to(values, self.dtype, generator, out)}
 
-    def _codes(self, parts: Parts) -> Tensor:
+    def _codes(self, parts: RoleTensors) -> Tensor:
         return parts["weight"].view(torch.int8).view(-1, self.columns)
 
 
@@ -60,11 +60,11 @@ class ScaledFloat8(Float8):
     """Numbers times a scale of shape () or (1,), (out,) or (out, 1), or (out, blocks, 1)."""
 
     role: str
-    """The scale's."""
+    """The role of the scale."""
 
     title = "scaled float8"
-    any = False
-    tells = True
+    holds_nan = False
+    shows_nan = True
 
     @classmethod
     def beside_it(cls, found: Found, role: str) -> ScaledFloat8:
@@ -93,7 +93,7 @@ class ScaledFloat8(Float8):
     def beside(self) -> tuple[str, ...]:
         return () if self.rescaled else (self.role,)
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         scale = self._scale(parts)
         if self.rescaled:
             return _widened(self._codes(parts), self.dtype, float(scale))
@@ -101,7 +101,7 @@ class ScaledFloat8(Float8):
         self._groups(values).mul_(scale)
         return values
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}
         if not self.rescaled:
             made[self.role] = self._fresh(largest_of(self._groups(values), 2))
@@ -121,7 +121,7 @@ class ScaledFloat8(Float8):
         least = max(1e-8, torch.finfo(dtype).smallest_normal)  # below, float16 has few digits, and then 0
         return (peak / torch.finfo(self.dtype).max).clamp_(min=least).to(dtype)
 
-    def _scale(self, parts: Parts) -> Tensor:
+    def _scale(self, parts: RoleTensors) -> Tensor:
         scale = parts[self.role].view(TORCH_DTYPES[self.found.infos[self.role].dtype]).to(torch.float32)
         return scale.reshape(1, 1, 1) if self.rescaled else scale.reshape(-1, self._blocks, 1)
 

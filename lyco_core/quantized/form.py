@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..io import TensorInfo
 
-__all__ = ["Form", "Found", "Parts", "Unreadable"]
+__all__ = ["Form", "Found", "RoleTensors", "Unreadable"]
 
-Parts = Mapping[str, Tensor]
+RoleTensors = Mapping[str, Tensor]
 """Role -> tensor: `weight` and what stands beside it, of some rows or whole."""
 
 
@@ -75,26 +75,26 @@ class Form(ABC):
 
     found: Found
     shape: tuple[int, ...]
-    """Of the weight that it stands for."""
+    """The shape of the weight that it stands for."""
 
     title: ClassVar[str]
     step: ClassVar[int] = 1
     """Bands begin at multiples of so many rows."""
-    any: ClassVar[bool] = False
-    """Whether it holds numbers that are NaN."""
-    tells: ClassVar[bool] = False
+    holds_nan: ClassVar[bool] = False
+    """Whether it can hold numbers that are NaN."""
+    shows_nan: ClassVar[bool] = False
     """Whether a number that is not finite shows in its floating-point scales."""
-    draws: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     """Whether it can be rounded stochastically."""
 
     @property
     def rows(self) -> int:
-        """Of the weight."""
+        """How many rows the weight has."""
         return self.shape[0]
 
     @property
     def columns(self) -> int:
-        """Numbers in a row of the weight."""
+        """How many numbers a row of the weight has."""
         return torch.Size(self.shape[1:]).numel()
 
     @property
@@ -119,7 +119,7 @@ class Form(ABC):
 
     @property
     def name(self) -> str:
-        """Of the format, for people."""
+        """The format's name for people, with what tells this weight's from others."""
         return self.title
 
     @property
@@ -153,11 +153,11 @@ class Form(ABC):
         return start * each, size if stop == self.rows else stop * each
 
     @abstractmethod
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         """The numbers of the rows that `parts` hold, new or in memory of the thread's."""
 
     @abstractmethod
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Rows of numbers -> role -> tensor; `parts` has the fixed ones, `generator` the draws if there are any.
 
         May change `values`, by what rounds to the same.
@@ -170,10 +170,10 @@ class Form(ABC):
         """The `rescaled` parts for a weight whose largest magnitude is `peak`."""
         raise NotImplementedError
 
-    def turn(self, values: Tensor, parts: Parts) -> Tensor:
+    def turn(self, values: Tensor, parts: RoleTensors) -> Tensor:
         """Rows of the weight, or of a change of it, in the form's basis; may be in place."""
         return values
 
-    def straighten(self, values: Tensor, parts: Parts) -> Tensor:
+    def straighten(self, values: Tensor, parts: RoleTensors) -> Tensor:
         """Rows in the form's basis -> rows of the weight; may be in place."""
         return values

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..scratch import scratch
-from .form import Form, Found, Parts, Unreadable
+from .form import Form, Found, RoleTensors, Unreadable
 from .rounding import largest_of, round_to_whole
 
 __all__ = ["Q8", "Blocks", "package"]
@@ -39,14 +39,14 @@ class Q8(Form):
     def beside(self) -> tuple[str, ...]:
         return ()
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         blocks = parts["weight"].view(-1, _BYTES)
         codes = blocks[:, 2:].view(torch.int8)
         values = scratch("decoded", codes.shape, device=codes.device).copy_(codes)
         scales = blocks[:, :2].contiguous().view(torch.float16)
         return values.mul_(scales.to(torch.float32)).view(-1, self.columns)
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         groups = values.view(-1, _BLOCK)
         scales = largest_of(groups, 1).unsqueeze(1).div_(127)
         groups.div_(scales.clamp(min=torch.finfo(torch.float32).tiny))
@@ -80,20 +80,20 @@ class Blocks(Form):
     def unwritable(self) -> str | None:
         return "in which a change of half a percent vanishes (error above 1): choose bfloat16 as dtype"
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         gguf = package()
         rows = parts["weight"].cpu().numpy().reshape(-1, self.found.weight.bytes // self.rows)
         kind = getattr(gguf.GGMLQuantizationType, self.found.weight.dtype)
         values: Any = gguf.quants.dequantize(rows, kind)
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(parts["weight"].device)
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         raise NotImplementedError
 
 
 @functools.cache
 def package() -> Any:  # noqa: ANN401 - a package without types
-    """GGUF's own, an extra of ours, or None where it is not installed."""
+    """The gguf package, an optional dependency of ours; None where it is not installed."""
     try:
         return importlib.import_module("gguf")
     except ImportError:

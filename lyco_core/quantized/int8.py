@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..io.reader import TORCH_DTYPES
 from ..scratch import scratch
-from .form import Form, Found, Parts, Unreadable
+from .form import Form, Found, RoleTensors, Unreadable
 from .rotation import require_groups, rotated
 from .rounding import largest_of, round_to_whole
 
@@ -24,7 +24,7 @@ class Int8(Form):
     """Columns that are rotated together; 0 where none are."""
 
     title = "INT8"
-    tells = True
+    shows_nan = True
 
     @classmethod
     def of(cls, found: Found) -> Form:
@@ -46,11 +46,11 @@ class Int8(Form):
     def beside(self) -> tuple[str, ...]:
         return () if self.rescaled else ("weight_scale",)
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         codes = parts["weight"].view(torch.int8).view(-1, self.columns)
         return scratch("decoded", codes.shape, device=codes.device).copy_(codes).mul_(self._scale(parts))
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         made = {} if self.rescaled else self.scale_of(largest_of(values, 1).unsqueeze(1))
         values.div_(self._scale({**parts, **made}))
         codes = round_to_whole(values, generator)
@@ -66,15 +66,15 @@ class Int8(Form):
     def upright(self) -> bool:
         return not self.group
 
-    def turn(self, values: Tensor, parts: Parts) -> Tensor:
+    def turn(self, values: Tensor, parts: RoleTensors) -> Tensor:
         return rotated(values, self.group) if self.group else values
 
-    def straighten(self, values: Tensor, parts: Parts) -> Tensor:
+    def straighten(self, values: Tensor, parts: RoleTensors) -> Tensor:
         return self.turn(values, parts)
 
     @property
     def _scale_dtype(self) -> torch.dtype:
         return TORCH_DTYPES[self.found.infos["weight_scale"].dtype]
 
-    def _scale(self, parts: Parts) -> Tensor:
+    def _scale(self, parts: RoleTensors) -> Tensor:
         return parts["weight_scale"].view(self._scale_dtype).to(torch.float32).reshape(-1, 1)

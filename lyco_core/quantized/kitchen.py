@@ -20,7 +20,7 @@ __all__ = ["KitchenForm", "find_kitchen", "in_torch"]
 
 @functools.cache
 def find_kitchen() -> Any:  # noqa: ANN401 - a package without types
-    """The package, or None where it is not installed."""
+    """The comfy-kitchen package; None where it is not installed."""
     try:
         return importlib.import_module("comfy_kitchen")
     except ImportError:
@@ -28,7 +28,10 @@ def find_kitchen() -> Any:  # noqa: ANN401 - a package without types
 
 
 def in_torch() -> contextlib.AbstractContextManager[None]:
-    """The package computes in plain torch: its CUDA kernels for NVFP4 and MXFP8 offer float32, and refuse it."""
+    """A context in which comfy-kitchen computes in plain torch.
+
+    Its CUDA kernels for NVFP4 and MXFP8 offer float32, and refuse it.
+    """
     kitchen = find_kitchen()
     return contextlib.nullcontext() if kitchen is None else kitchen.use_backend("eager")
 

@@ -10,19 +10,20 @@ from torch import Tensor
 from ..devices import is_cuda
 from ..io.reader import SafetensorsFile
 from ..scratch import scratch
-from .form import Form, Parts
+from .form import Form, RoleTensors
 
-__all__ = ["BAND_BYTES", "bands", "key_of", "read_fixed", "read_rows", "read_weight"]
+__all__ = ["FILE_BAND_BYTES", "bands", "key_of", "read_fixed", "read_rows", "read_weight"]
 
-BAND_BYTES = 2**23
-"""float32 bytes of one band: large enough that starting it costs nothing; each of 16 workers holds two of them."""
+FILE_BAND_BYTES = 2**23
+"""Bytes of float32 that a band may take to be read from a file: large enough that starting it costs nothing; each of 16
+workers holds two of them."""
 
 Files = Mapping[str, SafetensorsFile]
 """Key -> the file that has it."""
 
 
 def key_of(form: Form, role: str) -> str:
-    """Of one of a weight's tensors."""
+    """The key of one of a weight's tensors."""
     return form.found.key.removesuffix("weight") + role
 
 
@@ -32,7 +33,7 @@ def read_fixed(form: Form, files: Files, device: str | torch.device = "cpu") -> 
 
 
 def read_rows(
-    form: Form, files: Files, start: int, stop: int, fixed: Parts, device: str | torch.device = "cpu"
+    form: Form, files: Files, start: int, stop: int, fixed: RoleTensors, device: str | torch.device = "cpu"
 ) -> Tensor:
     """Rows start:stop in the form's own basis, in memory of the thread's."""
     places = {role: form.place(role, start, stop) for role in ("weight", *form.beside)}
@@ -50,8 +51,8 @@ def read_weight(form: Form, files: Files, device: str | torch.device = "cpu") ->
 
 
 def bands(rows: int, columns: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """start:stop of bands of `BAND_BYTES` that begin at multiples of so many rows."""
-    step = max(1, BAND_BYTES // (4 * max(columns, 1)) // multiple) * multiple
+    """start:stop of bands of `FILE_BAND_BYTES` that begin at multiples of so many rows."""
+    step = max(1, FILE_BAND_BYTES // (4 * max(columns, 1)) // multiple) * multiple
     yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..io import TensorInfo
 from ..io.reader import TORCH_DTYPES
-from .form import Form, Found, Parts, Unreadable
+from .form import Form, Found, RoleTensors, Unreadable
 from .kitchen import KitchenForm, in_torch
 
 __all__ = ["Mxfp8", "Nvfp4"]
@@ -24,7 +24,7 @@ class _Tiled(KitchenForm):
     """A form whose blocks of a row have scales that lie in tiles, and whose rows and columns are filled up."""
 
     step = _TILE
-    draws = False
+    stochastic = False
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ class _Tiled(KitchenForm):
             have = list(self.found.infos["weight_scale"].shape)
             raise Unreadable(f"{self.title} with a weight_scale of {have}, expected {expected} numbers in tiles")
 
-    def _scales(self, parts: Parts, dtype: torch.dtype) -> Tensor:
+    def _scales(self, parts: RoleTensors, dtype: torch.dtype) -> Tensor:
         flat = parts["weight_scale"].view(torch.uint8)
         return flat.reshape(-1, self.found.infos["weight_scale"].bytes // self.height("weight_scale")).view(dtype)
 
@@ -66,11 +66,11 @@ class Mxfp8(_Tiled):
         form.require_tiles(columns // 32)
         return form
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         codes = parts["weight"].view(torch.float8_e4m3fn).view(-1, self.found.weight.shape[1])
         return self._numbers(codes, self._scales(parts, torch.float8_e8m0fnu), torch.float32)
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         codes, scales = self._rounded(values, pad_32x=True)
         return {"weight": codes, "weight_scale": scales}
 
@@ -116,27 +116,27 @@ class Nvfp4(_Tiled):
     def _before(self) -> bool:
         return "pre_quant_scale" in self.found.infos
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         codes = parts["weight"].view(-1, self.found.weight.shape[1])
         return self._numbers(codes, self._whole(parts), self._scales(parts, torch.float8_e4m3fn), torch.float32)
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         codes, scales = self._rounded(values, self._whole(parts), pad_16x=True)
         return {"weight": codes, "weight_scale": scales}
 
     def scale_of(self, peak: Tensor) -> dict[str, Tensor]:
         return {"weight_scale_2": (peak / (448 * 6)).clamp_(min=1e-30)}
 
-    def turn(self, values: Tensor, parts: Parts) -> Tensor:
+    def turn(self, values: Tensor, parts: RoleTensors) -> Tensor:
         return values.div_(self._by_column(parts)) if self._before else values
 
-    def straighten(self, values: Tensor, parts: Parts) -> Tensor:
+    def straighten(self, values: Tensor, parts: RoleTensors) -> Tensor:
         return values.mul_(self._by_column(parts)) if self._before else values
 
-    def _whole(self, parts: Parts) -> Tensor:
+    def _whole(self, parts: RoleTensors) -> Tensor:
         return parts["weight_scale_2"].view(torch.float32).reshape(())
 
-    def _by_column(self, parts: Parts) -> Tensor:
+    def _by_column(self, parts: RoleTensors) -> Tensor:
         """y = W (s · x) = (W diag(s)) x; a column that no input reaches takes what it is given."""
         dtype = TORCH_DTYPES[self.found.infos["pre_quant_scale"].dtype]
         scale = parts["pre_quant_scale"].view(dtype).to(torch.float32).reshape(1, -1)
@@ -147,7 +147,7 @@ def _up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _unfilled(size: int, told_by: TensorInfo | None, multiple: int) -> int:
-    """A side of a weight whose storage was filled up to a `multiple`, told by a vector as long as it."""
-    length = size if told_by is None else torch.Size(told_by.shape).numel()
+def _unfilled(size: int, vector: TensorInfo | None, multiple: int) -> int:
+    """A side of a weight whose storage was filled up to a `multiple`: the length of a vector that goes with it."""
+    length = size if vector is None else torch.Size(vector.shape).numel()
     return length if _up(length, multiple) == size else size

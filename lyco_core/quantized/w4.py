@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from .form import Form, Found, Parts, Unreadable
+from .form import Form, Found, RoleTensors, Unreadable
 from .kitchen import KitchenForm
 from .rotation import require_groups
 
@@ -39,12 +39,12 @@ class W4A4(KitchenForm):
     def beside(self) -> tuple[str, ...]:
         return ("weight_scale",)
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         codes = parts["weight"].view(torch.int8).view(-1, self.columns // 2)
         scales = parts["weight_scale"].view(torch.float32).reshape(-1)
         return self._numbers(codes, scales, self.group, _INT4_GROUP, torch.float32)
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         codes, scales = self._rounded(values, self.group, _INT4_GROUP, stochastic_rounding=_seed(generator))
         return {"weight": codes, "weight_scale": scales}
 
@@ -84,7 +84,7 @@ class W4A8(KitchenForm):
     def beside(self) -> tuple[str, ...]:
         return ("weight_s_rel", "weight_s_channel")
 
-    def decode(self, parts: Parts) -> Tensor:
+    def decode(self, parts: RoleTensors) -> Tensor:
         codes = parts["weight"].view(torch.int8).view(-1, self.columns // 2)
         groups = parts["weight_s_rel"].view(self._scale_dtype).view(-1, self.columns // self.group_size)
         rows = parts["weight_s_channel"].view(torch.float32)
@@ -92,7 +92,7 @@ class W4A8(KitchenForm):
         sizes = self.group_size, self.rotation
         return self._numbers(codes, groups, rows, table, None, *sizes, torch.float32)
 
-    def encode(self, values: Tensor, parts: Parts, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, parts: RoleTensors, generator: torch.Generator | None) -> dict[str, Tensor]:
         table = self._table(parts)
         codes, groups, rows, _, _ = self._rounded(
             values,
@@ -109,7 +109,7 @@ class W4A8(KitchenForm):
     def _scale_dtype(self) -> torch.dtype:
         return torch.float32 if self.found.infos["weight_s_rel"].dtype == "F32" else torch.float8_e4m3fn
 
-    def _table(self, parts: Parts) -> Tensor | None:
+    def _table(self, parts: RoleTensors) -> Tensor | None:
         return parts["weight_codebook"].view(torch.float32) if self.fixed else None
 
 

@@ -2,7 +2,7 @@
 
 from .advice import CONVERT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, acting
 from .files import NONE, fingerprint
-from .jobs.approximating import extract, resize, smallness
+from .jobs.approximating import extract, limits, resize
 from .jobs.converting import conversion, convert
 from .jobs.merging import adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
@@ -46,6 +46,7 @@ __all__ = [
     "extract",
     "fingerprint",
     "inspect",
+    "limits",
     "load_onto",
     "load_rows",
     "match_ui",
@@ -59,7 +60,6 @@ __all__ = [
     "resize",
     "selection",
     "selection_inputs",
-    "smallness",
     "smallness_inputs",
     "strength_input",
 ]

@@ -45,7 +45,7 @@ def test_every_function_is_seen():
         "adapters.lora.lora_rank",
         "adapters.loha.to_loha",
         "adapters.same.changes_nothing",
-        "adapters.scaling.rescaled",
+        "adapters.scaling.with_scale",
         "approximate.less_rank.resized",
         "approximate.lora.svd_of",
         "beside.settle.effect_of",

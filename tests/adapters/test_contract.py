@@ -45,7 +45,7 @@ def test_add_to_changes_in_place(case: Case, strength: float):
 @pytest.mark.parametrize("lines", [1, 3, 1000])
 def test_bands_of_any_size_agree(case: Case, lines: int, monkeypatch: pytest.MonkeyPatch):
     adapter = case.make()
-    monkeypatch.setattr(base, "BAND_BYTES", 4 * lines * adapter.flat_shape[1])
+    monkeypatch.setattr(base, "CACHE_BAND_BYTES", 4 * lines * adapter.flat_shape[1])
     for dtype in (torch.float32, torch.bfloat16):
         weight = normal(*case.shape).to(dtype)
         expected = weight.double() + 0.5 * case.dense(adapter)
@@ -216,4 +216,4 @@ def test_extra_memory_is_a_fraction_of_the_weight(monkeypatch: pytest.MonkeyPatc
     adapter = lokr.LoKr(w1=normal(4, 4), w2_a=normal(512, 4), w2_b=normal(4, 512), alpha=1.0)
     adapter.add_to_(torch.zeros(2048, 2048))
     assert made
-    assert max(made) * 4 <= base.BAND_BYTES
+    assert max(made) * 4 <= base.CACHE_BAND_BYTES

@@ -7,7 +7,7 @@ from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 
 from lyco_core.adapters import BOFT, IA3, OFT, DoRA, Full, LoKr, LoRA, lora_rank, to_loha, to_lora
 from lyco_core.approximate.lora import best_lora
-from lyco_core.approximate.options import Asked
+from lyco_core.approximate.options import Limits
 from lyco_core.errors import AdapterError
 
 every_form = pytest.mark.parametrize("case", ON_BASE, ids=lambda c: c.name)
@@ -79,7 +79,7 @@ def test_nothing_is_claimed_without_the_weight(case: OnBaseCase):
     with pytest.raises(AdapterError, match="by that weight's own numbers, so there is no LoRA without it"):
         lora_rank(adapter)
     with pytest.raises(AdapterError, match="by that weight's own numbers, so there is no delta weight without it"):
-        best_lora(adapter, Asked(rank=1))
+        best_lora(adapter, Limits(rank=1))
 
 
 @every_form

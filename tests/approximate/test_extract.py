@@ -14,7 +14,7 @@ from lyco_core.adapters import LoHa, LoKr, LoRA
 from lyco_core.approximate.extract import extract_file
 from lyco_core.approximate.hadamard import nearest_loha
 from lyco_core.approximate.kronecker import nearest_lokr
-from lyco_core.approximate.options import Asked, ExtractOptions
+from lyco_core.approximate.options import ExtractOptions, Limits
 from lyco_core.approximate.svd import truncated
 from lyco_core.errors import LycoError
 from lyco_core.merging import Source, merge_checkpoint
@@ -60,7 +60,7 @@ def extracted(two, tmp_path, algorithm, asked, **options):
 
 
 def test_a_lora_is_the_best_of_its_rank(two, tmp_path):
-    report, found, _ = extracted(two, tmp_path, "lora", Asked(rank=5))
+    report, found, _ = extracted(two, tmp_path, "lora", Limits(rank=5))
     assert report.unchanged == 1
     assert report.exact == OTHERS
     assert len(report.modules) == 4
@@ -76,7 +76,7 @@ def test_a_lora_is_the_best_of_its_rank(two, tmp_path):
         assert torch.allclose(found.adapters[name].delta_weight(), two[2][key], atol=1e-7)
 
 
-@pytest.mark.parametrize("asked", [Asked(max_error=0.3), Asked.of(None, 0.91, None)], ids=["error", "energy"])
+@pytest.mark.parametrize("asked", [Limits(max_error=0.3), Limits.of(None, 0.91, None)], ids=["error", "energy"])
 def test_the_least_rank_that_is_near_enough(two, tmp_path, asked):
     report, _, _ = extracted(two, tmp_path, "lora", asked)
     for module in report.modules:
@@ -86,7 +86,7 @@ def test_the_least_rank_that_is_near_enough(two, tmp_path, asked):
 
 
 def test_all_ranks_are_the_difference_itself(two, tmp_path):
-    report, _, out = extracted(two, tmp_path, "lora", Asked(rank=1000))
+    report, _, out = extracted(two, tmp_path, "lora", Limits(rank=1000))
     assert report.error < 1e-5
     merged = tmp_path / "merged.safetensors"
     merge_checkpoint(two[0], [Source(out)], merged)
@@ -138,7 +138,7 @@ def test_a_loha_is_found_again_better_than_by_a_lora():
 
 @pytest.mark.parametrize("algorithm", ["loha", "lokr"])
 def test_other_algorithms_say_their_error(two, tmp_path, algorithm):
-    report, found, out = extracted(two, tmp_path, algorithm, Asked(rank=3), dtype=torch.bfloat16)
+    report, found, out = extracted(two, tmp_path, algorithm, Limits(rank=3), dtype=torch.bfloat16)
     kind = {"loha": LoHa, "lokr": LoKr}[algorithm]
     for module in report.modules:
         adapter = found.adapters[module.name]
@@ -149,14 +149,14 @@ def test_other_algorithms_say_their_error(two, tmp_path, algorithm):
 
 
 def test_patterns_choose(two, tmp_path):
-    report, _, _ = extracted(two, tmp_path, "lora", Asked(rank=2), selection=Selection.of([r".*ffn\.\d"]))
+    report, _, _ = extracted(two, tmp_path, "lora", Limits(rank=2), selection=Selection.of([r".*ffn\.\d"]))
     assert {m.name for m in report.modules} == {"blocks.0.ffn.0", "blocks.0.ffn.2"}
 
 
 def test_the_file_says_where_it_is_from(two, tmp_path):
     from lyco_core.io import read_header
 
-    _, _, out = extracted(two, tmp_path, "lora", Asked(rank=2))
+    _, _, out = extracted(two, tmp_path, "lora", Limits(rank=2))
     metadata = read_header(out).metadata
     record = json.loads(metadata["lyco_extraction"])
     assert (record["base"], record["tuned"]) == ("base.safetensors", "tuned.safetensors")
@@ -178,12 +178,12 @@ def test_the_file_says_where_it_is_from(two, tmp_path):
 def test_two_that_do_not_compare_are_refused(two, tmp_path, change, message):
     save_file(change(load(two[1].read_bytes())), two[1])
     with pytest.raises(LycoError, match=message):
-        extracted(two, tmp_path, "lora", Asked(rank=2))
+        extracted(two, tmp_path, "lora", Limits(rank=2))
     assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_every_tensor_that_differs_is_there_or_named(two, tmp_path):
-    report, found, out = extracted(two, tmp_path, "lora", Asked(rank=2), dtype=torch.bfloat16)
+    report, found, out = extracted(two, tmp_path, "lora", Limits(rank=2), dtype=torch.bfloat16)
     assert len(report.modules) + report.exact == len(two[2])
     assert found.adapters.keys() == {key.removesuffix(".weight") for key in two[2]}
     assert {"diffusion_model.blocks.0.modulation.diff", "diffusion_model.x_pad_token.diff"} <= unmapped(out).keys()
@@ -204,18 +204,18 @@ def test_what_no_adapter_can_express_is_named(two, tmp_path, ours, theirs, what)
     tuned = unmapped(two[1])
     save_file(tuned | {"model.diffusion_model.blocks.0.steps": theirs}, two[1])
     with pytest.raises(LycoError, match=rf"tuned.safetensors: .*blocks.0.steps: {what} differs .*exclude blocks.0.st"):
-        extracted(two, tmp_path, "lora", Asked(rank=2))
+        extracted(two, tmp_path, "lora", Limits(rank=2))
     without = Selection.of(exclude=["blocks.0.steps"])
-    assert extracted(two, tmp_path, "lora", Asked(rank=2), selection=without)[0].unchanged == 1
+    assert extracted(two, tmp_path, "lora", Limits(rank=2), selection=without)[0].unchanged == 1
     save_file(tuned | {"model.diffusion_model.blocks.0.steps": ours}, two[1])
-    assert extracted(two, tmp_path, "lora", Asked(rank=2))[0].unchanged == 2
+    assert extracted(two, tmp_path, "lora", Limits(rank=2))[0].unchanged == 2
 
 
 def test_what_is_left_out_need_not_be_in_both(two, tmp_path):
     save_file({k: v for k, v in unmapped(two[1]).items() if "pad_token" not in k}, two[1])
     with pytest.raises(LycoError, match=r"1 weights of the base are not in it \(x_pad_token"):
-        extracted(two, tmp_path, "lora", Asked(rank=2))
-    report, _, _ = extracted(two, tmp_path, "lora", Asked(rank=2), selection=Selection.of(exclude=["x_pad_token"]))
+        extracted(two, tmp_path, "lora", Limits(rank=2))
+    report, _, _ = extracted(two, tmp_path, "lora", Limits(rank=2), selection=Selection.of(exclude=["x_pad_token"]))
     assert report.exact == OTHERS - 1
 
 
@@ -226,7 +226,7 @@ def test_scales_of_float8_are_no_tensors_of_the_model(two, tmp_path):
     base["blocks.0.ffn.0.weight"] = scaled
     base |= {"blocks.0.ffn.0.scale_weight": torch.tensor(0.02), "blocks.0.ffn.0.scale_input": torch.tensor(1.0)}
     save_file(base | {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}, two[0])
-    _, found, _ = extracted(two, tmp_path, "lora", Asked(rank=1000))
+    _, found, _ = extracted(two, tmp_path, "lora", Limits(rank=1000))
     delta = unmapped(two[1])["model.diffusion_model.blocks.0.ffn.0.weight"] - scaled.float() * 0.02
     assert relative(found.adapters["blocks.0.ffn.0"].delta_weight(), delta) < 1e-5
 
@@ -240,29 +240,29 @@ def test_a_number_that_the_dtype_cannot_hold_is_refused(two, tmp_path, name):
     with pytest.raises(
         LycoError, match=rf"{path}.*: its [\d.e+]* is beyond what float16 holds, 65504; store it as bfloat"
     ):
-        extracted(two, tmp_path, "lora", Asked(rank=1), dtype=torch.float16)
+        extracted(two, tmp_path, "lora", Limits(rank=1), dtype=torch.float16)
     assert not (tmp_path / "out.safetensors").exists()
-    extracted(two, tmp_path, "lora", Asked(rank=1), dtype=torch.bfloat16)
+    extracted(two, tmp_path, "lora", Limits(rank=1), dtype=torch.bfloat16)
 
 
 def test_a_rank_and_an_error_hold_both_or_it_says_what_would(two, tmp_path):
-    _, found, _ = extracted(two, tmp_path, "lora", Asked(max_error=0.3))
+    _, found, _ = extracted(two, tmp_path, "lora", Limits(max_error=0.3))
     needed = {n: a.rank for n, a in found.adapters.items() if a.rank is not None}
     most = max(needed.values())
     with pytest.raises(LycoError, match=rf"modules cannot have rank 2 and an error of at most 0.3 .*give rank {most},"):
-        extracted(two, tmp_path, "lora", Asked(rank=2, max_error=0.3))
-    report, _, _ = extracted(two, tmp_path, "lora", Asked(rank=most, max_error=0.3))
+        extracted(two, tmp_path, "lora", Limits(rank=2, max_error=0.3))
+    report, _, _ = extracted(two, tmp_path, "lora", Limits(rank=most, max_error=0.3))
     assert {m.name: m.rank for m in report.modules} == needed
 
 
 def test_an_error_holds_for_what_is_stored(two, tmp_path):
     """The rounding of the storage dtype counts; an error that it alone may make is refused."""
-    report, _, _ = extracted(two, tmp_path, "lora", Asked(max_error=0.006), dtype=torch.bfloat16)
+    report, _, _ = extracted(two, tmp_path, "lora", Limits(max_error=0.006), dtype=torch.bfloat16)
     assert max(m.error for m in report.modules) <= 0.006
     with pytest.raises(LycoError, match=r"the error is 0.002, and rounding to bfloat16 alone may make one of 0.004"):
-        extracted(two, tmp_path, "lora", Asked(max_error=0.002), dtype=torch.bfloat16)
+        extracted(two, tmp_path, "lora", Limits(max_error=0.002), dtype=torch.bfloat16)
 
 
 def test_twice_the_same_is_refused(two, tmp_path):
     with pytest.raises(LycoError, match="none of its selected weights differs"):
-        extracted((two[0], two[0]), tmp_path, "lora", Asked(rank=2))
+        extracted((two[0], two[0]), tmp_path, "lora", Limits(rank=2))

@@ -6,7 +6,7 @@ from lyco_testing.zoo import normal
 
 from lyco_core.adapters import LoHa, LoKr, LoRA, to_loha
 from lyco_core.approximate.lora import best_lora
-from lyco_core.approximate.options import Asked
+from lyco_core.approximate.options import Limits
 from lyco_core.errors import AdapterError
 
 
@@ -28,7 +28,7 @@ ADAPTERS = {
 def test_the_best_lora_of_a_rank(name: str, rank: int):
     adapter = ADAPTERS[name]()
     delta = adapter.delta_weight()
-    found = best_lora(adapter, Asked(rank=rank))
+    found = best_lora(adapter, Limits(rank=rank))
     singular = torch.linalg.svdvals(delta.double())
     best = float(singular[rank:].square().sum().sqrt() / singular.norm())
     assert found.rank <= rank
@@ -40,7 +40,7 @@ def test_the_best_lora_of_a_rank(name: str, rank: int):
 def test_the_smallest_lora_of_an_error(name: str, error: float):
     adapter = ADAPTERS[name]()
     delta = adapter.delta_weight()
-    found = best_lora(adapter, Asked(max_error=error))
+    found = best_lora(adapter, Limits(max_error=error))
     assert relative(found.delta_weight(), delta) <= error
     if found.rank > 1:
         singular = torch.linalg.svdvals(delta.double())
@@ -56,7 +56,7 @@ def test_a_small_error_is_kept_on_a_long_spectrum(kind: str, error: float):
     lora = LoRA(up * values, down.t().contiguous())
     adapter = lora if kind == "lora" else to_loha(lora)
     assert adapter is not None
-    found = best_lora(adapter, Asked(max_error=error))
+    found = best_lora(adapter, Limits(max_error=error))
     needed = next(k for k in range(1, 101) if float(values[k:].norm() / values.norm()) <= error)
     assert relative(found.delta_weight(), adapter.delta_weight()) <= error * 1.01
     assert needed <= found.rank <= needed + 2
@@ -71,10 +71,10 @@ def test_a_small_error_is_kept_on_a_long_spectrum(kind: str, error: float):
 )
 def test_products_beyond_float32_are_refused(adapter):
     with pytest.raises(AdapterError, match="beyond float32's range"):
-        best_lora(adapter, Asked(rank=1))
+        best_lora(adapter, Limits(rank=1))
 
 
 def test_nothing_is_a_lora_of_rank_one():
-    found = best_lora(LoRA(torch.zeros(6, 3), torch.zeros(3, 5)), Asked(max_error=0.1))
+    found = best_lora(LoRA(torch.zeros(6, 3), torch.zeros(3, 5)), Limits(max_error=0.1))
     assert found.rank == 1
     assert not found.delta_weight().any()

@@ -53,7 +53,7 @@ def test_any_part_of_a_file_lands_on_the_same_weights(data: st.DataObject):
     names = data.draw(st.lists(st.sampled_from(list(everything)), min_size=1, max_size=6, unique=True))
     part = parse(musubi_file({name: everything[name] for name in names}), {})
     expected = ARCHITECTURES[ARCHITECTURE_OF[model]]
-    with_model = identify(part, weights=comfyui_paths(model))
+    with_model = identify(part, model_modules=comfyui_paths(model))
     assert place(with_model, weights(model)).complete
     try:
         alone = identify(part)
@@ -82,9 +82,9 @@ def test_ambiguous_names_are_refused_and_a_word_settles_it():
 
 
 def test_the_model_settles_it_too():
-    found = identify(attention_only(), weights=comfyui_paths("qwen_image"))
+    found = identify(attention_only(), model_modules=comfyui_paths("qwen_image"))
     assert found.architecture is ARCHITECTURES["qwen_image"]
-    found = identify(attention_only(), weights=comfyui_paths("hunyuan_video"))
+    found = identify(attention_only(), model_modules=comfyui_paths("hunyuan_video"))
     assert found.architecture is ARCHITECTURES["framepack"]
 
 

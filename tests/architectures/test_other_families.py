@@ -101,7 +101,7 @@ def test_a_file_is_told(model: str, layout: Layout, write: Callable[..., dict[st
         ARCHITECTURES["flux1"],
         "chroma",
     )
-    loaded = identify(file, weights=paths_of(model), prefer=OTHERS[model])
+    loaded = identify(file, model_modules=paths_of(model), prefer=OTHERS[model])
     assert loaded.architecture is ARCHITECTURES[OTHERS[model]]
     for found in (alone, loaded):
         placement = place(found, weights(model))
@@ -123,7 +123,7 @@ def test_a_few_modules_land_on_the_right_rows(data: st.DataObject):
         for name in names
         for t in family_of(model).locate(name, layout, "comfyui")
     }
-    loaded = place(identify(file, weights=paths_of(model)), weights(model))
+    loaded = place(identify(file, model_modules=paths_of(model)), weights(model))
     assert loaded.complete
     assert {p.key for p in loaded.placed} == {key for key, _ in wanted}
     if (layout, write) == ("diffusers", musubi_file):

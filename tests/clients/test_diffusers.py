@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from lyco_core.adapter_reader import load_adapter_set, read_adapter_set
 from lyco_core.approximate.extract import extract_file
-from lyco_core.approximate.options import Asked, ExtractOptions
-from lyco_core.conversion import Options, convert_file
+from lyco_core.approximate.options import ExtractOptions, Limits
+from lyco_core.conversion import ConvertOptions, convert_file
 from lyco_core.delta_weights import write_delta
 from lyco_core.errors import LycoError
 from lyco_core.placement import place
@@ -31,7 +31,7 @@ def test_the_weights_change_as_they_should(architecture: str, algorithm: str, tm
     first = f"lora_unet_{next(iter(modules)).replace('.', '_')}.alpha"
     save_file(tensors | {first: torch.tensor(3.0)}, tmp_path / "musubi.safetensors")
     write_delta(tmp_path / "musubi.safetensors", tmp_path / "delta", layout="diffusers", architecture=architecture)
-    options = Options("diffusers", as_lora=True)
+    options = ConvertOptions("diffusers", as_lora=True)
     convert_file(tmp_path / "musubi.safetensors", tmp_path / "lora.safetensors", options, architecture=architecture)
 
     with warnings.catch_warnings():
@@ -59,7 +59,7 @@ def test_what_is_extracted_from_its_checkpoints_changes_the_weights_as_it_should
     for name, model in (("base", base), ("tuned", tuned)):
         save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
     out = tmp_path / "lora.safetensors"
-    options = ExtractOptions("lora", Asked(rank=1000))
+    options = ExtractOptions("lora", Limits(rank=1000))
     report = extract_file(tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", out, options)
     assert len(report.modules) == len(changed)
     with warnings.catch_warnings():
@@ -82,7 +82,7 @@ def test_an_extracted_norm_that_no_loader_would_find_is_named(tmp_path: Path):
     out = tmp_path / "lora.safetensors"
     files = (tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", out)
     with pytest.raises(LycoError, match=r"1 of the 3 tensors that differ cannot be loaded .*\(blocks.0.norm2\); leave"):
-        extract_file(*files, ExtractOptions("lora", Asked(rank=1)))
-    extract_file(*files, ExtractOptions("lora", Asked(rank=1), selection=Selection.of(exclude=["blocks.0.norm2"])))
+        extract_file(*files, ExtractOptions("lora", Limits(rank=1)))
+    extract_file(*files, ExtractOptions("lora", Limits(rank=1), selection=Selection.of(exclude=["blocks.0.norm2"])))
     assert "transformer.blocks.0.ffn.net.2.diff_b" in load_file(out)
     assert place(load_adapter_set(out)).complete

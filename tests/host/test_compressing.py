@@ -8,7 +8,7 @@ from lyco_testing.tiny_wan import deltas, latents, wan_adapter, wan_checkpoint, 
 from safetensors.torch import load_file, save_file
 
 from lyco_core.approximate.extract import extract_file
-from lyco_core.approximate.options import Asked, ExtractOptions
+from lyco_core.approximate.options import ExtractOptions, Limits
 
 MODELS = "models/diffusion_models"
 
@@ -70,7 +70,7 @@ def test_every_kind_of_tensor_is_loaded_by_us_and_by_comfyui(tmp_path, loras, ho
     save_file(base, tmp_path / "base.safetensors")
     save_file({k: t + changes.get(k, 0) for k, t in base.items()}, tmp_path / "tuned.safetensors")
     files = (tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", loras / "all.safetensors")
-    report = extract_file(*files, ExtractOptions("lora", Asked(rank=64)))
+    report = extract_file(*files, ExtractOptions("lora", Limits(rank=64)))
     assert (report.exact, len(report.modules), report.unchanged) == (4, 1, len(base) - 5)
 
     ours = host.load_onto(model, None, "all.safetensors", 1.0, partial=False).model

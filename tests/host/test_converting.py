@@ -10,7 +10,7 @@ from lyco_testing.hosted import expected_weights, tiny_targets
 from lyco_testing.tables import musubi_file, random
 from safetensors.torch import load_file, save_file
 
-from lyco_core.conversion import Options, convert_file
+from lyco_core.conversion import ConvertOptions, convert_file
 
 
 @pytest.mark.parametrize("architecture", MODELS)
@@ -22,7 +22,7 @@ def test_stock_comfyui_loads_every_key(architecture, algorithm, as_lora, tmp_pat
     torch.manual_seed(1)
     tensors = musubi_file(tiny_targets(architecture), algorithm, random)
     save_file(tensors, tmp_path / "a")
-    convert_file(tmp_path / "a", tmp_path / "b", Options("comfyui", as_lora=as_lora), architecture=architecture)
+    convert_file(tmp_path / "a", tmp_path / "b", ConvertOptions("comfyui", as_lora=as_lora), architecture=architecture)
     model = tiny_model(architecture)
     with caplog.at_level(logging.WARNING):
         patches = comfy.lora.load_lora(load_file(tmp_path / "b"), comfy.lora.model_lora_keys_unet(model.model, {}))

@@ -7,7 +7,7 @@ from lyco_testing.hosted import expected_weights, tiny_targets
 from lyco_testing.tables import musubi_file, random
 from safetensors.torch import load_file, save_file
 
-from lyco_core.conversion import Options, convert_file
+from lyco_core.conversion import ConvertOptions, convert_file
 from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 every_architecture = pytest.mark.parametrize("architecture", MODELS)
@@ -56,7 +56,9 @@ def by_stock(tmp_path, architecture: str, model) -> dict[str, torch.Tensor]:
     """The weights that stock ComfyUI's own loader makes, of the adapter under names that it knows."""
     import comfy.lora
 
-    convert_file(tmp_path / "a.safetensors", tmp_path / "b.safetensors", Options("comfyui"), architecture=architecture)
+    convert_file(
+        tmp_path / "a.safetensors", tmp_path / "b.safetensors", ConvertOptions("comfyui"), architecture=architecture
+    )
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     patched = model.clone()
     patched.add_patches(comfy.lora.load_lora(load_file(tmp_path / "b.safetensors"), names), 0.7)

@@ -241,7 +241,7 @@ def test_memory_that_runs_out_is_told_and_what_was_trained_is_saved(train, monke
 
 def test_going_on_from_a_file_of_another_layout(train, monkeypatch, tmp_path, host):
     """What Musubi saved, renamed for ComfyUI: fused rows are cut again, and the first loss is the trained one."""
-    from lyco_core.conversion import Options, convert_file
+    from lyco_core.conversion import ConvertOptions, convert_file
 
     model = model_of("z_image", monkeypatch)
     settings = {"network_module": "lora", "max_train_steps": 6, "learning_rate": 3e-2, "save_precision": "fp32"}
@@ -249,7 +249,7 @@ def test_going_on_from_a_file_of_another_layout(train, monkeypatch, tmp_path, ho
     with torch.inference_mode():
         first = train.run.train(model, data, train.options.train_options(settings), str(tmp_path), lambda *_: None)
         renamed = tmp_path / "renamed.safetensors"
-        convert_file(first.path, renamed, Options("comfyui"))
+        convert_file(first.path, renamed, ConvertOptions("comfyui"))
         again = {"network_weights": str(renamed), "output_name": "more", "learning_rate": 0.0, "max_train_steps": 1}
         second = train.run.train(
             model, data, train.options.train_options(settings | again), str(tmp_path), lambda *_: None

@@ -41,7 +41,7 @@ def base() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", files())
 @pytest.mark.parametrize("band_bytes", [256, 2**23])
 def test_merged_is_the_algorithms_weight(name, band_bytes, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(reading, "BAND_BYTES", band_bytes)
+    monkeypatch.setattr(reading, "FILE_BAND_BYTES", band_bytes)
     tensors, before = files()[name], base()
     save_file(before, tmp_path / "base.safetensors")
     save_file(tensors, tmp_path / "a.safetensors")

@@ -102,7 +102,7 @@ def parts_of(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("in_metadata", [False, True])
 @pytest.mark.parametrize("band_bytes", [2**17, 2**23])
 def test_the_sums_in_the_bases_own_form(form, in_metadata, band_bytes, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(reading, "BAND_BYTES", band_bytes)
+    monkeypatch.setattr(reading, "FILE_BAND_BYTES", band_bytes)
     tensors, metadata = base(form, in_metadata=in_metadata)
     found, made = merged(tmp_path, tensors, metadata)
     assert {k: (t.shape, t.dtype) for k, t in found.items()} == {k: (t.shape, t.dtype) for k, t in tensors.items()}

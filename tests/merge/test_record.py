@@ -50,7 +50,7 @@ def test_markers_of_scaled_float8_go_with_it(tmp_path: Path):
 
 def test_every_band_draws_its_own_random_numbers(tmp_path: Path, monkeypatch):
     """Else rounding repeats itself down a weight, and errors add up in what is summed over its rows."""
-    monkeypatch.setattr("lyco_core.quantized.reading.BAND_BYTES", 4 * 64 * 16)  # 16 rows of 64
+    monkeypatch.setattr("lyco_core.quantized.reading.FILE_BAND_BYTES", 4 * 64 * 16)  # 16 rows of 64
     halves = {key: torch.full_like(weight, 1 + 2**-9) for key, weight in weights().items()}
     save_file(
         {k: t * 0 for k, t in unmapped(ADAPTER).items() if "lora_up" in k}

@@ -9,7 +9,7 @@ import pytest
 from lyco_testing.hostile import within
 
 from lyco_core.card import picture
-from lyco_core.pictures import MAX_PICTURE_BYTES, MAX_SIDE, told
+from lyco_core.pictures import MAX_PICTURE_BYTES, MAX_SIDE, picture_of
 
 
 def png(width: int = 2, height: int = 2, more: bytes = b"") -> bytes:
@@ -63,13 +63,13 @@ BAD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_told(name: str):
     data, kind = GOOD[name]
-    assert told(data) == (data, kind)
+    assert picture_of(data) == (data, kind)
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_not_told(name: str):
     with within(0.5):
-        assert told(BAD[name]) is None
+        assert picture_of(BAD[name]) is None
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -78,7 +78,7 @@ def test_what_a_library_writes_is_told(kind: str, lossless: bool):
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     out = io.BytesIO()
     image.new("RGB", (30, 20), "red").save(out, kind, **({"lossless": lossless} if kind == "WEBP" else {}))
-    found = told(out.getvalue())
+    found = picture_of(out.getvalue())
     assert found is not None
     assert found.kind == f"image/{kind.lower()}"
 

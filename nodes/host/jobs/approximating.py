@@ -7,7 +7,7 @@ import os
 import torch
 
 from ....lyco_core.approximate.extract import extract_file
-from ....lyco_core.approximate.options import Asked, ExtractOptions
+from ....lyco_core.approximate.options import ExtractOptions, Limits
 from ....lyco_core.approximate.report import Report
 from ....lyco_core.approximate.resize import resize_file
 from ....lyco_core.io.names import shortened
@@ -16,13 +16,15 @@ from ..progress import Progress
 from .model_files import checkpoint_path
 
 
-def smallness(by: str, rank: int, share: float) -> Asked:
+def limits(by: str, rank: int, share: float) -> Limits:
     """How small a result is to be, from the widgets' values; `share` is the energy kept, or the relative error."""
-    return Asked.of(rank if by == "rank" else None, share if by == "energy" else None, share if by == "error" else None)
+    return Limits.of(
+        rank if by == "rank" else None, share if by == "energy" else None, share if by == "error" else None
+    )
 
 
 def extract(
-    base: str, tuned: str, form: str, small: Asked | None, factor: int, dtype: str, filename: str, *, overwrite: bool
+    base: str, tuned: str, form: str, small: Limits | None, factor: int, dtype: str, filename: str, *, overwrite: bool
 ) -> tuple[str, str]:
     """Extract from two of `checkpoint_names`; (the new file's name for the loaders, the report).
 
@@ -36,7 +38,7 @@ def extract(
     return name, _report_text(name, extract_file(*paths, output, options, overwrite=overwrite, progress=Progress()))
 
 
-def resize(adapter: str, small: Asked, filename: str, *, overwrite: bool) -> tuple[str, str]:
+def resize(adapter: str, small: Limits, filename: str, *, overwrite: bool) -> tuple[str, str]:
     """Resize a file of models/loras; (the new file's name for the loaders, the report).
 
     Raises:

@@ -6,8 +6,8 @@ import os
 
 import torch
 
-from ....lyco_core.approximate.options import Asked
-from ....lyco_core.conversion import Options, convert_file
+from ....lyco_core.approximate.options import Limits
+from ....lyco_core.conversion import ConvertOptions, convert_file
 from ....lyco_core.io.names import shortened
 from ....lyco_core.layouts import Layout
 from ....lyco_core.text import size_text
@@ -15,13 +15,13 @@ from ..files import adapter_path, output_path
 from ..progress import Progress
 
 
-def conversion(to: Layout, *, as_lora: bool, rank: int, dtype: str) -> Options:
+def conversion(to: Layout, *, as_lora: bool, rank: int, dtype: str) -> ConvertOptions:
     """The widgets' values as options; rank 0 and dtype `as it is` mean exact."""
-    small = Asked(rank) if rank else None
-    return Options(to, as_lora, small, getattr(torch, dtype) if dtype != "as it is" else None)
+    small = Limits(rank) if rank else None
+    return ConvertOptions(to, as_lora, small, getattr(torch, dtype) if dtype != "as it is" else None)
 
 
-def convert(name: str, options: Options, filename: str, *, overwrite: bool) -> tuple[str, str]:
+def convert(name: str, options: ConvertOptions, filename: str, *, overwrite: bool) -> tuple[str, str]:
     """Convert a file of models/loras; (the new file's name for the loaders, what was done).
 
     Raises:

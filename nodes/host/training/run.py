@@ -14,7 +14,7 @@ import torch
 from ....lyco_core.adapter_reader import load_adapter_set, read_adapter_set, require_known
 from ....lyco_core.adapters import Adapter
 from ....lyco_core.architectures import Architecture
-from ....lyco_core.conversion import Options as Conversion
+from ....lyco_core.conversion import ConvertOptions as Conversion
 from ....lyco_core.conversion import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.model import Model

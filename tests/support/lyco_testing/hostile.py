@@ -13,7 +13,7 @@ from lyco_core.adapter_reader import load_adapter_set, outline_adapter_set, read
 from lyco_core.card import card, picture
 from lyco_core.errors import LycoError
 from lyco_core.inspection import Inspection, inspect_file
-from lyco_core.io.table import DTYPE_BITS
+from lyco_core.io.header_table import DTYPE_BITS
 from lyco_core.placement import place
 
 LONGEST_MESSAGE = 2500

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from lyco_core.formats.suffixes import BIAS_SUFFIXES, NUMBERS, OTHER_SUFFIXES, TENSOR_SUFFIXES
-from lyco_core.io.table import DTYPE_BITS
+from lyco_core.io.header_table import DTYPE_BITS
 
 from .hostile import Raw, file_of, lora, packed
 from .tables import WRITERS

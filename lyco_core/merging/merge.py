@@ -23,11 +23,11 @@ from .written import Written, index_path, shards_of, write_index
 __all__ = ["Merged", "merge_checkpoint"]
 
 COPY_BYTES = 2**23
-"""Of what is copied as it is, at a time."""
+"""How much of what is copied as it is one job copies."""
 
 Progress = Callable[[int, int], None]
 Job = Callable[[], int]
-"""Computes and writes a part; how many bytes of the output that was."""
+"""Computes and writes a part; returns how many bytes of the output that was."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Merged:
     modules: tuple[int, ...]
     """How many modules of each adapter file were merged."""
     left_out: tuple[str, ...]
-    """What of each has no place and why; empty if everything has."""
+    """What of each adapter file has no place, and why; empty if everything has."""
     ignored: tuple[Sequence[str], ...]
-    """What counts for nothing in each, and why: see `AdapterSet.left_out`."""
+    """What counts for nothing in each adapter file, and why: see `AdapterSet.left_out`."""
     bytes: int
     """Size of all files together."""
     survival: tuple[str, ...]
-    """What a person is told of the change that rounding leaves in quantized weights; empty where there are none."""
+    """Lines that say how much of the change rounding leaves in quantized weights; empty where there are none."""
 
 
 def merge_checkpoint(
@@ -101,19 +101,19 @@ def merge_checkpoint(
         made = (*paths, *([index] if index else []))
         left_out = tuple(addition.left_out for addition in plan.additions)
         ignored = tuple(addition.adapter_set.left_out for addition in plan.additions)
-        told = tuple(plan.tally.lines())
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, told)
+        survival = tuple(plan.tally.lines())
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, survival)
 
 
 def _require_kind(checkpoint: Checkpoint, output: str, options: MergeOptions) -> None:
     """Raise `MergeError` unless the output's name is of the kind of file that will be written."""
-    wanted = output.lower().endswith(".gguf")
+    gguf_named = output.lower().endswith(".gguf")
     if checkpoint.gguf is None or options.dtype is not None:
-        if wanted:
+        if gguf_named:
             raise MergeError(
                 f"{output}: a GGUF file is written from one, in the base's own types; name the output ….safetensors"
             )
-    elif not wanted:
+    elif not gguf_named:
         raise MergeError(
             f"{output}: the base is a GGUF file, and so is what is merged; name the output ….gguf, "
             "or choose a dtype (bfloat16) for a safetensors file"

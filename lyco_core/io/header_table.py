@@ -108,7 +108,7 @@ class _Entries:
         return found
 
     def add(self, key: str, dtype: str, counted: tuple[tuple[int, ...], int], start: int, stop: int) -> None:
-        """One more; `counted`: its shape, and the product of it."""
+        """Add a tensor. `counted`: its shape, and how many numbers it holds, as `shape_of` gives them."""
         shape, count = counted
         bits = DTYPE_BITS.get(dtype)
         if bits is not None and (stop - start) * 8 != count * bits:
