@@ -81,7 +81,7 @@ def frozen(pack: str, model: object, latent: object, condition: list, *, checkpo
     """Forward and backward of the model without an adapter: the gradient goes to the first block's input."""
     import torch
 
-    host = importlib.import_module(f"{pack}.nodes.host.training.model")
+    host = importlib.import_module(f"{pack}.nodes.host.training.flow_model")
     options = importlib.import_module(f"{pack}.lyco_core.train.options")
 
     def run() -> None:

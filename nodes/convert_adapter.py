@@ -11,7 +11,7 @@ from . import host
 class ConvertAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoConvertAdapter",
             display_name="Convert Musubi→Diffusers",
@@ -44,7 +44,7 @@ class ConvertAdapter(io.ComfyNode):
                     tooltip="0: exact. Else the best LoRAs of this rank; the report says what error that makes.",
                 ),
                 io.String.Input("filename", default="", tooltip="Empty: the file's own name and the layout's."),
-                host.known(
+                host.construct(
                     io.Combo.Input,
                     "dtype",
                     options=["as it is", "float32", "float16", "bfloat16"],

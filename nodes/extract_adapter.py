@@ -10,7 +10,7 @@ from . import host
 class ExtractAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoExtractAdapter",
             display_name="Extract Adapter",
@@ -27,7 +27,7 @@ class ExtractAdapter(io.ComfyNode):
                 io.Combo.Input("form", options=["lora", "lokr", "loha"], default="lora", tooltip="The algorithm."),
                 *host.smallness_inputs(zero_means="0: a LoKr's W2 stays a full matrix."),
                 io.String.Input("filename", default="", tooltip="Empty: the tuned checkpoint's name and the form."),
-                host.known(
+                host.construct(
                     io.Int.Input,
                     "factor",
                     default=-1,
@@ -37,7 +37,7 @@ class ExtractAdapter(io.ComfyNode):
                     tooltip="Of a LoKr: one side of W1; -1 splits evenly.",
                     advanced=True,
                 ),
-                host.known(
+                host.construct(
                     io.Combo.Input,
                     "dtype",
                     options=["float32", "float16", "bfloat16"],
@@ -71,6 +71,6 @@ class ExtractAdapter(io.ComfyNode):
         overwrite: bool = False,
     ) -> io.NodeOutput:
         full = form == "lokr" and by == "rank" and rank == 0
-        small = None if full else host.asked(by, rank, share)
+        small = None if full else host.limits(by, rank, share)
         name, report = host.extract(base, tuned, form, small, factor, dtype, filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

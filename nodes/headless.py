@@ -44,8 +44,8 @@ class Stopped(BaseException):
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
-    """A configuration, checked as far as it can be before anything is loaded."""
+class Configuration:
+    """What a training without a server is to do, checked as far as it can be before anything is loaded."""
 
     dit: str
     vae: str
@@ -69,21 +69,21 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
     Raises:
         LycoError: something is wrong with what is asked for, or goes wrong.
     """
-    asked = read(settings, folder)
+    configuration = read_configuration(settings, folder)
     world = join()  # takes its GPU before ComfyUI looks for one
     try:
         start(comfyui, quiet=not world.writes)
-        data = _encoded(asked, world)
+        data = _encoded(configuration, world)
         with stopping() as signals:
-            _train(asked, data, _Console(world, signals), world)
+            _train(configuration, data, _Console(world, signals), world)
     except (Stopped, KeyboardInterrupt):
         raise TrainError("stopped; what was encoded or trained so far is saved") from None
     finally:
         leave(world)
 
 
-def read(settings: Mapping[str, Any], folder: Path) -> Limits:
-    """Check a configuration. Raises `TrainError` or `FileError`."""
+def read_configuration(settings: Mapping[str, Any], folder: Path) -> Configuration:
+    """The checked configuration of settings. Raises `TrainError` or `FileError`."""
     rest = dict(settings)
     if described := path_of(rest.pop("dataset_config", ""), "dataset_config", folder):
         datasets, place = read_toml(Path(described)), Path(described).parent
@@ -100,7 +100,7 @@ def read(settings: Mapping[str, Any], folder: Path) -> Limits:
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
     files = [option.name for _, option in every_option() if isinstance(option.rule, FileName)]
     rest |= {name: path_of(rest[name], name, folder) for name in files if name in rest}
-    return Limits(
+    return Configuration(
         dit,
         vae,
         texts,
@@ -136,11 +136,11 @@ def start(comfyui: Path, *, quiet: bool) -> None:
 
 @contextlib.contextmanager
 def stopping() -> Generator[list[int]]:
-    """Inside, the first of each of `STOPS` is only noted, so that it takes effect between two steps."""
-    asked: list[int] = []
+    """Inside, the first of each of `STOPS` is only noted in the list that this yields, and acts between two steps."""
+    noted: list[int] = []
 
     def remember(number: int, _: object) -> None:
-        asked.append(number)
+        noted.append(number)
         signal.signal(number, signal.default_int_handler)
 
     # What is ignored stays so: nohup's SIGHUP. SIGHUP is a terminal that is closed, SIGBREAK Windows' Ctrl+Break.
@@ -148,7 +148,7 @@ def stopping() -> Generator[list[int]]:
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, remember) for number in heard}
     try:
-        yield asked
+        yield noted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -176,29 +176,33 @@ class _Console:
             log.info("saved %s", path)
 
 
-def _encoded(asked: Limits, world: World) -> Data:
-    """What a configuration names to learn from. Stopped here, what is encoded stays in the cache."""
+def _encoded(configuration: Configuration, world: World) -> Data:
+    """The encoded datasets of a configuration. If this is stopped, what is encoded so far stays in the cache."""
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
-    encoders = Encoders(_require_possible(asked), asked.vae, asked.text_encoders, asked.clip_type)
-    encoded = encode_datasets(asked.datasets, encoders, world)
-    held_out = encode_datasets(asked.validation, encoders, world).items if asked.validation else []
-    return Data(encoded.items, encoded.empty, held_out, [_told(dataset) for dataset in asked.datasets])
+    encoders = Encoders(
+        _require_possible(configuration), configuration.vae, configuration.text_encoders, configuration.clip_type
+    )
+    encoded = encode_datasets(configuration.datasets, encoders, world)
+    held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
+    return Data(
+        encoded.items, encoded.empty, held_out, [_dataset_metadata(dataset) for dataset in configuration.datasets]
+    )
 
 
-def _require_possible(asked: Limits) -> TrainedFamily:
+def _require_possible(configuration: Configuration) -> TrainedFamily:
     """How the model's family is trained, once all is checked that needs neither the model nor the dataset.
 
     Raises `LycoError`.
     """
-    from .host.training.run import in_musubis_names
+    from .host.training.run import musubi_adapters
 
-    require_readable(asked.dit)
-    weights, options = Model.of_file(asked.dit), asked.options
-    told = {"empty": True, "validation": bool(asked.validation)}
-    family, trained = require_possible(options, weights.architecture, asked.output_dir, **told)
-    with about_file(asked.dit):
+    require_readable(configuration.dit)
+    weights, options = Model.of_file(configuration.dit), configuration.options
+    given = {"empty": True, "validation": bool(configuration.validation)}
+    family, trained = require_possible(options, weights.architecture, configuration.output_dir, **given)
+    with about_file(configuration.dit):
         if image_input(weights):
             raise TrainError(
                 "reads an image beside the noise, and lyco train encodes none, so it would be trained on zeros; train "
@@ -208,15 +212,17 @@ def _require_possible(asked: Limits) -> TrainedFamily:
             choose_targets(weights, options.network)
     if path := options.run.network_weights:
         with about_file(path):
-            in_musubis_names(path, family)
+            musubi_adapters(path, family)
     return trained
 
 
-def _train(asked: Limits, data: Data, tell: _Console, world: World) -> None:
+def _train(configuration: Configuration, data: Data, tell: _Console, world: World) -> None:
     from .host.training.run import train
 
-    names = {"model": os.path.basename(asked.dit), "vae": os.path.basename(asked.vae)}
-    done = train(_load(asked.dit), data, asked.options, asked.output_dir, tell, world=world, **names)
+    names = {"model": os.path.basename(configuration.dit), "vae": os.path.basename(configuration.vae)}
+    done = train(
+        _load(configuration.dit), data, configuration.options, configuration.output_dir, tell, world=world, **names
+    )
     if world.writes:
         print(done.report)
 
@@ -234,7 +240,7 @@ def _load(path: str) -> ModelPatcher:
         raise TrainError(f"{path}: ComfyUI cannot load it as a diffusion model: {error}") from None
 
 
-def _told(dataset: Dataset) -> dict[str, Any]:
+def _dataset_metadata(dataset: Dataset) -> dict[str, Any]:
     """A dataset in the metadata: what is set, and folders by their last name, as Musubi has it."""
-    told = {name: value for name, value in dataclasses.asdict(dataset).items() if value}
-    return {name: os.path.basename(v) if name.endswith(("_directory", "_file")) else v for name, v in told.items()}
+    named = {name: value for name, value in dataclasses.asdict(dataset).items() if value}
+    return {name: os.path.basename(v) if name.endswith(("_directory", "_file")) else v for name, v in named.items()}

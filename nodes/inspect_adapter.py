@@ -11,7 +11,7 @@ from .host.protocols import ModelPatcher
 class InspectAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoInspectAdapter",
             display_name="Inspect Adapter",
@@ -36,4 +36,4 @@ class InspectAdapter(io.ComfyNode):
     @host.acting(host.INSPECT)
     def execute(cls, adapter: str, model: ModelPatcher | None = None) -> io.NodeOutput:
         report, compared = host.inspect(adapter, model)
-        return io.NodeOutput(report, ui={"text": [report], **host.shown(compared)})
+        return io.NodeOutput(report, ui={"text": [report], **host.match_ui(compared)})

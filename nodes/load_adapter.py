@@ -11,7 +11,7 @@ from .host.protocols import CLIP, ModelPatcher
 class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoLoadAdapter",
             display_name="Load LoHa/LoKr",
@@ -31,7 +31,7 @@ class LoadAdapter(io.ComfyNode):
                 ),
                 *host.selection_inputs(),
                 host.mode_input(),
-                host.known(
+                host.construct(
                     io.Float.Input,
                     "scale",
                     default=0.0,
@@ -77,4 +77,4 @@ class LoadAdapter(io.ComfyNode):
         loaded = host.load_onto(
             model, clip, adapter, strength, partial=partial, selection=selection, mode=mode, scale=scale or None
         )
-        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.shown(loaded.applied))
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.match_ui(loaded.applied))

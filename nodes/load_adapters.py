@@ -11,7 +11,7 @@ from .host.protocols import CLIP, ModelPatcher
 class LoadAdapters(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoLoadAdapters",
             display_name="Load Adapters",
@@ -40,7 +40,7 @@ class LoadAdapters(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> object:
         rows = _rows(inputs)
-        return [host.fingerprint(row.name) for row in rows if row.wanted]
+        return [host.fingerprint(row.name) for row in rows if row.takes_part]
 
     @classmethod
     @host.acting(host.LOAD_ROWS)
@@ -54,7 +54,7 @@ class LoadAdapters(io.ComfyNode):
     ) -> io.NodeOutput:
         partial = on_partial_match == "warn"
         loaded = host.load_rows(model, clip, _rows(inputs), partial=partial, mode=mode)
-        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.shown(loaded.applied))
+        return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.match_ui(loaded.applied))
 
 
 def _row(number: int) -> list[io.Input]:

@@ -11,7 +11,7 @@ from .host.protocols import ModelPatcher
 class MergeAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoMergeAdapter",
             display_name="Merge into Model",
@@ -53,4 +53,4 @@ class MergeAdapter(io.ComfyNode):
         selection = host.selection(include, exclude, block_strengths)
         partial = on_partial_match == "warn"
         merged = host.merge_onto(model, adapter, strength, partial=partial, selection=selection)
-        return io.NodeOutput(merged.model, merged.report, ui=host.shown(merged.applied))
+        return io.NodeOutput(merged.model, merged.report, ui=host.match_ui(merged.applied))

@@ -10,7 +10,7 @@ from . import host
 class MergeCheckpoint(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoMergeCheckpoint",
             display_name="Merge into Checkpoint File",
@@ -29,7 +29,7 @@ class MergeCheckpoint(io.ComfyNode):
                 host.strength_input(),
                 io.String.Input("filename", default="", tooltip="Empty: the names of the base and the adapter."),
                 *host.selection_inputs(),
-                host.known(
+                host.construct(
                     io.String.Input,
                     "more_adapters",
                     default="",
@@ -39,7 +39,7 @@ class MergeCheckpoint(io.ComfyNode):
                     advanced=True,
                 ),
                 host.partial_input(optional=True),
-                host.known(
+                host.construct(
                     io.Combo.Input,
                     "dtype",
                     options=["as it is", "float32", "float16", "bfloat16"],
@@ -47,7 +47,7 @@ class MergeCheckpoint(io.ComfyNode):
                     tooltip="Storage dtype of the diffusion model's weights.",
                     advanced=True,
                 ),
-                host.known(
+                host.construct(
                     io.Int.Input,
                     "rounding_seed",
                     default=-1,
@@ -56,14 +56,14 @@ class MergeCheckpoint(io.ComfyNode):
                     tooltip="-1: round to the nearest. Else round stochastically with this seed.",
                     advanced=True,
                 ),
-                host.known(
+                host.construct(
                     io.Boolean.Input,
                     "gpu",
                     default=False,
                     tooltip="Do the arithmetic on the graphics card.",
                     advanced=True,
                 ),
-                host.known(
+                host.construct(
                     io.Boolean.Input,
                     "overwrite",
                     default=False,

@@ -10,7 +10,7 @@ from . import host
 class ResizeAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoResizeAdapter",
             display_name="Resize Adapter",
@@ -39,5 +39,5 @@ class ResizeAdapter(io.ComfyNode):
     def execute(
         cls, adapter: str, by: str, rank: int, share: float, filename: str, overwrite: bool = False
     ) -> io.NodeOutput:
-        name, report = host.resize(adapter, host.asked(by, rank, share), filename, overwrite=overwrite)
+        name, report = host.resize(adapter, host.limits(by, rank, share), filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

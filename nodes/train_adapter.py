@@ -12,7 +12,7 @@ from .host.protocols import Conditioning, ModelPatcher
 class TrainAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.known(
+        return host.construct(
             io.Schema,
             node_id="LycoTrainAdapter",
             display_name="Train Adapter",
@@ -62,7 +62,7 @@ class TrainAdapter(io.ComfyNode):
         validation_positive: list[list[Conditioning]] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        options = training.options_of({name: training.single(name, values) for name, values in widgets.items()})
+        options = training.widget_options({name: training.single(name, values) for name, values in widgets.items()})
         data = training.data_of(latents, positive, empty, validation_latents, validation_positive)
         done = training.train_on(training.single("model", model), data, options, cls.hidden.unique_id)
         shown = {

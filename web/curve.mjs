@@ -27,7 +27,10 @@ export class Series {
     return this.steps[this.steps.length - 1];
   }
 
-  /** @param {number} smoothing 0 to below 1: the weight of what was, as TensorBoard's, without its bias to zero */
+  /**
+   * The exponential moving average of the loss after each step: the formula of `smoothed` in nodes/host/training/picture.py.
+   * @param {number} smoothing 0 to below 1: the weight of what was, as TensorBoard's, without its bias to zero
+   */
   *smoothed(smoothing) {
     let average = 0;
     let weight = 0;

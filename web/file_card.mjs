@@ -2,11 +2,9 @@
 import { api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
 import { beforeFailure } from "./failure.mjs";
-import { addCard, after, everyNode, lastOutput, nodeOf } from "./node.mjs";
+import { NONE, addCard, after, everyNode, lastOutput, nodeOf } from "./node.mjs";
 import { about, match } from "./parts.mjs";
 import { t } from "./words.mjs";
-
-const NONE = "none";
 
 /** @type {WeakMap<object, () => Promise<void>>} */
 const restorers = new WeakMap();

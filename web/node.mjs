@@ -12,6 +12,9 @@ import { placeOfFailure } from "./failure.mjs";
  * @typedef {Parameters<NonNullable<Extension["nodeCreated"]>>[0] & Added} GraphNode
  */
 
+/** What a list of files offers for no file: `NONE` in nodes/host/files.py. */
+export const NONE = "none";
+
 const WIDTH = 320;
 const LOW = 60;
 const MARGIN = 4;

@@ -1,7 +1,5 @@
 // Load Adapters shows the rows in use and one more.
-import { after, fitRows } from "./node.mjs";
-
-const NONE = "none";
+import { NONE, after, fitRows } from "./node.mjs";
 
 /**
  * @param {import("./node.mjs").GraphNode} node

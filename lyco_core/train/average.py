@@ -12,9 +12,10 @@ __all__ = ["Average"]
 
 
 class Average:
-    """Follows the parameters; early it follows faster, so that the first values are soon forgotten.
+    """The exponential moving average (EMA) of a network's parameters.
 
-    `decay` is that of the long run: after n steps it is at most (1 + n) / (10 + n).
+    The decay is `decay` in the long run; after step n it is at most (1 + n) / (10 + n), so that the first values are
+    soon forgotten.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

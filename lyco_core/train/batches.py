@@ -1,4 +1,4 @@
-"""Which items come in which step: the same on every machine, for a seed."""
+"""Which items each batch has: the same on every machine for the same seed."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def require_one_shape(items: Sequence[Item]) -> None:
     """Raises `TrainError` for latents of several shapes."""
     shapes = {tuple(item.latent.shape) for item in items}
     if len(shapes) > 1:
-        told = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
+        listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
         raise TrainError(
-            f"the latents have {len(shapes)} different shapes ({told}); set enable_bucket to train each size in "
+            f"the latents have {len(shapes)} different shapes ({listed}); set enable_bucket to train each size in "
             "batches of its own, or resize the images"
         )

@@ -10,13 +10,13 @@ from ..architectures import Architecture, TrainedFamily
 from ..errors import TrainError, about_file
 from ..io import read_header
 from ..text import shorten
-from .checkpoints import require_place
-from .loop import require_told
+from .loop import require_needed_inputs
 from .optimizers import make_optimizer
 from .options import TrainOptions
 from .schedules import require_rate
 from .state import require_resumable
 from .targets import require_trainable
+from .training_files import require_place
 
 __all__ = ["require_possible", "require_readable"]
 
@@ -29,7 +29,7 @@ def require_possible(
     empty: bool,
     validation: bool,
 ) -> tuple[Architecture, TrainedFamily]:
-    """The family and how it is trained, once a training can begin and save in `folder`, as far as this tells.
+    """Refuse a training that cannot begin or cannot save in `folder`; returns the family and how it is trained.
 
     Args:
         empty: whether there is the condition of the empty caption.
@@ -41,7 +41,7 @@ def require_possible(
         FileError: nothing can be written there, or an earlier training's files are.
     """
     family, trained = require_trainable(family)
-    require_told(options.run, empty=empty, validation=validation)
+    require_needed_inputs(options.run, empty=empty, validation=validation)
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
     require_rate(options.schedule, rate)
@@ -52,7 +52,7 @@ def require_possible(
 
 
 def require_readable(path: str | os.PathLike[str]) -> None:
-    """Raise `TrainError` unless ComfyUI by itself can tell the numbers of all of a model file's weights."""
+    """Raise `TrainError` unless ComfyUI, without the help of another pack, can read all weights of a model file."""
     with about_file(path):
         if _is_gguf(path):
             raise TrainError(
@@ -60,13 +60,13 @@ def require_readable(path: str | os.PathLike[str]) -> None:
                 "the safetensors file that it was made from"
             )
         header = read_header(path)
-        told = {key.removesuffix(".comfy_quant") for key in header.tensors if key.endswith(".comfy_quant")}
+        described = {key.removesuffix(".comfy_quant") for key in header.tensors if key.endswith(".comfy_quant")}
         codes = [
             key
             for key, info in header.tensors.items()
             if key.endswith(".weight") and not info.dtype.lstrip("B").startswith("F")
         ]
-        unknown = [key for key in codes if key.removesuffix(".weight") not in told]
+        unknown = [key for key in codes if key.removesuffix(".weight") not in described]
         if unknown and "_quantization_metadata" not in header.metadata:
             raise TrainError(
                 f"{len(unknown)} weights are stored as {header.tensors[unknown[0]].dtype} ({shorten(unknown)}), and no "

@@ -9,10 +9,10 @@ from ..adapters import Adapter, LoKr
 from ..adapters.factors import factorization
 from .network_options import NetworkOptions
 
-__all__ = ["options_of"]
+__all__ = ["options_from_file"]
 
 
-def options_of(options: NetworkOptions, adapters: Iterable[Adapter]) -> NetworkOptions:
+def options_from_file(options: NetworkOptions, adapters: Iterable[Adapter]) -> NetworkOptions:
     """`options` with the rank, alpha and factor that all `adapters` share; what they do not share stays.
 
     These stand in the metadata of what is saved, and Musubi reads a LoKr by its factor.

@@ -24,7 +24,7 @@ class World:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that saves and tells."""
+        """Whether this process is the one that saves and reports."""
         return self.rank == 0
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
@@ -40,7 +40,7 @@ class World:
             start += tensor.numel()
 
     def any(self, value: bool) -> bool:
-        """Whether it is true in one of them."""
+        """Whether `value` is true in at least one process."""
         if self.processes == 1:
             return value
         flag = torch.tensor([float(value)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -48,7 +48,7 @@ class World:
         return bool(flag)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Return once every process has come here."""
         if self.processes > 1:
             dist.barrier()
 
@@ -58,7 +58,7 @@ _ADDED = {"npu": "torch_npu", "mlu": "torch_mlu"}
 
 
 def accelerator() -> str | None:
-    """What torch calls the accelerator that is here; None if there is but the CPU."""
+    """torch's name of the accelerator of this machine, such as `cuda`; None if it has only a CPU."""
     for package in _ADDED.values():
         with contextlib.suppress(ImportError):
             importlib.import_module(package)
@@ -69,7 +69,7 @@ def accelerator() -> str | None:
 
 
 def join(backend: str | None = None) -> World:
-    """The processes that `torchrun` started, or this one alone.
+    """Join the processes that `torchrun` started; without it this one is alone.
 
     Args:
         backend: torch's name for it; None: nccl where torch has it and GPUs, else gloo (Windows has no nccl).

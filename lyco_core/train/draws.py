@@ -1,4 +1,4 @@
-"""What is drawn for a batch: when, with which noise, and whose caption is left out.
+"""What is drawn for a batch: timesteps, noise, and whose caption is dropped.
 
 Everything comes from a generator of its own for each batch, seeded by the training's seed and the
 batch's number. So a resumed training draws what the uninterrupted one would have, and several
@@ -21,10 +21,10 @@ __all__ = ["Draws", "draw", "generator_of", "seed_of"]
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Of one batch, an entry an item, on the CPU."""
+    """What is drawn for one batch: an entry for each item, on the CPU."""
 
     t: Tensor
-    """(n,): the moments of the flow."""
+    """(n,): the timesteps, from 0 at the data to 1 at the noise."""
     noise: Tensor
     """(n, C, …)."""
     dropped: Tensor
@@ -32,7 +32,7 @@ class Draws:
 
 
 def draw(options: TrainOptions, number: int, count: int, shape: torch.Size) -> Draws:
-    """What batch number `number` of `count` latents of a shape is trained with."""
+    """The draws for batch number `number`, of `count` latents of one shape."""
     generator = generator_of(options.run.seed, number)
     t = sample_times(options.noise, count, (shape[-2], shape[-1]), generator)
     noise = torch.randn((count, *shape), generator=generator)
@@ -41,7 +41,7 @@ def draw(options: TrainOptions, number: int, count: int, shape: torch.Size) -> D
 
 
 def generator_of(*numbers: int) -> torch.Generator:
-    """One of the CPU, seeded by several numbers."""
+    """A generator of the CPU, seeded by several numbers."""
     return torch.Generator().manual_seed(seed_of(*numbers))
 
 

@@ -101,14 +101,14 @@ def thaw(model: nn.Module) -> None:
 
 
 def _can_thaw(tensor: Tensor) -> bool:
-    return not _counts(tensor) and not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
+    return not _has_version_counter(tensor) and not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
 
 
-def _counts(tensor: Tensor) -> bool:
-    """Whether it counts its changes, which autograd looks at.
+def _has_version_counter(tensor: Tensor) -> bool:
+    """Whether a tensor counts its changes in place, as autograd needs it.
 
-    One that was made in inference mode does not; nor does a parameter of that kind which `to` has
-    moved since outside of it, and that one says of itself that it is none.
+    One that was made in inference mode does not. Nor does a parameter that was made there and that `to` moved later,
+    outside of that mode: its `is_inference()` is False, so only the counter tells.
     """
     try:
         return tensor._version >= 0

@@ -1,4 +1,4 @@
-"""Models that are told an image beside the text: without one they would be trained on zeros."""
+"""Models that take an image beside the text: without one they would be trained on zeros."""
 
 from __future__ import annotations
 

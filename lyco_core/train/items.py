@@ -1,4 +1,4 @@
-"""What is learned from."""
+"""What a training learns from: latents and their conditioning."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Item:
     latent: Tensor
     """(C, H, W) or (C, F, H, W), as the VAE gives it."""
     condition: Any
-    """What the model is told, in the host's own form; the loop only passes it on."""
+    """The conditioning of its caption, in the host's own form; the loop only passes it on."""
     name: str = ""
-    """Told in errors."""
+    """What errors call it."""
     repeats: int = 1
     """How often it comes in an epoch."""
     batch_size: int | None = None
-    """Its dataset's; None for the training's."""
+    """That of its dataset; None: the training's own."""

@@ -24,13 +24,13 @@ from .options import RunOptions, TrainOptions
 from .scaler import LossScale
 from .schedules import rate, require_rate
 
-__all__ = ["Model", "Step", "Training", "require_told"]
+__all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
 
 _VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
-"""At which moments every validation item is tried, whatever is trained: so that any two runs compare."""
+"""The timesteps at which every validation item is tried, whatever is trained: so that any two runs compare."""
 
 
-class Model(Protocol):
+class VelocityModel(Protocol):
     """A frozen model to which the network is attached."""
 
     device: torch.device
@@ -42,21 +42,21 @@ class Model(Protocol):
         ...
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """The prediction of ε - x_0, (n, C, …) float32, for x (n, C, …) at the moments t (n,)."""
+        """The prediction of ε - x_0, (n, C, …) float32, for x (n, C, …) at the timesteps t (n,)."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What came out of a step."""
+    """One step of the optimizer, and what came of it."""
 
     step: int
-    """From 1."""
+    """Its number, from 1."""
     loss: float
-    """The mean over all its items, weighted."""
+    """The weighted mean over all its items."""
     learning_rate: float
     grad_norm: float
-    """Before it was shortened."""
+    """The norm of all gradients together, before they were clipped."""
     validation: float | None = None
 
 
@@ -65,7 +65,7 @@ class Training:
 
     def __init__(
         self,
-        model: Model,
+        model: VelocityModel,
         network: Network,
         items: Sequence[Item],
         options: TrainOptions,
@@ -79,7 +79,7 @@ class Training:
         self.world = world or World()
         self._empty, self._validation = empty, validation
         run = options.run
-        require_told(run, empty=empty is not None, validation=bool(validation))
+        require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
         require_rate(options.schedule, options.optimizer.learning_rate)
@@ -91,7 +91,7 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of the optimizer. An epoch's last one has what is left of its batches, as in Musubi."""
+        """Steps of the optimizer in an epoch, the last of which has what is left of the batches, as in Musubi."""
         return math.ceil(len(self.batches) / self.options.run.gradient_accumulation_steps)
 
     @property
@@ -106,9 +106,9 @@ class Training:
         return self.step // self.steps_per_epoch
 
     def steps(self) -> Iterator[Step]:
-        """Train until all steps are done, telling of each.
+        """Train until all steps are done, and yield each.
 
-        Raises `TrainError` if the loss or the gradients are no numbers; the step is then undone.
+        Raises `TrainError` if the loss or the gradients are not finite; that step then changes nothing.
         """
         while self.step < self.total_steps:
             with torch.random.fork_rng([]):  # the graph's other nodes draw as if nothing had been
@@ -138,29 +138,29 @@ class Training:
         return Step(self.step, loss, learning_rate, norm, validation)
 
     def _numbers(self) -> range:
-        """Those of the next step's batches: all of one epoch."""
+        """The numbers of the next step's batches, all of one epoch."""
         epoch, step = divmod(self.step, self.steps_per_epoch)
         accumulated, size = self.options.run.gradient_accumulation_steps, len(self.batches)
         first = step * accumulated
         return range(epoch * size + first, epoch * size + min(first + accumulated, size))
 
     def _add_up(self, loss: float, parameters: list[torch.nn.Parameter]) -> float:
-        """Give every process the gradients of all; the loss of all.
+        """Replace the gradients by their sums over all processes; returns the sum of the losses.
 
         A parameter that nothing reached, anywhere, keeps no gradient, so that the optimizer leaves it alone.
         """
         if self.world.processes == 1:
             return loss
         numbers = [loss, *(float(p.grad is not None) for p in parameters)]
-        told = torch.tensor(numbers, device=self.model.device)
+        exchanged = torch.tensor(numbers, device=self.model.device)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        self.world.add_up([told, *gradients])
-        for parameter, gradient, reached in zip(parameters, gradients, told[1:], strict=True):
+        self.world.add_up([exchanged, *gradients])
+        for parameter, gradient, reached in zip(parameters, gradients, exchanged[1:], strict=True):
             parameter.grad = gradient if reached else None
-        return float(told[0])
+        return float(exchanged[0])
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
-        """One step of the optimizer; the norm of the gradients. Does nothing if that is no number."""
+        """Clip the gradients and move the parameters, unless the gradients' norm is not finite; returns that norm."""
         now = rate(self.options.schedule, self.step, self.total_steps, self.options.optimizer.learning_rate)
         for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = base * now
@@ -208,7 +208,7 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The mean error of the validation items, unweighted, with the averages if there are such."""
+        """The mean squared error of the validation items, unweighted, with the EMA if there is one."""
         self.network.eval()
         total = torch.zeros(1, device=self.model.device)
         with self.as_saved():
@@ -222,7 +222,7 @@ class Training:
 
     @contextmanager
     def as_saved(self) -> Generator[None]:
-        """Inside, the network is what a file gets: the averages, if there are such."""
+        """Inside, the network has the values that are saved: the EMA, if there is one."""
         if self.average is None:
             yield
             return
@@ -230,7 +230,7 @@ class Training:
             yield
 
 
-def require_told(run: RunOptions, *, empty: bool, validation: bool) -> None:
+def require_needed_inputs(run: RunOptions, *, empty: bool, validation: bool) -> None:
     """Raises `TrainError` for options that need the empty caption's condition, or validation items, without such."""
     if run.caption_dropout_rate and not empty:
         raise TrainError("caption_dropout_rate needs the conditioning of the empty caption; connect it, or set 0")

@@ -1,4 +1,4 @@
-"""What Musubi Tuner's files tell of the training: the `ss_…` entries and ModelSpec's."""
+"""What Musubi Tuner's files record of the training: the `ss_…` entries and ModelSpec's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class Run:
-    """One training, as its files tell of it."""
+    """One training, and the `ss_…` entries that its files record of it."""
 
     def __init__(
         self, training: Training, datasets: Sequence[Mapping[str, Any]], model: str = "", vae: str = ""

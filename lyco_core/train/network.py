@@ -15,9 +15,9 @@ from ..adapters import Adapter
 from ..errors import TrainError
 from ..formats import FORMATS
 from ..text import shorten
-from .continuing import options_of
+from .continuing import options_from_file
 from .network_options import NetworkOptions
-from .targets import Choice, Target
+from .targets import TargetChoice, TargetModule
 from .trainable import TRAINABLES, Trainable, TrainableLoKr
 
 __all__ = ["Network"]
@@ -33,7 +33,7 @@ class Network(nn.Module):
     `state_dict` is stable; `train` and `eval` switch the dropouts.
     """
 
-    def __init__(self, choice: Choice, options: NetworkOptions, trainables: Iterable[Trainable]) -> None:
+    def __init__(self, choice: TargetChoice, options: NetworkOptions, trainables: Iterable[Trainable]) -> None:
         super().__init__()
         self.choice, self.options = choice, options
         self.trainables: dict[str, Trainable] = {}
@@ -43,8 +43,8 @@ class Network(nn.Module):
             self.add_module(_MUSUBI.prefix(target.module_path), trainable)
 
     @classmethod
-    def initial(cls, choice: Choice, options: NetworkOptions) -> Network:
-        """A new one with ΔW = 0, drawn from the options' seed, module after module."""
+    def initial(cls, choice: TargetChoice, options: NetworkOptions) -> Network:
+        """A new network with ΔW = 0, drawn from the options' seed, module after module."""
         generator = torch.Generator().manual_seed(options.seed)
         make = TRAINABLES[options.algorithm].initial
         network = cls(choice, options, (make(target.shape, options, generator) for target in choice.targets))
@@ -52,8 +52,8 @@ class Network(nn.Module):
         return network
 
     @classmethod
-    def continued(cls, choice: Choice, options: NetworkOptions, adapters: Mapping[str, Adapter]) -> Network:
-        """One that goes on from a file's adapters; their rank, alpha and factor count, not the options'.
+    def continued(cls, choice: TargetChoice, options: NetworkOptions, adapters: Mapping[str, Adapter]) -> Network:
+        """A network that goes on from a file's adapters; their rank, alpha and factor count, not the options'.
 
         Args:
             adapters: module path in Musubi's names -> adapter. A target that has none begins anew.
@@ -67,7 +67,7 @@ class Network(nn.Module):
                 f"{len(lost)} of its {len(adapters)} modules are not trained here and would be lost "
                 f"({shorten(lost)}); include them, or leave them out of the file"
             )
-        options = options_of(options, adapters.values())
+        options = options_from_file(options, adapters.values())
         kind, generator = TRAINABLES[options.algorithm], torch.Generator().manual_seed(options.seed)
         trainables: list[Trainable] = []
         for target in choice.targets:
@@ -108,7 +108,7 @@ class Network(nn.Module):
         Raises:
             TrainError: the model has no such module.
         """
-        owners: dict[str, list[Target]] = {}
+        owners: dict[str, list[TargetModule]] = {}
         for target in self.choice.targets:
             owners.setdefault(target.key.removesuffix(".weight"), []).append(target)
         handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -135,9 +135,9 @@ class Network(nn.Module):
         ]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
-        """As torch's, for a state with just the tensors that the network has.
+        """Load a state, as any `nn.Module` does, that has exactly the tensors of this network.
 
-        Raises `TrainError` for any other, before anything is changed.
+        Raises `TrainError` for any other state, before anything is changed.
         """
         own = {key: list(tensor.shape) for key, tensor in self.state_dict().items()}
         found = {key: list(tensor.shape) for key, tensor in state_dict.items()}
@@ -165,12 +165,13 @@ class Network(nn.Module):
         """What is trained and how, and what is not and why, a line each: what `verbose` asks for."""
         title, targets, excluded = self.choice.architecture.title, self.choice.targets, self.choice.excluded
         lines = [f"{title}: {len(targets)} modules are trained, {len(excluded)} are not"]
-        lines += (f"{_told(target)}: {self.trainables[target.module_path].told}" for target in targets)
-        lines += (f"{_told(target)}: not trained, {pattern!r} excludes it" for target, pattern in excluded)
+        lines += (f"{_described(target)}: {self.trainables[target.module_path].summary}" for target in targets)
+        lines += (f"{_described(target)}: not trained, {pattern!r} excludes it" for target, pattern in excluded)
         return "\n".join(lines)
 
 
-Part = tuple[tuple[int, int] | None, Trainable]
+_TrainedRows = tuple[tuple[int, int] | None, Trainable]
+"""start:stop of the rows of a weight, None for all of them, and what is trained of them."""
 
 
 class _Addition:
@@ -180,7 +181,7 @@ class _Addition:
     for the backward pass, it stops once that has what it needs, which spares the block's last module.
     """
 
-    def __init__(self, parts: Iterable[Part]) -> None:
+    def __init__(self, parts: Iterable[_TrainedRows]) -> None:
         self._parts = sorted(parts, key=lambda part: part[0] or (0, 0))
         self._changes: list[Tensor | None] = []
 
@@ -196,7 +197,7 @@ class _Addition:
         return change.add_(output)
 
     def _joined(self, changes: Sequence[Tensor | None], output: Tensor) -> Tensor:
-        """As wide as `output`, with zeros between and in place of what is not there."""
+        """The contributions side by side, as wide as `output`; zeros where nothing is trained or is dropped."""
         width, leading = output.shape[-1], output.shape[:-1]
         bands = [(*(rows or (0, width)), change) for (rows, _), change in zip(self._parts, changes, strict=True)]
         pieces: list[Tensor] = []
@@ -217,6 +218,6 @@ def _module(model: nn.Module, path: str) -> nn.Module:
         raise TrainError(f"the model has no module {path}; the targets are another model's") from None
 
 
-def _told(target: Target) -> str:
+def _described(target: TargetModule) -> str:
     rows = "" if target.rows is None else f" (rows {target.rows[0]}:{target.rows[1]} of {target.key})"
     return f"{target.module_path} {list(target.shape)}{rows}"

@@ -9,7 +9,7 @@ from typing import Any, cast
 from ..adapters import LOW_RANK
 from ..errors import TrainError
 from ..patterns import PatternError, require_patterns
-from .option import Option, Options, Saved, option, options_in
+from .option import Option, OptionGroup, Saved, option, options_in
 from .rules import Choice, Number, Texts, Truth, Whole
 
 __all__ = ["NetworkOptions", "algorithm_of", "parse_network_args"]
@@ -31,7 +31,7 @@ def algorithm_of(network_module: object) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkOptions(Options):
+class NetworkOptions(OptionGroup):
     """The options of one network; every module of it has the same.
 
     Raises `TrainError` for one that is out of range.
@@ -111,7 +111,7 @@ class NetworkOptions(Options):
         saved=Saved.NETWORK_ARG,
     )
     seed: int = 0
-    """Of the first values."""
+    """Of the factors' initial values."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,7 +154,7 @@ def parse_network_args(texts: Iterable[str]) -> dict[str, Any]:
         name = name.strip()
         if not equals or name not in known:
             raise TrainError(
-                f"network_args: {text!r} is none of them; expected NAME=VALUE with one of {', '.join(known)}"
+                f"network_args: {text!r} is no option that it takes; expected NAME=VALUE with one of {', '.join(known)}"
             )
         try:
             parsed[name] = known[name].rule.read(value)

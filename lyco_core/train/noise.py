@@ -1,4 +1,4 @@
-"""Which moment of the flow an item is trained at, and how much its loss counts there: Musubi Tuner's ways.
+"""At which timestep t of the flow an item is trained, and how much its loss counts there: Musubi Tuner's ways.
 
 t is 0 at the data and 1 at the noise: x_t = (1 - t)·x_0 + t·ε. What Musubi calls the shift of a
 flow is the map t -> k·t / (1 + (k - 1)·t).
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..architectures import TrainedFamily
 from ..errors import TrainError
-from .option import Options, Saved, option
+from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Truth
 
 __all__ = ["SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
 
 _TRIES = 1000
-"""How often times outside of min_timestep to max_timestep are drawn again."""
+"""How often timesteps outside of min_timestep to max_timestep are drawn again."""
 
 
 def _normal(count: int, generator: torch.Generator) -> Tensor:
@@ -38,7 +38,7 @@ def _logsnr(options: NoiseOptions, count: int, generator: torch.Generator) -> Te
 
 
 def _density(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
-    """Of `sigma`: by the weighting scheme, on the grid of 1000 steps."""
+    """The timesteps that `sigma` draws: by the weighting scheme, on the grid of 1000 steps."""
     if options.weighting_scheme == "logit_normal":
         u = torch.sigmoid(options.logit_mean + options.logit_std * _normal(count, generator))
     else:
@@ -82,12 +82,12 @@ _WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigma_sqrt": lambda sigma: sigma**-2.0,
     "cosmap": lambda sigma: 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2)),
 }
-"""`weighting_scheme` -> weight of a moment of the grid of 1000 steps, from 0.001 to 1."""
+"""`weighting_scheme` -> weight of a timestep on the grid of 1000 steps, from 0.001 to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseOptions(Options):
-    """How the moments of the flow are drawn and weighted."""
+class NoiseOptions(OptionGroup):
+    """How the timesteps are drawn and their losses weighted."""
 
     timestep_sampling: str = option(
         "sigma",
@@ -150,7 +150,7 @@ def resolve_sampling(options: NoiseOptions, trained: TrainedFamily) -> NoiseOpti
 
 
 def sample_times(options: NoiseOptions, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """`count` moments t, (count,) float32 on the CPU.
+    """`count` timesteps t from 0 to 1, (count,) float32 on the CPU.
 
     Args:
         size: height and width of the latent.
@@ -182,10 +182,10 @@ def _draw(options: NoiseOptions, count: int, size: tuple[int, int], generator: t
 
 
 def loss_weights(options: NoiseOptions, t: Tensor) -> Tensor:
-    """What each item's mean squared error is multiplied with, (count,).
+    """The weight of each item's mean squared error in the loss, (count,).
 
     As in Musubi the weight is that of the nearest step of the grid, and of timestep 1000·t + 1 for
-    all samplings but sigma, whose moments lie on the grid: so none weighs more than a million.
+    all samplings but sigma, whose timesteps lie on the grid: so none weighs more than a million.
     """
     weighting = _WEIGHTINGS.get(options.weighting_scheme)
     if weighting is None:

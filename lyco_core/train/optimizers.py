@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainError
-from .option import Options, Saved, option
+from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Texts
 
 __all__ = ["OPTIMIZERS", "OptimizerOptions", "make_optimizer"]
@@ -43,8 +43,8 @@ OPTIMIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerOptions(Options):
-    """How the parameters are moved."""
+class OptimizerOptions(OptionGroup):
+    """Which optimizer moves the parameters, and how far."""
 
     optimizer_type: str = option(
         "adamw",
@@ -64,7 +64,7 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
     """The optimizer of parameter groups.
 
     Raises:
-        TrainError: its library is not installed, or an argument is none of its own.
+        TrainError: its library is not installed, or it does not take an argument.
     """
     kind = OPTIMIZERS[options.optimizer_type]
     try:
@@ -94,5 +94,5 @@ def _arguments(texts: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             equals = ""
         if not equals or not name.strip().isidentifier():
-            raise TrainError(f"optimizer_args: {text!r} is none, expected NAME=VALUE, such as weight_decay=0.01")
+            raise TrainError(f"optimizer_args: {text!r} cannot be read, expected NAME=VALUE, such as weight_decay=0.01")
     return arguments

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import TrainError
 from .rules import Number, Rule, Texts
 
-__all__ = ["Option", "Options", "Saved", "option", "options_in"]
+__all__ = ["Option", "OptionGroup", "Saved", "option", "options_in"]
 
 
 class Saved(enum.Enum):
@@ -41,17 +41,17 @@ class Option:
     """One option of a training."""
 
     name: str
-    """The field's."""
+    """The name of its field."""
     default: Any
     rule: Rule
-    told: str
+    help: str
     """What it does, for a tooltip and the help page."""
     rare: bool
     """Whether most people never touch it."""
     called: str
     """Musubi's name: that of its widget and in a configuration."""
     read: Callable[[Any], Any] | None
-    """What makes its value of what Musubi calls so, where that is no value yet. Raises `TrainError`."""
+    """Makes its value of what a configuration says under `called`, where that is another form. Raises `TrainError`."""
     node_default: Any
     """Its default in the node: what Musubi's pages use, where the configuration's default is another."""
     saved: Saved
@@ -63,7 +63,7 @@ class Option:
 def option(
     default: Any,  # noqa: ANN401 - the field's own type
     rule: Rule,
-    told: str,
+    help: str,
     *,
     rare: bool = True,
     called: str = "",
@@ -72,13 +72,13 @@ def option(
     saved: Saved = Saved.NOT,
     draws: bool = False,
 ) -> Any:  # noqa: ANN401
-    """A field of `Options`; the arguments are those of `Option`."""
+    """A field of `OptionGroup`; the arguments are those of `Option`."""
     node_default = default if node_default is None else node_default
-    made = Option("", default, rule, told, rare, called, read, node_default, saved, draws)
+    made = Option("", default, rule, help, rare, called, read, node_default, saved, draws)
     return dataclasses.field(default=default, metadata={"option": made})
 
 
-def options_in(cls: type[Options]) -> Iterator[Option]:
+def options_in(cls: type[OptionGroup]) -> Iterator[Option]:
     """Every option that has a rule, in the order in which a person meets them."""
     for field in dataclasses.fields(cls):
         if made := field.metadata.get("option"):
@@ -86,8 +86,11 @@ def options_in(cls: type[Options]) -> Iterator[Option]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Options that hold their rules. Raises `TrainError` for one that does not."""
+class OptionGroup:
+    """Options of one kind, as a dataclass of fields that `option` makes.
+
+    Raises `TrainError` for a value that its rule does not allow.
+    """
 
     def __post_init__(self) -> None:
         for made in options_in(type(self)):

@@ -1,4 +1,4 @@
-"""Everything that a training is asked for, by Musubi Tuner's names."""
+"""All options of a training, by Musubi Tuner's names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..io.names import name_fault
 from .network_options import NetworkOptions, parse_network_args
 from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
-from .option import Option, Options, Saved, option, options_in
+from .option import Option, OptionGroup, Saved, option, options_in
 from .rules import Choice, FileName, Number, Text, Truth, Whole
 from .saving import STORAGE_DTYPES
 from .schedules import ScheduleOptions
@@ -21,7 +21,7 @@ __all__ = ["ENDINGS", "RunOptions", "SaveOptions", "TrainOptions", "every_option
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions(Options):
+class RunOptions(OptionGroup):
     """How long, how much at once, and from where."""
 
     max_train_steps: int = option(1600, Whole(1), "Steps of the optimizer.", rare=False)
@@ -79,11 +79,11 @@ class RunOptions(Options):
 
 
 ENDINGS = (".safetensors", "-step00000000.safetensors", "-step00000000-state.pt")
-"""Of the files that a training writes, or may write if it is interrupted: the shortest, and the longest."""
+"""The shortest and the longest endings of the files that a training writes, or may write if it is interrupted."""
 
 
 @dataclasses.dataclass(frozen=True)
-class SaveOptions(Options):
+class SaveOptions(OptionGroup):
     """What is saved, when, and what stands in the file."""
 
     output_name: str = option(
@@ -118,7 +118,7 @@ class SaveOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """All of them, by what they are about."""
+    """All options of a training, by what they are about."""
 
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
     run: RunOptions = dataclasses.field(default_factory=RunOptions)
@@ -128,7 +128,7 @@ class TrainOptions:
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
 
 
-_PARTS: dict[str, type[Options]] = {
+_PARTS: dict[str, type[OptionGroup]] = {
     "network": NetworkOptions,
     "run": RunOptions,
     "optimizer": OptimizerOptions,
@@ -149,14 +149,14 @@ REFUSED = {
 
 
 def every_option() -> Iterator[tuple[str, Option]]:
-    """(part, option) of all of them, in the order in which a person meets them."""
+    """(part of `TrainOptions`, option) for every option, in the order in which a person meets them."""
     for part, cls in _PARTS.items():
         for made in options_in(cls):
             yield part, made
 
 
 def every_value(options: TrainOptions) -> Iterator[tuple[Option, Any]]:
-    """All of them with their values."""
+    """Every option with its value."""
     for part, made in every_option():
         yield made, getattr(getattr(options, part), made.name)
 
@@ -168,7 +168,7 @@ def train_options(settings: Mapping[str, Any]) -> TrainOptions:
     there, each of which is also one of its own.
 
     Raises:
-        TrainError: a name that is none, or a value that its option cannot have.
+        TrainError: an unknown name, or a value that its option cannot have.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     values: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}

@@ -20,18 +20,18 @@ class Whole:
 
     @property
     def expected(self) -> str:
-        """In words."""
+        """The values that are allowed, in words."""
         but = "" if self.but is None else f" but {self.but}"
         return f"a whole number{but} of at least {self.least}"
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
+        """Whether `value` is allowed."""
         if not isinstance(value, int) or isinstance(value, bool):
             return False
         return value >= self.least and value != self.but
 
     def read(self, text: str) -> int:
-        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        """The value of a text in `--network_args`. Raises `ValueError` if it has none."""
         return _read(int, text, "a whole number")
 
 
@@ -45,39 +45,39 @@ class Number:
 
     @property
     def expected(self) -> str:
-        """In words."""
+        """The values that are allowed, in words."""
         most = "" if math.isinf(self.most) else f" and {'less than' if self.open else 'at most'} {self.most:g}"
         least = "" if math.isinf(self.least) else f" of at least {self.least:g}"
         return f"a finite number{least}{most}"
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
+        """Whether `value` is allowed."""
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             return False
         return self.least <= value <= self.most and not (self.open and value == self.most)
 
     def read(self, text: str) -> float:
-        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        """The value of a text in `--network_args`. Raises `ValueError` if it has none."""
         return _read(float, text, "a number")
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of some names."""
+    """One of the names in `values`."""
 
     values: tuple[str, ...]
 
     @property
     def expected(self) -> str:
-        """In words."""
+        """The values that are allowed, in words."""
         return f"one of {', '.join(self.values)}"
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
+        """Whether `value` is allowed."""
         return value in self.values
 
     def read(self, text: str) -> str:
-        """The value that `--network_args` says."""
+        """The value of a text in `--network_args`."""
         return text
 
 
@@ -88,11 +88,11 @@ class Truth:
     expected = "true or false"
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
+        """Whether `value` is allowed."""
         return isinstance(value, bool)
 
     def read(self, text: str) -> bool:
-        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        """The value of a text in `--network_args`. Raises `ValueError` if it has none."""
         return _read({"true": True, "false": False}.__getitem__, text.lower(), "True or False")
 
 
@@ -103,11 +103,11 @@ class Text:
     expected = "a text"
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
+        """Whether `value` is allowed."""
         return isinstance(value, str)
 
     def read(self, text: str) -> str:
-        """The value that `--network_args` says."""
+        """The value of a text in `--network_args`."""
         return text
 
 
@@ -118,11 +118,11 @@ class Texts:
     expected = "a list of texts"
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is one."""
+        """Whether `value` is allowed."""
         return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)  # pyright: ignore[reportUnknownVariableType]
 
     def read(self, text: str) -> tuple[str, ...]:
-        """The value that `--network_args` says. Raises `ValueError` if it says none."""
+        """The value of a text in `--network_args`. Raises `ValueError` if it has none."""
         return _read(_list, text, "a list of texts, such as [r'.*ffn.*']")
 
 

@@ -17,7 +17,7 @@ from ..formats import emit
 from .network import Network
 from .network_options import NetworkOptions
 from .option import Saved, options_in
-from .targets import Choice
+from .targets import TargetChoice
 
 __all__ = ["STORAGE_DTYPES", "ModelSpec", "save_network"]
 
@@ -59,7 +59,7 @@ def save_network(
 
     Raises:
         TrainError: a number is NaN or infinite.
-        AdapterError: one is beyond what `dtype` holds.
+        AdapterError: a number is beyond what `dtype` holds.
         FileError: `path` cannot be written.
     """
     found = network.adapter_set(_of_network(network) | dict(run) | _modelspec(_names(network.choice), spec))
@@ -103,5 +103,5 @@ def _modelspec(names: MusubiNames, spec: ModelSpec) -> dict[str, str]:
     return {f"modelspec.{name}": value for name, value in values.items()}
 
 
-def _names(choice: Choice) -> MusubiNames:
+def _names(choice: TargetChoice) -> MusubiNames:
     return choice.trained.names.of(choice.blocks)

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["LossScale"]
 
 _GROW_AFTER = 2000
-"""Steps in a row whose gradients were numbers, as in torch's GradScaler."""
+"""After so many steps in a row with finite gradients the scale doubles, as in torch's GradScaler."""
 
 
 class LossScale:
@@ -27,17 +27,17 @@ class LossScale:
         self._tracker = 0
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """What the backward pass begins from."""
+        """The loss times the scale: what the backward pass begins from."""
         return loss * self.value if self.enabled else loss
 
     def unscale(self, gradients: Iterable[Tensor]) -> None:
-        """Divide what came out of it."""
+        """Divide gradients by the scale, in place."""
         if self.enabled:
             for gradient in gradients:
                 gradient.mul_(1 / self.value)
 
     def update(self, norm: float) -> None:
-        """Halve it where the gradients were no numbers, double it where they have long been."""
+        """Halve the scale if the gradients' norm is not finite, double it once it has long been finite."""
         if not self.enabled:
             return
         self._tracker = self._tracker + 1 if math.isfinite(norm) else 0
@@ -47,13 +47,13 @@ class LossScale:
             self.value, self._tracker = self.value * 2, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty where it is off."""
+        """What GradScaler's state would be; empty where there is no scaling."""
         if not self.enabled:
             return {}
         fixed = {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": _GROW_AFTER}
         return {"scale": self.value, **fixed, "_growth_tracker": self._tracker}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved one."""
+        """Go on from a state that `state_dict` gave."""
         if self.enabled:
             self.value, self._tracker = float(state["scale"]), int(state["_growth_tracker"])

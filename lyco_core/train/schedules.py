@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from ..errors import TrainError
-from .option import Options, Saved, option
+from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Whole
 
 __all__ = ["SCHEDULES", "ScheduleOptions", "rate", "require_rate"]
@@ -20,7 +20,7 @@ __all__ = ["SCHEDULES", "ScheduleOptions", "rate", "require_rate"]
 logger = logging.getLogger("lyco")
 
 _LAST_RATE = 1e-7
-"""Where polynomial ends, whatever learning_rate is."""
+"""The learning rate at which polynomial ends, whatever learning_rate is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Span:
     """Where in the part after the warm-up a step lies."""
 
     step: int
-    """After the warm-up."""
+    """Its number, from 0 after the warm-up."""
     steps: int
     """All of them after the warm-up, at least 1."""
     warmup: int
@@ -78,7 +78,7 @@ SCHEDULES: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ScheduleOptions(Options):
+class ScheduleOptions(OptionGroup):
     """How the learning rate changes."""
 
     lr_scheduler: str = option(
@@ -120,7 +120,7 @@ def require_rate(options: ScheduleOptions, learning_rate: float) -> None:
 
 
 def rate(options: ScheduleOptions, step: int, steps: int, learning_rate: float) -> float:
-    """What the learning rate is multiplied with.
+    """The factor that the learning rate has in a step.
 
     Args:
         step: of the optimizer, from 0.

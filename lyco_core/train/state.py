@@ -19,9 +19,9 @@ __all__ = ["load_state", "require_resumable", "save_state"]
 
 _VERSION = 4
 _NESTED = 3
-"""The version whose options of `noise` lay together, one below `order`; otherwise the same."""
+"""An older version, which kept the options of `noise` in a table of their own in `order`; otherwise the same."""
 _CROSSING = 2
-"""The version before, whose steps went on across the end of an epoch."""
+"""The version before that, whose steps went on across the end of an epoch."""
 
 
 def save_state(path: str | os.PathLike[str], training: Training) -> None:
@@ -76,11 +76,11 @@ def require_resumable(path: str | os.PathLike[str], family: str, options: TrainO
         try:
             _require_options(state, family, options)
         except (KeyError, TypeError) as error:
-            raise TrainError(f"is no whole state of a training ({type(error).__name__}: {error})") from None
+            raise TrainError(f"is an incomplete state of a training ({type(error).__name__}: {error})") from None
 
 
 def _moving(training: Training) -> dict[str, Any]:
-    """What a step changes."""
+    """All that a step changes, as it is now."""
     average = training.average
     return {
         "step": training.step,
@@ -112,7 +112,7 @@ def _order(training: Training) -> dict[str, Any]:
 
 
 def _defaults() -> dict[str, Any]:
-    """What options that decide the order had before there were such: a state of then goes on."""
+    """The defaults of the options that decide the order: a state that is older than such an option had them."""
     return {option.name: option.default for _, option in every_option() if option.draws}
 
 

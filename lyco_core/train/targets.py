@@ -15,19 +15,19 @@ from ..patterns import PatternError, matches
 from ..text import shorten
 from .network_options import NetworkOptions
 
-__all__ = ["Choice", "Target", "choose_targets", "require_trainable"]
+__all__ = ["TargetChoice", "TargetModule", "choose_targets", "require_trainable"]
 
 logger = logging.getLogger("lyco")
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class TargetModule:
     """A module that is trained, and the rows of the weight that it changes."""
 
     module_path: str
-    """In Musubi's names."""
+    """Its name in Musubi's layout."""
     key: str
-    """The weight's, e.g. `diffusion_model.layers.0.attention.qkv.weight`."""
+    """That of the weight in the model, e.g. `diffusion_model.layers.0.attention.qkv.weight`."""
     rows: tuple[int, int] | None
     """start:stop in the weight; None for all of them."""
     shape: tuple[int, int]
@@ -35,19 +35,21 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class TargetChoice:
     """What of a model is trained, in the order of its blocks, and what is not."""
 
     architecture: Architecture
     trained: TrainedFamily
-    targets: tuple[Target, ...]
-    excluded: tuple[tuple[Target, str], ...]
+    targets: tuple[TargetModule, ...]
+    excluded: tuple[tuple[TargetModule, str], ...]
     """What could be trained too, and the pattern that leaves it out."""
     blocks: Mapping[str, int]
     """Start of a block's name in Musubi's layout -> how many the model has."""
 
 
-def choose_targets(weights: Model, options: NetworkOptions, *, architecture: Architecture | None = None) -> Choice:
+def choose_targets(
+    weights: Model, options: NetworkOptions, *, architecture: Architecture | None = None
+) -> TargetChoice:
     """The modules that Musubi trains in a model of this family, by its own patterns and a person's.
 
     A module inside the family's blocks is left out if an exclude pattern, the family's or the
@@ -69,13 +71,13 @@ def choose_targets(weights: Model, options: NetworkOptions, *, architecture: Arc
     blocks = {block: list(_blocks(family, weights, block)) for block in family.depths}
     candidates = [target for found in blocks.values() for block in found for target in block]
     excludes = (*options.exclude_patterns, *trained.excludes)
-    matched = _matched((*options.include_patterns, *excludes), [target.module_path for target in candidates])
+    matched = _names_matched_by((*options.include_patterns, *excludes), [target.module_path for target in candidates])
     for pattern in (*options.exclude_patterns, *options.include_patterns):
         if not matched[pattern]:
             many = len(candidates)
             logger.warning("the pattern %r matches none of the %d modules that could be trained", pattern, many)
-    targets: list[Target] = []
-    excluded: list[tuple[Target, str]] = []
+    targets: list[TargetModule] = []
+    excluded: list[tuple[TargetModule, str]] = []
     for target in candidates:
         pattern = next((pattern for pattern in excludes if target.module_path in matched[pattern]), None)
         if pattern is None or any(target.module_path in matched[again] for again in options.include_patterns):
@@ -88,15 +90,20 @@ def choose_targets(weights: Model, options: NetworkOptions, *, architecture: Arc
             f"{shorten([target.module_path for target in candidates])}"
         )
     counts = {block: len(found) for block, found in blocks.items()}
-    return Choice(family, trained, tuple(targets), tuple(excluded), counts)
+    return TargetChoice(family, trained, tuple(targets), tuple(excluded), counts)
 
 
 def require_trainable(family: Architecture | None) -> tuple[Architecture, TrainedFamily]:
-    """The family, and how it is trained. Raises `TrainError` if it is unknown, or none that is trained."""
+    """The family, and how it is trained. Raises `TrainError` if it is unknown or not trained."""
     if family is None:
-        raise TrainError("the model's architecture is unknown, so what of it to train is too; Musubi trains none such")
+        raise TrainError(
+            "the model's architecture is unknown, so it is unknown which of its modules to train; load a model that "
+            "Musubi Tuner trains"
+        )
     if family.refused:
-        raise TrainError(f"{family.title}: {family.refused}; what it trains of it is not known here, train it there")
+        raise TrainError(
+            f"{family.title}: {family.refused}, and which modules it trains is not known here: train it there"
+        )
     if family.training is None:
         raise TrainError(
             f"{family.title}: its adapters are used here but not trained; train it elsewhere, load it here"
@@ -104,7 +111,7 @@ def require_trainable(family: Architecture | None) -> tuple[Architecture, Traine
     return family, family.training
 
 
-def _blocks(family: Architecture, weights: Model, block: str) -> Iterator[list[Target]]:
+def _blocks(family: Architecture, weights: Model, block: str) -> Iterator[list[TargetModule]]:
     """Every linear module that the model has of each of its blocks whose name starts so."""
     paths = weights.paths
     inside = [name for name in family.templates("musubi") if name.startswith(f"{block}.{{n}}.")]
@@ -117,7 +124,7 @@ def _blocks(family: Architecture, weights: Model, block: str) -> Iterator[list[T
         yield [_target(name, places, weights) for name, places in there]
 
 
-def _target(name: str, places: Sequence[Place], weights: Model) -> Target:
+def _target(name: str, places: Sequence[Place], weights: Model) -> TargetModule:
     key = f"{weights.prefix}{places[0].path}.weight"
     if len(places) > 1:
         raise TrainError(
@@ -129,12 +136,12 @@ def _target(name: str, places: Sequence[Place], weights: Model) -> Target:
     if len(shape) != 2 or shape[0] % total:
         raise TrainError(f"{key} is {list(shape)}, expected a matrix of a multiple of {total} rows")
     if (start, stop) == (0, total):
-        return Target(name, key, None, (shape[0], shape[1]))
+        return TargetModule(name, key, None, (shape[0], shape[1]))
     rows = (shape[0] * start // total, shape[0] * stop // total)
-    return Target(name, key, rows, (rows[1] - rows[0], shape[1]))
+    return TargetModule(name, key, rows, (rows[1] - rows[0], shape[1]))
 
 
-def _matched(patterns: Sequence[str], names: Sequence[str]) -> dict[str, frozenset[str]]:
+def _names_matched_by(patterns: Sequence[str], names: Sequence[str]) -> dict[str, frozenset[str]]:
     try:
         return matches(patterns, names)
     except PatternError as error:

@@ -2,17 +2,18 @@
 
 from .advice import CONVERT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, acting
 from .files import NONE, fingerprint
-from .jobs.checkpoints import adapter_list, checkpoint_fingerprint, checkpoint_names, merge_files, merge_options
-from .jobs.compressing import asked, extract, resize
+from .jobs.approximating import extract, limits, resize
 from .jobs.converting import conversion, convert
+from .jobs.merging import adapter_list, merge_files, merge_options
+from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
 from .model.loading import inspect, load_onto
 from .model.many import ROWS, Row, load_rows
 from .model.merging import merge_onto
-from .page.matched import shown
+from .page.match import match_ui
 from .schema import (
     adapter_input,
-    known,
+    construct,
     mode_input,
     new_file_outputs,
     overwrite_input,
@@ -37,17 +38,18 @@ __all__ = [
     "acting",
     "adapter_input",
     "adapter_list",
-    "asked",
     "checkpoint_fingerprint",
     "checkpoint_names",
+    "construct",
     "conversion",
     "convert",
     "extract",
     "fingerprint",
     "inspect",
-    "known",
+    "limits",
     "load_onto",
     "load_rows",
+    "match_ui",
     "merge_files",
     "merge_onto",
     "merge_options",
@@ -58,7 +60,6 @@ __all__ = [
     "resize",
     "selection",
     "selection_inputs",
-    "shown",
     "smallness_inputs",
     "strength_input",
 ]

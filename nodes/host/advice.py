@@ -46,7 +46,7 @@ INSPECT = {
 
 
 def acting(advice: Mapping[Remedy, str] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a node's `execute`: it is given finite numbers only, and its errors end in `advice`."""
+    """A decorator of a node's `execute`: numbers that are not finite are refused, and errors end in their `advice`."""
 
     def decorate(execute: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(execute)

@@ -47,7 +47,7 @@ def adapter_path(name: object) -> str:
 
 
 def fingerprint(name: str | None) -> Stamp | None:
-    """`identity`; a linked name is not known yet: None."""
+    """The `identity` of a file in models/loras; None for a linked name, which is not known yet."""
     return None if name is None else identity(name)
 
 

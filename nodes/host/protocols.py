@@ -76,7 +76,7 @@ class VAE(Protocol):
 class BaseModel(nn.Module):
     """`comfy.model_base.BaseModel`; of a text encoder's patcher, the model is any nn.Module.
 
-    As `Linear`, a type alone, since a module is no Protocol: none is ever made.
+    A class, as `Linear` is, since no Protocol can be an nn.Module; only its type is used, and no object is made of it.
     """
 
     diffusion_model: nn.Module

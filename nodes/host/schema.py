@@ -19,7 +19,7 @@ BY = ("rank", "energy", "error")
 """What decides how small an approximation is."""
 
 
-def known(cls: Callable[..., Any], *positional: Any, **named: Any) -> Any:
+def construct(cls: Callable[..., Any], *positional: Any, **named: Any) -> Any:
     """`cls(*positional, **named)` without the named arguments that this ComfyUI does not know yet.
 
     Of those that the pack uses, 0.3.64 lacks `search_aliases` and `advanced`.
@@ -55,7 +55,7 @@ def strength_input() -> io.Input:
 
 def partial_input(*, optional: bool = False) -> io.Input:
     """What happens if a model lacks some of a file's modules. ComfyUI lists optional inputs last."""
-    return known(
+    return construct(
         io.Combo.Input,
         "on_partial_match",
         options=["error", "warn"],
@@ -68,7 +68,7 @@ def partial_input(*, optional: bool = False) -> io.Input:
 
 def mode_input() -> io.Input:
     """How an adapter is applied."""
-    return known(
+    return construct(
         io.Combo.Input,
         "mode",
         options=list(MODES),
@@ -102,7 +102,7 @@ def smallness_inputs(*, zero_means: str = "") -> list[io.Input]:
 
 def overwrite_input() -> io.Input:
     """Whether a file of the new one's name is replaced."""
-    return known(
+    return construct(
         io.Boolean.Input,
         "overwrite",
         default=False,
@@ -132,13 +132,13 @@ def selection_inputs() -> list[io.Input]:
         ),
     }
     return [
-        known(io.String.Input, name, default="", multiline=True, optional=True, tooltip=tip, advanced=True)
+        construct(io.String.Input, name, default="", multiline=True, optional=True, tooltip=tip, advanced=True)
         for name, tip in tips.items()
     ]
 
 
 def selection(include: str, exclude: str, block_strengths: str) -> Selection:
-    """The widgets' lines as a selection. Raises `SelectionError` for a line that is none."""
+    """The widgets' lines as a selection. Raises `SelectionError` for a line that cannot be read."""
     return Selection.of(lines(include), lines(exclude), map(parse_block_strength, lines(block_strengths)))
 
 

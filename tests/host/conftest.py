@@ -64,7 +64,7 @@ def train(pack) -> SimpleNamespace:
     """The pack's modules of training."""
     names = {
         "run": "nodes.host.training.run",
-        "model": "nodes.host.training.model",
+        "model": "nodes.host.training.flow_model",
         "conditions": "nodes.host.training.conditions",
         "memory": "nodes.host.training.memory",
         "headless": "nodes.headless",

@@ -17,11 +17,11 @@ def test_the_true_shapes_are_told(form, tmp_path, loras, host):
     save_file({up: torch.ones(256, 4), down: torch.ones(4, 128)}, loras / "narrow.safetensors")
     model, _ = base_model(tmp_path, "wan", form)
     report, compared = host.inspect("fits.safetensors", model)
-    (shown,) = host.shown(compared)["lyco_match"]
+    (shown,) = host.match_ui(compared)["lyco_match"]
     assert "20 of 20 modules" in report
     assert (shown["matched"], shown["left_out"]) == (20, [])
     report, compared = host.inspect("narrow.safetensors", model)
-    (shown,) = host.shown(compared)["lyco_match"]
+    (shown,) = host.match_ui(compared)["lyco_match"]
     assert "0 of 1 modules" in report
     (left,) = shown["left_out"]
     assert (left["why"], left["expected"], left["found"]) == ("shape", "[256, 512]", "[256, 128]")

@@ -11,7 +11,7 @@ import torch
 
 from lyco_core.errors import FileError
 from lyco_core.io import SafetensorsFile, TensorSpec, write_safetensors
-from lyco_core.train.checkpoints import files_of, require_place
+from lyco_core.train.training_files import files_of, require_place
 
 PROGRAMS = {"exfat": ("losetup", "mkfs.exfat", "mount.exfat-fuse"), "ntfs": ("mkfs.ntfs", "lowntfs-3g")}
 

@@ -10,8 +10,8 @@ from lyco_core.cli import main
 from lyco_core.errors import FileError, TrainError
 from lyco_core.io.names import check_name, name_fault, shortened
 from lyco_core.io.output import refuse_existing
-from lyco_core.train.checkpoints import require_place
 from lyco_core.train.options import train_options
+from lyco_core.train.training_files import require_place
 
 ADAPTER = str(GOLDEN / "wan_t2v" / "lora.safetensors")
 BASE = str(GOLDEN / "wan_t2v" / "lora.expected.safetensors")

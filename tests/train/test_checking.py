@@ -80,7 +80,7 @@ def test_states_of_other_trainings(settings: dict, message: str, tmp_path: Path)
 def test_a_state_that_lacks_something(tmp_path: Path):
     path = Path(state(tmp_path / "a-state.pt"))
     torch.save({"version": 3}, path)
-    with pytest.raises(LycoError, match=r"a-state.pt: is no whole state of a training .*architecture"):
+    with pytest.raises(LycoError, match=r"a-state.pt: is an incomplete state of a training .*architecture"):
         possible(tmp_path, resume=str(path))
 
 

@@ -38,7 +38,7 @@ def test_general_is_what_datasets_do_not_say(tmp_path: Path):
     [
         ({}, "a dataset names no folder, expected exactly one of image_directory"),
         ({"image_directory": "a", "video_directory": "b"}, "names image_directory, video_directory, expected exactly"),
-        ({"image_directory": "a", "image_dir": "b"}, "there is no image_dir; do you mean image_directory"),
+        ({"image_directory": "a", "image_dir": "b"}, "there is no option image_dir; do you mean image_directory"),
         ({"image_directory": "a", "control_directory": "b"}, "control_directory is not supported here: control images"),
         ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: FramePack"),
         ({"image_directory": "a", "resolution": [512]}, r"resolution is \[512\], expected whole numbers"),
@@ -106,7 +106,7 @@ def test_a_list(tmp_path: Path):
     assert media_of(dataset) == media
     assert dataset.cache == str(tmp_path / ".lyco_cache")
     path.write_text('{"image_path": "a.png"}', "utf-8")
-    with pytest.raises(TrainError, match=r"line 1 is none, expected"):
+    with pytest.raises(TrainError, match=r"line 1 cannot be read, expected"):
         media_of(dataset)
 
 

@@ -77,8 +77,8 @@ def test_network_args():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("use_tucker=True", "'use_tucker=True' is none of them; expected NAME=VALUE with one of factor,"),
-        ("factor", "'factor' is none of them"),
+        ("use_tucker=True", "'use_tucker=True' is no option that it takes; expected NAME=VALUE with one of factor,"),
+        ("factor", "'factor' is no option that it takes"),
         ("factor=4.0", "'factor=4.0' cannot be read; expected a whole number"),
         ("rank_dropout=a", "cannot be read; expected a number"),
         ("exclude_patterns=.*", "cannot be read; expected a list of texts"),

@@ -13,16 +13,16 @@ from lyco_core.errors import TrainError
 from lyco_core.model import Model
 from lyco_core.train.network import Network
 from lyco_core.train.network_options import NetworkOptions
-from lyco_core.train.targets import Choice, choose_targets
+from lyco_core.train.targets import TargetChoice, choose_targets
 
 LOKR = NetworkOptions("lokr", 4)
 
 
-def choose(shapes: dict[str, tuple[int, ...]], **patterns: list[str]) -> Choice:
+def choose(shapes: dict[str, tuple[int, ...]], **patterns: list[str]) -> TargetChoice:
     return choose_targets(Model.of(shapes), NetworkOptions("lokr", 4, **patterns))
 
 
-def trained(choice: Choice) -> list[str]:
+def trained(choice: TargetChoice) -> list[str]:
     return [target.module_path for target in choice.targets]
 
 

@@ -1,4 +1,4 @@
-"""To which size an image is brought: Musubi Tuner's buckets."""
+"""The size that an image is scaled and cropped to: Musubi Tuner's buckets."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ STEP = 16
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """An image is scaled until it covers its bucket, then its middle is cut out. Widths before heights."""
+    """How an image comes to the size of its bucket, as (width, height): scaled until it covers it, then cropped."""
 
     scaled: tuple[int, int]
     size: tuple[int, int]
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, upper, right and lower edge of the middle."""
+        """Left, upper, right and lower edge of the crop at the centre."""
         left, upper = ((a - b) // 2 for a, b in zip(self.scaled, self.size, strict=True))
         return left, upper, left + self.size[0], upper + self.size[1]
 
 
 def fit(dataset: Dataset, width: int, height: int) -> Fit:
-    """What becomes of an image, or a frame, of a size."""
+    """How an image, or a frame of a video, of this size comes to that of its bucket."""
     size = _bucket(dataset, width, height)
     scale = max(size[0] / width, size[1] / height)
     return Fit((max(size[0], int(width * scale + 0.5)), max(size[1], int(height * scale + 0.5))), size)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ...errors import TrainError
 from ...io.toml import path_of
-from ..option import Options, option
+from ..option import OptionGroup, option
 from ..rules import Choice, Number, Text, Truth, Whole
 
 __all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
@@ -32,8 +32,8 @@ _UNSUPPORTED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset(Options):
-    """One entry of `datasets`, with what `general` says of it."""
+class Dataset(OptionGroup):
+    """One entry of `datasets`, completed by what `general` says for all."""
 
     image_directory: str = option("", Text(), "A folder of images, each with a caption file beside it.")
     image_jsonl_file: str = option("", Text(), "Lines of {image_path, caption}.")
@@ -83,12 +83,12 @@ class Dataset(Options):
 
     @property
     def bucketed(self) -> bool:
-        """Whether its items keep their shape. Musubi asks enable_bucket of images only."""
+        """Whether its items keep their aspect ratio. Musubi asks enable_bucket of images only."""
         return self.enable_bucket or self.is_video
 
     @property
     def stays_small(self) -> bool:
-        """Whether small items stay small."""
+        """Whether items of fewer pixels than the resolution keep their size."""
         return self.bucket_no_upscale and not self.is_video
 
     @property
@@ -104,8 +104,8 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
     """The datasets of a configuration with `general` and `datasets`; relative paths start from `folder`.
 
     Raises:
-        TrainError: a name that is none or is not supported, or a value that cannot be.
-        FileError: a path that is none.
+        TrainError: a name that is unknown or not supported, or a value that is not allowed.
+        FileError: a value that cannot be a path.
     """
     general, entries = settings.get("general", {}), settings.get("datasets", [])
     if not isinstance(general, Mapping) or not isinstance(entries, (list, tuple)) or not entries:
@@ -125,7 +125,7 @@ def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
             )
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise TrainError(f"datasets: there is no {name}" + (f"; do you mean {near[0]}?" if near else ""))
+            raise TrainError(f"datasets: there is no option {name}" + (f"; do you mean {near[0]}?" if near else ""))
     for name in _PATHS:
         if name in values:
             values[name] = path_of(values[name], name, folder)

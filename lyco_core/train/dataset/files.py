@@ -72,7 +72,7 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
             path, caption = str(entry[key]), str(entry["caption"])
         except (ValueError, KeyError, TypeError):
             raise TrainError(
-                f'{dataset.source}: line {number} is none, expected {{"{key}": …, "caption": …}}'
+                f'{dataset.source}: line {number} cannot be read, expected {{"{key}": …, "caption": …}}'
             ) from None
         if control := next((name for name in entry if name.startswith("control_path") and entry[name]), None):
             raise TrainError(

@@ -21,7 +21,7 @@ def windows(dataset: Dataset, frames: int) -> list[tuple[int, int]]:
 
 
 def at_rate(frames: int, rate: float) -> list[int]:
-    """Which of a video's frames are taken when the part `rate` of them, at most 1, is.
+    """The numbers of the frames that are kept of a video's `frames` at `rate` times its frame rate, at most 1.
 
     A frame is the first at or after its time; Musubi adds times up in floating point, and so does this.
     """

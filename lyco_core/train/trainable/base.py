@@ -56,11 +56,11 @@ class Trainable(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def initial(cls, shape: tuple[int, int], options: NetworkOptions, generator: torch.Generator) -> Self:
-        """A new one for a weight of (out, in), with ΔW = 0; drawn from `generator` in Musubi's order."""
+        """A trainable for a weight of (out, in), with ΔW = 0; drawn from `generator` in Musubi's order."""
 
     @classmethod
     def continued(cls, adapter: Adapter, options: NetworkOptions) -> Self:
-        """One that goes on from `adapter`; its rank and alpha stay the adapter's.
+        """A trainable that goes on from `adapter`; its rank and alpha stay the adapter's.
 
         Raises `TrainError` if it is of another algorithm or no linear module's.
         """
@@ -77,16 +77,16 @@ class Trainable(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def normalised(cls, adapter: Any) -> Adapter:  # noqa: ANN401 - of `adapter_class`
-        """The same ΔW in the form in which Musubi keeps it, with an alpha."""
+        """An adapter of the same ΔW in the form in which Musubi keeps it, with an alpha."""
 
     def adapter(self) -> Adapter:
-        """What it is now, detached and copied."""
+        """The adapter as trained so far, detached and copied."""
         tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.named_parameters()}
         return self.adapter_class(**tensors, alpha=float(self.alpha))
 
     @property
-    def told(self) -> str:
-        """Its algorithm, rank and alpha, in words."""
+    def summary(self) -> str:
+        """The algorithm, rank and alpha, in words."""
         adapter = self.adapter()
         rank = "W2 a full matrix" if adapter.rank is None else f"dim {adapter.rank}, alpha {float(self.alpha):g}"
         return f"{adapter.title}, {rank}"
@@ -115,7 +115,7 @@ class Trainable(nn.Module, ABC):
 
 
 def kept(shape: tuple[int, ...], p: float, device: torch.device) -> Tensor:
-    """0 with probability `p`, else 1 / (1 - p).
+    """A dropout mask: 0 with probability `p`, else 1 / (1 - p).
 
     Drawn on the CPU: a checkpoint brings back its generator for every device, but the device's own
     for some only (not for MPS), and a block that is run again would then draw another mask.
@@ -124,7 +124,7 @@ def kept(shape: tuple[int, ...], p: float, device: torch.device) -> Tensor:
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """torch's, whose mask is too large for the CPU: the device draws it, from a seed that the CPU draws, see `kept`."""
+    """Dropout of single numbers, whose mask the device draws from a seed that the CPU draws: see `kept`."""
     own = None if x.device.type == "cpu" else torch.Generator(x.device).manual_seed(int(torch.randint(2**62, ())))
     return x * torch.empty_like(x, requires_grad=False).bernoulli_(1 - p, generator=own).div_(1 - p)
 

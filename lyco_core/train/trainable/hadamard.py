@@ -41,7 +41,7 @@ def hadamard_linear(x: Tensor, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, r
 
 
 def cheaper_by_ranks(tokens: int, rank: int, out: int, into: int) -> bool:
-    """Which way takes fewer multiplications, forward and backward.
+    """Whether the way by ranks takes fewer multiplications than that by bands, forward and backward.
 
     By ranks x is multiplied 7 times, with (r², in) or (r², out). By bands it is 3 times, with ΔW or
     to its gradient; 8 products of rank r make ΔW twice and take the gradient apart.
@@ -80,7 +80,7 @@ class _Hadamard(torch.autograd.Function):
 
 
 def _sides(factors: Sequence[Tensor], by_ranks: bool) -> Sequence[Tensor]:
-    """a1, b1, a2, b2; by ranks both sides are alike: (r, out) and (r, in). Done twice it is undone."""
+    """The four factors; for the way by ranks with a1 and a2 transposed, so that all are (r, …). Twice undoes it."""
     if not by_ranks:
         return factors
     a1, b1, a2, b2 = factors

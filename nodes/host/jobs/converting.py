@@ -10,6 +10,7 @@ from ....lyco_core.approximate.options import Limits
 from ....lyco_core.conversion import ConvertOptions, convert_file
 from ....lyco_core.io.names import shortened
 from ....lyco_core.layouts import Layout
+from ....lyco_core.text import size_text
 from ..files import adapter_path, output_path
 from ..progress import Progress
 
@@ -24,11 +25,11 @@ def convert(name: str, options: ConvertOptions, filename: str, *, overwrite: boo
     """Convert a file of models/loras; (the new file's name for the loaders, what was done).
 
     Raises:
-        LycoError: the file is bad, does not fit the layout, or the name is taken or no name.
+        LycoError: the file is bad, does not fit the layout, or `filename` is taken or not allowed.
     """
     source = adapter_path(name)
     stem = os.path.splitext(os.path.basename(name))[0]
     new, output = output_path("loras", filename or f"{shortened(stem)}_{options.to}")
     made = convert_file(source, output, options, overwrite=overwrite, progress=Progress())
-    sizes = " -> ".join(f"{os.path.getsize(path) / 1e6:.2f} MB" for path in (source, output))
+    sizes = " -> ".join(size_text(os.path.getsize(path)) for path in (source, output))
     return new, f"{new} (output/loras): {made.summary()}; {sizes}"

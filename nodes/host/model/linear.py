@@ -22,11 +22,11 @@ from .weights import (
     scaled_weight,
 )
 
-__all__ = ["asked_weight", "load_dtype", "rounding_error", "whole_bias", "whole_weight"]
+__all__ = ["load_dtype", "probed_weight", "rounding_error", "whole_bias", "whole_weight"]
 
 
 def load_dtype(patcher: ModelPatcher) -> torch.dtype | None:
-    """In which a diffusion model computes; None for what does not say."""
+    """The dtype in which a diffusion model computes; None for a model that does not say."""
     asked = getattr(patcher.model, "get_dtype_inference", None)
     return None if asked is None else asked()
 
@@ -34,13 +34,13 @@ def load_dtype(patcher: ModelPatcher) -> torch.dtype | None:
 def whole_weight(patcher: ModelPatcher, path: str) -> Tensor:
     """(out, in) of what a linear module multiplies its input by, other patches applied, on the load device.
 
-    Where nobody can say what the stored numbers mean the module is asked: it gives its columns for the unit vectors.
+    Where nobody can say what the stored numbers mean the module is probed: it gives the columns for the unit vectors.
     """
     key = f"{path}.weight"
     module = linear_at(patcher.model, path)
     weight = _unpatched(patcher, key)
     if not is_readable(patcher.model, key) or gguf_type(weight) is not None:
-        return asked_weight(
+        return probed_weight(
             module.forward, module.in_features, load_dtype(patcher) or torch.float32, patcher.load_device
         )
     if layout_of(weight) is not None:
@@ -54,7 +54,7 @@ def whole_weight(patcher: ModelPatcher, path: str) -> Tensor:
 
 
 def whole_bias(patcher: ModelPatcher, path: str) -> Tensor | None:
-    """(out,) of what it adds, in float32; None if it adds nothing."""
+    """(out,), float32: what a linear module adds to its product, patches applied; None if it adds nothing."""
     key = f"{path}.bias"
     module = linear_at(patcher.model, path)
     if getattr(module, "bias", None) is None:
@@ -82,8 +82,8 @@ def _unpatched(patcher: ModelPatcher, key: str) -> Tensor:
     return comfy.utils.get_attr(patcher.model, key) if kept is None else kept.weight
 
 
-def asked_weight(forward: Callable[[Tensor], Tensor], width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(out, width), float32: what a linear function multiplies its inputs by; it is asked by unit vectors."""
+def probed_weight(forward: Callable[[Tensor], Tensor], width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(out, width), float32: what a linear function multiplies its inputs by, probed with the unit vectors."""
     step = 1024
     zero = forward(torch.zeros(1, width, dtype=dtype, device=device)).float()
     columns = []

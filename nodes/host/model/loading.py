@@ -13,7 +13,7 @@ from ....lyco_core.selection import EVERYTHING, Selection
 from ..files import adapter_path
 from ..protocols import CLIP, ModelPatcher
 from .beside import MODES, Division, divide, put_beside
-from .matching import Known, Match, match_model
+from .matching import Match, OpenedFile, match_model
 from .places import Change, Place, add_changes, scaled
 
 
@@ -25,7 +25,7 @@ class Loaded:
     clip: CLIP | None
     report: str
     applied: tuple[Applied, ...] = ()
-    """Of each file."""
+    """What matched of each file."""
 
 
 class Applied(NamedTuple):
@@ -33,7 +33,7 @@ class Applied(NamedTuple):
 
     match: Match
     how: str
-    """In a few words."""
+    """How it was applied, in a few words."""
 
 
 def load_onto(
@@ -46,7 +46,7 @@ def load_onto(
     selection: Selection = EVERYTHING,
     mode: str = MODES[1],
     scale: float | None = None,
-    known: Known | None = None,
+    opened: OpenedFile | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
@@ -56,14 +56,14 @@ def load_onto(
         selection: which modules, and how strongly beside `strength`.
         mode: one of `beside.MODES`.
         scale: instead of what the file's alphas say.
-        known: see `match_model`.
+        opened: see `match_model`.
 
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
     with about_file(adapter_path(name)):
-        match = match_model(name, model, clip, selection, scale, known)
-        changes = scaled(match.require(partial=partial), strength)
+        match = match_model(name, model, clip, selection, scale, opened)
+        changes = scaled(match.changes(partial=partial), strength)
         if strength == 0:
             text = "strength 0, nothing is applied"
             return Loaded(model, clip, f"{name}: {text}", (Applied(match, text),))
@@ -82,7 +82,7 @@ def load_onto(
 
 
 def inspect(name: str, model: ModelPatcher | None = None) -> tuple[str, tuple[Applied, ...]]:
-    """What a file is, from its header, and what `model` would take of it."""
+    """The report on what a file is, from its header, and on what `model` would take of it; and the latter's match."""
     path = adapter_path(name)
     lines = inspect_file(path).lines()
     compared: tuple[Applied, ...] = ()
@@ -95,7 +95,7 @@ def inspect(name: str, model: ModelPatcher | None = None) -> tuple[str, tuple[Ap
 
 
 def apply(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> Division:
-    """Give a clone, of a model or of a text encoder's, what of `changes` is for it.
+    """Apply what of `changes` is for a clone of a model or of a text encoder.
 
     Raises:
         PlacementError: a weight that cannot be read would have to be written.
@@ -115,7 +115,7 @@ def _require_all(changes: Mapping[Place, Change], divisions: list[Division]) -> 
 
 
 def _attach_metadata(found: AdapterSet, patched: ModelPatcher, patched_clip: CLIP | None) -> None:
-    """As stock ComfyUI does: some nodes look for it."""
+    """Attach the file's metadata to the model, as ComfyUI's own loader does: some nodes look for it."""
     if found.metadata:
         patched.set_attachments("lora_metadata", dict(found.metadata))
         if patched_clip is not None:

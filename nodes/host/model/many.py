@@ -10,7 +10,7 @@ from ....lyco_core.errors import PlacementError, about_file
 from ..files import NONE, adapter_path
 from ..protocols import CLIP, ModelPatcher
 from .loading import Applied, Loaded, load_onto
-from .matching import Known, model_weights
+from .matching import OpenedFile, model_weights
 
 ROWS = 6
 
@@ -24,8 +24,8 @@ class Row:
     on: bool
 
     @property
-    def wanted(self) -> bool:
-        """Whether it takes part."""
+    def takes_part(self) -> bool:
+        """Whether the row is on and names a file."""
         return self.on and self.name != NONE
 
 
@@ -36,14 +36,14 @@ def load_rows(model: ModelPatcher, clip: CLIP | None, rows: list[Row], *, partia
         PlacementError: files for another architecture than the model's, each named.
         LycoError: a file is bad or does not fit. Nothing is applied then.
     """
-    wanted = [row for row in rows if row.wanted]
-    with ExitStack() as opened:
-        known = _known(model, wanted, opened)
+    rows_on = [row for row in rows if row.takes_part]
+    with ExitStack() as stack:
+        opened = _opened(model, rows_on, stack)
         reports: list[str] = []
         applied: tuple[Applied, ...] = ()
-        for row in wanted:
+        for row in rows_on:
             loaded = load_onto(
-                model, clip, row.name, row.strength, partial=partial, mode=mode, known=known.get(row.name)
+                model, clip, row.name, row.strength, partial=partial, mode=mode, opened=opened.get(row.name)
             )
             model, clip = loaded.model, loaded.clip
             reports.append(loaded.report)
@@ -51,18 +51,18 @@ def load_rows(model: ModelPatcher, clip: CLIP | None, rows: list[Row], *, partia
     return Loaded(model, clip, "\n\n".join(reports) or "every row is empty or off: nothing is applied", applied)
 
 
-def _known(model: ModelPatcher, rows: list[Row], opened: ExitStack) -> dict[str, Known]:
+def _opened(model: ModelPatcher, rows: list[Row], stack: ExitStack) -> dict[str, OpenedFile]:
     """The rows' files, open, and their outlines. Raises `PlacementError` for one of another architecture."""
     weights = model_weights(model)
     if weights.architecture is None:
         return {}
-    known: dict[str, Known] = {}
+    opened: dict[str, OpenedFile] = {}
     for name in dict.fromkeys(row.name for row in rows):
         path = adapter_path(name)
         with about_file(path):
-            file = opened.enter_context(AdapterFile(path))
-            known[name] = Known(file, weights.identify(file.outline))
-    families = {row.name: known[row.name].outline.architecture or weights.architecture for row in rows}
+            file = stack.enter_context(AdapterFile(path))
+            opened[name] = OpenedFile(file, weights.identify(file.outline))
+    families = {row.name: opened[row.name].outline.architecture or weights.architecture for row in rows}
     strangers = {name: family for name, family in families.items() if family is not weights.architecture}
     if strangers:
         named = "; ".join(f"{name} is for {family.title}" for name, family in strangers.items())
@@ -70,4 +70,4 @@ def _known(model: ModelPatcher, rows: list[Row], opened: ExitStack) -> dict[str,
             f"the model is {weights.architecture.title}, but {len(strangers)} of {len(rows)} adapters are for others: "
             f"{named}; switch them off, or load them onto their own model"
         )
-    return known
+    return opened

@@ -27,13 +27,12 @@ from .weights import weight_shapes
 log = logging.getLogger("lyco")
 
 
-class Known(NamedTuple):
-    """A file that is looked at before it is loaded."""
+class OpenedFile(NamedTuple):
+    """An adapter file that is open, before its numbers are read."""
 
     file: AdapterFile
-    """Open."""
     outline: AdapterSet
-    """Its architecture told by the model."""
+    """Its modules without their numbers, under the architecture that the model told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +46,10 @@ class Match:
     left: tuple[str, ...]
     """Modules and keys that have no place."""
     left_out: str
-    """Why, in one line; empty if everything has one."""
+    """Why they have none, in one line; empty if everything has a place."""
 
-    def require(self, *, partial: bool) -> Changes:
-        """What is selected, at what its strength is to be multiplied with.
+    def changes(self, *, partial: bool) -> Changes:
+        """The change of every place that is selected, at its strength relative to that of the file.
 
         Raises:
             PlacementError: something has no place, unless `partial`; or nothing has.
@@ -76,7 +75,7 @@ class Match:
 
     @property
     def rest_names(self) -> dict[Place, tuple[str, ...]]:
-        """What the places that only ComfyUI's names tell go by."""
+        """The names of each place that is found by ComfyUI's names alone."""
         ours = {Place.of_placed(placed) for placed in self.placement.placed}
         return {
             place: (*weight_names(place.key, self.placement.prefix), *names)
@@ -94,7 +93,7 @@ class Match:
         return patches
 
     def headline(self, strength: float) -> str:
-        """The file, its family, its algorithms."""
+        """One line on the file: its family, its algorithms and the strength."""
         found = self.placement.adapter_set
         family = found.architecture
         kinds = ", ".join(f"{count} {title}" for title, count in found.titles.items())
@@ -123,17 +122,17 @@ def match_model(
     clip: CLIP | None,
     selection: Selection = EVERYTHING,
     scale: float | None = None,
-    known: Known | None = None,
+    opened: OpenedFile | None = None,
 ) -> Match:
     """Find the place of everything in a file; nothing is changed.
 
     Args:
         scale: instead of what the file's alphas say; see `AdapterSet.with_scale`.
-        known: what is known of the file already.
+        opened: the file, where it is open already.
     """
     weights = model_weights(model)
-    found = cached_adapter_set(name, known and known.file)
-    placement = weights.place((named_as(found, known.outline) if known else found).with_scale(scale))
+    found = cached_adapter_set(name, opened and opened.file)
+    placement = weights.place((named_as(found, opened.outline) if opened else found).with_scale(scale))
     theirs = their_names(placement, model, clip, weights) if selection and not placement.complete else None
     placement = placement.select(selection, theirs)
     rest = match_by_names(placement, model, clip, weights.shapes)
@@ -148,7 +147,7 @@ def model_weights(model: ModelPatcher) -> Model:
 
 
 def our_patches(placement: Placement) -> Patches:
-    """All that is placed, as patches of ours."""
+    """A patch for each piece that is placed."""
     patches: Patches = {}
     for piece in placement.placed:
         prefix = placement.adapter_set.prefixes[piece.module_path]

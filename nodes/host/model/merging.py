@@ -43,7 +43,7 @@ def merge_onto(
     """
     with about_file(adapter_path(name)):
         match = match_model(name, model, None, selection)
-        found = match.require(partial=partial)
+        found = match.changes(partial=partial)
         if strength == 0:
             text = "strength 0, nothing is merged"
             return Loaded(model, None, f"{name}: {text}", (Applied(match, text),))

@@ -20,7 +20,7 @@ class Recipe:
     """An adapter less its tensors, which the patcher moves and rebuilds by itself."""
 
     outline: Adapter
-    """With tensors on the meta device."""
+    """The adapter with its tensors on the meta device."""
     names: tuple[str, ...]
     scaled_inputs: bool = False
     """Whether the last tensor is what the module multiplies its input by before the weight."""
@@ -46,7 +46,7 @@ class LycoPatch(WeightAdapterBase):
         return cls({prefix}, (Recipe(adapter.to("meta"), tuple(tensors)), *tensors.values()))
 
     def behind(self, inputs: torch.Tensor) -> LycoPatch:
-        """The same for a weight W of a module that gives W (inputs * x), (in,): its change is to be that of x -> y."""
+        """This patch for a module that multiplies x by `inputs`, (in,), before its weight: it changes both as one."""
         recipe, *tensors = self.weights
         recipe = dataclasses.replace(recipe, scaled_inputs=True)
         return LycoPatch(self.loaded_keys, (recipe, *tensors[: len(recipe.names)], inputs))

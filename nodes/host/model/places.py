@@ -29,14 +29,14 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, key: PatchKey) -> Place:
-        """From how ComfyUI spells it."""
+        """The place that ComfyUI spells as `key`."""
         if isinstance(key, str):
             return cls(key)
         return cls(key[0], key[1], key[2] if len(key) == 3 else None)
 
     @classmethod
     def of_placed(cls, placed: Placed) -> Place:
-        """Where a piece of a `Placement` goes."""
+        """The place of a piece of a `Placement`."""
         if placed.rows is None:
             return cls(placed.key)
         start, stop = placed.rows
@@ -44,21 +44,21 @@ class Place(NamedTuple):
 
     @property
     def patch_key(self) -> PatchKey:
-        """As `add_patches` takes it."""
+        """The key by which `add_patches` takes it."""
         if self.reorder is not None:
             return self.key, self.rows, self.reorder
         return self.key if self.rows is None else (self.key, self.rows)
 
     @property
     def band(self) -> tuple[float, float]:
-        """First row and the one after the last."""
+        """Its first row and the one after its last; infinity for the end of the weight."""
         if self.rows is None:
             return 0, math.inf
         _, start, length = self.rows
         return start, start + length
 
     def shape_in(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-        """The shape of what it stands for, of a model whose weights have `shapes`."""
+        """The shape of this part, in a model whose weights have `shapes`."""
         shape = list(shapes[self.key])
         if self.rows is not None:
             dimension, _, length = self.rows
@@ -67,6 +67,7 @@ class Place(NamedTuple):
 
 
 Patches: TypeAlias = dict[Place, Patch]
+"""What is patched where."""
 
 
 class Change(NamedTuple):
@@ -77,16 +78,16 @@ class Change(NamedTuple):
 
 
 Changes: TypeAlias = dict[Place, Change]
-"""What a model gets of a file."""
+"""What changes where, of one file on one model."""
 
 
 def scaled(changes: Mapping[Place, Change], strength: float) -> Changes:
-    """The same at `strength` times theirs."""
+    """`changes`, each at `strength` times its own strength."""
     return {place: Change(change.patch, strength * change.strength) for place, change in changes.items()}
 
 
 def add_changes(patcher: ModelPatcher, changes: Mapping[Place, Change]) -> None:
-    """Patch a clone.
+    """Patch the weights of a clone with `changes`.
 
     Raises:
         PlacementError: ComfyUI did not take all of them.

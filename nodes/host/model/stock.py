@@ -31,15 +31,15 @@ class StockMatch:
     """What ComfyUI's names place of what our tables do not."""
 
     exact: Patches
-    """Of ours."""
+    """Patches of ours, for what we know."""
     stock: Patches
-    """Of ComfyUI's own adapters."""
+    """Patches of ComfyUI's own adapters, for the rest."""
     modules: frozenset[str]
     """Modules of the adapter set that have a place after all."""
     unread: tuple[str, ...]
     """Keys that are still nowhere."""
     names: Mapping[Place, tuple[str, ...]]
-    """What the file calls each."""
+    """What the file calls the module of each place."""
 
     @property
     def patches(self) -> Patches:

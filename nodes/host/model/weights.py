@@ -28,7 +28,7 @@ LAYOUTS = (
 """ComfyUI's layouts of quantized weights that numbers are read from and written to."""
 
 IN_TORCH = ("TensorCoreMXFP8Layout", "TensorCoreNVFP4Layout")
-"""Those whose CUDA kernels do not round float32."""
+"""The layouts whose CUDA kernels do not round float32, so that torch rounds instead."""
 
 
 def require_mergeable(model: nn.Module, key: str) -> None:
@@ -45,7 +45,7 @@ def require_mergeable(model: nn.Module, key: str) -> None:
 
 
 def read_weight(model: nn.Module, key: str, device: torch.device) -> Tensor:
-    """A float32 copy on `device`, its scale applied."""
+    """A float32 copy of a weight on `device`, its scale applied."""
     weight = comfy.utils.get_attr(model, key)
     if layout_of(weight) is not None:
         values = dequantized(weight).to(device, copy=True)
@@ -154,8 +154,8 @@ def is_rounded(model: nn.Module, key: str) -> bool:
     return gguf_type(comfy.utils.get_attr(model, key)) is None
 
 
-def told_format(model: nn.Module, key: str) -> str:
-    """How a weight is stored, for people."""
+def stored_as(model: nn.Module, key: str) -> str:
+    """How a weight is stored, in words: its layout, its GGUF type or its dtype."""
     weight = comfy.utils.get_attr(model, key)
     return layout_of(weight) or gguf_type(weight) or str(weight.dtype).removeprefix("torch.")
 
@@ -183,6 +183,6 @@ def scale_key(key: str) -> str:
 
 
 def scale_of(model: nn.Module, key: str) -> Tensor | None:
-    """That scale, or None: ComfyUI 0.28 has quantized tensors instead."""
+    """The scale that 0.3.64 keeps beside a float8 weight, or None; newer ones have quantized tensors instead."""
     module = comfy.utils.get_attr(model, key.rpartition(".")[0])
     return getattr(module, "scale_weight", None)

@@ -48,7 +48,7 @@ def add_routes(server: Any) -> None:
 
     @routes.get("/lyco/inspect")
     async def inspect(request: web.Request) -> web.Response:
-        name = _asked(request)
+        name = _listed_name(request)
         if name is None:
             return web.json_response({"error": "there is no such file in models/loras"}, status=404, headers=PRIVATE)
         found = await asyncio.to_thread(_card_of, name)
@@ -58,7 +58,7 @@ def add_routes(server: Any) -> None:
 
     @routes.get("/lyco/picture")
     async def show(request: web.Request) -> web.Response:
-        name = _asked(request)
+        name = _listed_name(request)
         if name is None:
             return web.Response(status=404, headers=PRIVATE)
         try:
@@ -74,8 +74,8 @@ def add_routes(server: Any) -> None:
         return web.json_response(running(), headers=PRIVATE)
 
 
-def _asked(request: web.Request) -> str | None:
-    """The file that a request is about; None if the loaders list no such file."""
+def _listed_name(request: web.Request) -> str | None:
+    """The name of the file that a request is about; None if the loaders list no such file."""
     name = request.query.get("adapter", "")
     return name if name in adapter_names() else None
 

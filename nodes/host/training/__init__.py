@@ -1,6 +1,6 @@
 """Training on a ComfyUI model."""
 
 from .node import data_of, train_on
-from .widgets import fingerprint, option_inputs, options_of, single
+from .widgets import fingerprint, option_inputs, single, widget_options
 
-__all__ = ["data_of", "fingerprint", "option_inputs", "options_of", "single", "train_on"]
+__all__ = ["data_of", "fingerprint", "option_inputs", "single", "train_on", "widget_options"]

@@ -1,8 +1,8 @@
 """What a Linear multiplies its input by, for the gradient of that input: whatever form its weight is stored in.
 
 Who says it differs: the loader that made the module (GGUF's packs), ComfyUI for what it stores itself, or the module
-alone, which is then asked by unit vectors. A way counts for a module only if it gives what the module computes, which
-is tried once: a gradient of another function than the model's would not show in the loss.
+alone, which is then probed with the unit vectors. A way counts for a module only if it gives what the module computes,
+which is tried once: a gradient of another function than the model's would not show in the loss.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from torch import Tensor, nn
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.frozen import Forward, WeightOf
-from ..model.linear import asked_weight
+from ..model.linear import probed_weight
 from ..model.weights import input_scale_of
 from ..protocols import Linear
 
 ROWS = 32
-"""So many inputs a module is tried with; some packs compute fewer than 17 in another way."""
+"""The number of inputs that a module is tried with; some packs compute fewer than 17 in another way."""
 
 MOST = 0.3
-"""Relative difference between a module's output and that of its weight; rounding inputs to 4 bits gives 0.15."""
+"""The largest relative difference between a module's output and its weight's; inputs rounded to 4 bits give 0.15."""
 
 Way = Callable[[Linear, Forward, torch.dtype], AbstractContextManager[Tensor]]
+"""Lends a module's weight as a matrix of a dtype."""
 
 
 def weights_of(modules: Collection[tuple[str, Linear]], dtype: torch.dtype) -> WeightOf:
@@ -55,7 +56,7 @@ def _way(name: str, module: Linear, forward: Forward, dtype: torch.dtype) -> Way
     x = _signs(module, dtype)
     # Of signs all are as large, so that rounding them to few bits changes little; the difference has no bias.
     output = (forward(x).float() - forward(-x).float()) / 2
-    for way in (_loaders if hasattr(module, "cast_bias_weight") else _comfyuis, _asked):
+    for way in (_from_loader if hasattr(module, "cast_bias_weight") else _from_comfyui, _probed):
         with way(module, forward, dtype) as weight:
             if weight.shape != (module.out_features, module.in_features):
                 continue
@@ -79,15 +80,15 @@ def _signs(module: Linear, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def _loaders(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
-    """As the pack gives it whose Linear it is."""
+def _from_loader(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
+    """The weight as the pack gives it whose Linear it is."""
     device = comfy.model_management.get_torch_device()
     yield module.cast_bias_weight(dtype=dtype, device=device, bias_dtype=dtype)[0]
 
 
 @contextmanager
-def _comfyuis(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
-    """As ComfyUI multiplies with it: moved, cast, with patches that are applied on the way."""
+def _from_comfyui(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tensor]:
+    """The weight as ComfyUI multiplies with it: moved, cast, with patches that are applied on the way."""
     device = comfy.model_management.get_torch_device()
     lends = getattr(comfy.ops, "uncast_bias_weight", None)  # 0.28
     asked = {"dtype": dtype, "device": device, "bias_dtype": dtype} | ({"offloadable": True} if lends else {})
@@ -103,7 +104,7 @@ def _comfyuis(module: Linear, _: Forward, dtype: torch.dtype) -> Generator[Tenso
 
 
 @contextmanager
-def _asked(module: Linear, forward: Forward, dtype: torch.dtype) -> Generator[Tensor]:
-    """As the module's own products tell it, at the cost of one with as many inputs as it has columns."""
+def _probed(module: Linear, forward: Forward, dtype: torch.dtype) -> Generator[Tensor]:
+    """The weight as the module's own products tell it, at the cost of one with as many inputs as it has columns."""
     device = comfy.model_management.get_torch_device()
-    yield asked_weight(forward, module.in_features, dtype, device).to(dtype)
+    yield probed_weight(forward, module.in_features, dtype, device).to(dtype)

@@ -20,7 +20,7 @@ from ..protocols import Conditioning
 log = logging.getLogger("lyco")
 
 VERSION = 1
-"""Of what is encoded and how: a new one makes old entries unfindable."""
+"""The version of what is encoded and how: with a new one, old entries are not found."""
 
 
 def identity(path: str) -> tuple[str, int, int]:
@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def is_there(self) -> bool:
-        """Whether it can be read; a damaged one is as good as none."""
+        """Whether the entry can be read; a damaged one is as good as none."""
         if not os.path.exists(self.path):
             return False
         try:
@@ -64,7 +64,7 @@ class Entry:
         write_safetensors(self.path, specs, tensors.values(), {"lyco_cache": json.dumps(rest)}, overwrite=True)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What was stored."""
+        """The tensors, and what else there is, that `store` wrote."""
         with torch.inference_mode(False):
             return self._load()
 
@@ -91,6 +91,6 @@ def store_conditioning(entry: Entry, conditioning: Conditioning) -> None:
 
 
 def read_conditioning(entry: Entry) -> Conditioning:
-    """What `store_conditioning` wrote."""
+    """The [tensor, options] that `store_conditioning` wrote."""
     tensors, rest = entry.read()
     return [tensors.pop(""), rest | tensors]

@@ -96,7 +96,7 @@ def _signature(entry: Conditioning, index: int) -> object:
 
 
 def _normal(value: Any) -> Any:
-    """Nodes run in inference mode, and autograd keeps no tensor that was made in it."""
+    """`value` with copies of tensors that a node made in inference mode, since autograd keeps none of those."""
     if isinstance(value, Tensor):
         return value.clone() if value.is_inference() else value
     if isinstance(value, (list, tuple)):

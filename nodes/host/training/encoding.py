@@ -50,7 +50,7 @@ class Encoders:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A dataset that can be trained on."""
+    """What was made of datasets to train on."""
 
     items: list[Item]
     empty: Conditioning
@@ -64,7 +64,7 @@ class _Piece:
     dataset: Dataset
     media: Media
     frames: tuple[int, ...] | None
-    """Numbers of a video's; None for an image."""
+    """The numbers of a video's frames; None for an image."""
     entry: Entry
 
 
@@ -173,7 +173,7 @@ def _store_latent(vae: VAE, piece: _Piece) -> None:
         )
     latent = latents[0].float().cpu().contiguous()
     if not bool(torch.isfinite(latent).all()):
-        raise TrainError(f"{piece.media.path}: the VAE makes numbers of it that are none; load another VAE")
+        raise TrainError(f"{piece.media.path}: the VAE makes NaN or infinity of it; load another VAE")
     piece.entry.store({"latent": latent}, {})
 
 
@@ -196,7 +196,7 @@ def _load_vae(path: str) -> VAE:
 
 
 def _require_text_encoders(encoders: Encoders) -> comfy.sd.CLIPType:
-    """Their type, once it is known and each file is one."""
+    """The encoders' type. Raises `TrainError` if that is unknown, or a file is no text encoder."""
     kind = getattr(comfy.sd.CLIPType, _clip_type(encoders), None)
     if kind is None:
         known = ", ".join(kind.name.lower() for kind in comfy.sd.CLIPType)
@@ -220,7 +220,7 @@ def _load_clip(encoders: Encoders) -> CLIP:
 
 
 def _require_text_encoder(path: str) -> None:
-    """ComfyUI loads any file for one, and leaves weights that it does not find to chance."""
+    """Refuse what is no text encoder: ComfyUI loads any file, and leaves weights that it does not find to chance."""
     with about_file(path), SafetensorsFile(path) as file:
         outline = {key: torch.empty(info.shape, device="meta") for key, info in file.header.tensors.items()}
         if comfy.sd.detect_te_model(outline) is None:

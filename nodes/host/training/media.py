@@ -59,7 +59,7 @@ def _decoded(path: str, wanted: set[int]) -> Iterator[Image.Image]:
 
 
 def _fitted(images: Iterable[Image.Image], dataset: Dataset) -> Tensor:
-    """Scaled one by one: the frames of a video are not held in their own size."""
+    """Images at the size of their bucket, scaled one by one: the frames of a video are not held in their own size."""
     arrays: list[numpy.ndarray] = []
     for image in images:
         made = fit(dataset, *image.size)

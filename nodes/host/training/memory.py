@@ -13,12 +13,12 @@ from ....lyco_core.errors import TrainError
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on a GPU or in the computer's own."""
     kinds = tuple(filter(None, (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError, MemoryError)))
-    told = ("out of memory", "not enough memory", "can't allocate memory")  # what torch says on MPS, and on the CPU
-    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(text in str(error) for text in told))
+    phrases = ("out of memory", "not enough memory", "can't allocate memory")  # what torch says on MPS, and on the CPU
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(text in str(error) for text in phrases))
 
 
-def asked_for(error: BaseException) -> str:
-    """What was asked for when it ran out."""
+def first_line(error: BaseException) -> str:
+    """The first line of an error: how much memory was asked for when it ran out."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -35,4 +35,4 @@ def memory_for(doing: str, helps: str) -> Generator[None]:
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise TrainError(f"out of memory while {doing}. What helps: {helps}. {asked_for(error)}") from error
+        raise TrainError(f"out of memory while {doing}. What helps: {helps}. {first_line(error)}") from error

@@ -14,9 +14,9 @@ from torch import Tensor
 from ....lyco_core.errors import TrainError
 from ....lyco_core.io.paths import without_ending
 from ....lyco_core.train.batches import require_one_shape
-from ....lyco_core.train.checkpoints import files_of
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.options import TrainOptions
+from ....lyco_core.train.training_files import files_of
 from ..files import is_listed, output_path, require_plain
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import entries_of
@@ -27,7 +27,7 @@ from .telling import Telling, series
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What the node returns."""
+    """What *Train Adapter* returns."""
 
     name: str
     """The adapter's, for the loaders."""

@@ -18,7 +18,10 @@ LOSS, SMOOTH, VALIDATION = "#b6d4fe", "#0969da", "#cf222e"
 
 
 def smoothed(values: Sequence[float], weight: float = 0.96) -> list[float]:
-    """Moving averages that forget; early ones are corrected for the beginning."""
+    """The exponential moving average after each value, corrected for its start at 0.
+
+    The formula is that of `Series.smoothed` in web/curve.mjs, where a slider sets the weight of what was before.
+    """
     result, total, mass = [], 0.0, 0.0
     for value in values:
         total, mass = weight * total + (1 - weight) * value, weight * mass + (1 - weight)

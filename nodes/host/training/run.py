@@ -18,9 +18,9 @@ from ....lyco_core.conversion import ConvertOptions as Conversion
 from ....lyco_core.conversion import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.model import Model
+from ....lyco_core.text import size_text
 from ....lyco_core.train.batches import require_items
 from ....lyco_core.train.checking import require_possible
-from ....lyco_core.train.checkpoints import Checkpoints
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.image_inputs import image_input
 from ....lyco_core.train.items import Item
@@ -30,34 +30,35 @@ from ....lyco_core.train.network import Network
 from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
-from ....lyco_core.train.targets import Choice, choose_targets
+from ....lyco_core.train.targets import TargetChoice, choose_targets
+from ....lyco_core.train.training_files import TrainingFiles
 from ..model.beside import MODES
 from ..model.loading import Loaded, apply
 from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import require_fit, require_image
-from .memory import asked_for, memory_for, out_of_memory
-from .model import FlowModel, loaded
+from .flow_model import FlowModel, loaded
+from .memory import first_line, memory_for, out_of_memory
 
 log = logging.getLogger("lyco")
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What is learned from."""
+    """What a training learns from."""
 
     items: Sequence[Item]
     empty: Conditioning | None = None
     """The conditioning of the empty caption."""
     validation: Sequence[Item] = ()
     datasets: Sequence[Mapping[str, Any]] = ()
-    """What it was made of, for the file's metadata."""
+    """What the items were made of, for the file's metadata."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What came of it."""
+    """The result of a training."""
 
     path: str
     steps: Sequence[Step]
@@ -95,8 +96,8 @@ def train(
     """
     require_items(data.items)
     weights = model_weights(patcher)
-    told = {"empty": data.empty is not None, "validation": bool(data.validation)}
-    require_possible(options, weights.architecture, folder, **told)
+    given = {"empty": data.empty is not None, "validation": bool(data.validation)}
+    require_possible(options, weights.architecture, folder, **given)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
     _require_images(weights, data, options)
@@ -109,7 +110,7 @@ def train(
         with memory_for("the model was loaded", LOADING_HELPS):
             flow = ending.enter_context(loaded(patcher, options.run))
             training = _training(flow, network, data, options, world)
-        files = Checkpoints(training, Run(training, data.datasets, model, vae), folder)
+        files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder)
         with network.attached(flow.model):
             done = _steps(training, files, tell)
         path = files.finish()
@@ -126,18 +127,18 @@ def _require_images(weights: Model, data: Data, options: TrainOptions) -> None:
             require_image(data.empty, "the empty caption", image)
 
 
-def _network(choice: Choice, options: TrainOptions) -> Network:
+def _network(choice: TargetChoice, options: TrainOptions) -> Network:
     """A new network, or one that goes on from any file that the loader reads."""
     path = options.run.network_weights
     if not path:
         return Network.initial(choice, options.network)
     with about_file(path):
-        adapters = in_musubis_names(path, choice.architecture)
+        adapters = musubi_adapters(path, choice.architecture)
         return Network.continued(choice, options.network, adapters)
 
 
-def in_musubis_names(path: str, family: Architecture) -> dict[str, Adapter]:
-    """The adapters of any file that the loader reads, for a model of `family`. Raises `LycoError`."""
+def musubi_adapters(path: str, family: Architecture) -> dict[str, Adapter]:
+    """Module path in Musubi's names -> adapter, of any file for `family` that the loader reads. Raises `LycoError`."""
     found = require_known(load_adapter_set(path, prefer=family.id))
     if found.architecture is not family:
         theirs = found.architecture.title if found.architecture else "no known model"
@@ -162,8 +163,8 @@ def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptio
     return training
 
 
-def _steps(training: Training, files: Checkpoints, tell: Tell) -> list[Step]:
-    """All steps that are left. Stopped from outside, what there is is saved before that goes on."""
+def _steps(training: Training, files: TrainingFiles, tell: Tell) -> list[Step]:
+    """Do all steps that are left; if something stops them from outside, the adapter is saved first."""
     done: list[Step] = []
     try:
         for step in training.steps():
@@ -172,24 +173,24 @@ def _steps(training: Training, files: Checkpoints, tell: Tell) -> list[Step]:
     except LycoError:
         raise
     except BaseException as reason:
-        told = files.interrupted()
-        log.warning("training stopped after step %d: %s", training.step, told)
+        outcome = files.interrupted()
+        log.warning("training stopped after step %d: %s", training.step, outcome)
         if out_of_memory(reason):
             raise TrainError(
-                f"out of memory in step {training.step + 1} ({told}). What helps, most first: gradient_checkpointing, "
-                "batch_size 1 with more gradient_accumulation_steps, smaller images or fewer frames, a model in fp8, "
-                f"mixed_precision bf16, LoKr instead of LoHa. {asked_for(reason)}"
+                f"out of memory in step {training.step + 1} ({outcome}). What helps, most first: "
+                "gradient_checkpointing, batch_size 1 with more gradient_accumulation_steps, smaller images or "
+                f"fewer frames, a model in fp8, mixed_precision bf16, LoKr instead of LoHa. {first_line(reason)}"
             ) from reason
         raise
     return done
 
 
-def _report(path: str, training: Training, done: Sequence[Step], choice: Choice) -> str:
+def _report(path: str, training: Training, done: Sequence[Step], choice: TargetChoice) -> str:
     numbers = sum(parameter.numel() for parameter in training.network.parameters())
     last = done[-max(1, len(done) // 10) :]
     lines = [
         f"{os.path.basename(path)}: {choice.architecture.title}, {len(choice.targets)} modules, {numbers:,} numbers, "
-        f"{os.path.getsize(path) / 1e6:.2f} MB",
+        f"{size_text(os.path.getsize(path))}",
         f"{training.step} steps, {len(training.items)} items, loss {sum(s.loss for s in last) / len(last):.4f} "
         f"(mean of the last {len(last)} steps)",
     ]

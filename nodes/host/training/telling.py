@@ -1,4 +1,4 @@
-"""How a training in the graph is told of while it goes on: progress, loss, time left."""
+"""What a training in the graph reports while it goes on: progress, loss, time left."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EVENT = "lyco.train"
 """What the web extension listens to."""
 
 SECONDS = 0.25
-"""At least so much time is between two messages."""
+"""The least time between two messages."""
 
 MOST_POINTS = 2000
-"""Of a curve that is kept; a card is some hundred pixels wide."""
+"""How many steps of a finished curve are kept at most; a card is some hundred pixels wide."""
 
 _running: dict[str, Any] = {}
 """The training that goes on, for a page that was opened meanwhile."""

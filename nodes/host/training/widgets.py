@@ -16,7 +16,7 @@ from ....lyco_core.train.option import Option
 from ....lyco_core.train.options import TrainOptions, every_option, train_options
 from ....lyco_core.train.rules import Choice, FileName, Number, Texts, Truth, Whole
 from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
-from ..schema import known, lines
+from ..schema import construct, lines
 
 MOST = 2**31 - 1
 
@@ -29,29 +29,29 @@ def option_inputs() -> list[io.Input]:
 def _widget(option: Option) -> io.Input:
     rule, name = option.rule, option.called
     shared: dict[str, Any] = {
-        "tooltip": option.told,
+        "tooltip": option.help,
         "default": option.node_default,
         "optional": option.rare,
         "advanced": option.rare,
     }
     if isinstance(rule, FileName):
         shared.pop("default")
-        return known(io.Combo.Input, name, options=[NONE, *FILES[rule.kind].names()], default=NONE, **shared)
+        return construct(io.Combo.Input, name, options=[NONE, *FILES[rule.kind].names()], default=NONE, **shared)
     if isinstance(rule, Whole):
         if name == "seed":  # ComfyUI would offer to change it after every run, and train again
             shared["control_after_generate"] = False
-        return known(io.Int.Input, name, min=rule.least, max=MOST, **shared)
+        return construct(io.Int.Input, name, min=rule.least, max=MOST, **shared)
     if isinstance(rule, Number):
         low, high = (limit if math.isfinite(limit) else math.copysign(1e6, limit) for limit in (rule.least, rule.most))
-        return known(io.Float.Input, name, min=low, max=high, step=_step(shared["default"]), round=False, **shared)
+        return construct(io.Float.Input, name, min=low, max=high, step=_step(shared["default"]), round=False, **shared)
     if isinstance(rule, Choice):
-        return known(io.Combo.Input, name, options=list(rule.values), **shared)
+        return construct(io.Combo.Input, name, options=list(rule.values), **shared)
     if isinstance(rule, Truth):
-        return known(io.Boolean.Input, name, **shared)
+        return construct(io.Boolean.Input, name, **shared)
     if isinstance(rule, Texts):
         shared["tooltip"] += " One a line."
-        return known(io.String.Input, name, multiline=True, **shared | {"default": ""})
-    return known(io.String.Input, name, **shared)
+        return construct(io.String.Input, name, multiline=True, **shared | {"default": ""})
+    return construct(io.String.Input, name, **shared)
 
 
 def _step(default: float) -> float:
@@ -69,7 +69,7 @@ def state_names() -> list[str]:
 
 
 def state_path(name: str) -> str:
-    """The path of one of them."""
+    """The path of a state in output/loras."""
     return os.path.join(folder_paths.get_output_directory(), "loras", os.path.basename(name))
 
 
@@ -82,10 +82,10 @@ class _Files:
 
 
 FILES = {"adapter": _Files(adapter_names, adapter_path), "state": _Files(state_names, state_path)}
-"""`FileName.kind` -> what there is."""
+"""`FileName.kind` -> the files to choose from."""
 
 
-def options_of(values: dict[str, Any]) -> TrainOptions:
+def widget_options(values: dict[str, Any]) -> TrainOptions:
     """The options that widgets say; names of files become paths. Raises `TrainError`."""
     settings: dict[str, Any] = {}
     for _, option in every_option():
@@ -101,7 +101,7 @@ def options_of(values: dict[str, Any]) -> TrainOptions:
 
 
 def fingerprint(values: dict[str, list[Any]]) -> list[Stamp]:
-    """What changes when a file that the widgets name does."""
+    """The stamps of the files that the widgets name, which change when those do."""
     return [
         stamp(FILES[option.rule.kind].path(value))
         for _, option in every_option()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from lyco_core.train.checkpoints import Checkpoints
 from lyco_core.train.distributed import join, leave
 from lyco_core.train.items import Item
 from lyco_core.train.loop import Training
@@ -16,6 +15,7 @@ from lyco_core.train.metadata import Run
 from lyco_core.train.network import Network
 from lyco_core.train.options import train_options
 from lyco_core.train.targets import choose_targets
+from lyco_core.train.training_files import TrainingFiles
 from lyco_testing.toy import WIDTH, ToyModel, described, z_image
 
 
@@ -42,7 +42,7 @@ def main(folder: Path, batch_size: int, count: int) -> None:
     training = Training(model, network, items, options, validation=items[:3], world=world)
     output = folder / f"output {world.rank}"
     output.mkdir()
-    files = Checkpoints(training, Run(training, []), output)
+    files = TrainingFiles(training, Run(training, []), output)
     told: list[tuple[object, ...]] = []
     with network.attached(model.model):
         for step in training.steps():

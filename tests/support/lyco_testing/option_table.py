@@ -26,7 +26,7 @@ IN_JAPANESE = {
 
 def table() -> str:
     """In English, as the options' fields tell them."""
-    told = {option.called: option.told for _, option in every_option()}
+    told = {option.called: option.help for _, option in every_option()}
     return _table(TITLES, "| option | default | |", told, " One of {}.")
 
 

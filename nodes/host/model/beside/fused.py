@@ -16,10 +16,10 @@ import torch
 from ..weights import own_parameter
 
 INT8 = "TensorWiseINT8Layout"
-"""The layout that ComfyUI multiplies by without a call."""
+"""The layout that ComfyUI multiplies by without calling the module."""
 
 CALLED_INT8 = "LycoCalledINT8Layout"
-"""The same under a name for which it calls."""
+"""The same layout under a name for which ComfyUI calls the module."""
 
 FULL_PRECISION = "_full_precision_mm"
 """Of a module: whether fused kernels are to leave it alone. Says nothing else where the weight is plain."""

@@ -37,7 +37,7 @@ def checked_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def watch_calls(model: nn.Module) -> None:
-    """The same for what no such wrapper surrounds, for one call: conditioning, and each part of a text encoder."""
+    """Check the first call of what `checked_call` does not surround: conditioning, and each part of a text encoder."""
     seats = Seats.of(model)
     if seats is None:
         return

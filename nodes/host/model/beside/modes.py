@@ -20,7 +20,7 @@ from ..weights import (
     is_quantized,
     is_readable,
     is_rounded,
-    told_format,
+    stored_as,
 )
 
 MODES = ("auto", "patch the weights", "apply while sampling")
@@ -41,7 +41,7 @@ class Division:
     """All that is in one of the two."""
 
     def lines(self) -> list[str]:
-        """For the report."""
+        """How the changes are applied, for the report."""
         lines: list[str] = []
         if self.parts:
             lines.append(
@@ -130,6 +130,6 @@ def _require_readable(model: nn.Module, key: str, mode: str) -> None:
     if not is_readable(model, key):
         way_out = "choose the mode 'auto'" if mode == MODES[1] else "load another file of this model"
         raise PlacementError(
-            f"{key}: is stored as {told_format(model, key)}, whose numbers ComfyUI cannot give, so that a patch would "
+            f"{key}: is stored as {stored_as(model, key)}, whose numbers ComfyUI cannot give, so that a patch would "
             f"be lost and the loaded model spoiled; {way_out}"
         )

@@ -20,11 +20,11 @@ from .fused import called, uncalled
 F = TypeVar("F", bound=Callable[..., Any])
 
 ATTRIBUTE = "_lyco_seats"
-"""Of a ComfyUI model: its `Seats`."""
+"""Under which a ComfyUI model holds its `Seats`."""
 
 
 def _outside_graphs(method: F) -> F:
-    """What a graph builds itself it cannot always call (torch 2.11), nor build (2.4)."""
+    """Keeps a method out of compiled graphs, which cannot always call (torch 2.11) or build (2.4) what it makes."""
     return cast("F", torch.compiler.disable(method))
 
 
@@ -37,7 +37,7 @@ class Seat:
         self.effects = self._settled = effects
         self.bias = bias
         self.acted = False
-        """Whether the module was called since."""
+        """Whether the module was called since the seat was taken."""
         self._place: tuple[torch.device, torch.dtype] | None = None
         self._before = module.__dict__.get("forward")
         self.original = module.forward
@@ -45,7 +45,7 @@ class Seat:
         module.forward = self.forward
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the module's own, with the adapters."""
+        """The output of the module, with what the adapters change of it."""
         self.acted = True
         if self._place != (input.device, input.dtype):
             self.move(input.device, input.dtype)
@@ -88,22 +88,22 @@ class Seats:
 
     @staticmethod
     def of(model: nn.Module) -> Seats | None:
-        """Those that are taken now."""
+        """The seats that are taken on a model now, or None."""
         return model.__dict__.get(ATTRIBUTE)
 
     @staticmethod
     def empty(model: nn.Module) -> None:
-        """Give back all that are taken, whoever took them."""
+        """Give back all seats that are taken on a model, whoever took them."""
         if (taken := model.__dict__.pop(ATTRIBUTE, None)) is not None:
             taken.at_leaving()
             for seat in taken.seats:
                 seat.leave()
 
     def belong_to(self, patcher: ModelPatcher) -> bool:
-        """Whether this patcher took them, or none that is still there."""
+        """Whether this patcher took the seats, or one that is gone."""
         owner = self._owner()
         return owner is None or owner is patcher
 
     def hold(self, model: nn.Module) -> None:
-        """Put them onto the model."""
+        """Note on the model that these seats are taken."""
         setattr(model, ATTRIBUTE, self)

@@ -12,10 +12,10 @@ from ..model.loading import Applied
 from ..model.matching import Match
 
 SHOWN = 20
-"""So many modules that were left out are named."""
+"""How many modules that were left out are named at most."""
 
 
-class Matched(TypedDict):
+class MatchSummary(TypedDict):
     """What matched of a file, in plain types."""
 
     file: str
@@ -23,20 +23,20 @@ class Matched(TypedDict):
     matched: int
     modules: int
     stock: int
-    """Weights by ComfyUI's own adapters."""
+    """How many weights ComfyUI's own adapters change."""
     blocks: list[Blocks]
     left_out: list[dict[str, str]]
     left_out_count: int
     applied: str
-    """How, in a few words."""
+    """How it was applied, in a few words."""
 
 
-def shown(applied: Iterable[Applied]) -> dict[str, list[Matched]]:
-    """A node's `ui` output."""
-    return {"lyco_match": [_matched(*one) for one in applied]}
+def match_ui(applied: Iterable[Applied]) -> dict[str, list[MatchSummary]]:
+    """What matched of each file, for a node's `ui` output."""
+    return {"lyco_match": [_summary(*one) for one in applied]}
 
 
-def _matched(match: Match, how: str) -> Matched:
+def _summary(match: Match, how: str) -> MatchSummary:
     found, rest = match.placement.adapter_set, match.rest
     taken = {placed.module_path for placed in match.placement.placed} | rest.modules
     family = found.architecture

@@ -11,14 +11,14 @@ from lyco_testing.toy_training import steps, training
 
 from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.errors import FileError
-from lyco_core.train.checkpoints import Checkpoints, require_place
 from lyco_core.train.loop import Training
 from lyco_core.train.metadata import Run
 from lyco_core.train.state import save_state
+from lyco_core.train.training_files import TrainingFiles, require_place
 
 
-def files(made: Training, folder: Path) -> Checkpoints:
-    return Checkpoints(made, Run(made, []), folder)
+def files(made: Training, folder: Path) -> TrainingFiles:
+    return TrainingFiles(made, Run(made, []), folder)
 
 
 def trained(folder: Path, **settings: object) -> list[str]:

@@ -9,47 +9,17 @@ import comfy.model_management
 import folder_paths
 import torch
 
-from ....lyco_core.errors import FileError
 from ....lyco_core.io.names import shortened
-from ....lyco_core.io.paths import is_apple_double
 from ....lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merging.options import parse_source
 from ....lyco_core.selection import Selection
-from ....lyco_core.text import clipped, one_line
-from ..files import Stamp, adapter_path, output_path, stamp
+from ....lyco_core.text import clipped, one_line, size_text
+from ..files import adapter_path, output_path
 from ..progress import Progress
 from ..schema import lines
+from .model_files import FOLDERS, checkpoint_path
 
 log = logging.getLogger("lyco")
-
-FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
-"""Of the models folders, those that hold bases, the last ComfyUI-GGUF's -> the one under output for what is merged."""
-
-
-def checkpoint_names() -> list[str]:
-    """`folder/name` of each safetensors or GGUF file that could be a base."""
-    return [
-        f"{folder}/{name}"
-        for folder in FOLDERS
-        if folder in folder_paths.folder_names_and_paths
-        for name in folder_paths.get_filename_list(folder)
-        if name.lower().endswith((".safetensors", ".sft", ".gguf")) and not is_apple_double(name)
-    ]
-
-
-def checkpoint_fingerprint(choice: str | None) -> Stamp | None:
-    """What changes when the base does. A linked name is not known yet: None."""
-    return None if choice is None else stamp(checkpoint_path(choice))
-
-
-def checkpoint_path(choice: str) -> str:
-    """The path of a choice of `checkpoint_names`. Raises `FileError` for anything else."""
-    folder, _, name = choice.partition("/")
-    known = folder in FOLDERS and folder in folder_paths.folder_names_and_paths
-    path = folder_paths.get_full_path(folder, name) if known else None
-    if path is None:
-        raise FileError(f"{choice!r}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
-    return path
 
 
 def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, float]]:
@@ -63,7 +33,7 @@ def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, fl
 
 
 def merge_options(selection: Selection, *, dtype: str, rounding_seed: int, gpu: bool, partial: bool) -> MergeOptions:
-    """The widgets' values; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
+    """The options of a merge; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
     return MergeOptions(
         selection,
         dtype=getattr(torch, dtype) if dtype != "as it is" else None,
@@ -79,7 +49,7 @@ def merge_files(
     """Merge files of models/loras into one of `checkpoint_names`; (the new file's name, what was done).
 
     Raises:
-        LycoError: a file is bad or does not fit, or the name is taken or no name.
+        LycoError: a file is bad or does not fit, or `filename` is taken or not allowed.
     """
     path = checkpoint_path(base)
     folder = FOLDERS[base.partition("/")[0]]
@@ -88,9 +58,9 @@ def merge_files(
     stems = [os.path.splitext(os.path.basename(name))[0] for name in (path, *(name for name, _ in adapters))]
     name, output = output_path(folder, filename or shortened("_".join(stems)), suffix)
     made = merge_checkpoint(path, sources, output, options, overwrite=overwrite, progress=Progress())
-    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {made.bytes / 1e6:.2f} MB"]
-    told = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
-    for (adapter, strength), modules, ignored, left_out in told:
+    lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}"]
+    per_adapter = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
+    for (adapter, strength), modules, ignored, left_out in per_adapter:
         lines.append("; left out: ".join([f"{adapter}: {modules} modules at strength {strength:g}", *ignored]))
         if left_out:
             lines.append(f"left out: {one_line(clipped(left_out))}")

@@ -1,7 +1,7 @@
-"""Which files a training writes, and when; names and what is kept are Musubi Tuner's.
+"""The files that a training writes, and when; their names and which are kept are Musubi Tuner's.
 
-A save that fails does not end a training: it says so and the next one tries again. What comes last
-is then written elsewhere.
+A save that fails is logged and does not end the training; the next one tries again. If the last one fails, its files
+go to the system's folder of temporary files.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .options import ENDINGS
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
-__all__ = ["Checkpoints", "files_of", "require_place"]
+__all__ = ["TrainingFiles", "files_of", "require_place"]
 
 logger = logging.getLogger("lyco")
 
 _OURS = r"(?:-step(?P<step>\d{8})|-(?P<epoch>\d{6}))?(?:\.safetensors|-state\.pt)"
 
 
-class Checkpoints:
+class TrainingFiles:
     """The files of one training in a folder."""
 
     def __init__(self, training: Training, run: Run, folder: str | os.PathLike[str]) -> None:
@@ -36,7 +36,7 @@ class Checkpoints:
         self._save = training.options.save
 
     def after(self, step: Step) -> list[str]:
-        """Save what is due after a step, remove what is no longer kept; the paths of new adapters."""
+        """Save what is due after a step and remove what is no longer kept; returns the paths of new adapters."""
         training, save = self._training, self._save
         saved: list[str] = []
         if step.step >= training.total_steps:
@@ -51,9 +51,9 @@ class Checkpoints:
         return saved
 
     def finish(self) -> str:
-        """Save the result under the name without a number; its path.
+        """Save the result under the name without a number; returns its path.
 
-        Raises `FileError` if it cannot be; it says where else the result is, if that could be.
+        Raises `FileError` if that fails; it names the place to which the result was saved instead, if there is one.
         """
         try:
             return self.save("")
@@ -61,7 +61,7 @@ class Checkpoints:
             raise FileError(self._elsewhere(error, "")) from None
 
     def interrupted(self) -> str:
-        """Save what there is, with its state in any case; in words where."""
+        """Save the adapter as it is now, and its state whatever `save_state` says; returns in words where it is."""
         if self._training.step == 0:
             return "nothing was trained yet"
         ending = f"-step{self._training.step:08d}"
@@ -71,7 +71,7 @@ class Checkpoints:
             return self._elsewhere(error, ending)
 
     def save(self, ending: str, *, state: bool = False) -> str:
-        """Write NAME`ending`.safetensors, and its state if asked for; the adapter's path.
+        """Write NAME`ending`.safetensors, and its state if that is wanted; returns the adapter's path.
 
         Raises `FileError` or `TrainError`; files that were there are left as they were.
         """
@@ -89,7 +89,7 @@ class Checkpoints:
             save_state(path.removesuffix(".safetensors") + "-state.pt", training)
 
     def _due(self, ending: str, kind: str, last: int) -> list[str]:
-        """Save, then remove those up to number `last`; nothing is removed for what could not be saved."""
+        """Save, then remove the files of up to number `last`; if saving fails, nothing is removed."""
         try:
             saved = self.save(ending)
         except LycoError as error:
@@ -99,7 +99,7 @@ class Checkpoints:
         return [saved]
 
     def _elsewhere(self, error: LycoError, ending: str) -> str:
-        """Write what could not be saved into the system's folder of temporary files; what went wrong, and where it is.
+        """Write what could not be saved into the system's folder of temporary files; returns the error and the place.
 
         As float32, with its state: whatever was wrong with the place or the precision, nothing of it is lost.
         """
@@ -138,7 +138,7 @@ def require_place(folder: str | os.PathLike[str], output_name: str, *, resume: b
 
 
 def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:
-    """Names of what trainings under this name left in a folder; a disk that ignores case says so itself."""
+    """Names of the files that trainings under `output_name` left in a folder; the disk says whether case counts."""
     found = (re.fullmatch(f".*?({_OURS})", name, re.DOTALL) for name in os.listdir(folder))
     names = {output_name + match[1] for match in found if match}
     return sorted(name for name in names if os.path.lexists(os.path.join(folder, name)))
