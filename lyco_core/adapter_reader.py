@@ -14,13 +14,14 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .architectures import ARCHITECTURES, identify, named_as
-from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file, shorten
+from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file
 from .formats import FORMATS, parse, sort_keys, split_key
 from .formats.peft import read_config
 from .formats.suffixes import NUMBERS
 from .io import SafetensorsFile
 from .layouts import Layout
 from .model import Model
+from .text import shorten
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

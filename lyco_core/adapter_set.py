@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .adapters import Adapter, with_scale
-from .errors import clipped, one_line, shorten
 from .layouts import NAMES, Layout
+from .text import clipped, one_line, shorten
 
 if TYPE_CHECKING:
     from .architectures import Architecture

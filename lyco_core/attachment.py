@@ -66,7 +66,7 @@ class Attachment:
     def idle(self) -> tuple[str, ...]:
         """Paths of the modules that no call has computed yet.
 
-        After a call of the model, it does not use them, or passes them by.
+        Those that are left after a call of the model are not used by it, or passed by.
         """
         return tuple(seat.path for seat in self._changes if not seat.acted)
 

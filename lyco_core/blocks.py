@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TypedDict
 
-from .errors import clipped, one_line
+from .text import clipped, one_line
 
 __all__ = ["Blocks", "by_block"]
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from .blocks import by_block
-from .errors import one_line
 from .inspection import Inspection
 from .io.small_json import parse_small
 from .pictures import MAX_PICTURE_BYTES, Picture, picture_beside, picture_of
+from .text import one_line
 
 __all__ = ["card", "picture"]
 

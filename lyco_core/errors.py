@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
+from .text import clipped, one_line
+
 __all__ = [
     "AdapterError",
     "ArchitectureError",
@@ -39,9 +41,6 @@ __all__ = [
     "TrainError",
     "about_file",
     "advising",
-    "clipped",
-    "one_line",
-    "shorten",
 ]
 
 
@@ -161,22 +160,6 @@ def advising(advice: Mapping[Remedy, str]) -> Generator[None]:
         raise
 
 
-def one_line(text: str) -> str:
-    """`text` with control characters escaped: names in a file come from strangers."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _bounded(text: str, longest: int) -> str:
     """In one line, clipped before, for speed, and after: an escape has up to ten characters."""
     return clipped(one_line(clipped(text, longest)), longest)
-
-
-def clipped(text: str, longest: int = 2000) -> str:
-    """`text` without its middle, if it is longer than that: names in a file can have megabytes."""
-    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"
-
-
-def shorten(names: list[str], limit: int = 3) -> str:
-    """The first few of `names`, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -11,12 +11,12 @@ from typing import Any
 from .adapter_reader import AdapterFile, require_known
 from .adapter_set import AdapterSet
 from .architectures import identify
-from .errors import FileError, PlacementError, about_file, one_line, shorten
+from .errors import FileError, PlacementError, about_file
 from .formats import split_key
 from .formats.suffixes import OTHER_SUFFIXES
 from .model import Model
 from .placement import Placement, place
-from .text import size_text
+from .text import one_line, shorten, size_text
 
 __all__ = ["Inspection", "describe_match", "inspect_file"]
 

@@ -14,11 +14,12 @@ from .adapter_set import AdapterSet
 from .adapters import Adapter, fits, is_outline, shape_text
 from .architectures import Architecture
 from .duplicates import duplicate_modules
-from .errors import AdapterError, PlacementError, shorten
+from .errors import AdapterError, PlacementError
 from .layouts import Layout, parameter_of
 from .names import Names, every_name, names_in
 from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_in
 from .selection import EVERYTHING, Selection
+from .text import shorten
 
 __all__ = ["Placement", "place"]
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
-from .errors import SelectionError, shorten
+from .errors import SelectionError
 from .patterns import PatternError, matches, require_patterns
+from .text import shorten
 
 __all__ = ["EVERYTHING", "Selection", "parse_block_strength", "weight_path"]
 

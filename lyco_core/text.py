@@ -1,8 +1,24 @@
-"""How a person reads what the library counts."""
+"""Text for people: names that strangers wrote, lists of them, and sizes, each in a form that fits a line."""
 
 from __future__ import annotations
 
-__all__ = ["size_text"]
+__all__ = ["clipped", "one_line", "shorten", "size_text"]
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters escaped: names in a file come from strangers."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def clipped(text: str, longest: int = 2000) -> str:
+    """`text` without its middle, if it is longer than that: names in a file can have megabytes."""
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"
+
+
+def shorten(names: list[str], limit: int = 3) -> str:
+    """The first few of `names`, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def size_text(size: int) -> str:

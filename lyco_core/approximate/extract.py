@@ -13,7 +13,7 @@ from ..adapter_reader import check_finite
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, Full
-from ..errors import LycoError, MergeError, PlacementError, about_file, shorten
+from ..errors import LycoError, MergeError, PlacementError, about_file
 from ..formats import FORMATS, is_peft, spelled
 from ..io import Checkpoint, refuse_existing
 from ..io.output import refuse_inputs
@@ -22,6 +22,7 @@ from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
 from ..quantized.reading import read_weight
 from ..selection import Selection, weight_path
+from ..text import shorten
 from ..version import __version__
 from .nearest import NEAREST
 from .options import ExtractOptions, RankTooSmall

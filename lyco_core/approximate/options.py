@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..adapters import LOW_RANK
-from ..errors import AdapterError, LycoError, shorten
+from ..errors import AdapterError, LycoError
 from ..selection import EVERYTHING, Selection
+from ..text import shorten
 from .report import Measured
 
 __all__ = ["ExtractOptions", "Limits", "RankTooSmall"]

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ..adapter_set import AdapterSet
 from ..adapters import ANY, Full
-from ..errors import ArchitectureError, Remedy, shorten
+from ..errors import ArchitectureError, Remedy
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
+from ..text import shorten
 from .registry import ARCHITECTURES
 from .renaming import with_paths
 from .table import Architecture, templates_of

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..errors import clipped, one_line
-from ..text import size_text
+from ..text import clipped, one_line, size_text
 from .common import Commands, add_architecture, counter
 
 __all__ = ["add"]

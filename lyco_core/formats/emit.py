@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, DoRA, Full, LoRA, bare
-from ..errors import PlacementError, shorten
+from ..errors import PlacementError
 from ..layouts import BIAS, parameter_of
+from ..text import shorten
 from .grammar import Format, format_of, underscored
 from .modules import is_adapter
 from .peft import ADAPTER_METADATA, adapter_metadata

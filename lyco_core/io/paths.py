@@ -6,7 +6,8 @@ import glob
 import os
 from collections.abc import Iterable
 
-from ..errors import FileError, shorten
+from ..errors import FileError
+from ..text import shorten
 
 __all__ = ["ENDING", "expanded", "is_safetensors", "only_one", "without_ending"]
 

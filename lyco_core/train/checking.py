@@ -7,8 +7,9 @@ import os
 import torch
 
 from ..architectures import Architecture, TrainedFamily
-from ..errors import TrainError, about_file, shorten
+from ..errors import TrainError, about_file
 from ..io import read_header
+from ..text import shorten
 from .loop import require_needed_inputs
 from .optimizers import make_optimizer
 from .options import TrainOptions

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter
-from ..errors import TrainError, shorten
+from ..errors import TrainError
 from ..formats import FORMATS
+from ..text import shorten
 from .continuing import options_from_file
 from .network_options import NetworkOptions
 from .targets import TargetChoice, TargetModule

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..architectures import Architecture, TrainedFamily
 from ..architectures.table import Target as Place
-from ..errors import TrainError, shorten
+from ..errors import TrainError
 from ..model import Model
 from ..patterns import PatternError, matches
+from ..text import shorten
 from .network_options import NetworkOptions
 
 __all__ = ["TargetChoice", "TargetModule", "choose_targets", "require_trainable"]

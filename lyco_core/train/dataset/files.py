@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import TrainError, shorten
+from ...errors import TrainError
+from ...text import shorten
 from .config import Dataset
 
 __all__ = ["Media", "media_of"]

@@ -9,12 +9,11 @@ import comfy.model_management
 import folder_paths
 import torch
 
-from ....lyco_core.errors import clipped, one_line
 from ....lyco_core.io.names import shortened
 from ....lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merging.options import parse_source
 from ....lyco_core.selection import Selection
-from ....lyco_core.text import size_text
+from ....lyco_core.text import clipped, one_line, size_text
 from ..files import adapter_path, output_path
 from ..progress import Progress
 from ..schema import lines

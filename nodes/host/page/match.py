@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from ....lyco_core.adapters import shape_text
 from ....lyco_core.blocks import Blocks, by_block
-from ....lyco_core.errors import one_line
+from ....lyco_core.text import one_line
 from ..model.loading import Applied
 from ..model.matching import Match
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .....lyco_core.errors import PlacementError, shorten
+from .....lyco_core.errors import PlacementError
+from .....lyco_core.text import shorten
 from ..weights import own_parameter
 from .seat import Seat, Seats
 
