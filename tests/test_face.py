@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -76,7 +77,9 @@ def test_the_lines_of_the_documentation_run(page: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     lines = python_in(ROOT / page)
     assert "lyco.attach(transformer" in lines
-    exec(compile(lines, page, "exec"), {})
+    program = tmp_path / "lines.py"
+    program.write_text(lines, encoding="utf-8")
+    runpy.run_path(str(program))
     assert (tmp_path / "lora.safetensors").exists()
     assert (tmp_path / "merged.safetensors").exists()
 

@@ -99,7 +99,7 @@ def test_a_disk_that_is_really_full(base: Path, out: Path):
     try:
         done = subprocess.run(command(base, out), capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert "GB, the disk has 100.00 MB left; free some, or write elsewhere" in done.stderr
+        assert "MB, the disk has 100.00 MB left; free some, or write elsewhere" in done.stderr
         (out.parent / "merged.safetensors").write_bytes(b"old")
         assert subprocess.run(command(base, out, "--overwrite"), capture_output=True, check=False).returncode == 1
         assert out.read_bytes() == b"old"
