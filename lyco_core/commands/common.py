@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ..console import Progress, clear_line, painted
 from ..errors import FileError, LycoError, Remedy, about_file
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ __all__ = [
     "counter",
     "each",
     "given_limits",
+    "print_error",
     "print_report",
+    "print_warning",
     "require_report",
 ]
 
@@ -119,7 +123,7 @@ def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterat
         except LycoError as error:
             if len(items) == 1:
                 raise
-            print(f"lyco: error: {error}", file=sys.stderr)
+            print_error(str(error))
             failed += 1
         else:
             yield made
@@ -127,12 +131,21 @@ def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterat
         raise LycoError(f"{failed} of {len(items)} files were not {what}")
 
 
-def counter(name: str, unit: str, size: int = 1) -> Callable[[int, int], None]:
+def counter(name: str, unit: str, size: int = 1) -> Progress:
     """A progress that counts on a terminal in `unit`s of `size`, and is silent elsewhere."""
+    return Progress(os.path.basename(name), lambda done: f"{done // size} {unit}")
 
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r{name}: {done // size}/{total // size} {unit}", end=end, file=sys.stderr, flush=True)
 
-    return show
+def print_error(text: str) -> None:
+    """One line on standard error."""
+    _complain("lyco: error:", "red", text)
+
+
+def print_warning(text: str) -> None:
+    """One line on standard error."""
+    _complain("lyco: warning:", "yellow", text)
+
+
+def _complain(label: str, style: str, text: str) -> None:
+    clear_line(sys.stderr)
+    print(painted(label, style, sys.stderr), text, file=sys.stderr)
