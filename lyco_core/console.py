@@ -47,7 +47,7 @@ def _takes_escapes(stream: TextIO) -> bool:
 
 
 def show_line(head: str, tail: str, stream: TextIO) -> None:
-    """Write both over the line that a terminal is at, less of `head` if it is narrow; nothing where `stream` is none."""
+    """Write both over the line that a terminal is at, less of `head` where they do not fit; elsewhere nothing."""
     if stream.isatty():
         room = shutil.get_terminal_size().columns - 1
         text = _fitted(_fitted(head, room - _width(tail)) + tail, room)

@@ -47,6 +47,9 @@ ADVICE = {
         "merge into the bf16, fp16 or fp8 checkpoint that it was made from and quantize the result, or load the "
         "adapter with Load LoHa/LoKr"
     ),
+    Remedy.OVERWRITE: "choose another name, or replace it with --overwrite",
+    Remedy.SMALLNESS: "give --rank, --energy or --max-error",
+    Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',
 }
 """What to do about an error, in the options of the command line: each means the same in all commands."""
