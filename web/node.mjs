@@ -10,6 +10,7 @@ import { placeOfFailure } from "./failure.mjs";
  * @property {boolean} [hideOutputImages]
  * @property {(name: string, type: string, root: HTMLElement, options: CardOptions) => {serialize?: boolean}} addDOMWidget
  * @typedef {Parameters<NonNullable<Extension["nodeCreated"]>>[0] & Added} GraphNode
+ * @typedef {NonNullable<GraphNode["widgets"]>[number]} GraphWidget
  */
 
 /** What a list of files offers for no file: `NONE` in nodes/host/files.py. */
@@ -124,7 +125,7 @@ export async function lastOutput(node) {
   if (id === null) return null;
   const entries = Object.values(await history().catch(() => ({}))).reverse();
   for (const { prompt, outputs } of entries) {
-    if (outputs?.[id] && same(id, prompt?.[2] ?? {}, new Set())) return outputs[id];
+    if (outputs?.[id] && same(id, prompt?.[2] ?? {})) return outputs[id];
   }
   return null;
 }
@@ -133,10 +134,10 @@ export async function lastOutput(node) {
  * Whether a node, and all that leads into it, is what ran: another model gives another match.
  * @param {string} id
  * @param {Record<string, {class_type: string, inputs: Record<string, any>}>} prompt
- * @param {Set<string>} seen
+ * @param {Set<string>} [seen]
  * @returns {boolean}
  */
-function same(id, prompt, seen) {
+export function same(id, prompt, seen = new Set()) {
   if (seen.has(id)) return true;
   seen.add(id);
   const [node, ran] = [nodeOf(id), prompt[id]];
@@ -153,6 +154,44 @@ function same(id, prompt, seen) {
 function sameValues(node, inputs) {
   const values = (node.widgets ?? []).filter(({ name }) => name in inputs && !Array.isArray(inputs[name]));
   return values.every(({ name, value }) => inputs[name] === value);
+}
+
+/**
+ * The widget whose value a run takes for an input: the node's own, or the one that a subgraph has outside for it.
+ * @param {GraphNode} node
+ * @param {string} name
+ * @returns {GraphWidget | null} null where a node gives the value, or the input is not there
+ */
+export function deciding(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+  const own = node.widgets?.find((widget) => widget.name === name) ?? null;
+  const link = slot >= 0 && node.isInputConnected(slot) ? node.getInputLink(slot) : null;
+  if (!link) return own;
+  /** @type {any} */
+  const graph = node.graph;
+  if (link.origin_id !== graph?.inputNode?.id) return null;
+  const outside = nodeOf(executionId(node)?.split(":").slice(0, -1).join(":") ?? "");
+  return outside && deciding(outside, graph.inputs[link.origin_slot]?.name);
+}
+
+/**
+ * Choose a value as a person does: one step to undo. A file that is new is on ComfyUI's lists first.
+ * @param {GraphNode} node
+ * @param {string} name of the input
+ * @param {string} value
+ * @returns {Promise<boolean>} whether it is this node's, or a subgraph's around it, to choose
+ */
+export async function setValue(node, name, value) {
+  if (!deciding(node, name)) return false;
+  await app.refreshComboInNodes();
+  const widget = deciding(node, name);
+  if (!widget) return false;
+  app.canvas.emitBeforeChange();
+  widget.value = value;
+  widget.callback?.(value, app.canvas, node);
+  app.canvas.emitAfterChange();
+  node.setDirtyCanvas(true, true);
+  return true;
 }
 
 /**

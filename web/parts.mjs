@@ -137,3 +137,31 @@ function bars(blocks, compared) {
   });
   return el("div", "lyco-bars", ...rows);
 }
+
+/**
+ * A text that a click copies.
+ * @param {string} text
+ */
+export function copyable(text) {
+  const button = el("button", "lyco-copy", text);
+  button.title = t("copy");
+  button.addEventListener("pointerdown", (event) => event.stopPropagation());
+  button.addEventListener("click", async () => {
+    await copy(text);
+    button.classList.add("lyco-copied");
+    setTimeout(() => button.classList.remove("lyco-copied"), 1500);
+  });
+  return button;
+}
+
+/** @param {string} text */
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  // A page that came over plain HTTP from another machine has no clipboard but this one.
+  const field = /** @type {HTMLTextAreaElement} */ (el("textarea"));
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+}

@@ -14,6 +14,12 @@ export const WORDS = {
     other: "other", report: "report", unreachable: "the server does not answer",
     step: "step", loss: "loss", validation: "validation", learning_rate: "learning rate", left: "left",
     smoothing: "smoothing", waiting: "The loss appears here once training runs.",
+    mean_of: "mean of the last {0} steps", file: "file", state: "state", folder: "folder", saved_at: "saved at step",
+    finished: "Finished: {0} steps", stopped: "Stopped after step {0} of {1}", failed: "Failed after step {0} of {1}",
+    nothing_saved: "Nothing was saved.", copy: "click to copy", go_on: "Go on from step {0}",
+    resume_set: "resume is set to this state: press Run to go on.",
+    resume_linked: "resume is linked to another node: choose {0} there.",
+    raise: "To train further, raise {0} above {1} first.", changed: "Changed since: {0}",
   },
   ja: {
     rank: "ランク", full: "フル行列", alpha: "alpha", size: "サイズ", modules: "モジュール",
@@ -26,6 +32,12 @@ export const WORDS = {
     other: "その他", report: "レポート", unreachable: "サーバーが応答しません",
     step: "ステップ", loss: "損失", validation: "検証", learning_rate: "学習率", left: "残り",
     smoothing: "平滑化", waiting: "学習を実行すると、ここに損失が表示されます。",
+    mean_of: "直近 {0} ステップの平均", file: "ファイル", state: "状態", folder: "フォルダー", saved_at: "保存したステップ",
+    finished: "完了: {0} ステップ", stopped: "{1} ステップ中 {0} で停止", failed: "{1} ステップ中 {0} の後でエラー",
+    nothing_saved: "何も保存されていません。", copy: "クリックでコピー", go_on: "ステップ {0} から続ける",
+    resume_set: "resume にこの状態を設定しました。実行すると続きから始まります。",
+    resume_linked: "resume は別のノードにつながっています。そこで {0} を選んでください。",
+    raise: "さらに学習するには、先に {0} を {1} より大きくしてください。", changed: "その後の変更: {0}",
   },
   zh: {
     rank: "秩", full: "完整矩阵", alpha: "alpha", size: "大小", modules: "模块",
@@ -37,6 +49,11 @@ export const WORDS = {
     more: "另有 {0} 个", cell: "{0} {1}：{3} 个模块中 {2} 个", other: "其他", report: "报告",
     unreachable: "服务器没有响应", step: "步", loss: "损失", validation: "验证",
     learning_rate: "学习率", left: "剩余", smoothing: "平滑", waiting: "训练开始后，损失会显示在这里。",
+    mean_of: "最近 {0} 步的平均值", file: "文件", state: "状态", folder: "文件夹", saved_at: "保存于第几步",
+    finished: "已完成：{0} 步", stopped: "已在第 {0} 步停止（共 {1} 步）", failed: "第 {0} 步之后出错（共 {1} 步）",
+    nothing_saved: "没有保存任何文件。", copy: "点击复制", go_on: "从第 {0} 步继续",
+    resume_set: "resume 已设为此状态：运行即可继续训练。", resume_linked: "resume 连接到其他节点：请在那里选择 {0}。",
+    raise: "要继续训练，请先将 {0} 调到大于 {1}。", changed: "此后已更改：{0}",
   },
 };
 

@@ -48,6 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "dom.mjs words.mjs",
         "curve.mjs failure.mjs parts.mjs",
         "node.mjs",
+        "train_end.mjs",
         "file_card.mjs rows.mjs train_card.mjs",
         "cards.mjs",
         "lyco.js",
