@@ -2,7 +2,8 @@
 import { api } from "./comfy.mjs";
 import { Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
-import { addCard, after, executionId, lastOutput, nodeOf } from "./node.mjs";
+import { lastOutput } from "./last_output.mjs";
+import { addCard, after, executionId, nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
 const CORE_TEXT = "$$node-text-preview"; // ComfyUI's own line of progress, which says the same

@@ -14,6 +14,9 @@ export const WORDS = {
     other: "other", report: "report", unreachable: "the server does not answer",
     step: "step", loss: "loss", validation: "validation", learning_rate: "learning rate", left: "left",
     smoothing: "smoothing", waiting: "The loss appears here once training runs.",
+    switch: "on or off", all_rows: "all", choose: "choose a file", strength: "strength", details: "what it is",
+    linked: "from a link", more_of_row: "more", copy: "copy", copied: "copied", copy_words: "Copy trigger words",
+    move_up: "Move up", move_down: "Move down", remove: "Remove", show_inputs: "Show inputs to link", hide_inputs: "Hide inputs",
   },
   ja: {
     rank: "ランク", full: "フル行列", alpha: "alpha", size: "サイズ", modules: "モジュール",
@@ -26,6 +29,10 @@ export const WORDS = {
     other: "その他", report: "レポート", unreachable: "サーバーが応答しません",
     step: "ステップ", loss: "損失", validation: "検証", learning_rate: "学習率", left: "残り",
     smoothing: "平滑化", waiting: "学習を実行すると、ここに損失が表示されます。",
+    switch: "オン／オフ", all_rows: "すべて", choose: "ファイルを選ぶ", strength: "強度", details: "ファイルの内容",
+    linked: "リンクから", more_of_row: "その他", copy: "コピー", copied: "コピーしました",
+    copy_words: "トリガーワードをコピー", move_up: "上へ移動", move_down: "下へ移動", remove: "削除",
+    show_inputs: "リンク用の入力を表示", hide_inputs: "入力を隠す",
   },
   zh: {
     rank: "秩", full: "完整矩阵", alpha: "alpha", size: "大小", modules: "模块",
@@ -37,6 +44,10 @@ export const WORDS = {
     more: "另有 {0} 个", cell: "{0} {1}：{3} 个模块中 {2} 个", other: "其他", report: "报告",
     unreachable: "服务器没有响应", step: "步", loss: "损失", validation: "验证",
     learning_rate: "学习率", left: "剩余", smoothing: "平滑", waiting: "训练开始后，损失会显示在这里。",
+    switch: "开／关", all_rows: "全部", choose: "选择文件", strength: "强度", details: "文件内容", linked: "来自连线",
+    more_of_row: "更多", copy: "复制", copied: "已复制", copy_words: "复制触发词",
+    move_up: "上移", move_down: "下移", remove: "移除",
+    show_inputs: "显示可连线的输入", hide_inputs: "隐藏输入",
   },
 };
 
