@@ -1,5 +1,5 @@
-// What the frontend does not give: a card as a node's last widget in both renderers, and what a node last gave out.
-import { api, app } from "./comfy.mjs";
+// What the frontend does not give: a card as a node's last widget in both renderers, and which node is which.
+import { app } from "./comfy.mjs";
 import { el } from "./dom.mjs";
 import { placeOfFailure } from "./failure.mjs";
 
@@ -10,7 +10,6 @@ import { placeOfFailure } from "./failure.mjs";
  * @property {boolean} [hideOutputImages]
  * @property {(name: string, type: string, root: HTMLElement, options: CardOptions) => {serialize?: boolean}} addDOMWidget
  * @typedef {Parameters<NonNullable<Extension["nodeCreated"]>>[0] & Added} GraphNode
- * @typedef {NonNullable<GraphNode["widgets"]>[number]} GraphWidget
  */
 
 /** What a list of files offers for no file: `NONE` in nodes/host/files.py. */
@@ -105,105 +104,18 @@ export function after(object, name, added) {
   };
 }
 
-/** @type {Promise<Record<string, any>> | null} */
-let asked = null;
-
-/** The server's last prompts; nodes of one workflow ask once. */
-function history() {
-  asked ??= api.fetchApi("/history?max_items=20").then((answer) => answer.json());
-  setTimeout(() => (asked = null), 1000);
-  return asked;
-}
-
 /**
- * The output of the last run of this very node with the values that it has now, if there is one.
- * @param {GraphNode} node
- * @returns {Promise<any>}
- */
-export async function lastOutput(node) {
-  const id = executionId(node);
-  if (id === null) return null;
-  const entries = Object.values(await history().catch(() => ({}))).reverse();
-  for (const { prompt, outputs } of entries) {
-    if (outputs?.[id] && same(id, prompt?.[2] ?? {})) return outputs[id];
-  }
-  return null;
-}
-
-/**
- * Whether a node, and all that leads into it, is what ran: another model gives another match.
- * @param {string} id
- * @param {Record<string, {class_type: string, inputs: Record<string, any>}>} prompt
- * @param {Set<string>} [seen]
- * @returns {boolean}
- */
-export function same(id, prompt, seen = new Set()) {
-  if (seen.has(id)) return true;
-  seen.add(id);
-  const [node, ran] = [nodeOf(id), prompt[id]];
-  if (!node || ran?.class_type !== node.comfyClass || !sameValues(node, ran.inputs)) return false;
-  return Object.values(ran.inputs)
-    .filter(Array.isArray)
-    .every(([from]) => same(String(from), prompt, seen));
-}
-
-/**
- * @param {GraphNode} node
- * @param {Record<string, unknown>} inputs
- */
-function sameValues(node, inputs) {
-  const values = (node.widgets ?? []).filter(({ name }) => name in inputs && !Array.isArray(inputs[name]));
-  return values.every(({ name, value }) => inputs[name] === value);
-}
-
-/**
- * The widget whose value a run takes for an input: the node's own, or the one that a subgraph has outside for it.
- * @param {GraphNode} node
- * @param {string} name
- * @returns {GraphWidget | null} null where a node gives the value, or the input is not there
- */
-export function deciding(node, name) {
-  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
-  const own = node.widgets?.find((widget) => widget.name === name) ?? null;
-  const link = slot >= 0 && node.isInputConnected(slot) ? node.getInputLink(slot) : null;
-  if (!link) return own;
-  /** @type {any} */
-  const graph = node.graph;
-  if (link.origin_id !== graph?.inputNode?.id) return null;
-  const outside = nodeOf(executionId(node)?.split(":").slice(0, -1).join(":") ?? "");
-  return outside && deciding(outside, graph.inputs[link.origin_slot]?.name);
-}
-
-/**
- * Choose a value as a person does: one step to undo. A file that is new is on ComfyUI's lists first.
- * @param {GraphNode} node
- * @param {string} name of the input
- * @param {string} value
- * @returns {Promise<boolean>} whether it is this node's, or a subgraph's around it, to choose
- */
-export async function setValue(node, name, value) {
-  if (!deciding(node, name)) return false;
-  await app.refreshComboInNodes();
-  const widget = deciding(node, name);
-  if (!widget) return false;
-  app.canvas.emitBeforeChange();
-  widget.value = value;
-  widget.callback?.(value, app.canvas, node);
-  app.canvas.emitAfterChange();
-  node.setDirtyCanvas(true, true);
-  return true;
-}
-
-/**
- * Every node of the workflow, and what the server calls it: its id, after those of the subgraphs that it lies in ("5:12").
+ * Every node of the workflow, what the server calls it: its id, after those of the subgraphs that it lies in ("5:12"), and
+ * these nodes themselves.
  * @param {any} [graph]
- * @param {string} [outside]
- * @returns {Generator<[GraphNode, string]>}
+ * @param {any[]} [outside] the subgraphs' nodes
+ * @returns {Generator<[GraphNode, string, any[]]>}
  */
-export function* everyNode(graph = app.rootGraph ?? app.graph, outside = "") {
+export function* everyNode(graph = app.rootGraph ?? app.graph, outside = []) {
   for (const node of graph?.nodes ?? []) {
-    yield [node, `${outside}${node.id}`];
-    if (node.subgraph) yield* everyNode(node.subgraph, `${outside}${node.id}:`);
+    const path = [...outside, node];
+    yield [node, path.map(({ id }) => id).join(":"), path];
+    if (node.subgraph) yield* everyNode(node.subgraph, path);
   }
 }
 

@@ -2,8 +2,10 @@
 import { api, app } from "./comfy.mjs";
 import { SPAN, Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
-import { addCard, after, executionId, lastOutput, nodeOf, same } from "./node.mjs";
+import { lastOutput } from "./last_output.mjs";
+import { addCard, after, nodeOf } from "./node.mjs";
 import { changed, ending, values } from "./train_end.mjs";
+import { pathsTo, same } from "./would_run.mjs";
 import { t } from "./words.mjs";
 
 const CORE_TEXT = "$$node-text-preview"; // ComfyUI's own line of progress, which says the same
@@ -63,9 +65,8 @@ class TrainCard {
   async ask() {
     this.unmet ??= [];
     const told = await api.fetchApi("/lyco/training").then((answer) => answer.json()).catch(() => ({}));
-    const id = executionId(this.node) ?? "";
-    const exact = told.node === id && same(id, told.prompt ?? {});
-    const ours = exact || (inside(told.node) === inside(id) && told.workflow === (app.rootGraph ?? app.graph).id);
+    const exact = await this.wouldRun(told);
+    const ours = exact || (inside(told.node) === String(this.node.id) && told.workflow === (app.rootGraph ?? app.graph).id);
     const output = ours && (exact || !told.end) ? null : await lastOutput(this.node);
     if (output?.lyco_train) this.finish(output);
     else if (ours) this.takeUp(told, told.prompt?.[told.node]?.inputs ?? {});
@@ -73,6 +74,16 @@ class TrainCard {
     const unmet = told.node ? this.unmet : []; // a server that does not answer is not asked once more for each
     this.unmet = null;
     for (const news of unmet) this.hear(news);
+  }
+
+  /**
+   * Whether the node would run the training that the server tells of.
+   * @param {Message & Asked} told
+   */
+  async wouldRun({ node, prompt }) {
+    if (!prompt) return false;
+    for (const path of pathsTo(this.node)) if (await same(path, node, prompt)) return true;
+    return false;
   }
 
   /**
@@ -160,12 +171,12 @@ class TrainCard {
     const others = changed(this.node, this.ran);
     this.end.replaceChildren(
       ...(news.end ? [ending(this.node, news, last.step)] : []),
-      ...(others.length ? [el("div", "lyco-changed", t("changed", others.join(", ")))] : []),
+      ...(others.length ? [el("div", "lyco-other-values", t("other_values", others.join(", ")))] : []),
     );
   }
 }
 
-/** @param {string | undefined} id as the server has it; its part inside of a subgraph, which stays when one is made */
+/** @param {string | undefined} id as the server has it; its part inside of a subgraph stays when one is made */
 function inside(id) {
   return id?.split(":").pop();
 }

@@ -1,8 +1,9 @@
 // How a training ended: what was saved, and the offer to go on from it.
-import { el } from "./dom.mjs";
-import { deciding, setValue } from "./node.mjs";
-import { copyable } from "./parts.mjs";
+import { app } from "./comfy.mjs";
+import { button, copyButton, el } from "./dom.mjs";
+import { record, setValue, widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
+import { SUBGRAPH_INPUT, isLinked, known, linkInto, pathsTo } from "./would_run.mjs";
 
 /** The input that goes on from a state, and those that say how far: what a training that goes on may have changed. */
 const RESUME = "resume";
@@ -39,9 +40,13 @@ export function ending(node, { end, saved, ...training }, step) {
  * @param {number} step
  */
 function files({ adapter, state, folder, ...saved }, step) {
-  const list = el("dl", "", el("dt", "", t("file")), el("dd", "", copyable(adapter)));
-  if (state) list.append(el("dt", "", t("state")), el("dd", "", copyable(state)));
-  if (folder) list.append(el("dt", "", t("folder")), el("dd", "", copyable(folder)));
+  const list = el("dl");
+  for (const [name, text] of [[t("file"), adapter], [t("state"), state], [t("folder"), folder]]) {
+    if (!text) continue;
+    const copied = copyButton(text, text, t("copied"));
+    copied.title = t("copy");
+    list.append(el("dt", "", name), el("dd", "", copied));
+  }
   if (saved.step !== step) list.append(el("dt", "", t("saved_at")), el("dd", "", String(saved.step)));
   return list;
 }
@@ -54,12 +59,29 @@ function files({ adapter, state, folder, ...saved }, step) {
 function goingOn(node, training, { state, folder, step }) {
   if (!state || folder) return [];
   const more = [...furtherFirst(node, training, step)];
-  if (deciding(node, RESUME)?.value === state) return [el("div", "", t("resume_set")), ...more];
-  const button = el("button", "lyco-button", t("go_on", step));
-  button.addEventListener("click", async () => {
-    if (!(await setValue(node, RESUME, state))) button.replaceWith(t("resume_linked", state));
+  if (known(node, RESUME) === state) return [el("div", "", t("resume_set")), ...more];
+  const chosen = chooser(pathsTo(node)[0] ?? [node], RESUME);
+  if (!chosen) return [el("div", "", t("resume_linked", state)), ...more];
+  const offer = button("lyco-go-on", t("go_on", step), "", async () => {
+    await app.refreshComboInNodes(); // the state is newer than the lists of files
+    setValue(...chosen, state);
+    record();
   });
-  return [button, ...more];
+  return [offer, ...more];
+}
+
+/**
+ * Where a person chooses the value of an input: on the node, or on a subgraph around it.
+ * @param {import("./would_run.mjs").Path} path
+ * @param {string} name
+ * @returns {[import("./node.mjs").GraphNode, string] | null} null where another node gives it
+ */
+function chooser(path, name) {
+  const [outside, node] = [path.slice(0, -1), path.at(-1)];
+  if (!isLinked(node, name)) return widgetOf(node, name) ? [node, name] : null;
+  const link = linkInto(node, node.inputs.findIndex((/** @type {{name: string}} */ input) => input.name === name));
+  if (String(link?.origin_id) !== SUBGRAPH_INPUT || !outside.length) return null;
+  return chooser(outside, outside.at(-1).inputs[link.origin_slot].name);
 }
 
 /**
@@ -69,7 +91,7 @@ function goingOn(node, training, { state, folder, step }) {
  * @param {number} step
  */
 function* furtherFirst(node, { steps_per_epoch }, step) {
-  const value = (/** @type {string} */ name) => Number(deciding(node, name)?.value ?? NaN);
+  const value = (/** @type {string} */ name) => Number(known(node, name) ?? NaN);
   const [steps, epochs] = [value("max_train_steps"), value("max_train_epochs")];
   if (epochs > 0) {
     if (epochs * steps_per_epoch <= step) yield el("div", "", t("raise", "max_train_epochs", Math.floor(step / steps_per_epoch)));
@@ -81,8 +103,8 @@ function* furtherFirst(node, { steps_per_epoch }, step) {
  * @returns {Record<string, unknown>} what a run would take for its inputs, of those that no node gives
  */
 export function values(node) {
-  const deciders = (node.widgets ?? []).map(({ name }) => /** @type {const} */ ([name, deciding(node, name)]));
-  return Object.fromEntries(deciders.filter(([, widget]) => widget).map(([name, widget]) => [name, widget?.value]));
+  const found = (node.widgets ?? []).map(({ name }) => [name, known(node, name)]);
+  return Object.fromEntries(found.filter(([, value]) => value !== undefined));
 }
 
 /**

@@ -48,6 +48,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "dom.mjs words.mjs",
         "curve.mjs failure.mjs parts.mjs",
         "node.mjs",
+        "would_run.mjs",
+        "last_output.mjs",
         "train_end.mjs",
         "file_card.mjs rows.mjs train_card.mjs",
         "cards.mjs",
