@@ -19,16 +19,8 @@ class LoadAdapters(io.ComfyNode):
                 "Loads several LoHa, LoKr, LoRA or other adapters onto a model, one a row, each as exactly as Load "
                 "LoHa/LoKr does. For more rows, put a second one behind it."
             ),
-            **host.if_known(
-                io.Schema,
-                search_aliases=[
-                    "lora stack",
-                    "lora loader stack",
-                    "power lora loader",
-                    "multiple loras",
-                    "loha",
-                    "lokr",
-                ],
+            **host.search_aliases(
+                "lora stack", "lora loader stack", "power lora loader", "multiple loras", "loha", "lokr"
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),

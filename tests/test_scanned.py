@@ -39,7 +39,7 @@ def id_of(node: ast.ClassDef) -> str:
 
 
 OLDER = ("_CLASS_" + "MAPPINGS", "@register_" + "node")
-"""What older kinds of nodes are registered with. Readers search the text for it, so it stands nowhere, not even here."""
+"""What older kinds of nodes are registered with. Readers search the text for it: it stands nowhere, not even here."""
 
 
 def claimed(source: str) -> list[str]:
