@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..installed import unserved
 from ..version import __version__
 
 __all__ = ["version_lines"]
@@ -17,9 +18,12 @@ def version_lines() -> list[str]:
         torch = version("torch")
     except PackageNotFoundError:
         torch = "is not installed"
+    folder = Path(__file__).parents[2]
+    fault = unserved(folder) if folder.parent.name == "custom_nodes" else None
     return [
         f"lyco {__version__}",
         f"torch {torch}",
         f"Python {platform.python_version()} on {platform.system()}",
-        f"folder {Path(__file__).parents[2]}",
+        f"folder {folder}",
+        *([fault] if fault else []),
     ]
