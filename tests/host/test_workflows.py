@@ -132,5 +132,5 @@ def test_the_script_says_what_is_wrong(files: Server, tmp_path: Path):
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
     assert first.startswith("refused: Prompt outputs failed validation")
-    assert "(LycoInspectAdapter): Value not in list: adapter: 'none.safetensors' not in " in second
+    assert "(Inspect Adapter): Value not in list: adapter: 'none.safetensors' not in " in second
     assert "Traceback" not in done.stderr

@@ -42,7 +42,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "page",
         "__init__",
     ),
-    "nodes": ("headless", "*", "__init__"),
+    "nodes": ("terminal", "headless", "*", "__init__"),
     "web": (
         "comfy.mjs",
         "dom.mjs words.mjs",
