@@ -73,12 +73,20 @@ def add_architecture(parser: argparse.ArgumentParser) -> None:
 def add_limits(parser: argparse.ArgumentParser, what: str = "an approximation") -> None:
     """Declare the options that say how small, or how exact, `what` is to be, and how it is stored."""
     group = parser.add_argument_group("how small", f"{what}; the error is printed")
-    group.add_argument("--rank", type=int, help="of at most this rank")
-    group.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
+    group.add_argument("--rank", metavar="N", type=int, help="of at most this rank, 16 say")
     group.add_argument(
-        "--max-error", type=float, help="the least rank of this relative error; with --rank both must hold"
+        "--energy",
+        metavar="SHARE",
+        type=float,
+        help="the least rank that keeps this share of the change's squared norm, 0.99 say",
     )
-    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
+    group.add_argument(
+        "--max-error",
+        metavar="SHARE",
+        type=float,
+        help="the least rank of this relative error, 0.05 say; with --rank both must hold",
+    )
+    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="what numbers are stored as")
 
 
 def given_limits(options: argparse.Namespace) -> tuple[int | None, float | None, float | None]:

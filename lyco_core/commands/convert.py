@@ -16,7 +16,7 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("convert", help="another layout, losslessly")
+    parser = commands.add_parser("convert", help="write an adapter under another tool's names, losslessly")
     parser.add_argument("files", metavar="FILE", nargs="+", help="adapters (.safetensors), or folders of them")
     parser.add_argument(
         "-o",

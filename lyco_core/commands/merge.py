@@ -12,7 +12,7 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("merge", help="adapters into a checkpoint file")
+    parser = commands.add_parser("merge", help="write a checkpoint with adapters in it")
     parser.add_argument(
         "--base",
         metavar="CHECKPOINT",
