@@ -3,8 +3,8 @@
 import importlib
 import json
 import os
-import shutil
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
