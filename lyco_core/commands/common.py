@@ -144,7 +144,7 @@ def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterat
 
 def counter(name: str, unit: str, size: int = 1) -> Progress:
     """A progress that counts on a terminal in `unit`s of `size`, and is silent elsewhere."""
-    return Progress(os.path.basename(name), lambda done: f"{done // size} {unit}")
+    return Progress(os.path.basename(name), unit, size)
 
 
 def print_error(text: str) -> None:
