@@ -49,6 +49,7 @@ ADVICE = {
     ),
     Remedy.OVERWRITE: "choose another name, or replace it with --overwrite",
     Remedy.SMALLNESS: "give --rank, --energy or --max-error",
+    Remedy.AGAIN: "go on with the same command{}",
     Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',
 }
