@@ -173,6 +173,8 @@ def _best(readings: Iterable[Reading], model_modules: Collection[str] | None, la
 
 
 def _most(readings: list[Reading], quality: Callable[[Reading], int]) -> list[Reading]:
+    if len(readings) < 2:
+        return readings
     qualities = [quality(r) for r in readings]
     return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
 
