@@ -18,8 +18,8 @@ further-hosts: .venv/test
 	  COMFYUI_PATH=$$comfyui $(BIN)/python -m pytest -rs -m every_host || exit 1; \
 	done
 
-# In two processes of one thread each: a file's tests stay together, and one process has what is left of the machine's
-# memory and ports in common with no other but by its own temporary folder.
+# In two processes of one thread each, a file's tests in one of them. The host tests stay in one: they share servers,
+# a browser and the machine's memory.
 core: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not host" -n 2 --dist loadfile
 
