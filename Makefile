@@ -21,7 +21,7 @@ further-hosts: .venv/test
 # In two processes of one thread each, a file's tests in one of them. The host tests stay in one: they share servers,
 # a browser and the machine's memory.
 core: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not host" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not host" -n 2 --dist loadfile --max-worker-restart=0
 
 lint: .venv/test
 	$(BIN)/ruff format --check .
