@@ -145,7 +145,7 @@ def inside(path: Path, **given: object) -> dict[str, dict]:
     links, made = {link["id"]: link for link in subgraph["links"]}, {}
     for node in subgraph["nodes"]:
         widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
-        inputs = dict(zip(widgets, node["widgets_values"] or [], strict=True))
+        inputs = dict(zip(widgets, node.get("widgets_values") or [], strict=True))
         for slot in node["inputs"]:
             if (link := links.get(slot["link"])) is None:
                 continue
