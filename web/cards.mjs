@@ -2,6 +2,6 @@
 export { addStyle } from "./dom.mjs";
 export { addFileCard, listenForCached, refreshCards } from "./file_card.mjs";
 export { listenForFailures } from "./failure.mjs";
-export { nodeOf, restoreSize } from "./node.mjs";
+export { restoreSize } from "./node.mjs";
 export { foldRows } from "./rows.mjs";
 export { addTrainCard, hear, listen } from "./train_card.mjs";

@@ -1,50 +1,105 @@
-// What went wrong in a run, on the card of the node where it did: the page shows its beginning at most, since 1.58 nothing.
+// What went wrong in a run, on the card of the node where it did: what to do, then why, until the next run begins. The
+// page itself shows the beginning of the message, or nothing of it.
 import { api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
+import { after, lastFailure, nodeOf } from "./node.mjs";
+import { t } from "./words.mjs";
 
-/** @typedef {{place: HTMLElement, clear: () => void}} Failing */
+/**
+ * @typedef {import("./node.mjs").GraphNode} GraphNode
+ * @typedef {object} Failing
+ * @property {HTMLElement} place where the error stands
+ * @property {() => void} clear takes away what an earlier run said
+ * @property {number} turn counts what was to be shown or hidden
+ * @property {string} ran the values that the node failed with
+ */
 
 /** @type {WeakMap<object, Failing>} */
 const failing = new WeakMap();
 
-/** @type {Set<HTMLElement>} */
-const shown = new Set();
+/** @type {Set<GraphNode>} */
+const failed = new Set();
 
 /**
- * @param {object} node
- * @returns {HTMLElement} where its error will stand
- */
-export function placeOfFailure(node) {
-  const place = el("pre", "lyco-failure");
-  place.hidden = true;
-  failing.set(node, { place, clear: () => {} });
-  return place;
-}
-
-/**
- * @param {object} node
+ * @param {GraphNode} node
+ * @param {HTMLElement} content of its card
  * @param {() => void} clear takes away what an earlier run said
  */
-export function beforeFailure(node, clear) {
-  const found = failing.get(node);
-  if (found) found.clear = clear;
+export function addFailure(node, content, clear) {
+  const place = el("div", "lyco-failure");
+  place.role = "alert";
+  place.hidden = true;
+  content.before(place);
+  failing.set(node, { place, clear, turn: 0, ran: "" });
+  // ComfyUI's own outline is missing inside subgraphs, and after the page was loaded again.
+  node.strokeStyles.lyco = () => (failed.has(node) && !changed(node) ? OUTLINE : undefined);
+  after(node, "onConfigure", () => queueMicrotask(() => restore(node)));
+}
+
+const OUTLINE = { color: "#e00", lineWidth: 3 };
+
+/** @param {GraphNode} node */
+async function restore(node) {
+  const message = await lastFailure(node);
+  if (message && !failed.has(node)) await show(node, message);
 }
 
 /**
- * Follow the server's errors; once, when the page is set up.
- * @param {(id: string) => object | null} nodeOf
+ * @param {GraphNode} node
+ * @param {string} message
  */
-export function listenForFailures(nodeOf) {
-  api.addEventListener("execution_start", () => {
-    for (const place of shown) place.hidden = true;
-    shown.clear();
-  });
+async function show(node, message) {
+  const found = failing.get(node);
+  if (!found) return;
+  const turn = ++found.turn;
+  failed.add(node);
+  found.ran = values(node);
+  found.clear();
+  const [{ inWords }, { buttons }] = await Promise.all([import("./messages.mjs"), import("./remedies.mjs")]);
+  const { todo, why, advice } = await inWords(message);
+  if (turn !== found.turn) return; // the next run began meanwhile
+  const parts = [el("div", "lyco-why", why)];
+  if (todo) parts.unshift(el("div", "lyco-todo", todo));
+  parts.splice(-1, 0, el("div", "lyco-remedies", ...buttons(node, advice)), el("div", "lyco-changed", t("changed")));
+  found.place.replaceChildren(...parts);
+  found.place.hidden = false;
+  mark(node);
+}
+
+/** @param {GraphNode} node */
+function hide(node) {
+  const found = /** @type {Failing} */ (failing.get(node));
+  found.turn++;
+  found.place.hidden = true;
+  failed.delete(node);
+  node.setDirtyCanvas(true, true);
+}
+
+/**
+ * Red for as long as the node has what it failed with.
+ * @param {GraphNode} node
+ */
+function mark(node) {
+  failing.get(node)?.place.classList.toggle("lyco-done", changed(node));
+  node.setDirtyCanvas(true, true);
+}
+
+/** @param {GraphNode} node */
+function changed(node) {
+  return failing.get(node)?.ran !== values(node);
+}
+
+/** @param {GraphNode} node */
+function values(node) {
+  return JSON.stringify((node.widgets ?? []).filter(({ type }) => type !== "LYCO_CARD").map(({ value }) => value));
+}
+
+/** Follow the server's errors; once, when the page is set up. */
+export function listenForFailures() {
+  api.addEventListener("execution_start", () => failed.forEach(hide));
   api.addEventListener("execution_error", (/** @type {any} */ { detail }) => {
-    const found = failing.get(nodeOf(String(detail.node_id ?? "")) ?? {});
-    if (!found) return;
-    found.clear();
-    found.place.textContent = String(detail.exception_message ?? "").trim();
-    found.place.hidden = false;
-    shown.add(found.place);
+    const node = nodeOf(String(detail.node_id ?? ""));
+    if (node) void show(node, String(detail.exception_message ?? "").trim());
   });
+  api.addEventListener("graphChanged", () => failed.forEach(mark));
 }

@@ -1,7 +1,7 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
 import { api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { beforeFailure } from "./failure.mjs";
+import { addFailure } from "./failure.mjs";
 import { NONE, addCard, after, everyNode, lastOutput, nodeOf } from "./node.mjs";
 import { about, match } from "./parts.mjs";
 import { t } from "./words.mjs";
@@ -89,7 +89,7 @@ export function addFileCard(node, inputs) {
     });
   });
   after(node, "onExecuted", executed);
-  beforeFailure(node, clear);
+  addFailure(node, card, clear);
   restorers.set(node, restore);
   refreshers.set(node, () => refresh(true));
   queueMicrotask(() => void refresh());

@@ -43,7 +43,7 @@ app.registerExtension({
   setup() {
     cards.addStyle();
     cards.listenForCached();
-    cards.listenForFailures(cards.nodeOf);
+    cards.listenForFailures();
     cards.listen();
   },
   loadedGraphNode: (node) => cards.restoreSize(node),

@@ -1,7 +1,6 @@
 // What the frontend does not give: a card as a node's last widget in both renderers, and what a node last gave out.
 import { api, app } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { placeOfFailure } from "./failure.mjs";
 
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
@@ -26,7 +25,7 @@ let cards = 0;
  */
 export function addCard(node) {
   const inner = el("div");
-  const content = el("div", "lyco-card", inner, placeOfFailure(node));
+  const content = el("div", "lyco-card", inner);
   const root = el("div", "lyco-root", content);
   let height = 2 * MARGIN;
   // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.
@@ -115,19 +114,29 @@ function history() {
 }
 
 /**
- * The output of the last run of this very node with the values that it has now, if there is one.
+ * What the last run of this very node with the values that it has now ended in: its output, or an error.
  * @param {GraphNode} node
- * @returns {Promise<any>}
+ * @returns {Promise<{output?: any, failure?: string}>}
  */
-export async function lastOutput(node) {
+async function lastRun(node) {
   const id = executionId(node);
-  if (id === null) return null;
+  if (id === null) return {};
   const entries = Object.values(await history().catch(() => ({}))).reverse();
-  for (const { prompt, outputs } of entries) {
-    if (outputs?.[id] && same(id, prompt?.[2] ?? {}, new Set())) return outputs[id];
+  for (const { prompt, outputs, status } of entries) {
+    /** @type {[string, any][]} */
+    const messages = status?.messages ?? [];
+    const [, error] = messages.find(([event, about]) => event === "execution_error" && about.node_id === id) ?? [];
+    if ((!error && !outputs?.[id]) || !same(id, prompt?.[2] ?? {}, new Set())) continue;
+    return error ? { failure: String(error.exception_message).trim() } : { output: outputs[id] };
   }
-  return null;
+  return {};
 }
+
+/** @param {GraphNode} node */
+export const lastOutput = async (node) => (await lastRun(node)).output;
+
+/** @param {GraphNode} node */
+export const lastFailure = async (node) => (await lastRun(node)).failure;
 
 /**
  * Whether a node, and all that leads into it, is what ran: another model gives another match.

@@ -2,6 +2,7 @@
 import { api } from "./comfy.mjs";
 import { Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
+import { addFailure } from "./failure.mjs";
 import { addCard, after, executionId, lastOutput, nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
@@ -29,6 +30,7 @@ class TrainCard {
     this.line = el("div", "lyco-line", t("waiting"));
     this.content = addCard(node);
     this.content.append(this.line);
+    addFailure(node, this.content, () => {});
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 

@@ -14,6 +14,8 @@ export const WORDS = {
     other: "other", report: "report", unreachable: "the server does not answer",
     step: "step", loss: "loss", validation: "validation", learning_rate: "learning rate", left: "left",
     smoothing: "smoothing", waiting: "The loss appears here once training runs.",
+    load_rest: "Apply what fits", leave_out: "Leave these out", set: "{0}: {1}", switch_on: "Switch {0} on",
+    switch_off: "Switch {0} off", changed: "Changed since then: run again.",
   },
   ja: {
     rank: "ランク", full: "フル行列", alpha: "alpha", size: "サイズ", modules: "モジュール",
@@ -26,6 +28,8 @@ export const WORDS = {
     other: "その他", report: "レポート", unreachable: "サーバーが応答しません",
     step: "ステップ", loss: "損失", validation: "検証", learning_rate: "学習率", left: "残り",
     smoothing: "平滑化", waiting: "学習を実行すると、ここに損失が表示されます。",
+    load_rest: "合うものだけ適用", leave_out: "これらを除外", set: "{0}: {1}", switch_on: "{0} をオン",
+    switch_off: "{0} をオフ", changed: "その後に変更されました。もう一度実行してください。",
   },
   zh: {
     rank: "秩", full: "完整矩阵", alpha: "alpha", size: "大小", modules: "模块",
@@ -37,8 +41,15 @@ export const WORDS = {
     more: "另有 {0} 个", cell: "{0} {1}：{3} 个模块中 {2} 个", other: "其他", report: "报告",
     unreachable: "服务器没有响应", step: "步", loss: "损失", validation: "验证",
     learning_rate: "学习率", left: "剩余", smoothing: "平滑", waiting: "训练开始后，损失会显示在这里。",
+    load_rest: "只应用匹配的部分", leave_out: "排除这些", set: "{0}：{1}", switch_on: "打开 {0}",
+    switch_off: "关闭 {0}", changed: "之后已修改：请重新运行。",
   },
 };
+
+/** The person's language: zh for zh-TW too. */
+export function locale() {
+  return String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").split("-")[0];
+}
 
 /**
  * The word in the person's language, else in English.
@@ -46,7 +57,6 @@ export const WORDS = {
  * @param {...(string | number)} values
  */
 export function t(key, ...values) {
-  const locale = String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").split("-")[0];
-  const text = WORDS[locale]?.[key] ?? WORDS.en[key];
+  const text = WORDS[locale()]?.[key] ?? WORDS.en[key];
   return text.replace(/\{(\d)\}/g, (_, index) => String(values[Number(index)]));
 }

@@ -46,8 +46,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "web": (
         "comfy.mjs",
         "dom.mjs words.mjs",
-        "curve.mjs failure.mjs parts.mjs",
+        "curve.mjs messages.mjs parts.mjs",
         "node.mjs",
+        "remedies.mjs",
+        "failure.mjs",
         "file_card.mjs rows.mjs train_card.mjs",
         "cards.mjs",
         "lyco.js",
