@@ -125,11 +125,13 @@ function put(text, values) {
  * @returns {Found & {before: string} | null}
  */
 function within(message, known) {
+  let best = null;
   for (const at of [0, ...places(message, ": ").slice(0, 8)]) {
     const found = whole(message.slice(at), known);
-    if (found) return { ...found, before: message.slice(0, at) };
+    // Of equals the last: a name before it is no value of the template.
+    if (found && (!best || found.template.said >= best.template.said)) best = { ...found, before: message.slice(0, at) };
   }
-  return null;
+  return best;
 }
 
 /**

@@ -31,24 +31,44 @@ function remedies(node, advice) {
     found.push(...remedy(widget).map((one) => ({ widget, ...one })));
   };
   for (const [, name, named] of [...advice.matchAll(SET), ...advice.matchAll(MODE)]) {
-    add(name, (widget) => named.split(" or ").filter((value) => takes(widget, value)).map((value) => chosen(widget, value)));
+    add(name, (widget) => (isSwitch(widget) ? [switched(widget, true)] : choices(widget, named.split(" or "))));
   }
-  for (const [, name, to] of advice.matchAll(SWITCH)) {
-    add(name, (widget) => [{ value: to === "on", text: t(to === "on" ? "switch_on" : "switch_off", labelOf(widget)) }]);
-  }
+  for (const [, name, to] of advice.matchAll(SWITCH)) add(name, (widget) => [switched(widget, to === "on")]);
   for (const [, name, line] of advice.matchAll(EXCLUDE)) {
     add(name, (widget) => [{ value: [...lines(widget), line].join("\n"), text: t("leave_out") }]);
   }
   return found;
 }
 
+/** @param {Widget} widget */
+function isSwitch(widget) {
+  return typeof widget.value === "boolean";
+}
+
+/**
+ * @param {Widget} widget
+ * @param {boolean} value
+ */
+function switched(widget, value) {
+  return { value, text: t(value ? "switch_on" : "switch_off", labelOf(widget)) };
+}
+
+/**
+ * @param {Widget} widget
+ * @param {string[]} named
+ */
+function choices(widget, named) {
+  const { values } = /** @type {{values?: unknown}} */ (widget.options ?? {});
+  const taken = named.filter((value) => Array.isArray(values) && values.includes(value));
+  return taken.map((value) => ({ value, text: textOf(widget, value) }));
+}
+
 /**
  * @param {Widget} widget
  * @param {string} value
  */
-function chosen(widget, value) {
-  const rest = widget.name === "on_partial_match" && value === "warn";
-  return { value, text: rest ? t("load_rest") : t("set", labelOf(widget), value) };
+function textOf(widget, value) {
+  return widget.name === "on_partial_match" ? t("load_rest") : t("set", labelOf(widget), value);
 }
 
 /** @param {Widget} widget */
@@ -59,15 +79,6 @@ function labelOf(widget) {
 /** @param {Widget} widget */
 function lines(widget) {
   return String(widget.value ?? "").split("\n").map((line) => line.trim()).filter(Boolean);
-}
-
-/**
- * @param {Widget} widget
- * @param {string} value
- */
-function takes(widget, value) {
-  const { values } = /** @type {{values?: unknown}} */ (widget.options ?? {});
-  return Array.isArray(values) && values.includes(value);
 }
 
 /**
