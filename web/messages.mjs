@@ -56,11 +56,14 @@ export async function inWords(message) {
  * @returns {Said}
  */
 function split(message, { advice, messages }) {
-  for (const at of places(message, "; ")) {
-    const found = whole(message.slice(at), advice);
-    if (found) return said(filled(found, messages), retold(message.slice(0, at - 2), messages), message.slice(at));
-  }
   const found = within(message, messages);
+  for (const at of places(message, "; ")) {
+    const [before, todo] = [message.slice(0, at - 2), message.slice(at)];
+    const advised = whole(todo, advice);
+    // A text that is one whole says more than such a beginning and such an end do.
+    const more = (found?.template.said ?? 0) - (within(before, messages)?.template.said ?? 0);
+    if (advised && advised.template.said > more) return said(filled(advised, messages), retold(before, messages), todo);
+  }
   const [todo, why] = found ? filled(found, messages).split("\n") : [];
   if (!found || why === undefined) return { todo: "", why: retold(message, messages), advice: "" };
   return said(todo, found.before + why, put(parts(found.template.text)[1], found.values));

@@ -40,5 +40,5 @@ def test_an_error_goes_by_the_name_of_its_node_and_keeps_its_kind(pack, host):
     with pytest.raises(errors.MergeError) as caught:
         host.acting(host.CONVERT)(fail)(node)
     kind = type(caught.value)
-    assert (kind.__module__, kind.__qualname__) == ("builtins", "Convert Musubi→Diffusers")
+    assert (kind.__module__, kind.__qualname__) == ("builtins", node.define_schema().display_name)
     assert str(caught.value) == "too large; set form to lora"
