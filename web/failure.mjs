@@ -2,16 +2,17 @@
 // page itself shows the beginning of the message, or nothing of it.
 import { api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { after, lastFailure, nodeOf } from "./node.mjs";
+import { failedAs, lastFailure, nowOf } from "./last_output.mjs";
+import { after, nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
 /**
  * @typedef {import("./node.mjs").GraphNode} GraphNode
  * @typedef {object} Failing
  * @property {HTMLElement} place where the error stands
- * @property {() => void} clear takes away what an earlier run said
  * @property {number} turn counts what was to be shown or hidden
- * @property {string} ran the values that the node failed with
+ * @property {string} ran what failed
+ * @property {boolean} changed whether something else would run now
  */
 
 /** @type {WeakMap<object, Failing>} */
@@ -23,16 +24,17 @@ const failed = new Set();
 /**
  * @param {GraphNode} node
  * @param {HTMLElement} content of its card
- * @param {() => void} clear takes away what an earlier run said
  */
-export function addFailure(node, content, clear) {
+export function addFailure(node, content) {
   const place = el("div", "lyco-failure");
   place.role = "alert";
   place.hidden = true;
   content.before(place);
-  failing.set(node, { place, clear, turn: 0, ran: "" });
+  /** @type {Failing} */
+  const found = { place, turn: 0, ran: "", changed: false };
+  failing.set(node, found);
   // ComfyUI's own outline is missing inside subgraphs, and after the page was loaded again.
-  node.strokeStyles.lyco = () => (failed.has(node) && !changed(node) ? OUTLINE : undefined);
+  node.strokeStyles.lyco = () => (failed.has(node) && !found.changed ? OUTLINE : undefined);
   after(node, "onConfigure", () => queueMicrotask(() => restore(node)));
 }
 
@@ -41,7 +43,7 @@ const OUTLINE = { color: "#e00", lineWidth: 3 };
 /** @param {GraphNode} node */
 async function restore(node) {
   const message = await lastFailure(node);
-  if (message && !failed.has(node)) await show(node, message);
+  if (message && !failed.has(node)) await show(node, message.trim());
 }
 
 /**
@@ -53,8 +55,7 @@ async function show(node, message) {
   if (!found) return;
   const turn = ++found.turn;
   failed.add(node);
-  found.ran = values(node);
-  found.clear();
+  found.ran = failedAs(node);
   const [{ inWords }, { buttons }] = await Promise.all([import("./messages.mjs"), import("./remedies.mjs")]);
   const { todo, why, advice } = await inWords(message);
   if (turn !== found.turn) return; // the next run began meanwhile
@@ -76,22 +77,14 @@ function hide(node) {
 }
 
 /**
- * Red for as long as the node has what it failed with.
+ * Red for as long as what failed is what would run.
  * @param {GraphNode} node
  */
 function mark(node) {
-  failing.get(node)?.place.classList.toggle("lyco-done", changed(node));
+  const found = /** @type {Failing} */ (failing.get(node));
+  found.changed = found.ran !== nowOf(node);
+  found.place.classList.toggle("lyco-done", found.changed);
   node.setDirtyCanvas(true, true);
-}
-
-/** @param {GraphNode} node */
-function changed(node) {
-  return failing.get(node)?.ran !== values(node);
-}
-
-/** @param {GraphNode} node */
-function values(node) {
-  return JSON.stringify((node.widgets ?? []).filter(({ type }) => type !== "LYCO_CARD").map(({ value }) => value));
 }
 
 /** Follow the server's errors; once, when the page is set up. */

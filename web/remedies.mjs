@@ -1,13 +1,14 @@
 // What an error advises, as buttons that do it. The advice is the server's, in English: `nodes/host/advice.py`.
-import { el } from "./dom.mjs";
-import { app } from "./comfy.mjs";
+import { button } from "./dom.mjs";
+import { record, setValue, widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
+import { isLinked } from "./would_run.mjs";
 
 /**
  * @typedef {import("./node.mjs").GraphNode} GraphNode
  * @typedef {NonNullable<GraphNode["widgets"]>[number]} Widget
  * @typedef {object} Remedy an input of a node, and what to set it to
- * @property {Widget} widget
+ * @property {string} name
  * @property {Widget["value"]} value
  * @property {string} text of its button
  */
@@ -25,10 +26,9 @@ const EXCLUDE = /\bby this line in (exclude): (.+)$/g;
 function remedies(node, advice) {
   /** @type {Remedy[]} */
   const found = [];
-  const add = (/** @type {string} */ name, /** @type {(widget: Widget) => Omit<Remedy, "widget">[]} */ remedy) => {
-    const widget = node.widgets?.find((one) => one.name === name);
-    if (!widget || linked(node, name)) return;
-    found.push(...remedy(widget).map((one) => ({ widget, ...one })));
+  const add = (/** @type {string} */ name, /** @type {(widget: Widget) => Omit<Remedy, "name">[]} */ remedy) => {
+    const widget = widgetOf(node, name);
+    if (widget && !isLinked(node, name)) found.push(...remedy(widget).map((one) => ({ name, ...one })));
   };
   for (const [, name, named] of [...advice.matchAll(SET), ...advice.matchAll(MODE)]) {
     add(name, (widget) => (isSwitch(widget) ? [switched(widget, true)] : choices(widget, named.split(" or "))));
@@ -83,37 +83,16 @@ function lines(widget) {
 
 /**
  * @param {GraphNode} node
- * @param {string} name
- */
-function linked(node, name) {
-  const input = (node.inputs ?? []).findIndex((one) => one.name === name);
-  return input >= 0 && node.isInputConnected(input);
-}
-
-/**
- * @param {GraphNode} node
  * @param {string} advice
  * @returns {HTMLElement[]}
  */
 export function buttons(node, advice) {
-  return remedies(node, advice).map(({ widget, value, text }) => {
-    const button = el("button", "", text);
-    button.addEventListener("pointerdown", (event) => event.stopPropagation());
-    button.addEventListener("click", () => set(node, widget, value));
-    return button;
+  return remedies(node, advice).map(({ name, value, text }) => {
+    const made = button("", text, "", () => {
+      setValue(node, name, value);
+      record();
+    });
+    made.addEventListener("pointerdown", (event) => event.stopPropagation()); // it moves no node
+    return made;
   });
-}
-
-/**
- * As a person sets it, so that it can be undone.
- * @param {GraphNode} node
- * @param {Widget} widget
- * @param {Widget["value"]} value
- */
-function set(node, widget, value) {
-  app.canvas.emitBeforeChange();
-  widget.value = value;
-  widget.callback?.(value, app.canvas, node);
-  app.canvas.emitAfterChange();
-  node.setDirtyCanvas(true, true);
 }

@@ -25,7 +25,10 @@ MERGE_MODEL = {
     Remedy.LEAVE_OUT: "set on_partial_match to warn to merge the rest, or leave these out by this line in exclude: {}",
     Remedy.WIDER_DTYPE: "lower the strength, or use Merge into Checkpoint File with dtype bfloat16",
 }
-MERGE_FILE = {
+_NEW_FILE = {
+    Remedy.OVERWRITE: "choose another filename, or switch overwrite on",
+}
+MERGE_FILE = _NEW_FILE | {
     Remedy.LEAVE_OUT: MERGE_MODEL[Remedy.LEAVE_OUT],
     Remedy.WIDER_DTYPE: "set dtype to bfloat16",
     Remedy.OWN_DTYPE: "set dtype to as it is",
@@ -36,10 +39,14 @@ MERGE_FILE = {
         "adapter with Load LoHa/LoKr"
     ),
 }
-CONVERT = {
+EXTRACT = RESIZE = _NEW_FILE | {
+    Remedy.RANK: "set by to rank",
+}
+CONVERT = _NEW_FILE | {
     Remedy.ARCHITECTURE: "name it on the command line: lyco convert --architecture",
     Remedy.AS_LORA: "set form to lora",
     Remedy.RANK: "set a rank",
+    Remedy.AS_IT_IS: "set dtype to as it is",
     Remedy.LAYOUT: "set to to {}",
     Remedy.OTHER_LAYOUT: "set to to {}, which have a place for them",
 }

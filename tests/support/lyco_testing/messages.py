@@ -13,9 +13,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from lyco_testing.rooms import ROOT, modules
-
 import lyco_core.errors
+from lyco_testing.rooms import ROOT, modules
 
 CATALOGUE = ROOT / "web" / "messages.json"
 """Kind -> template -> the same in each language of LANGUAGES; of a message, what to do on the first of two lines."""
