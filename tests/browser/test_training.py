@@ -275,12 +275,9 @@ def test_a_stopped_training_is_taken_up_in_a_subgraph_that_chooses_the_state(ser
 
 
 def test_a_training_that_fails_says_what_was_saved_before(server: Server):
-    """The second checkpoint stands; then the numbers are too large for its precision."""
     with opened(server, (1300, 1000)) as page:
-        training(page, 5000, output_name="failing", save_every_n_steps=2, save_state=True)
-        page.choose(3, "max_grad_norm", 0.0)
-        page.choose(3, "lr_warmup_steps", 5000)
-        page.choose(3, "learning_rate", 1e9)
+        node = training(page, 50, output_name="failing", save_every_n_steps=1, save_state=True, max_grad_norm=0.0)
+        page.choose(node, "learning_rate", 1e5)
         page.run()
         page.page.locator(".lyco-failed").wait_for(timeout=60_000)
         told = end(page)

@@ -174,9 +174,9 @@ def test_going_on_keeps_the_name_that_the_training_began_with(files: Server):
 
 
 def test_a_failed_training_names_what_was_saved_before(files: Server):
-    worse = {"learning_rate": 1e18, "lr_scheduler": "constant", "max_grad_norm": 0.0, "lr_warmup_steps": 3.0}
-    with pytest.raises(WorkflowError):
-        files.run(training(output_name="failing", save_every_n_steps=1, save_state=True, max_train_steps=50, **worse))
+    diverging = {"learning_rate": 1e5, "max_grad_norm": 0.0, "max_train_steps": 50}
+    with pytest.raises(WorkflowError, match="training diverged"):
+        files.run(training(output_name="failing", save_every_n_steps=1, save_state=True, **diverging))
     told = files.get("/lyco/training")
     assert told["end"] == "failed"
     step = told["saved"]["step"]
