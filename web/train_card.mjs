@@ -4,7 +4,7 @@ import { SPAN, Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
 import { lastOutput } from "./last_output.mjs";
 import { addCard, after, everyNode, nodeOf } from "./node.mjs";
-import { changed, ending, values } from "./train_end.mjs";
+import { FURTHER, changed, ending, values } from "./train_end.mjs";
 import { pathsTo, same } from "./would_run.mjs";
 import { t } from "./words.mjs";
 
@@ -77,12 +77,15 @@ class TrainCard {
   }
 
   /**
-   * Whether the node would run the training that the server tells of.
+   * Whether the node would run the training that the server tells of, be it further.
    * @param {Message & Asked} told
    */
   async wouldRun({ node, prompt }) {
-    if (!prompt) return false;
-    for (const path of pathsTo(this.node)) if (await same(path, node, prompt)) return true;
+    const ran = prompt?.[node];
+    if (!ran) return false;
+    const further = Object.entries(values(this.node)).filter(([name]) => FURTHER.has(name));
+    const now = { ...prompt, [node]: { ...ran, inputs: { ...ran.inputs, ...Object.fromEntries(further) } } };
+    for (const path of pathsTo(this.node)) if (await same(path, node, now)) return true;
     return false;
   }
 
