@@ -97,6 +97,13 @@ class Follower {
     this.queued = "";
     this.seen = "";
     this.turn = 0;
+    this.empty = true;
+  }
+
+  /** @param {any} output or null */
+  show(output) {
+    this.empty = output === null;
+    this.card.show(output);
   }
 
   /** All that the node's result hangs on. */
@@ -108,26 +115,26 @@ class Follower {
   executed(output) {
     this.turn++;
     this.seen = this.queued || this.now();
-    this.card.show(output);
+    this.show(output);
     this.lookAgain();
   }
 
   /** The run of what would run now failed. */
   failed() {
     this.turn++;
-    this.card.show(null);
+    this.show(null);
   }
 
   /** @param {boolean} [again] also if the same would run */
   async lookAgain(again = false) {
     const now = this.now();
     if (now === this.seen && !again) return;
-    if (now !== this.seen) this.card.show(null);
+    if (now !== this.seen) this.show(null);
     this.seen = now;
     const turn = ++this.turn;
     this.card.look();
     const output = await lastOutput(this.node);
-    if (output && turn === this.turn) this.card.show(output);
+    if (output && turn === this.turn) this.show(output);
   }
 }
 
@@ -166,11 +173,18 @@ export function lookSoon() {
 /** Follow what the page and the server tell; once, when the page is set up. */
 export function listenForRuns() {
   api.addEventListener("graphChanged", lookSoon);
+  let busy = false;
   api.addEventListener("promptQueued", () => {
+    busy = true;
     for (const follower of everyFollower()) follower.queued = follower.now();
   });
   // Of the server's queue: a run's end is told before the server remembers it.
-  api.addEventListener("status", () => (asked = null));
+  api.addEventListener("status", (/** @type {any} */ { detail }) => {
+    asked = null;
+    if (!busy || detail?.exec_info?.queue_remaining) return;
+    busy = false;
+    for (const follower of everyFollower()) if (follower.empty) void follower.lookAgain(true);
+  });
   // A node whose result ComfyUI still has does not run, and says nothing: what it said before counts.
   api.addEventListener("execution_cached", () => {
     for (const follower of everyFollower()) void follower.lookAgain(true);
