@@ -62,34 +62,44 @@ function split(message, { advice, messages }) {
     const advised = whole(todo, advice);
     // A text that is one whole says more than such a beginning and such an end do.
     const more = (found?.template.said ?? 0) - (within(before, messages)?.template.said ?? 0);
-    if (advised && advised.template.said > more) return said(filled(advised, messages), retold(before, messages), todo);
+    if (!advised || advised.template.said <= more) continue;
+    return { todo: sentence(filled(advised, messages)), why: told(before, messages).why, advice: todo };
   }
-  const [todo, why] = found ? filled(found, messages).split("\n") : [];
-  if (!found || why === undefined) return { todo: "", why: retold(message, messages), advice: "" };
-  return said(todo, found.before + why, put(parts(found.template.text)[1], found.values));
+  const { todo, why } = told(message, messages);
+  return { todo: sentence(todo), why, advice: found ? put(parts(found.template.text)[1], found.values) : "" };
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /**
- * @param {string} todo
- * @param {string} why
- * @param {string} advice
- * @returns {Said}
- */
-function said(todo, why, advice) {
-  return { todo: todo.charAt(0).toUpperCase() + todo.slice(1), why, advice };
-}
-
-/**
- * In the person's language, as one line; what is in no template stays as it is.
+ * In the person's language, what is in no template as it is. A message of several parts says what to do in one of them.
  * @param {string} message
  * @param {Template[]} known
- * @returns {string}
+ * @returns {{todo: string, why: string}}
  */
-function retold(message, known) {
+function told(message, known) {
   const found = within(message, known);
-  if (found) return found.before + filled(found, known).split("\n").reverse().join("; ");
+  if (found) {
+    const [why, todo = ""] = filled(found, known).split("\n").reverse();
+    return { todo, why: found.before + why };
+  }
   const [cut] = places(message, "; ");
-  return cut ? `${retold(message.slice(0, cut - 2), known)}; ${retold(message.slice(cut), known)}` : message;
+  if (!cut) return { todo: "", why: message };
+  const [first, rest] = [told(message.slice(0, cut - 2), known), told(message.slice(cut), known)];
+  return { todo: first.todo || rest.todo, why: `${first.why}; ${rest.why}` };
+}
+
+/**
+ * The same as one line.
+ * @param {string} message
+ * @param {Template[]} known
+ */
+function line(message, known) {
+  const { todo, why } = told(message, known);
+  return todo ? `${why}; ${todo}` : why;
 }
 
 /**
@@ -99,7 +109,7 @@ function retold(message, known) {
  */
 function filled({ template: { text, words }, values }, known) {
   const told = words[locale()];
-  if (told) return put(told, values.map((value) => (whole(value, known) ? retold(value, known) : value)));
+  if (told) return put(told, values.map((value) => (whole(value, known) ? line(value, known) : value)));
   const advises = Object.values(words).some((word) => word.includes("\n"));
   return put(advises ? parts(text).reverse().join("\n") : text, values);
 }

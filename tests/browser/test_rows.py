@@ -188,7 +188,9 @@ def test_a_linked_input_says_so_and_has_its_socket(renderer: str, server: Server
 
 def test_rows_move_and_go(server: Server):
     with opened(server) as page:
-        page.add("LycoLoadAdapters", 300, 200, adapter_1=LOKR, adapter_2=HALF, strength_2=0.5, adapter_3=CUT, on_3=False)
+        page.add(
+            "LycoLoadAdapters", 300, 200, adapter_1=LOKR, adapter_2=HALF, strength_2=0.5, adapter_3=CUT, on_3=False
+        )
         page.wait("is cut off")  # what cannot be read says so unasked
         line(page, 2).locator(".lyco-more").click()
         picked(page, "Move up")
