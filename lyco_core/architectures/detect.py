@@ -34,7 +34,7 @@ def identify(
 
     Args:
         architecture: the family's id, where a person says it.
-        model_modules: module paths of ComfyUI's model, which decide between families whose names the
+        model_modules: module paths of the model, in `layout`, which decide between families whose names the
             file fits equally well.
         prefer: of families that fit equally well, the one to name: the model's, say.
         layout: where the adapters are to go; families that put them on the same weights there are
@@ -50,9 +50,9 @@ def identify(
         return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
     underscored = adapter_set.format.underscored
-    best = _best(_readings(adapter_set, families, underscored=underscored), model_modules)
+    best = _best(_readings(adapter_set, families, underscored=underscored), model_modules, layout)
     if not best and not underscored:  # some underscores may be dots
-        best = _best(_readings(adapter_set, families, underscored=True), model_modules)
+        best = _best(_readings(adapter_set, families, underscored=True), model_modules, layout)
     if not best and architecture is not None and adapter_set.adapters:
         names = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
@@ -157,7 +157,7 @@ def _fits(family: Architecture, path: str, layout: Layout, shape: tuple[int, int
     return tells_nothing(path, shape) or family.fits(path, layout, shape)
 
 
-def _best(readings: Iterable[Reading], model_modules: Collection[str] | None) -> list[Reading]:
+def _best(readings: Iterable[Reading], model_modules: Collection[str] | None, layout: Layout) -> list[Reading]:
     """The readings that explain most modules, half of them at least.
 
     Of those, the ones that put most of them on the model's own; then those of a model that there is, if any.
@@ -165,7 +165,7 @@ def _best(readings: Iterable[Reading], model_modules: Collection[str] | None) ->
     best = [r for r in readings if r.paths and 2 * len(r.fitting) >= r.total]
     best = _most(best, lambda r: len(r.fitting))
     if model_modules is not None:
-        best = _most(best, lambda r: r.homes(model_modules))
+        best = _most(best, lambda r: r.homes(model_modules, layout))
     best = _most(best, lambda r: min(r.depth, 1))
     if any(r.known_width for r in best):
         best = [r for r in best if r.known_width is not False]
@@ -173,6 +173,8 @@ def _best(readings: Iterable[Reading], model_modules: Collection[str] | None) ->
 
 
 def _most(readings: list[Reading], quality: Callable[[Reading], int]) -> list[Reading]:
+    if len(readings) < 2:
+        return readings
     qualities = [quality(r) for r in readings]
     return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
 

@@ -60,9 +60,9 @@ class Reading:
         trained = self.architecture.training is not None and self.layout == "musubi"
         return trained and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
 
-    def homes(self, model_modules: Collection[str]) -> int:
-        """How many of its modules lie wholly on those of ComfyUI's model."""
-        located = (self.architecture.locate(path, self.layout, "comfyui") for path in self.modules)
+    def homes(self, model_modules: Collection[str], layout: Layout) -> int:
+        """How many of its modules lie wholly on those of a model with the names of `layout`."""
+        located = (self.architecture.locate(path, self.layout, layout) for path in self.modules)
         return sum(bool(targets) and all(target.path in model_modules for target in targets) for targets in located)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import NamedTuple
 
 from ..layouts import LAYOUTS, Layout
 from .templates import NUMBERS, split, templates_of
@@ -27,8 +28,7 @@ Shape = tuple[int | Fraction, int | Fraction]
 """(out, in), in widths of the model."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Where rows of a module lie in another layout. Bands are (start, stop, of), in parts' heights."""
 
     path: str
@@ -133,16 +133,9 @@ class Architecture:
         return index
 
     @functools.cached_property
-    def _targets(self) -> dict[tuple[Layout, Layout], dict[str, tuple[Target, ...]]]:
-        """(source, target) -> template of the source -> where its rows lie in the target, by templates."""
-        return {
-            (source, target): {
-                template: tuple(group.targets(position, source, target))
-                for template, (group, position) in self._index[source].items()
-            }
-            for source in LAYOUTS
-            for target in LAYOUTS
-        }
+    def _routes(self) -> dict[tuple[Layout, Layout], dict[str, list[Target]]]:
+        """(source, target) -> template -> `locate` of it, filled as it is asked for: blocks are alike."""
+        return {}
 
     @functools.cached_property
     def _underscored(self) -> dict[Layout, dict[str, str]]:
@@ -196,8 +189,13 @@ class Architecture:
     def locate(self, path: str, source: Layout, target: Layout) -> list[Target]:
         """Where the rows of `path` lie in `target`, top to bottom; empty if it has no such module."""
         template, number = self.template_of(path, source)
-        found = self._targets[source, target][template]
-        return [Target(t.path.replace("{n}", number), t.source, t.rows) for t in found]
+        routes = self._routes.setdefault((source, target), {})
+        if template not in routes:
+            group, position = self._index[source][template]
+            routes[template] = group.targets(position, source, target)
+        if not number:
+            return routes[template]
+        return [Target(path.replace("{n}", number), *bands) for path, *bands in routes[template]]
 
 
 def group(
