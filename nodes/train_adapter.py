@@ -51,6 +51,7 @@ class TrainAdapter(io.ComfyNode):
         return training.fingerprint(values)
 
     @classmethod
+    @host.acting()
     def execute(
         cls,
         model: list[ModelPatcher],

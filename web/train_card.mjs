@@ -2,9 +2,10 @@
 import { api, app } from "./comfy.mjs";
 import { SPAN, Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
+import { addFailure } from "./failure.mjs";
 import { lastOutput } from "./last_output.mjs";
-import { addCard, after, nodeOf } from "./node.mjs";
-import { changed, ending, values } from "./train_end.mjs";
+import { addCard, after, everyNode, nodeOf } from "./node.mjs";
+import { FURTHER, changed, ending, values } from "./train_end.mjs";
 import { pathsTo, same } from "./would_run.mjs";
 import { t } from "./words.mjs";
 
@@ -51,6 +52,7 @@ class TrainCard {
     this.end = el("div");
     this.content = addCard(node);
     this.content.append(this.line);
+    addFailure(node, this.content);
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
@@ -77,12 +79,15 @@ class TrainCard {
   }
 
   /**
-   * Whether the node would run the training that the server tells of.
+   * Whether the node would run the training that the server tells of, be it further.
    * @param {Message & Asked} told
    */
   async wouldRun({ node, prompt }) {
-    if (!prompt) return false;
-    for (const path of pathsTo(this.node)) if (await same(path, node, prompt)) return true;
+    const ran = prompt?.[node];
+    if (!ran) return false;
+    const further = Object.entries(values(this.node)).filter(([name]) => FURTHER.has(name));
+    const now = { ...prompt, [node]: { ...ran, inputs: { ...ran.inputs, ...Object.fromEntries(further) } } };
+    for (const path of pathsTo(this.node)) if (await same(path, node, now)) return true;
     return false;
   }
 
@@ -169,10 +174,9 @@ class TrainCard {
       ),
     );
     const others = changed(this.node, this.ran);
-    this.end.replaceChildren(
-      ...(news.end ? [ending(this.node, news, last.step)] : []),
-      ...(others.length ? [el("div", "lyco-other-values", t("other_values", others.join(", ")))] : []),
-    );
+    const end = el("div", "", ...(news.end ? [ending(this.node, news, last.step)] : []));
+    if (others.length) end.append(el("div", "lyco-other-values", t("other_values", others.join(", "))));
+    if (!end.isEqualNode(this.end)) this.end.replaceChildren(...end.childNodes); // else somebody may be at its button
   }
 }
 
@@ -205,6 +209,10 @@ export function listen() {
       cards.get(nodeOf(String(detail.node_id ?? "")) ?? {})?.stopped();
     });
   }
+  // What a subgraph chooses for a node inside is no change of that node.
+  api.addEventListener("graphChanged", () => {
+    for (const [node] of everyNode()) cards.get(node)?.draw();
+  });
   api.addEventListener("progress_text", (/** @type {any} */ { detail }) => {
     const node = nodeOf(String(detail.nodeId ?? ""));
     if (node && cards.has(node)) queueMicrotask(() => dropCoreText(node));

@@ -41,11 +41,11 @@ export function ending(node, { end, saved, ...training }, step) {
  */
 function files({ adapter, state, folder, ...saved }, step) {
   const list = el("dl");
-  for (const [name, text] of [[t("file"), adapter], [t("state"), state], [t("folder"), folder]]) {
+  for (const [name, text] of Object.entries({ file: adapter, state, folder })) {
     if (!text) continue;
     const copied = copyButton(text, text, t("copied"));
     copied.title = t("copy");
-    list.append(el("dt", "", name), el("dd", "", copied));
+    list.append(el("dt", "", t(name)), el("dd", "", copied));
   }
   if (saved.step !== step) list.append(el("dt", "", t("saved_at")), el("dd", "", String(saved.step)));
   return list;

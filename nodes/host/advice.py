@@ -1,13 +1,16 @@
-"""What to do about the core's errors, by the inputs of each node."""
+"""What to do about the core's errors, by the inputs of each node, as ComfyUI shows them."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...lyco_core.errors import LycoError, Remedy, advising
+
+if TYPE_CHECKING:
+    from comfy_api.latest import io
 
 LOAD = {
     Remedy.LEAVE_OUT: "set on_partial_match to warn to apply the rest, or leave these out by this line in exclude: {}",
@@ -57,14 +60,25 @@ def acting(advice: Mapping[Remedy, str] | None = None) -> Callable[[Callable[...
 
     def decorate(execute: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(execute)
-        def act(cls: type, *inputs: Any, **named: Any) -> Any:
-            require_finite(named)
-            with advising(advice or {}):
-                return execute(cls, *inputs, **named)
+        def act(cls: type[io.ComfyNode], *inputs: Any, **named: Any) -> Any:
+            try:
+                with advising(advice or {}):
+                    require_finite(named)
+                    return execute(cls, *inputs, **named)
+            except LycoError as error:
+                error.__class__ = _said_by(cls.define_schema().display_name, type(error))
+                raise
 
         return act
 
     return decorate
+
+
+def _said_by(node: str, kind: type[LycoError]) -> type[LycoError]:
+    """The same kind of error under the name of a node: ComfyUI says an error's class, and then what it says."""
+    named = type(node, (kind,), {})
+    named.__module__ = "builtins"  # which it leaves out
+    return named
 
 
 def require_finite(inputs: Mapping[str, object]) -> None:
