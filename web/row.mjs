@@ -62,7 +62,7 @@ export class Row {
 
   /** Whether it holds a file, be it one that is not known yet. */
   get used() {
-    return isLinked(this.node, this.names[0]) || widgetOf(this.node, this.names[0])?.value !== NONE;
+    return isLinked(this.node, this.names[0]) || (widgetOf(this.node, this.names[0])?.value ?? NONE) !== NONE;
   }
 
   get partly() {
