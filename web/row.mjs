@@ -27,7 +27,7 @@ export class Row {
     this.broken = false;
     const [, strength, on] = this.names;
     this.switch = toggle(t("switch"), (state) => this.change(on, state));
-    this.fold = button("lyco-fold", "", t("details"), () => {
+    this.fold = button("lyco-unfold", "", t("details"), () => {
       this.unfolded = !this.open;
       this.update();
     });

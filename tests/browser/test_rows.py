@@ -137,7 +137,7 @@ def test_the_match_stands_in_the_row_of_its_file(renderer: str, server: Server):
         page.wait("10 of 20 modules matched")  # what was left out is shown unasked
         assert line(page, 2).locator(".lyco-match:visible").count() == 0
         assert line(page, 2).locator(".lyco-badge").get_attribute("title") == "20 of 20 modules matched"
-        line(page, 2).locator(".lyco-fold").click()
+        line(page, 2).locator(".lyco-unfold").click()
         line(page, 2).get_by_text("20 of 20 modules matched").wait_for()
         assert page.page.locator(".lyco-match").count() == 2  # none of the row that was off
         keep(page.page, KEPT, f"rows-match-{renderer}")
@@ -231,7 +231,7 @@ def test_rows_in_other_languages_and_light(locale: str, words: str, server: Serv
     with opened(server, Locale=locale, ColorPalette="light", VueNodes_Enabled=True) as page:
         page.add("LycoLoadAdapters", 300, 200, adapter_1=LOKR, adapter_2=HALF)
         page.wait(words)
-        line(page, 1).locator(".lyco-fold").click()
+        line(page, 1).locator(".lyco-unfold").click()
         page.wait("ukiyoe style")
         keep(page.page, KEPT, f"rows-{locale}")
         assert page.errors == []
