@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from .errors import SelectionError
 from .patterns import PatternError, matches, require_patterns
-from .text import shorten
+from .text import quoted, shorten
 
 __all__ = ["EVERYTHING", "Selection", "parse_block_strength", "weight_path"]
 
@@ -79,8 +79,8 @@ class Selection:
         for pattern in self.patterns:
             if not matched[pattern]:
                 raise SelectionError(
-                    f"the pattern {pattern!r} matches no module; it must match a whole name, "
-                    f"such as {shorten(sorted(every))}; end it with .* to match what begins so"
+                    f"the pattern {quoted(pattern)} matches no module; it must match a whole name, "
+                    f"such as {shorten(sorted(map(_shortest, names.values())))}; end it with .* to match what begins so"
                 )
         strengths = self._strengths(names, matched)
         chosen = {item: strength for item, strength in strengths.items() if strength != 0}
@@ -130,6 +130,11 @@ def weight_path(key: str, prefix: str) -> str:
     return key.removeprefix(prefix).removesuffix(".weight")
 
 
+def _shortest(several: Collection[str]) -> str:
+    """One name for what goes by several."""
+    return min(several, key=lambda name: (len(name), name))
+
+
 def parse_block_strength(text: str) -> tuple[str, float]:
     """(pattern, strength) of `PATTERN=STRENGTH`. Raises `SelectionError` for any other text."""
     pattern, _, number = text.rpartition("=")
@@ -138,5 +143,7 @@ def parse_block_strength(text: str) -> tuple[str, float]:
     except ValueError:
         strength = math.nan  # which is not within any bound
     if not pattern or not abs(strength) <= MOST_STRENGTH:
-        raise SelectionError(rf"{text!r} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
+        raise SelectionError(
+            rf"{quoted(text)} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'"
+        )
     return pattern, strength

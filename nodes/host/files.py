@@ -18,6 +18,7 @@ from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE
 from ...lyco_core.io.names import check_name
 from ...lyco_core.io.paths import ENDING, is_apple_double
+from ...lyco_core.text import quoted
 
 Stamp: TypeAlias = tuple[str | int, ...]
 """What changes when a file does."""
@@ -42,7 +43,9 @@ def adapter_path(name: object) -> str:
     path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths("loras"))
-        raise FileError(f"{name!r}: there is no such file in models/loras ({folders}); choose one from the list")
+        raise FileError(
+            f"{quoted(str(name))}: there is no such file in models/loras ({folders}); choose one from the list"
+        )
     return path
 
 
