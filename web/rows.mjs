@@ -1,4 +1,4 @@
-// Load Adapters shows the rows in use and one more.
+// LoRA/LoHa/LoKr Stack Loader shows the rows in use and one more.
 import { NONE, after, fitRows } from "./node.mjs";
 
 /**
