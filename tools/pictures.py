@@ -28,8 +28,8 @@ FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_n
 
 
 def nodes(server: Server) -> None:
-    """web/docs/<node>/node.png and node-ja.png: each node with its card, as the Vue renderer draws it."""
-    for locale, name in (("en", "node.png"), ("ja", "node-ja.png")):
+    """web/docs/<node>/node.png, node-ja.png, node-zh.png: each node with its card, as the Vue renderer draws it."""
+    for locale, name in (("en", "node.png"), ("ja", "node-ja.png"), ("zh", "node-zh.png")):
         with opened(server, (900, 1400), VueNodes_Enabled=True, Locale=locale) as page:
             for kind, adapters in adapters_of(server).items():
                 page.clear()
