@@ -43,3 +43,12 @@ def test_nodes_speak_it(renderer: dict[str, object], language: str, server: Serv
             shown = {name: label for name, label in [*widgets, *slots] if name in said["inputs"]}
             assert shown == {name: slot["name"] for name, slot in said["inputs"].items()}
         keep(page.page, KEPT, f"speaks-{language}-{len(renderer)}")
+
+
+def test_the_side_panel_lists_parameters_and_no_card(server: Server):
+    with opened(server, RightSidePanel_IsOpen=True) as page:
+        node = page.add("LycoInspectAdapter", 300, 200, adapter="my_lokr.safetensors")
+        page.page.evaluate("id => app.canvas.selectNode(app.graph.getNodeById(id))", node)
+        panel = page.page.get_by_test_id("properties-panel")
+        panel.get_by_text("adapter", exact=True).first.wait_for()
+        assert "lyco_card" not in panel.inner_text()
