@@ -1,4 +1,4 @@
-// LoRA/LoHa/LoKr Stack Loader shows the rows in use and one more.
+// Load Adapters shows the rows in use and one more.
 import { NONE, after, fitRows } from "./node.mjs";
 
 /**
