@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from .errors import SelectionError
 from .patterns import PatternError, matches, require_patterns
-from .text import quoted, shorten
+from .text import shorten
 
 __all__ = ["EVERYTHING", "Selection", "parse_block_strength", "weight_path"]
 
@@ -78,9 +78,10 @@ class Selection:
         matched = self._matched(every)
         for pattern in self.patterns:
             if not matched[pattern]:
+                modules = sorted({min(several, key=lambda name: (len(name), name)) for several in names.values()})
                 raise SelectionError(
-                    f"the pattern {quoted(pattern)} matches no module; it must match a whole name, "
-                    f"such as {shorten(sorted(map(_shortest, names.values())))}; end it with .* to match what begins so"
+                    f"the pattern '{pattern}' matches no module; it must match a whole name, "
+                    f"such as {shorten(modules or sorted(every))}; end it with .* to match what begins so"
                 )
         strengths = self._strengths(names, matched)
         chosen = {item: strength for item, strength in strengths.items() if strength != 0}
@@ -130,11 +131,6 @@ def weight_path(key: str, prefix: str) -> str:
     return key.removeprefix(prefix).removesuffix(".weight")
 
 
-def _shortest(several: Collection[str]) -> str:
-    """One name for what goes by several."""
-    return min(several, key=lambda name: (len(name), name))
-
-
 def parse_block_strength(text: str) -> tuple[str, float]:
     """(pattern, strength) of `PATTERN=STRENGTH`. Raises `SelectionError` for any other text."""
     pattern, _, number = text.rpartition("=")
@@ -143,7 +139,5 @@ def parse_block_strength(text: str) -> tuple[str, float]:
     except ValueError:
         strength = math.nan  # which is not within any bound
     if not pattern or not abs(strength) <= MOST_STRENGTH:
-        raise SelectionError(
-            rf"{quoted(text)} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'"
-        )
+        raise SelectionError(rf"'{text}' is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
     return pattern, strength

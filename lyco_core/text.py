@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["clipped", "one_line", "quoted", "shorten", "size_text"]
+__all__ = ["clipped", "one_line", "shorten", "size_text"]
 
 
 def one_line(text: str) -> str:
     """`text` with control characters escaped: names in a file come from strangers."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def quoted(text: str) -> str:
-    """`text` in quotes as a person wrote it: a pattern's or a path's backslashes stand once."""
-    return f"'{one_line(text)}'"
 
 
 def clipped(text: str, longest: int = 2000) -> str:

@@ -11,8 +11,7 @@ from . import host
 class ConvertAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoConvertAdapter",
             display_name="Convert Musubi→Diffusers",
             category="model/loaders/lyco",
@@ -21,16 +20,9 @@ class ConvertAdapter(io.ComfyNode):
                 "change, rows are cut or stacked, and nothing is rounded unless a rank or a dtype is asked for. Saves "
                 "under output/loras."
             ),
-            search_aliases=[
-                "convert lora",
-                "convert lokr",
-                "musubi",
-                "diffusers",
-                "comfyui",
-                "peft",
-                "lycoris",
-                "loha",
-            ],
+            **host.search_aliases(
+                "convert lora", "convert lokr", "musubi", "diffusers", "comfyui", "peft", "lycoris", "loha"
+            ),
             is_output_node=True,
             inputs=[
                 host.adapter_input(),

@@ -11,8 +11,7 @@ from .host.protocols import CLIP, ModelPatcher
 class LoadAdapters(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoLoadAdapters",
             display_name="LoRA/LoHa/LoKr Stack Loader",
             category="model/loaders/lyco",
@@ -20,7 +19,7 @@ class LoadAdapters(io.ComfyNode):
                 "Loads several LoHa, LoKr, LoRA or other adapters onto a model, one a row, each as exactly as Load "
                 "LoHa/LoKr does. For more rows, put a second one behind it."
             ),
-            search_aliases=[
+            **host.search_aliases(
                 "load adapters",
                 "lora stack",
                 "lora loader stack",
@@ -28,7 +27,7 @@ class LoadAdapters(io.ComfyNode):
                 "multiple loras",
                 "loha",
                 "lokr",
-            ],
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
                 *(widget for number in range(1, host.ROWS + 1) for widget in _row(number)),

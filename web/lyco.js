@@ -33,7 +33,7 @@ let cards;
 api.addEventListener(/** @type {any} */ ("lyco.train"), (/** @type {any} */ { detail }) => cards?.hear(detail));
 
 app.registerExtension({
-  name: "lyco",
+  name: "comfyui-lyco.cards",
   async addCustomNodeDefs(defs) {
     for (const [name, def] of Object.entries(defs)) {
       if (def.python_module === PACK) kinds.set(name, kindOf(def));
@@ -42,10 +42,11 @@ app.registerExtension({
   },
   setup() {
     cards.addStyle();
-    cards.listenForCached();
-    cards.listenForFailures(cards.nodeOf);
+    cards.listenForRuns();
+    cards.listenForFailures();
     cards.listen();
   },
+  afterConfigureGraph: () => cards.lookSoon(),
   loadedGraphNode: (node) => cards.restoreSize(node),
   refreshComboInNodes: async () => cards.refreshCards(),
   nodeCreated(created) {
@@ -53,7 +54,7 @@ app.registerExtension({
     const kind = kinds.get(node.comfyClass ?? "");
     if (!kind) return;
     if (kind.trains) cards.addTrainCard(node);
-    else cards.addFileCard(node, kind.adapters);
-    if (kind.adapters.length > 1) cards.foldRows(node, kind.adapters);
+    else if (kind.adapters.length > 1) cards.addRows(node, kind.adapters);
+    else cards.addFileCard(node, kind.adapters[0]);
   },
 });

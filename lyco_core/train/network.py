@@ -14,7 +14,7 @@ from ..adapter_set import AdapterSet
 from ..adapters import Adapter
 from ..errors import TrainError
 from ..formats import FORMATS
-from ..text import quoted, shorten
+from ..text import shorten
 from .continuing import options_from_file
 from .network_options import NetworkOptions
 from .targets import TargetChoice, TargetModule
@@ -166,7 +166,7 @@ class Network(nn.Module):
         title, targets, excluded = self.choice.architecture.title, self.choice.targets, self.choice.excluded
         lines = [f"{title}: {len(targets)} modules are trained, {len(excluded)} are not"]
         lines += (f"{_described(target)}: {self.trainables[target.module_path].summary}" for target in targets)
-        lines += (f"{_described(target)}: not trained, {quoted(pattern)} excludes it" for target, pattern in excluded)
+        lines += (f"{_described(target)}: not trained, '{pattern}' excludes it" for target, pattern in excluded)
         return "\n".join(lines)
 
 

@@ -9,7 +9,6 @@ from typing import Any, cast
 from ..adapters import LOW_RANK
 from ..errors import TrainError
 from ..patterns import PatternError, require_patterns
-from ..text import quoted
 from .option import Option, OptionGroup, Saved, option, options_in
 from .rules import Choice, Number, Texts, Truth, Whole
 
@@ -155,13 +154,12 @@ def parse_network_args(texts: Iterable[str]) -> dict[str, Any]:
         name = name.strip()
         if not equals or name not in known:
             raise TrainError(
-                f"network_args: {quoted(text)} is no option that it takes; expected NAME=VALUE with one of "
-                f"{', '.join(known)}"
+                f"network_args: '{text}' is no option that it takes; expected NAME=VALUE with one of {', '.join(known)}"
             )
         try:
             parsed[name] = known[name].rule.read(value)
         except ValueError as error:
-            raise TrainError(f"network_args: {quoted(text)} cannot be read; {error}") from None
+            raise TrainError(f"network_args: '{text}' cannot be read; {error}") from None
     return parsed
 
 

@@ -18,7 +18,6 @@ from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE
 from ...lyco_core.io.names import check_name
 from ...lyco_core.io.paths import ENDING, is_apple_double
-from ...lyco_core.text import quoted
 
 Stamp: TypeAlias = tuple[str | int, ...]
 """What changes when a file does."""
@@ -43,9 +42,7 @@ def adapter_path(name: object) -> str:
     path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths("loras"))
-        raise FileError(
-            f"{quoted(str(name))}: there is no such file in models/loras ({folders}); choose one from the list"
-        )
+        raise FileError(f"'{name}': there is no such file in models/loras ({folders}); choose one from the list")
     return path
 
 
@@ -88,7 +85,7 @@ def output_path(folder: str, filename: str, suffix: str = ENDING) -> tuple[str, 
 def require_plain(folder: str, filename: str) -> None:
     """Raise `FileError` if `filename` leads elsewhere than into output/`folder`, or is no name that disks take."""
     if "/" in filename or "\\" in filename or filename.startswith("."):
-        raise FileError(f"{filename!r}: expected a plain file name, without folders, for output/{folder}")
+        raise FileError(f"'{filename}': expected a plain file name, without folders, for output/{folder}")
     with about_file(filename):
         check_name(filename)
 

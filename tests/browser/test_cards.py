@@ -103,7 +103,7 @@ def test_the_card_says_what_went_wrong_and_no_more_what_went_well(renderer: str,
         failure.wait_for()
         text = failure.inner_text()
         assert "half.safetensors: 10 of 20 modules are not in the model" in text
-        assert "set on_partial_match to warn to apply the rest" in text
+        assert text.startswith("Set on_partial_match to warn to apply the rest")
         assert page.page.locator(".lyco-match").count() == 0
         keep(page.page, KEPT, f"failure-{renderer}")
         page.choose(node, "adapter", "my_lokr.safetensors")
@@ -139,20 +139,6 @@ def test_the_card_comes_at_once(server: Server):
         )
         print(f"card after {took:.0f} ms")
         assert took < 1000  # a machine under load; benchmarks/page.py measures
-
-
-def test_rows_fold(server: Server):
-    with opened(server) as page:
-        node = page.add("LycoLoadAdapters")
-        hidden = "id => app.graph.getNodeById(id).widgets.filter((w) => w.hidden).map((w) => w.name)"
-        assert "adapter_2" in page.page.evaluate(hidden, node)
-        page.choose(node, "adapter_1", "my_lokr.safetensors")
-        left = page.page.evaluate(hidden, node)
-        assert "adapter_2" not in left and "strength_3" in left
-        page.choose(node, "adapter_2", "cut.safetensors")
-        page.wait("is cut off")
-        page.wait("ukiyoe style")
-        keep(page.page, KEPT, "rows")
 
 
 def test_japanese(server: Server):

@@ -6,7 +6,6 @@ import folder_paths
 
 from ....lyco_core.errors import FileError
 from ....lyco_core.io.paths import is_apple_double
-from ....lyco_core.text import quoted
 from ..files import Stamp, stamp
 
 FOLDERS = {"diffusion_models": "diffusion_models", "checkpoints": "checkpoints", "unet_gguf": "diffusion_models"}
@@ -35,5 +34,5 @@ def checkpoint_path(choice: str) -> str:
     known = folder in FOLDERS and folder in folder_paths.folder_names_and_paths
     path = folder_paths.get_full_path(folder, name) if known else None
     if path is None:
-        raise FileError(f"{quoted(choice)}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
+        raise FileError(f"'{choice}': there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
     return path

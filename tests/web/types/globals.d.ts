@@ -2,7 +2,13 @@
 import type { ComfyApi, ComfyApp } from "@comfyorg/comfyui-frontend-types";
 
 declare global {
-  const LiteGraph: { vueNodesMode?: boolean };
+  const LiteGraph: {
+    vueNodesMode?: boolean;
+    ContextMenu: new (entries: string[], options: object) => object;
+    LGraphCanvas: { active_canvas?: object };
+    LGraphNode: { prototype: object & { getInputLink: (slot: number) => { origin_id: unknown; origin_slot: number } } };
+    isValidConnection: (from: unknown, to: unknown) => boolean;
+  };
   interface Window {
     comfyAPI: { app: { app: ComfyApp }; api: { api: ComfyApi } };
   }
