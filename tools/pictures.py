@@ -2,7 +2,8 @@
 
     python tools/pictures.py
 
-Needs what the browser tests need (DEVELOPERS.md), and fonts for Japanese and Chinese (fonts-noto-cjk). Look at every picture before it is committed.
+Needs what the browser tests need (DEVELOPERS.md), and fonts for Japanese and Chinese (fonts-noto-cjk). Look at
+every picture before it is committed.
 """
 
 import json
