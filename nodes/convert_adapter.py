@@ -16,10 +16,13 @@ class ConvertAdapter(io.ComfyNode):
             display_name="Convert Musubi→Diffusers",
             category="model/loaders/lyco",
             description=(
-                "Writes an adapter with another layout's module names, losslessly: names change, rows are cut or "
-                "stacked, and nothing is rounded unless a rank or a dtype is asked for. Saves under output/loras."
+                "Writes an adapter of any layout in that of diffusers, ComfyUI or Musubi Tuner, losslessly: names "
+                "change, rows are cut or stacked, and nothing is rounded unless a rank or a dtype is asked for. Saves "
+                "under output/loras."
             ),
-            **host.search_aliases("convert lora", "musubi", "loha", "lokr", "diffusers"),
+            **host.search_aliases(
+                "convert lora", "convert lokr", "musubi", "diffusers", "comfyui", "peft", "lycoris", "loha"
+            ),
             is_output_node=True,
             inputs=[
                 host.adapter_input(),

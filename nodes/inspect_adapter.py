@@ -16,7 +16,7 @@ class InspectAdapter(io.ComfyNode):
             display_name="Inspect Adapter",
             category="model/loaders/lyco",
             description="Says what an adapter file is (format, architecture, algorithm, rank), and what a model takes.",
-            **host.search_aliases("loha", "lokr", "lycoris", "lora info", "lora metadata"),
+            **host.search_aliases("inspect lora", "inspect lokr", "lora info", "lora metadata", "loha", "lycoris"),
             is_output_node=True,
             inputs=[
                 host.adapter_input(),

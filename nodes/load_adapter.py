@@ -19,7 +19,7 @@ class LoadAdapter(io.ComfyNode):
                 "Loads a LoHa, LoKr or LoRA adapter onto a model, exactly: every module of the file lands "
                 "on its weight, or the load is refused and says why."
             ),
-            **host.search_aliases("loha", "lokr", "lycoris", "lora", "musubi", "load lora"),
+            **host.search_aliases("load lora", "lora loader", "load lycoris", "musubi", "loha", "lokr"),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
                 host.adapter_input(),

@@ -1,4 +1,4 @@
-"""*Load Adapters*: several adapters onto a model, a row each."""
+"""*LoRA/LoHa/LoKr Stack Loader*: several adapters onto a model, a row each."""
 
 from typing import Any
 
@@ -13,14 +13,20 @@ class LoadAdapters(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LycoLoadAdapters",
-            display_name="Load Adapters",
+            display_name="LoRA/LoHa/LoKr Stack Loader",
             category="model/loaders/lyco",
             description=(
                 "Loads several LoHa, LoKr, LoRA or other adapters onto a model, one a row, each as exactly as Load "
                 "LoHa/LoKr does. For more rows, put a second one behind it."
             ),
             **host.search_aliases(
-                "lora stack", "lora loader stack", "power lora loader", "multiple loras", "loha", "lokr"
+                "load adapters",
+                "lora stack",
+                "lora loader stack",
+                "power lora loader",
+                "multiple loras",
+                "loha",
+                "lokr",
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),

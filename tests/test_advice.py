@@ -18,7 +18,7 @@ from lyco_core.merging import MergeOptions, round_to
 
 CORE = Path(lyco_core.__file__).parent
 PLACES = re.compile(
-    r"--[a-z]|Load LoHa|Load Adapters|Merge into|Convert Musubi|Inspect Adapter|Train Adapter|on_partial"
+    r"--[a-z]|Load LoHa|Stack Loader|Merge into|Convert Musubi|Inspect Adapter|Train Adapter|on_partial"
 )
 
 

@@ -51,7 +51,7 @@ def test_a_pattern_that_never_ends_is_named(pattern: str, monkeypatch: pytest.Mo
     begun = time.monotonic()
     with pytest.raises(PatternError, match=r"takes over 0\.7 s to match 1 names") as caught:
         matches([".*", pattern, "b"], ["a" * 60])
-    assert str(caught.value).startswith(repr(pattern))
+    assert str(caught.value).startswith(f"'{pattern}' takes")  # its backslashes as they are
     assert time.monotonic() - begun < 5
 
 

@@ -37,6 +37,14 @@ def test_a_pattern_must_match_a_whole_name(text: str):
         Selection.of(exclude=[text]).choose(NAMES)
 
 
+def test_the_message_has_the_pattern_as_it_was_written_and_one_name_of_each_module():
+    names = {n: (f"blocks.{n}", f"blocks.{n}.weight", f"diffusion_model.blocks.{n}") for n in range(2)}
+    with pytest.raises(SelectionError) as caught:
+        Selection.of([r"blocks\.\d\.attn"]).choose(names)
+    assert str(caught.value).startswith(r"the pattern 'blocks\.\d\.attn' matches no module")
+    assert "such as blocks.0, blocks.1; end" in str(caught.value)
+
+
 def test_nothing_left():
     with pytest.raises(SelectionError, match="leave out every module"):
         Selection.of(exclude=[".*"]).choose(NAMES)

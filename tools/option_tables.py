@@ -1,5 +1,5 @@
-"""Writes the tables of *Train Adapter*'s options into its help pages: the English ones as the options tell them, the
-Japanese ones as the tooltips of locales/ja do.
+"""Writes the tables of *Train Adapter*'s options into its help pages: the English ones as the options tell them,
+the Japanese and the Chinese ones as the tooltips of locales/ja and locales/zh do.
 
     python tools/option_tables.py
 """

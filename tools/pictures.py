@@ -2,7 +2,8 @@
 
     python tools/pictures.py
 
-Needs what the browser tests need (DEVELOPERS.md). Look at every picture before it is committed.
+Needs what the browser tests need (DEVELOPERS.md), and fonts for Japanese and Chinese (fonts-noto-cjk). Look at
+every picture before it is committed.
 """
 
 import json
@@ -21,15 +22,16 @@ from lyco_testing.tiny_wan import TEXT  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-THUMBNAIL = (960, 540)
+THUMBNAIL = 640
+"""Pixels of either side: the frame of ComfyUI's template browser is a square."""
 
 FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
 """Input of a loader -> the models folder that it lists."""
 
 
 def nodes(server: Server) -> None:
-    """web/docs/<node>/node.png and node-ja.png: each node with its card, as the Vue renderer draws it."""
-    for locale, name in (("en", "node.png"), ("ja", "node-ja.png")):
+    """web/docs/<node>/node.png, node-ja.png, node-zh.png: each node with its card, as the Vue renderer draws it."""
+    for locale, name in (("en", "node.png"), ("ja", "node-ja.png"), ("zh", "node-zh.png")):
         with opened(server, (900, 1400), VueNodes_Enabled=True, Locale=locale) as page:
             for kind, adapters in adapters_of(server).items():
                 page.clear()
@@ -43,22 +45,36 @@ def nodes(server: Server) -> None:
 
 
 def thumbnails(server: Server) -> None:
-    """example_workflows/<name>.jpg: each workflow, whole."""
+    """example_workflows/<name>.jpg: as much of each workflow around our node as fills the frame."""
     furnish(server)
     with opened(server, (1920, 1200), VueNodes_Enabled=True) as page:
         for path in sorted((ROOT / "example_workflows").glob("*.json")):
             page.clear()
             page.load(json.loads(path.read_text("utf-8")))
             page.page.wait_for_timeout(1500)
-            whole = fit(page)
             picture = path.with_suffix(".png")
-            page.page.screenshot(path=picture, clip=whole)
-            shown = Image.open(picture).convert("RGB")
-            shown.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
-            framed = Image.new("RGB", THUMBNAIL, shown.getpixel((2, 2)))
-            framed.paste(shown, ((THUMBNAIL[0] - shown.width) // 2, (THUMBNAIL[1] - shown.height) // 2))
-            framed.save(path.with_suffix(".jpg"), quality=85)
+            page.page.screenshot(path=picture, clip=square(page, fit(page)))
+            shown = Image.open(picture).convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            shown.save(path.with_suffix(".jpg"), quality=85)
             picture.unlink()
+
+
+def square(page: Canvas, whole: dict[str, float]) -> dict[str, float]:
+    """The largest square of what is shown of the graph, with our node as near to its middle as that allows."""
+    x, y = page.page.evaluate(
+        """() => {
+            const {ds, canvas} = app.canvas, at = canvas.getBoundingClientRect();
+            const [x, y, width, height] = app.graph.nodes.find(({type}) => type.startsWith("Lyco")).boundingRect;
+            return [
+                at.left + (x + width / 2 + ds.offset[0]) * ds.scale,
+                at.top + (y + height / 2 + ds.offset[1]) * ds.scale,
+            ];
+        }"""
+    )
+    side = min(whole["width"], whole["height"])
+    left = min(max(x - side / 2, whole["x"]), whole["x"] + whole["width"] - side)
+    top = min(max(y - side / 2, whole["y"]), whole["y"] + whole["height"] - side)
+    return box(left, top, side, side)
 
 
 def furnish(server: Server) -> None:

@@ -4,7 +4,7 @@ import { el } from "./dom.mjs";
 
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
- * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string>} CardOptions
+ * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string> & {hideInPanel?: boolean}} CardOptions
  * @typedef {object} Added what the frontend adds to litegraph's nodes; its published types lack it
  * @property {boolean} [hideOutputImages]
  * @property {(name: string, type: string, root: HTMLElement, options: CardOptions) => {serialize?: boolean}} addDOMWidget
@@ -32,6 +32,7 @@ export function addCard(node) {
   const widget = node.addDOMWidget(`lyco_card_${++cards}`, "LYCO_CARD", root, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // the side panel lists parameters, and would show an empty one
     margin: MARGIN,
     getMinHeight: () => height,
     getMaxHeight: () => height,

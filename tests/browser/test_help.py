@@ -1,11 +1,11 @@
-"""The help page of a node, in English and in Japanese, with its picture."""
+"""The help page of a node in each language, with its picture."""
 
 import pytest
 from lyco_testing.comfy import Server
 from lyco_testing.locales import read
 from lyco_testing.page import KEPT, keep, opened
 
-WORDS = {"en": "Common errors", "ja": "よくあるエラー"}
+WORDS = {"en": "Common errors", "ja": "よくあるエラー", "zh": "常见错误"}
 
 
 @pytest.mark.parametrize("language", WORDS)
@@ -23,10 +23,11 @@ def test_a_node_has_its_help_page_and_the_page_its_picture(language: str, server
         assert page.errors == []
 
 
+@pytest.mark.parametrize("language", sorted({*WORDS} - {"en"}))
 @pytest.mark.parametrize("renderer", [{}, {"VueNodes_Enabled": True}], ids=["classic", "vue"])
-def test_nodes_speak_japanese(renderer: dict[str, object], server: Server):
-    words = read("ja")
-    with opened(server, Locale="ja", **renderer) as page:
+def test_nodes_speak_it(renderer: dict[str, object], language: str, server: Server):
+    words = read(language)
+    with opened(server, Locale=language, **renderer) as page:
         for kind, said in words.items():
             page.clear()
             node = page.add(kind)
@@ -41,4 +42,13 @@ def test_nodes_speak_japanese(renderer: dict[str, object], server: Server):
             assert title == said["display_name"]
             shown = {name: label for name, label in [*widgets, *slots] if name in said["inputs"]}
             assert shown == {name: slot["name"] for name, slot in said["inputs"].items()}
-        keep(page.page, KEPT, f"japanese-{len(renderer)}")
+        keep(page.page, KEPT, f"speaks-{language}-{len(renderer)}")
+
+
+def test_the_side_panel_lists_parameters_and_no_card(server: Server):
+    with opened(server, RightSidePanel_IsOpen=True) as page:
+        node = page.add("LycoInspectAdapter", 300, 200, adapter="my_lokr.safetensors")
+        page.page.evaluate("id => app.canvas.selectNode(app.graph.getNodeById(id))", node)
+        panel = page.page.get_by_test_id("properties-panel")
+        panel.get_by_text("adapter", exact=True).first.wait_for()
+        assert "lyco_card" not in panel.inner_text()

@@ -8,8 +8,6 @@ from lyco_testing.locales import LOCALES, english, read
 from lyco_testing.nodes import told
 
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir())
-TIPS = {"en": True, "ja": True, "zh": False}
-"""Language -> whether its tooltips are complete; a lacking one is English."""
 
 
 @pytest.fixture(scope="module")
@@ -17,19 +15,19 @@ def schemas(server: Server) -> dict:
     return english(server.get("/object_info"))
 
 
-def texts(words: dict, *, tips: bool = True) -> dict[str, str]:
+def texts(words: dict) -> dict[str, str]:
     """Dotted key -> text."""
     found = {}
     for name, value in words.items():
         if isinstance(value, dict):
-            found |= {f"{name}.{key}": text for key, text in texts(value, tips=tips).items()}
-        elif tips or name != "tooltip":
+            found |= {f"{name}.{key}": text for key, text in texts(value).items()}
+        else:
             found[name] = value
     return found
 
 
 def test_every_language_is_checked():
-    assert sorted(TIPS) == LANGUAGES
+    assert sorted(HEADINGS) == LANGUAGES
 
 
 def test_english_is_what_the_schemas_say(schemas: dict):
@@ -45,8 +43,7 @@ def test_every_slot_has_a_tooltip(schemas: dict):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_language_has_every_text_and_none_too_many(language: str, schemas: dict):
-    tips = TIPS[language]
-    wanted, found = texts(schemas, tips=tips), texts(read(language), tips=tips)
+    wanted, found = texts(schemas), texts(read(language))
     assert found.keys() == wanted.keys()
     assert not [key for key, text in found.items() if not text.strip()]
 
@@ -92,6 +89,7 @@ DOCS = ROOT / "web" / "docs"
 HEADINGS = {
     "en": ["Inputs", "Outputs", "Example", "Common errors", "Options"],
     "ja": ["入力", "出力", "例", "よくあるエラー", "オプション"],
+    "zh": ["输入", "输出", "示例", "常见错误", "选项"],
 }
 """Language -> sections of a help page. The last is of one that takes its options from tables."""
 
@@ -108,7 +106,7 @@ def sections(text: str) -> dict[str, str]:
 
 def listed(text: str) -> set[str]:
     """What the bullets and the tables' rows are about; of numbered ones the first stands for all."""
-    heads = [line.split(":")[0] for line in re.findall(r"^- (.*)$", text, re.M)]
+    heads = [re.split("[:：]", line)[0] for line in re.findall(r"^- (.*)$", text, re.M)]
     names = [name for head in heads for name in re.findall(r"\*\*(\S+?)\*\*", head)]
     return {first(name) for name in names + re.findall(r"^\| `(\w+)` \|", text, re.M)}
 
@@ -138,7 +136,8 @@ def test_help_pages_have_the_nodes_name_and_its_picture(language: str, schemas: 
 
 def test_no_help_page_is_of_a_node_that_is_not_there(schemas: dict):
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    assert pages == {f"{node}.md" for node in schemas} | {f"{node}/ja.md" for node in schemas}
+    others = [language for language in LANGUAGES if language != "en"]
+    assert pages == {f"{node}.md" for node in schemas} | {f"{node}/{other}.md" for node in schemas for other in others}
 
 
 def test_the_cards_have_every_word_in_every_language():

@@ -1,4 +1,4 @@
-"""*Load Adapters*: rows of files onto one model, in process and over the API."""
+"""*LoRA/LoHa/LoKr Stack Loader*: rows of files onto one model, in process and over the API."""
 
 import pytest
 import torch

@@ -22,6 +22,14 @@ IN_JAPANESE = {
     "noise": "タイムステップと損失",
     "save": "保存するもの",
 }
+IN_CHINESE = {
+    "network": "训练什么",
+    "run": "训练多久，从何处开始",
+    "optimizer": "优化器",
+    "schedule": "学习率的变化",
+    "noise": "时间步与损失",
+    "save": "保存什么",
+}
 
 
 def table() -> str:
@@ -32,8 +40,16 @@ def table() -> str:
 
 def table_in_japanese() -> str:
     """In Japanese, as the widgets' tooltips tell them."""
-    told = {name: slot["tooltip"] for name, slot in read("ja")["LycoTrainAdapter"]["inputs"].items()}
-    return _table(IN_JAPANESE, "| オプション | 既定値 | |", told, " 選択肢: {}。")
+    return _table(IN_JAPANESE, "| オプション | 既定値 | |", _tooltips("ja"), " 選択肢: {}。")
+
+
+def table_in_chinese() -> str:
+    """In Chinese, as the widgets' tooltips tell them."""
+    return _table(IN_CHINESE, "| 选项 | 默认值 | |", _tooltips("zh"), "可选：{}。")
+
+
+def _tooltips(language: str) -> dict[str, str]:
+    return {name: slot["tooltip"] for name, slot in read(language)["LycoTrainAdapter"]["inputs"].items()}
 
 
 def _table(titles: dict[str, str], head: str, told: dict[str, str], one_of: str) -> str:
@@ -49,7 +65,11 @@ def _table(titles: dict[str, str], head: str, told: dict[str, str], one_of: str)
     return "\n".join(lines).strip()
 
 
-PAGES = {"LycoTrainAdapter.md": (TITLES, table), "LycoTrainAdapter/ja.md": (IN_JAPANESE, table_in_japanese)}
+PAGES = {
+    "LycoTrainAdapter.md": (TITLES, table),
+    "LycoTrainAdapter/ja.md": (IN_JAPANESE, table_in_japanese),
+    "LycoTrainAdapter/zh.md": (IN_CHINESE, table_in_chinese),
+}
 """Help page -> the titles of its tables, and what makes them."""
 
 
