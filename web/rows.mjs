@@ -35,10 +35,7 @@ export function addRows(node, adapters) {
     const used = rows.filter((row) => row.used);
     for (const row of rows) {
       row.root.hidden = !row.used && row !== empty;
-      for (const name of row.names) {
-        const widget = widgetOf(node, name);
-        widget.hidden = widget.options.hidden = !row.links.has(name) && !bare.has(row);
-      }
+      for (const name of row.names) hide(node, name, !row.links.has(name) && !bare.has(row));
       row.update();
     }
     head.hidden = used.length < 2;
@@ -66,12 +63,31 @@ export function addRows(node, adapters) {
     for (const name of names) after(widgetOf(node, name) ?? {}, "callback", update);
     after(widgetOf(node, names[0]) ?? {}, "callback", () => look(true));
   }
+  // Before the link is there: a subgraph's node takes over whether the widget is hidden.
+  after(node, "onConnectInput", (/** @type {number} */ slot) => {
+    hide(node, node.inputs[slot]?.widget?.name ?? "", false);
+  });
   after(node, "onConnectionsChange", update);
   // At once: what is read from a file has the size of its rows, and ComfyUI makes room for all that shows by then.
   after(node, "onConfigure", update);
   followRuns(node, { look, show });
   onRefresh(node, () => look(true));
   update();
+}
+
+/**
+ * @param {import("./node.mjs").GraphNode} node
+ * @param {string} name of a widget
+ * @param {boolean} hidden
+ */
+function hide(node, name, hidden) {
+  const widget = widgetOf(node, name);
+  if (!widget || widget.options.hidden === hidden) return;
+  widget.hidden = widget.options.hidden = hidden;
+  if (!LiteGraph.vueNodesMode || "visibility" in widget) return;
+  const all = [...(node.widgets ?? [])]; // the nodes of 1.49 hear of it only by another list
+  node.widgets = [];
+  node.widgets = all;
 }
 
 /**
