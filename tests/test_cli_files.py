@@ -2,19 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from lyco_testing.tables import musubi_file, random
+from lyco_testing.terminals import on_terminal
 from safetensors.torch import load_file, save_file
 
 from lyco_core.cli import main
 from lyco_core.io import Checkpoint, read_header
 
-ROOT = Path(__file__).parents[1]
 APPLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(60)
 """How AppleDouble begins."""
 
@@ -178,9 +176,9 @@ NOTE = "日本語 é ł 🎨 \u202e"
 @pytest.mark.parametrize("encoding", ["cp1252", "cp932"])
 def test_what_a_program_reads_is_json_in_any_code_page(encoding: str, three: Path):
     save_file(load_file("a.safetensors"), "é日.safetensors", {"note": NOTE})
-    done = lyco(encoding, ["inspect", "é日.safetensors", "--json"])
-    assert (done.returncode, done.stderr) == (0, b"")
-    found = json.loads(done.stdout.decode(encoding))
+    failed, out, err = on_terminal(encoding, ["inspect", "é日.safetensors", "--json"])
+    assert (failed, err) == (0, b"")
+    found = json.loads(out.decode(encoding))
     assert found["file"] == "é日.safetensors"
     assert found["metadata"]["note"] == NOTE
 
@@ -200,19 +198,10 @@ def test_any_code_page_gets_every_line(encoding: str, three: Path):
         ["delta", name, "-o", f"d{name}"],
         ["inspect", f"x{name}"],
     ]
-    done = lyco(encoding, *commands)
-    assert b"Traceback" not in done.stderr
-    assert done.returncode == 2  # the last two are wrong
-    assert done.stderr.count(b"lyco: error: ") == 2
-    assert done.stdout.count(b".clip_l): an embedding bundled with the adapter") == 4
-
-
-def lyco(encoding: str, *commands: list[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run commands in a process whose terminal has that code page; how many failed is its exit status."""
-    program = "import json, sys\nfrom lyco_core.cli import main\nsys.exit(sum(map(main, json.loads(sys.argv[1]))))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-c", program, json.dumps(commands)]
-    return subprocess.run(command, env=environment, capture_output=True)
+    failed, out, err = on_terminal(encoding, *commands)
+    assert failed == 2  # the last two are wrong
+    assert err.count(b"lyco: error: ") == 2
+    assert out.count(b".clip_l): an embedding bundled with the adapter") == 4
 
 
 WRITING = {
