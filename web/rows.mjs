@@ -16,7 +16,8 @@ export function addRows(node, adapters) {
   const content = addCard(node);
   /** @type {Set<Row>} whose widgets are shown, to draw links to */
   const bare = new Set();
-  const rows = adapters.map((name) => new Row(node, name, () => openMenu(node, row(name), rows, bare, update)));
+  const menu = (/** @type {string} */ name) => () => openMenu(node, row(name), rows, bare, update);
+  const rows = adapters.map((name) => new Row(node, name, menu(name), () => update()));
   const row = (/** @type {string} */ name) => rows[adapters.indexOf(name)];
   const all = toggle(t("all_rows"), (state) => {
     for (const { used, names } of rows) if (used) setValue(node, names[2], state);
@@ -29,8 +30,11 @@ export function addRows(node, adapters) {
     if (/** @type {HTMLElement} */ (event.target).closest("button, input")) event.stopPropagation();
   });
 
+  let parts = 0; // how many there are, one below the other
+
   function update() {
     const before = node.computeSize()[1];
+    const more = parts;
     const empty = rows.find(({ used }) => !used);
     const used = rows.filter((row) => row.used);
     for (const row of rows) {
@@ -40,7 +44,8 @@ export function addRows(node, adapters) {
     }
     head.hidden = used.length < 2;
     all.show(used.some(({ values }) => values[2] !== false), false);
-    fitRows(node, before);
+    parts = content.querySelectorAll(".lyco-row:not([hidden]), .lyco-row-card:not([hidden])").length;
+    fitRows(node, parts < more ? before + 1 : before); // the card's own height comes later
   }
 
   /** @param {boolean} [again] */
