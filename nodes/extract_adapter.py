@@ -55,7 +55,7 @@ class ExtractAdapter(io.ComfyNode):
         return [host.checkpoint_fingerprint(base), host.checkpoint_fingerprint(tuned)]
 
     @classmethod
-    @host.acting()
+    @host.acting(host.EXTRACT)
     def execute(
         cls,
         base: str,

@@ -34,7 +34,7 @@ class ResizeAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
-    @host.acting()
+    @host.acting(host.RESIZE)
     def execute(
         cls, adapter: str, by: str, rank: int, share: float, filename: str, overwrite: bool = False
     ) -> io.NodeOutput:

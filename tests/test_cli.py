@@ -272,7 +272,7 @@ def test_a_terminal_of_a_process_is_no_other(tmp_path: Path):
     assert (done.returncode, done.stdout.replace(b"\r\n", b"\n"), done.stderr) == here
 
 
-@pytest.mark.parametrize("arguments", [[], ["delta", "x"], ["nonsense"], ["delta", str(LOKR), "-o", ""]])
+@pytest.mark.parametrize("arguments", [["delta", "x"], ["nonsense"], ["delta", str(LOKR), "-o", ""]])
 def test_bad_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     try:
         status = main(arguments)

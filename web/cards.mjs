@@ -3,6 +3,6 @@ export { addStyle } from "./dom.mjs";
 export { addFileCard, refreshCards } from "./file_card.mjs";
 export { listenForFailures } from "./failure.mjs";
 export { listenForRuns, lookSoon } from "./last_output.mjs";
-export { nodeOf, restoreSize } from "./node.mjs";
+export { restoreSize } from "./node.mjs";
 export { addRows } from "./rows.mjs";
 export { addTrainCard, hear, listen } from "./train_card.mjs";

@@ -43,7 +43,7 @@ app.registerExtension({
   setup() {
     cards.addStyle();
     cards.listenForRuns();
-    cards.listenForFailures(cards.nodeOf);
+    cards.listenForFailures();
     cards.listen();
   },
   afterConfigureGraph: () => cards.lookSoon(),

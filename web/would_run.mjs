@@ -10,7 +10,7 @@ import { everyNode } from "./node.mjs";
  */
 
 const [MUTED, BYPASSED] = [2, 4];
-const SUBGRAPH_INPUT = "-10";
+export const SUBGRAPH_INPUT = "-10";
 const PRIMITIVE = /^Primitive(Int|Float|Boolean|String|StringMultiline)$/; // ComfyUI's nodes that give out their value
 const FARTHEST = 200; // a workflow may hold a circle
 
@@ -52,7 +52,7 @@ export function known(node, name) {
  * @param {any} node
  * @param {number} slot
  */
-function linkInto(node, slot) {
+export function linkInto(node, slot) {
   if (!node.graph) return null; // it is being made
   // A subgraph's own answer is about its outputs.
   return node.subgraph ? LiteGraph.LGraphNode.prototype.getInputLink.call(node, slot) : node.getInputLink(slot);

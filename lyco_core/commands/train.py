@@ -6,10 +6,12 @@ import argparse
 import importlib
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
+from ..console import shell_command
 from ..errors import FileError, LycoError
 from ..installed import packs_in
 from .common import Commands
@@ -25,7 +27,7 @@ REPOSITORY = "https://github.com/comfyui-lyco/comfyui-lyco"
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("train", help="train an adapter from a configuration")
+    parser = commands.add_parser("train", help="train an adapter from a configuration, with a ComfyUI's model code")
     parser.add_argument("config", metavar="CONFIG.toml", help="options by Musubi Tuner's names; see docs/training.md")
     parser.add_argument(
         "--comfyui", metavar="FOLDER", help="the ComfyUI [the configuration's, $COMFYUI_PATH, the one around this pack]"
@@ -42,10 +44,28 @@ def run(options: argparse.Namespace) -> None:
         settings["resume"] = os.path.abspath(options.resume)
     comfyui = _comfyui(options.comfyui or settings.pop("comfyui", None), folder)
     headless = _headless(_pack(comfyui))
+    errors = sys.modules[f"{PACK}.lyco_core.errors"]
     try:
-        headless.train_from(settings, folder, comfyui)
-    except sys.modules[f"{PACK}.lyco_core.errors"].LycoError as error:
+        with errors.advising({errors.Remedy.AGAIN: f"go on with: {_command(options)}{{}}"}):
+            headless.train_from(settings, folder, comfyui)
+    except errors.LycoError as error:
         raise LycoError(str(error)) from None
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What was typed, as it is typed again, but for `--resume`."""
+    words = [*_program(), "train", options.config]
+    return shell_command([*words, "--comfyui", options.comfyui] if options.comfyui else words)
+
+
+def _program() -> list[str]:
+    """How this program was called."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's processes do not see how that was called
+        return ["torchrun", f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', '1')}", "-m", "lyco_core"]
+    found, called = shutil.which("lyco"), Path(sys.argv[0])
+    if called.stem == "lyco" and found and Path(found).parent == called.parent:
+        return ["lyco"]
+    return sys.orig_argv[: sys.orig_argv.index("train")] if "train" in sys.orig_argv else ["lyco"]
 
 
 def _comfyui(named: object, folder: Path) -> Path:

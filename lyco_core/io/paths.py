@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ..errors import FileError
 from ..text import shorten
 
-__all__ = ["ENDING", "expanded", "is_safetensors", "only_one", "without_ending"]
+__all__ = ["ENDING", "expanded", "files_in", "is_safetensors", "only_one", "without_ending"]
 
 ENDING = ".safetensors"
 
@@ -36,6 +36,15 @@ def expanded(names: Iterable[str]) -> list[str]:
         FileError: a pattern that matches nothing.
     """
     return [path for name in names for path in _matches(name)]
+
+
+def files_in(folder: str) -> list[str]:
+    """The safetensors files in a folder and those below it, but hidden ones, in order: their names from there."""
+    found: list[str] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # caches: .lyco_cache
+        found += (os.path.relpath(os.path.join(place, name), folder) for name in sorted(names) if is_safetensors(name))
+    return found
 
 
 def only_one(name: str) -> str:

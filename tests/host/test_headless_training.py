@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -130,6 +131,9 @@ def test_pictures_into_a_file_and_a_cache(place: Path):
     )
     first = lyco(config)
     assert "0 of 4 latents are in the cache" in first.stderr
+    assert "training Wan 2.1/2.2 on cpu: 20 modules, " in first.stderr
+    assert " parameters, learning rate 0.01, steps 1 to 6, 4 items, 1 a step" in first.stderr
+    assert f"saved {place / 'plain' / 'adapter.safetensors'}\n" in first.stderr
     assert "Wan 2.1/2.2, 20 modules" in first.stdout
     assert "validation" in first.stdout
     with safe_open(place / "plain" / "adapter.safetensors", "pt") as file:
@@ -224,11 +228,15 @@ def test_stopped_it_saves_what_there_is(number: signal.Signals, place: Path):
     with process.stderr:
         rest = process.stderr.read()
     assert process.wait(60) == 1
-    assert rest.splitlines()[-1] == "lyco: error: stopped; what was encoded or trained so far is saved"
-    assert "training stopped after step 1" in rest
     (adapter,) = (place / output).glob("adapter-step*.safetensors")
+    (state,) = (place / output).glob("*-state.pt")
     assert len(tensors(adapter)) == 80
-    assert len(list((place / output).glob("*-state.pt"))) == 1
+    assert "training stopped after step 1" in rest
+    assert f"saved {state}\n" in rest
+    *_, last = rest.splitlines()
+    told, _, again = last.partition("; go on with: ")
+    assert told == "lyco: error: stopped; what was encoded or trained so far is saved"
+    assert shlex.split(again) == command(config, "--resume", str(state))
 
 
 def test_videos(place: Path):
