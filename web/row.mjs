@@ -16,8 +16,9 @@ export class Row {
    * @param {import("./node.mjs").GraphNode} node
    * @param {string} adapter name of the widget that chooses the file; the others of its row go by it
    * @param {() => void} more opens the row's menu
+   * @param {() => void} changed what shows is more or less than before
    */
-  constructor(node, adapter, more) {
+  constructor(node, adapter, more, changed) {
     this.node = node;
     this.names = [adapter, adapter.replace("adapter", "strength"), adapter.replace("adapter", "on")];
     /** @type {Match | null} */
@@ -29,7 +30,7 @@ export class Row {
     this.switch = toggle(t("switch"), (state) => this.change(on, state));
     this.fold = button("lyco-unfold", "", t("details"), () => {
       this.unfolded = !this.open;
-      this.update();
+      changed();
     });
     this.choice = button("lyco-choice", "", "", () => this.choose());
     this.badge = el("span", "lyco-badge");

@@ -17,7 +17,8 @@ export function addRows(node, adapters) {
   const content = addCard(node);
   /** @type {Set<Row>} whose widgets are shown, to draw links to */
   const bare = new Set();
-  const rows = adapters.map((name) => new Row(node, name, () => openMenu(node, row(name), rows, bare, update)));
+  const menu = (/** @type {string} */ name) => () => openMenu(node, row(name), rows, bare, update);
+  const rows = adapters.map((name) => new Row(node, name, menu(name), () => update()));
   const row = (/** @type {string} */ name) => rows[adapters.indexOf(name)];
   const all = toggle(t("all_rows"), (state) => {
     for (const { used, names } of rows) if (used) setValue(node, names[2], state);
@@ -30,21 +31,22 @@ export function addRows(node, adapters) {
     if (/** @type {HTMLElement} */ (event.target).closest("button, input")) event.stopPropagation();
   });
 
+  let parts = 0; // how many there are, one below the other
+
   function update() {
     const before = node.computeSize()[1];
+    const more = parts;
     const empty = rows.find(({ used }) => !used);
     const used = rows.filter((row) => row.used);
     for (const row of rows) {
       row.root.hidden = !row.used && row !== empty;
-      for (const name of row.names) {
-        const widget = widgetOf(node, name);
-        widget.hidden = widget.options.hidden = !row.links.has(name) && !bare.has(row);
-      }
+      for (const name of row.names) hide(node, name, !row.links.has(name) && !bare.has(row));
       row.update();
     }
     head.hidden = used.length < 2;
     all.show(used.some(({ values }) => values[2] !== false), false);
-    fitRows(node, before);
+    parts = content.querySelectorAll(".lyco-row:not([hidden]), .lyco-row-card:not([hidden])").length;
+    fitRows(node, parts < more ? before + 1 : before); // the card's own height comes later
   }
 
   /** @param {boolean} [again] */
@@ -67,6 +69,10 @@ export function addRows(node, adapters) {
     for (const name of names) after(widgetOf(node, name) ?? {}, "callback", update);
     after(widgetOf(node, names[0]) ?? {}, "callback", () => look(true));
   }
+  // Before the link is there: a subgraph's node takes over whether the widget is hidden.
+  after(node, "onConnectInput", (/** @type {number} */ slot) => {
+    hide(node, node.inputs[slot]?.widget?.name ?? "", false);
+  });
   after(node, "onConnectionsChange", update);
   // At once: what is read from a file has the size of its rows, and ComfyUI makes room for all that shows by then.
   after(node, "onConfigure", update);
@@ -74,6 +80,21 @@ export function addRows(node, adapters) {
   addFailure(node, content);
   onRefresh(node, () => look(true));
   update();
+}
+
+/**
+ * @param {import("./node.mjs").GraphNode} node
+ * @param {string} name of a widget
+ * @param {boolean} hidden
+ */
+function hide(node, name, hidden) {
+  const widget = widgetOf(node, name);
+  if (!widget || widget.options.hidden === hidden) return;
+  widget.hidden = widget.options.hidden = hidden;
+  if (!LiteGraph.vueNodesMode || "visibility" in widget) return;
+  const all = [...(node.widgets ?? [])]; // the nodes of 1.49 hear of it only by another list
+  node.widgets = [];
+  node.widgets = all;
 }
 
 /**
