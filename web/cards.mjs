@@ -2,6 +2,7 @@
 export { addStyle } from "./dom.mjs";
 export { addFileCard, listenForCached, refreshCards } from "./file_card.mjs";
 export { listenForFailures } from "./failure.mjs";
-export { nodeOf, restoreSize } from "./node.mjs";
+export { listenForRenderer, nodeOf } from "./node.mjs";
 export { foldRows } from "./rows.mjs";
+export { restoreSize } from "./size.mjs";
 export { addTrainCard, hear, listen } from "./train_card.mjs";

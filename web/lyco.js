@@ -44,6 +44,7 @@ app.registerExtension({
     cards.addStyle();
     cards.listenForCached();
     cards.listenForFailures(cards.nodeOf);
+    cards.listenForRenderer();
     cards.listen();
   },
   loadedGraphNode: (node) => cards.restoreSize(node),

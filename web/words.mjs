@@ -13,6 +13,7 @@ export const WORDS = {
     unknown: "belongs to no adapter that is known", more: "and {0} more", cell: "{0} {1}: {2} of {3} modules",
     other: "other", report: "report", unreachable: "the server does not answer",
     step: "step", loss: "loss", validation: "validation", learning_rate: "learning rate", left: "left",
+    more_inputs: "{0} more inputs", fewer_inputs: "fewer inputs",
     smoothing: "smoothing", waiting: "The loss appears here once training runs.",
   },
   ja: {
@@ -25,6 +26,7 @@ export const WORDS = {
     unknown: "既知のアダプターのキーではありません", more: "ほか {0} 個", cell: "{0} {1}: {3} モジュール中 {2}",
     other: "その他", report: "レポート", unreachable: "サーバーが応答しません",
     step: "ステップ", loss: "損失", validation: "検証", learning_rate: "学習率", left: "残り",
+    more_inputs: "ほかの入力 {0} 個", fewer_inputs: "入力を減らす",
     smoothing: "平滑化", waiting: "学習を実行すると、ここに損失が表示されます。",
   },
   zh: {
@@ -35,7 +37,7 @@ export const WORDS = {
     matched: "{1} 个模块中匹配 {0} 个", stock: "{0} 个权重由 ComfyUI 自带适配器处理", left_out: "{0} 个未应用",
     missing: "模型中没有", shape: "模型权重为 {0}，适配器为 {1}", unknown: "不属于任何已知的适配器",
     more: "另有 {0} 个", cell: "{0} {1}：{3} 个模块中 {2} 个", other: "其他", report: "报告",
-    unreachable: "服务器没有响应", step: "步", loss: "损失", validation: "验证",
+    more_inputs: "另有 {0} 个输入", fewer_inputs: "收起输入", unreachable: "服务器没有响应", step: "步", loss: "损失", validation: "验证",
     learning_rate: "学习率", left: "剩余", smoothing: "平滑", waiting: "训练开始后，损失会显示在这里。",
   },
 };

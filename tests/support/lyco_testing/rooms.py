@@ -46,7 +46,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "web": (
         "comfy.mjs",
         "dom.mjs words.mjs",
-        "curve.mjs failure.mjs parts.mjs",
+        "curve.mjs failure.mjs parts.mjs size.mjs",
+        "fold.mjs",
         "node.mjs",
         "file_card.mjs rows.mjs train_card.mjs",
         "cards.mjs",
