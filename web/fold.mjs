@@ -6,22 +6,21 @@ import { el } from "./dom.mjs";
 import { fit } from "./size.mjs";
 import { t } from "./words.mjs";
 
-const NOWHERE = -1e5;
-
 /**
  * @param {import("./node.mjs").GraphNode} node
  * @returns {HTMLElement} the line that folds and unfolds, for the node's card
  */
 export function addFold(node) {
   const line = el("button", "lyco-fold");
-  const rare = (node.widgets ?? []).filter(({ options }) => options?.advanced);
+  /** @type {any[]} the published types know of no such option, and of no element */
+  const rare = (node.widgets ?? []).filter((/** @type {any} */ { options }) => options?.advanced);
   const usual = new Map(rare.map((widget) => [widget.name, widget.value]));
-  /** @type {typeof rare} */
+  /** @type {any[]} */
   let folded = [];
 
   const linked = (/** @type {string} */ name) =>
     node.inputs?.some((input, index) => input.widget?.name === name && node.isInputConnected(index)) ?? false;
-  const unset = (/** @type {typeof rare[number]} */ { name, value }) => value === usual.get(name) && !linked(name);
+  const unset = (/** @type {any} */ { name, value }) => value === usual.get(name) && !linked(name);
 
   function fold() {
     const always = app.extensionManager?.setting?.get("Comfy.Node.AlwaysShowAdvancedWidgets");
@@ -29,18 +28,22 @@ export function addFold(node) {
     for (const widget of rare) widget.advanced = folded.includes(widget);
     line.hidden = !folded.length;
     line.textContent = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${t("more_inputs", folded.length)}`;
-    if (!node.showAdvanced) for (const widget of folded) widget.y = NOWHERE; // so that no slot of theirs takes a link
     fit(node);
   }
 
-  // ComfyUI's own leaves room for what it hides by `advanced`.
-  const laidOut = node.getLayoutWidgets;
-  node.getLayoutWidgets = () =>
-    laidOut.call(node).filter((/** @type {any} */ widget) => node.showAdvanced || !folded.includes(widget));
+  // ComfyUI itself leaves room for what it hides by `advanced`.
+  const every = node.getLayoutWidgets;
+  node.getLayoutWidgets = () => {
+    if (node.showAdvanced) return every.call(node);
+    const card = node.widgets?.find((/** @type {any} */ { element }) => element?.contains(line));
+    for (const widget of folded) widget.y = card?.y ?? 0; // a link that is drawn to one of them ends at the line
+    return every.call(node).filter((widget) => !folded.includes(widget));
+  };
 
   // What was set, by whomever, shows; what is set back folds with the next fold.
   for (const widget of rare) after(widget, "callback", () => folded.includes(widget) && !unset(widget) && fold());
-  after(node, "onConnectionsChange", () => rare.some((widget) => folded.includes(widget) === linked(widget.name)) && fold());
+  const relinked = (/** @type {any} */ widget) => folded.includes(widget) === linked(widget.name);
+  after(node, "onConnectionsChange", () => rare.some(relinked) && fold());
   after(node, "toggleAdvanced", fold); // the menu's too
   after(node, "onConfigure", fold);
   line.addEventListener("click", () => {

@@ -7,7 +7,7 @@ import { after, app } from "./comfy.mjs";
 
 const WIDTH = 320;
 const LOW = 60; // less than any content
-const SLACK = 12; // what a grid that nodes snap to may add
+const SLACK = 24; // less than a row is no pull; and a grid that nodes snap to adds some
 const PULLED = "lyco_height"; // the property of a node that a person made higher
 
 /** @type {WeakMap<object, number>} the widths that were read from a workflow */
