@@ -6,17 +6,28 @@ import { el } from "./dom.mjs";
 import { fit } from "./size.mjs";
 import { t } from "./words.mjs";
 
-/**
- * @param {import("./node.mjs").GraphNode} node
- * @returns {HTMLElement} the line that folds and unfolds, for the node's card
- */
+const HEIGHT = 24;
+
+/** @param {import("./node.mjs").GraphNode} node with all of its inputs, and no card yet */
 export function addFold(node) {
-  const line = el("button", "lyco-fold");
-  /** @type {any[]} the published types know of no such option, and of no element */
+  /** @type {any[]} the published types know of no such option */
   const rare = (node.widgets ?? []).filter((/** @type {any} */ { options }) => options?.advanced);
+  if (!rare.length) return;
   const usual = new Map(rare.map((widget) => [widget.name, widget.value]));
   /** @type {any[]} */
   let folded = [];
+
+  const button = el("button", "lyco-fold");
+  /** @type {any} the line between what always shows and what folds */
+  const line = node.addDOMWidget("lyco_fold", "LYCO_FOLD", el("div", "lyco-root", button), {
+    serialize: false,
+    canvasOnly: true,
+    hideOnZoom: false,
+    margin: 4,
+    getMinHeight: () => HEIGHT,
+    getMaxHeight: () => HEIGHT,
+  });
+  line.serialize = false;
 
   const linked = (/** @type {string} */ name) =>
     node.inputs?.some((input, index) => input.widget?.name === name && node.isInputConnected(index)) ?? false;
@@ -27,17 +38,19 @@ export function addFold(node) {
     folded = always ? [] : rare.filter(unset);
     for (const widget of rare) widget.advanced = folded.includes(widget);
     line.hidden = !folded.length;
-    line.textContent = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${t("more_inputs", folded.length)}`;
+    button.textContent = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${t("more_inputs", folded.length)}`;
     fit(node);
   }
 
-  // ComfyUI itself leaves room for what it hides by `advanced`.
+  // ComfyUI itself leaves room for what it hides by `advanced`. What is set stands above the line, which stays in its place.
   const every = node.getLayoutWidgets;
   node.getLayoutWidgets = () => {
-    if (node.showAdvanced) return every.call(node);
-    const card = node.widgets?.find((/** @type {any} */ { element }) => element?.contains(line));
-    for (const widget of folded) widget.y = card?.y ?? 0; // a link that is drawn to one of them ends at the line
-    return every.call(node).filter((widget) => !folded.includes(widget));
+    const end = node.widgets?.indexOf(line) ?? 0;
+    const part = (/** @type {any} */ widget) =>
+      widget === line ? 1 : folded.includes(widget) ? 2 : (node.widgets?.indexOf(widget) ?? 0) > end ? 3 : 0;
+    for (const widget of folded) widget.y = line.y; // a link that is drawn to one that is hidden ends at the line
+    const shown = every.call(node).filter((widget) => node.showAdvanced || !folded.includes(widget));
+    return shown.sort((one, other) => part(one) - part(other));
   };
 
   // What was set, by whomever, shows; what is set back folds with the next fold.
@@ -46,11 +59,10 @@ export function addFold(node) {
   after(node, "onConnectionsChange", () => rare.some(relinked) && fold());
   after(node, "toggleAdvanced", fold); // the menu's too
   after(node, "onConfigure", fold);
-  line.addEventListener("click", () => {
+  button.addEventListener("click", () => {
     app.canvas.emitBeforeChange();
     node.toggleAdvanced();
     app.canvas.emitAfterChange();
   });
   fold();
-  return line;
 }

@@ -28,8 +28,9 @@ let cards = 0;
  * @returns {HTMLElement} what the card's content goes into
  */
 export function addCard(node) {
+  addFold(node);
   const inner = el("div");
-  const content = el("div", "lyco-card", addFold(node), inner, placeOfFailure(node));
+  const content = el("div", "lyco-card", inner, placeOfFailure(node));
   const root = el("div", "lyco-root", content);
   let height = 2 * MARGIN;
   // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.
