@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
@@ -114,10 +114,7 @@ class AdapterFile:
             same = tensors.keys() == self._file.header.tensors.keys()
             keys = self.keys if same else sort_keys(tensors, tensors.__getitem__)
             found = parse(tensors, self._file.header.metadata, self._config, keys)
-            factors = {*keys.of_factors}
-            for key, tensor in tensors.items():
-                if key in factors:
-                    check_finite(key, tensor)
+            _check_all_finite({key: tensors[key] for key in keys.of_factors})
             return found if outline is None else named_as(found, outline)
 
     def _small(self, key: str) -> Tensor:
@@ -178,18 +175,34 @@ def _renamed(tensors: dict[str, Tensor], rename: Rename) -> dict[str, Tensor]:
         ) from None
 
 
+def _check_all_finite(tensors: Mapping[str, Tensor]) -> None:
+    """`check_finite` of each, where not all of their sums are finite: one question for a whole file."""
+    if not tensors or bool(torch.isfinite(torch.stack([_sum(tensor) for tensor in tensors.values()])).all()):
+        return
+    for key, tensor in tensors.items():
+        check_finite(key, tensor)
+
+
 def check_finite(key: str, tensor: Tensor) -> None:
     """Raise `AdapterError` naming `key` if a number in `tensor` is NaN or infinite."""
-    numbers = tensor if tensor.element_size() in (2, 4) else tensor.to(torch.float32)
-    # A sum is finite only if every term is, and is much the faster test.
-    if bool(torch.isfinite(numbers.sum(dtype=torch.float32))):
+    if bool(torch.isfinite(_sum(tensor))):
         return
-    bad = int((~torch.isfinite(numbers)).sum())
+    bad = int((~torch.isfinite(_numbers(tensor))).sum())
     if bad:
         raise AdapterError(
             f"{key}: {bad} of its {tensor.numel()} numbers are NaN or infinite; "
             "training diverged or the file is damaged, use an earlier save"
         )
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    """The sum of all numbers: finite only if every term is, and much the faster test."""
+    return _numbers(tensor).sum(dtype=torch.float32)
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """The tensor in a dtype in which every device sums."""
+    return tensor if tensor.element_size() in (2, 4) else tensor.to(torch.float32)
 
 
 def require_known(adapter_set: AdapterSet) -> AdapterSet:

@@ -36,8 +36,14 @@ class _Reading:
     @functools.cached_property
     def known_width(self) -> bool | None:
         """Whether one of them has the width of a model that there is; None where no shape tells a width."""
-        sized = ((path, shape) for path, shape in self.fitting.items() if not _tells_nothing(path, shape))
-        found = {self.architecture.width(path, self.layout, shape) for path, shape in sized} - {None}
+        template_of = self.architecture.template_of
+        sized = (
+            (template_of(path, self.layout)[0], shape)
+            for path, shape in self.fitting.items()
+            if not _tells_nothing(path, shape)
+        )
+        # Blocks are alike: each template once.
+        found = {self.architecture.width(template, self.layout, shape) for template, shape in {*sized}} - {None}
         return bool(found & set(self.architecture.widths)) if found else None
 
     @functools.cached_property
@@ -231,6 +237,8 @@ def _best(readings: Iterable[_Reading], model_modules: Collection[str] | None) -
 
 
 def _most(readings: list[_Reading], quality: Callable[[_Reading], int]) -> list[_Reading]:
+    if len(readings) < 2:
+        return readings
     qualities = [quality(r) for r in readings]
     return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
 

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Container, Mapping
 from fractions import Fraction
+from typing import NamedTuple
 
 from ..layouts import LAYOUTS, Layout
 from .training import TrainedFamily
@@ -67,8 +68,7 @@ class Group:
         return getattr(self, layout)
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Where rows of a module lie in another layout. Bands are (start, stop, of), in parts' heights."""
 
     path: str
@@ -168,12 +168,24 @@ class Architecture:
 
     def locate(self, path: str, source: Layout, target: Layout) -> list[Target]:
         """Where the rows of `path` lie in `target`, top to bottom; empty if it has no such module."""
-        group, position = self.group_of(path, source)
+        template, number = self.template_of(path, source)
+        routes = self._routes.setdefault((source, target), {})
+        if template not in routes:
+            routes[template] = self._route(template, source, target)
+        if not number:
+            return routes[template]
+        return [Target(path.replace("{n}", number), *bands) for path, *bands in routes[template]]
+
+    @functools.cached_property
+    def _routes(self) -> dict[tuple[Layout, Layout], dict[str, list[Target]]]:
+        """(source, target) -> template -> `locate` of it, filled as it is asked for: blocks are alike."""
+        return {}
+
+    def _route(self, template: str, source: Layout, target: Layout) -> list[Target]:
+        group, position = self._index[source][template]
         names = group.names(target)
         if names is None:
             return []
-        number = self.template_of(path, source)[1]
-        names = tuple(name.replace("{n}", number) for name in names)
         total = sum(group.heights)
         edges = [sum(group.heights[:i]) for i in range(len(group.heights) + 1)]
         whole = len(group.names(source) or ()) == 1

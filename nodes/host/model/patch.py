@@ -17,10 +17,10 @@ __all__ = ["LycoPatch"]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """An adapter less its tensors, which the patcher moves and rebuilds by itself."""
+    """What an adapter is beside its tensors, which the patcher moves and rebuilds by itself."""
 
-    outline: Adapter
-    """The adapter with its tensors on the meta device."""
+    form: Adapter
+    """The adapter as it came; of its tensors, only what they are called counts here."""
     names: tuple[str, ...]
     scaled_inputs: bool = False
     """Whether the last tensor is what the module multiplies its input by before the weight."""
@@ -43,7 +43,7 @@ class LycoPatch(WeightAdapterBase):
     def of(cls, adapter: Adapter, prefix: str) -> LycoPatch:
         """The patch for an adapter whose keys in its file begin with `prefix`."""
         tensors = adapter.tensors
-        return cls({prefix}, (Recipe(adapter.to("meta"), tuple(tensors)), *tensors.values()))
+        return cls({prefix}, (Recipe(adapter, tuple(tensors)), *tensors.values()))
 
     def behind(self, inputs: torch.Tensor) -> LycoPatch:
         """This patch for a module that multiplies x by `inputs`, (in,), before its weight: it changes both as one."""
@@ -54,7 +54,7 @@ class LycoPatch(WeightAdapterBase):
     @property
     def adapter(self) -> Adapter:
         recipe, *tensors = self.weights
-        return recipe.outline.with_tensors(dict(zip(recipe.names, tensors, strict=False)))
+        return recipe.form.with_tensors(dict(zip(recipe.names, tensors, strict=False)))
 
     def calculate_weight(
         self,
