@@ -17,7 +17,7 @@ export function addFold(node) {
   /** @type {any[]} */
   let folded = [];
 
-  const button = el("button", "lyco-fold");
+  const button = el("button", "lyco-more-inputs");
   /** @type {any} the line between what always shows and what folds */
   const line = node.addDOMWidget("lyco_fold", "LYCO_FOLD", el("div", "lyco-root", button), {
     serialize: false,

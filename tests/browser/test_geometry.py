@@ -118,7 +118,7 @@ def test_rare_inputs_fold(server: Server):
             node = page.add(kind)
             at_rest(page)
             rare = [name for name, options in inputs_of(info).items() if options.get("advanced")]
-            line = page.page.locator(".lyco-fold:visible")
+            line = page.page.locator(".lyco-more-inputs:visible")
             shown = page.page.evaluate(SHOWN, node)
             assert not set(rare) & set(shown), kind
             assert line.count() == bool(rare), kind
@@ -146,7 +146,7 @@ def test_what_is_set_or_linked_does_not_fold_and_all_is_sent(server: Server):
         page.connect(text, 0, node, "exclude")
         at_rest(page)
         page.page.evaluate(CAPTURE)
-        line = page.page.locator(".lyco-fold:visible")
+        line = page.page.locator(".lyco-more-inputs:visible")
         assert line.inner_text() == "▸ 4 more inputs"
 
         def seen() -> dict:
@@ -177,7 +177,7 @@ def test_what_is_set_or_linked_does_not_fold_and_all_is_sent(server: Server):
         page.load(page.page.evaluate("app.graph.serialize()"))
         at_rest(page)
         assert seen() == before
-        page.page.locator(".lyco-fold:visible").click()
+        page.page.locator(".lyco-more-inputs:visible").click()
         at_rest(page)
         unfolded = seen()
         assert not unfolded["folded"]
@@ -187,7 +187,7 @@ def test_what_is_set_or_linked_does_not_fold_and_all_is_sent(server: Server):
         at_rest(page)
         assert seen() == unfolded
         page.page.evaluate(CAPTURE)
-        page.page.locator(".lyco-fold:visible").click()
+        page.page.locator(".lyco-more-inputs:visible").click()
         at_rest(page)
         assert seen() == before
         page.page.keyboard.press("Control+z")
