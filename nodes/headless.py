@@ -219,9 +219,15 @@ def _require_possible(configuration: Configuration) -> TrainedFamily:
 def _train(configuration: Configuration, data: Data, tell: _Console, world: World) -> None:
     from .host.training.run import train
 
-    names = {"model": os.path.basename(configuration.dit), "vae": os.path.basename(configuration.vae)}
     done = train(
-        _load(configuration.dit), data, configuration.options, configuration.output_dir, tell, world=world, **names
+        _load(configuration.dit),
+        data,
+        configuration.options,
+        configuration.output_dir,
+        tell,
+        world=world,
+        model=os.path.basename(configuration.dit),
+        vae=os.path.basename(configuration.vae),
     )
     if world.writes:
         print(done.report)

@@ -24,7 +24,7 @@ class TrainAdapter(io.ComfyNode):
             search_aliases=["train lora", "train loha", "train lokr", "lycoris", "musubi", "finetune"],
             is_input_list=True,
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model. Adapters that it holds count as part of it."),
                 io.Latent.Input(
@@ -64,10 +64,12 @@ class TrainAdapter(io.ComfyNode):
     ) -> io.NodeOutput:
         options = training.widget_options({name: training.single(name, values) for name, values in widgets.items()})
         data = training.data_of(latents, positive, empty, validation_latents, validation_positive)
-        done = training.train_on(training.single("model", model), data, options, cls.hidden.unique_id)
+        asked = training.Asked(cls.hidden.unique_id, cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        done = training.train_on(training.single("model", model), data, options, asked)
         shown = {
             "images": ui.PreviewImage(done.picture, cls=cls).as_dict()["images"],
             "text": [done.report],
             "lyco_train": [done.series],
+            "lyco_trained": [done.end],
         }
         return io.NodeOutput(done.name, done.model, done.losses, done.picture, done.report, ui=shown)

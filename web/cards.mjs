@@ -1,8 +1,9 @@
 // What lyco.js puts onto nodes.
 export { addStyle } from "./dom.mjs";
-export { addFileCard, listenForCached, refreshCards } from "./file_card.mjs";
+export { addFileCard, refreshCards } from "./file_card.mjs";
 export { listenForFailures } from "./failure.mjs";
+export { listenForRuns, lookSoon } from "./last_output.mjs";
 export { listenForRenderer, nodeOf } from "./node.mjs";
-export { foldRows } from "./rows.mjs";
+export { addRows } from "./rows.mjs";
 export { restoreSize } from "./size.mjs";
 export { addTrainCard, hear, listen } from "./train_card.mjs";

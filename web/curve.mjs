@@ -1,10 +1,13 @@
-// The steps of a training, and the drawing of them: the range of the losses of each pixel, the smoothed loss, validation,
-// and the learning rate.
+// The steps of a training, and the drawing of them: the range of the losses of each pixel, their mean over the last steps,
+// validation, and the learning rate.
 
 /**
  * @typedef {{step: number, loss: number, learning_rate: number | null, validation: number | null}} Step
- * @typedef {{x: number, low: number, high: number, smooth: number}} Column all steps that share a pixel
+ * @typedef {{x: number, low: number, high: number, mean: number}} Column all steps that share a pixel
  */
+
+/** Over how many of the last steps the mean of the loss is taken: `SPAN` in nodes/host/training/means.py. */
+export const SPAN = 100;
 
 /** Steps in their order; each once. */
 export class Series {
@@ -28,18 +31,17 @@ export class Series {
   }
 
   /**
-   * The exponential moving average of the loss after each step: the formula of `smoothed` in nodes/host/training/picture.py.
-   * @param {number} smoothing 0 to below 1: the weight of what was, as TensorBoard's, without its bias to zero
+   * The mean of the last losses after each step: the formula of `means` in nodes/host/training/means.py. Of a long training
+   * not every step is here; the mean is then that of those that are.
+   * @param {number} span how many steps
    */
-  *smoothed(smoothing) {
-    let average = 0;
-    let weight = 0;
-    for (const { loss } of this.steps) {
-      if (Number.isFinite(loss)) {
-        average = smoothing * average + (1 - smoothing) * loss;
-        weight = smoothing * weight + 1 - smoothing;
-      }
-      yield weight ? average / weight : NaN;
+  *means(span) {
+    let sum = 0;
+    let from = 0;
+    for (const [index, { step, loss }] of this.steps.entries()) {
+      sum += loss;
+      while (this.steps[from].step <= step - span) sum -= this.steps[from++].loss;
+      yield sum / (index - from + 1);
     }
   }
 
@@ -48,23 +50,22 @@ export class Series {
    * @param {number} width in pixels
    * @param {number} first step at the left
    * @param {number} last step at the right
-   * @param {number} smoothing
+   * @param {number} span see `means`
    */
-  columns(width, first, last, smoothing) {
+  columns(width, first, last, span) {
     /** @type {Column[]} */
     const columns = [];
     const scale = (width - 1) / Math.max(1, last - first);
-    const smooth = this.smoothed(smoothing);
+    const means = this.means(span);
     for (const { step, loss } of this.steps) {
-      const average = /** @type {number} */ (smooth.next().value);
-      if (!Number.isFinite(loss)) continue;
+      const mean = /** @type {number} */ (means.next().value);
       const x = Math.round((step - first) * scale);
       const column = columns[columns.length - 1];
       if (column?.x === x) {
         column.low = Math.min(column.low, loss);
         column.high = Math.max(column.high, loss);
-        column.smooth = average;
-      } else columns.push({ x, low: loss, high: loss, smooth: average });
+        column.mean = mean;
+      } else columns.push({ x, low: loss, high: loss, mean });
     }
     return columns;
   }
@@ -92,10 +93,9 @@ function range(columns, others) {
 /**
  * @param {HTMLCanvasElement} canvas its size on the page is taken; its colours are lyco.css's
  * @param {Series} series
- * @param {number} total steps of the whole training
- * @param {number} smoothing
+ * @param {number} span see `Series.means`
  */
-export function draw(canvas, series, total, smoothing) {
+export function draw(canvas, series, span) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   if (!width || !series.last) return;
@@ -111,9 +111,8 @@ export function draw(canvas, series, total, smoothing) {
   }
 
   const first = series.steps[0].step;
-  const end = Math.max(total, series.last.step);
-  const columns = series.columns(width, first, end, smoothing);
-  if (!columns.length) return;
+  const end = series.last.step;
+  const columns = series.columns(width, first, end, span);
   const validations = series.validations;
   const [low, high] = range(columns, validations.map(({ validation }) => validation ?? 0));
   const x = (/** @type {number} */ step) => ((step - first) * (width - 1)) / Math.max(1, end - first);
@@ -125,13 +124,13 @@ export function draw(canvas, series, total, smoothing) {
   pen("loss", 0.35);
   context.beginPath();
   for (const column of columns) {
-    context.moveTo(column.x + 0.5, y(column.low) + 0.5);
-    context.lineTo(column.x + 0.5, y(column.high) - 0.5);
+    context.lineTo(column.x + 0.5, y(column.low));
+    context.lineTo(column.x + 0.5, y(column.high));
   }
   context.stroke();
   context.lineWidth = 1.6;
   pen("loss");
-  line(context, columns, (column) => column.x, (column) => y(column.smooth));
+  line(context, columns, (column) => column.x, (column) => y(column.mean));
   pen("validation");
   line(context, validations, ({ step }) => x(step), ({ validation }) => y(validation ?? 0));
   for (const { step, validation } of validations) context.fillRect(x(step) - 1.5, y(validation ?? 0) - 1.5, 3, 3);

@@ -12,6 +12,68 @@ export function el(tag, className = "", ...children) {
   return element;
 }
 
+/**
+ * @param {string} className
+ * @param {string} text
+ * @param {string} label what it does
+ * @param {() => void} pressed
+ */
+export function button(className, text, label, pressed) {
+  const made = /** @type {HTMLButtonElement} */ (el("button", className, text));
+  made.type = "button";
+  made.title = label;
+  if (label) made.setAttribute("aria-label", label);
+  made.addEventListener("click", pressed);
+  return made;
+}
+
+/**
+ * A switch.
+ * @param {string} label
+ * @param {(state: boolean) => void} set
+ * @returns {HTMLButtonElement & {show: (state: boolean, locked: boolean) => void}}
+ */
+export function toggle(label, set) {
+  const made = button("lyco-switch", "", label, () => set(made.ariaChecked !== "true"));
+  made.setAttribute("role", "switch");
+  return Object.assign(made, {
+    show(/** @type {boolean} */ state, /** @type {boolean} */ locked) {
+      made.ariaChecked = String(state);
+      made.disabled = locked;
+    },
+  });
+}
+
+/**
+ * A button that copies a text.
+ * @param {string} text
+ * @param {string} label
+ * @param {string} done what it says afterwards
+ */
+export function copyButton(text, label, done) {
+  const made = button("lyco-copy lyco-chip", label, "", async () => {
+    const copied = (await navigator.clipboard?.writeText(text).then(() => true, () => false)) || copyFromField(text);
+    if (!copied) return;
+    made.textContent = done;
+    setTimeout(() => (made.textContent = label), 1500);
+  });
+  return made;
+}
+
+/**
+ * A page that came over plain http reaches the clipboard through a field alone.
+ * @param {string} text
+ */
+function copyFromField(text) {
+  const field = /** @type {HTMLTextAreaElement} */ (el("textarea", "lyco-clipboard"));
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  return copied;
+}
+
 /** @param {number} bytes */
 export function size(bytes) {
   const units = ["B", "kB", "MB", "GB"];

@@ -1,98 +1,73 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
-import { api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { beforeFailure } from "./failure.mjs";
-import { NONE, addCard, after, everyNode, lastOutput, nodeOf } from "./node.mjs";
+import { followRuns } from "./last_output.mjs";
+import { NONE, addCard, after, everyNode } from "./node.mjs";
 import { about, match } from "./parts.mjs";
 import { t } from "./words.mjs";
+import { isLinked, known } from "./would_run.mjs";
 
-/** @type {WeakMap<object, () => Promise<void>>} */
-const restorers = new WeakMap();
-
-/** @type {WeakMap<object, () => Promise<void>>} */
+/** @type {WeakMap<object, () => void>} */
 const refreshers = new WeakMap();
 
 /** The lists of files were read again, and so are the files. */
 export function refreshCards() {
-  for (const [node] of everyNode()) void refreshers.get(node)?.();
+  for (const [node] of everyNode()) refreshers.get(node)?.();
 }
 
-/** A node whose result ComfyUI still has does not run, and says nothing: what it said before counts. */
-export function listenForCached() {
-  api.addEventListener("execution_cached", ({ detail }) => {
-    for (const id of detail.nodes) void restorers.get(nodeOf(String(id)) ?? {})?.();
-  });
+/**
+ * @param {object} node
+ * @param {() => void} refresh
+ */
+export function onRefresh(node, refresh) {
+  refreshers.set(node, refresh);
 }
 
 /**
  * @param {import("./node.mjs").GraphNode} node
- * @param {string[]} inputs names of the widgets that hold adapters
+ * @param {string} input that chooses the adapter
  */
-export function addFileCard(node, inputs) {
+export function addFileCard(node, input) {
   const top = el("div");
   const bottom = el("div");
   const card = addCard(node);
   card.append(top, bottom);
-  let shown = "";
-  let asked = 0;
+  const file = followFile(top);
+  /** @param {boolean} [again] also where the same file is chosen: it may have been replaced */
+  const look = (again) => file(String(known(node, input) ?? ""), again);
 
-  const linked = (/** @type {string} */ name) =>
-    node.inputs?.some((input) => input.name === name && input.link != null) ?? false;
-  const widgets = () => (node.widgets ?? []).filter((widget) => inputs.includes(widget.name));
-  // What a link brings is known once it ran.
-  const chosen = () =>
-    widgets()
-      .filter(({ name }) => !linked(name))
-      .map((widget) => String(widget.value ?? ""))
-      .filter((name) => name && name !== NONE);
-
-  /** @param {boolean} [again] also where the same files are chosen: they may have been replaced */
-  async function refresh(again = false) {
-    const names = chosen();
-    const key = JSON.stringify(names);
-    if (key === shown && !again) return;
-    if (key !== shown) clear();
-    shown = key;
-    const turn = ++asked;
-    const cards = await Promise.all(names.map((name) => about(name)));
-    if (turn !== asked) return; // asked again meanwhile
-    if (names.length > 1) cards.forEach((card, index) => card.prepend(el("div", "lyco-title", names[index])));
-    top.replaceChildren(...cards);
-  }
-
-  function clear() {
-    bottom.replaceChildren();
-    card.classList.remove("lyco-ran");
-  }
-
-  /** Show what the last run gave, if that was with the values that the node has now. */
-  async function restore() {
-    const output = bottom.hasChildNodes() ? null : await lastOutput(node);
-    if (output && !bottom.hasChildNodes()) executed(output);
-  }
-
-  /** @param {{lyco_match?: import("./parts.mjs").Match[], text?: string[]}} output */
-  function executed(output) {
-    const matches = output.lyco_match ?? [];
+  /** @param {{lyco_match?: import("./parts.mjs").Match[], text?: string[]} | null} output */
+  function show(output) {
+    const chosen = known(node, input);
+    const matches = (output?.lyco_match ?? []).filter((found) => chosen === undefined || found.file === chosen);
     card.classList.toggle("lyco-ran", matches.length > 0);
-    const named = matches.length > 1 || inputs.some(linked);
-    bottom.replaceChildren(...matches.map((found) => match(found, named)));
-    for (const text of output.text ?? []) bottom.append(report(text, matches.length === 0));
+    bottom.replaceChildren(...matches.map((found) => match(found, isLinked(node, input))));
+    for (const text of output?.text ?? []) bottom.append(report(text, matches.length === 0));
   }
 
-  for (const widget of widgets()) after(widget, "callback", () => void refresh(true));
-  after(node, "onConnectionsChange", () => queueMicrotask(() => void refresh()));
-  after(node, "onConfigure", () => {
-    queueMicrotask(async () => {
-      await refresh();
-      await restore();
-    });
-  });
-  after(node, "onExecuted", executed);
-  beforeFailure(node, clear);
-  restorers.set(node, restore);
-  refreshers.set(node, () => refresh(true));
-  queueMicrotask(() => void refresh());
+  const widget = node.widgets?.find(({ name }) => name === input);
+  after(widget ?? {}, "callback", () => look(true));
+  followRuns(node, { look, show });
+  onRefresh(node, () => look(true));
+}
+
+/**
+ * What a file is, in a place of the page; the same file is asked for once.
+ * @param {HTMLElement} place
+ * @param {(card: HTMLElement | null) => void} [told] what is there now
+ * @returns {(name: string, again?: boolean) => Promise<void>}
+ */
+export function followFile(place, told = () => {}) {
+  let shown = "";
+  let turn = 0;
+  return async (name, again = false) => {
+    if (name === shown && !again) return;
+    shown = name;
+    const mine = ++turn;
+    const card = name && name !== NONE ? await about(name) : null;
+    if (mine !== turn) return; // asked again meanwhile
+    place.replaceChildren(...(card ? [card] : []));
+    told(card);
+  };
 }
 
 /**

@@ -42,11 +42,12 @@ app.registerExtension({
   },
   setup() {
     cards.addStyle();
-    cards.listenForCached();
+    cards.listenForRuns();
     cards.listenForFailures(cards.nodeOf);
     cards.listenForRenderer();
     cards.listen();
   },
+  afterConfigureGraph: () => cards.lookSoon(),
   loadedGraphNode: (node) => cards.restoreSize(node),
   refreshComboInNodes: async () => cards.refreshCards(),
   nodeCreated(created) {
@@ -54,7 +55,7 @@ app.registerExtension({
     const kind = kinds.get(node.comfyClass ?? "");
     if (!kind) return;
     if (kind.trains) cards.addTrainCard(node);
-    else cards.addFileCard(node, kind.adapters);
-    if (kind.adapters.length > 1) cards.foldRows(node, kind.adapters);
+    else if (kind.adapters.length > 1) cards.addRows(node, kind.adapters);
+    else cards.addFileCard(node, kind.adapters[0]);
   },
 });

@@ -1,5 +1,5 @@
-// What the frontend does not give: a card as a node's last widget in both renderers, and what a node last gave out.
-import { api, app } from "./comfy.mjs";
+// What the frontend does not give: a card as a node's last widget in both renderers, and which node is which.
+import { app } from "./comfy.mjs";
 import { el } from "./dom.mjs";
 import { placeOfFailure } from "./failure.mjs";
 import { addFold } from "./fold.mjs";
@@ -60,67 +60,18 @@ export function listenForRenderer() {
   });
 }
 
-/** @type {Promise<Record<string, any>> | null} */
-let asked = null;
-
-/** The server's last prompts; nodes of one workflow ask once. */
-function history() {
-  asked ??= api.fetchApi("/history?max_items=20").then((answer) => answer.json());
-  setTimeout(() => (asked = null), 1000);
-  return asked;
-}
-
 /**
- * The output of the last run of this very node with the values that it has now, if there is one.
- * @param {GraphNode} node
- * @returns {Promise<any>}
- */
-export async function lastOutput(node) {
-  const id = executionId(node);
-  if (id === null) return null;
-  const entries = Object.values(await history().catch(() => ({}))).reverse();
-  for (const { prompt, outputs } of entries) {
-    if (outputs?.[id] && same(id, prompt?.[2] ?? {}, new Set())) return outputs[id];
-  }
-  return null;
-}
-
-/**
- * Whether a node, and all that leads into it, is what ran: another model gives another match.
- * @param {string} id
- * @param {Record<string, {class_type: string, inputs: Record<string, any>}>} prompt
- * @param {Set<string>} seen
- * @returns {boolean}
- */
-function same(id, prompt, seen) {
-  if (seen.has(id)) return true;
-  seen.add(id);
-  const [node, ran] = [nodeOf(id), prompt[id]];
-  if (!node || ran?.class_type !== node.comfyClass || !sameValues(node, ran.inputs)) return false;
-  return Object.values(ran.inputs)
-    .filter(Array.isArray)
-    .every(([from]) => same(String(from), prompt, seen));
-}
-
-/**
- * @param {GraphNode} node
- * @param {Record<string, unknown>} inputs
- */
-function sameValues(node, inputs) {
-  const values = (node.widgets ?? []).filter(({ name }) => name in inputs && !Array.isArray(inputs[name]));
-  return values.every(({ name, value }) => inputs[name] === value);
-}
-
-/**
- * Every node of the workflow, and what the server calls it: its id, after those of the subgraphs that it lies in ("5:12").
+ * Every node of the workflow, what the server calls it: its id, after those of the subgraphs that it lies in ("5:12"), and
+ * these nodes themselves.
  * @param {any} [graph]
- * @param {string} [outside]
- * @returns {Generator<[GraphNode, string]>}
+ * @param {any[]} [outside] the subgraphs' nodes
+ * @returns {Generator<[GraphNode, string, any[]]>}
  */
-export function* everyNode(graph = app.rootGraph ?? app.graph, outside = "") {
+export function* everyNode(graph = app.rootGraph ?? app.graph, outside = []) {
   for (const node of graph?.nodes ?? []) {
-    yield [node, `${outside}${node.id}`];
-    if (node.subgraph) yield* everyNode(node.subgraph, `${outside}${node.id}:`);
+    const path = [...outside, node];
+    yield [node, path.map(({ id }) => id).join(":"), path];
+    if (node.subgraph) yield* everyNode(node.subgraph, path);
   }
 }
 

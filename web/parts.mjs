@@ -1,6 +1,6 @@
 // The two halves of a file's card: what it is, from its header, and what of it matched when the node ran.
 import { api } from "./comfy.mjs";
-import { el, size } from "./dom.mjs";
+import { copyButton, el, size } from "./dom.mjs";
 import { t } from "./words.mjs";
 
 /**
@@ -48,7 +48,7 @@ function facts(name, found, picture) {
     [t("alpha"), found.alphas.map((alpha) => Number(alpha.toPrecision(4))).join(", ")],
     [t("modules"), found.modules ? String(found.modules) : ""],
     [t("size"), size(found.bytes)],
-    [t("trigger"), trigger],
+    [t("trigger"), trigger && toCopy(trigger)],
     [t("tags"), trigger ? "" : found.tags.join(", ")],
     [t("steps"), [steps, epochs && `${epochs} ${t("epochs")}`].filter(Boolean).join(", ")],
     [t("resolution"), resolution],
@@ -65,6 +65,11 @@ function facts(name, found, picture) {
   for (const line of found.left_out) parts.push(el("div", "lyco-left", t("set_aside", line)));
   if (found.unrecognised) parts.push(el("div", "lyco-left", t("unrecognised", found.unrecognised)));
   return el("div", "lyco-file", ...parts);
+}
+
+/** @param {string} words */
+function toCopy(words) {
+  return el("span", "lyco-trigger", el("span", "", words), copyButton(words, t("copy"), t("copied")));
 }
 
 /** @param {string} address */

@@ -1,32 +1,133 @@
-// Load Adapters shows the rows in use and one more.
-import { NONE, after, fitRows } from "./node.mjs";
+// The card of Load Adapters: a row for each file, and one that is empty. The widgets hold the values, and show where a link
+// leads to one.
+import { el, toggle } from "./dom.mjs";
+import { onRefresh } from "./file_card.mjs";
+import { followRuns } from "./last_output.mjs";
+import { NONE, addCard, after, fitRows } from "./node.mjs";
+import { Row, menuBelow } from "./row.mjs";
+import { record, setValue, widgetOf } from "./widgets.mjs";
+import { t } from "./words.mjs";
 
 /**
  * @param {import("./node.mjs").GraphNode} node
  * @param {string[]} adapters names of the widgets that choose the files, one a row
  */
-export function foldRows(node, adapters) {
-  const named = (/** @type {string} */ name) => node.widgets?.find((widget) => widget.name === name);
+export function addRows(node, adapters) {
+  const content = addCard(node);
+  /** @type {Set<Row>} whose widgets are shown, to draw links to */
+  const bare = new Set();
+  const rows = adapters.map((name) => new Row(node, name, () => openMenu(node, row(name), rows, bare, update)));
+  const row = (/** @type {string} */ name) => rows[adapters.indexOf(name)];
+  const all = toggle(t("all_rows"), (state) => {
+    for (const { used, names } of rows) if (used) setValue(node, names[2], state);
+    record();
+  });
+  const head = el("div", "lyco-row-line lyco-all-rows", all, el("span", "", t("all_rows")));
+  content.append(head, ...rows.map(({ root }) => root));
+  // A press on a control moves no node.
+  content.addEventListener("pointerdown", (event) => {
+    if (/** @type {HTMLElement} */ (event.target).closest("button, input")) event.stopPropagation();
+  });
 
-  function fold() {
-    const linked = (/** @type {string} */ name) => node.inputs?.some((input) => input.name === name && input.link != null);
-    const used = adapters.map((name) => (named(name)?.value ?? NONE) !== NONE || linked(name)).lastIndexOf(true);
-    adapters.forEach((name, row) => {
-      for (const widget of [name, name.replace("adapter", "strength"), name.replace("adapter", "on")].map(named)) {
-        if (widget) widget.hidden = widget.options.hidden = row > used + 1;
-      }
-    });
-  }
-
-  function refold() {
+  function update() {
     const before = node.computeSize()[1];
-    fold();
+    const empty = rows.find(({ used }) => !used);
+    const used = rows.filter((row) => row.used);
+    for (const row of rows) {
+      row.root.hidden = !row.used && row !== empty;
+      for (const name of row.names) {
+        const widget = widgetOf(node, name);
+        widget.hidden = widget.options.hidden = !row.links.has(name) && !bare.has(row);
+      }
+      row.update();
+    }
+    head.hidden = used.length < 2;
+    all.show(used.some(({ values }) => values[2] !== false), false);
     fitRows(node, before);
   }
 
-  for (const name of adapters) after(named(name) ?? {}, "callback", refold);
-  after(node, "onConnectionsChange", refold);
+  /** @param {boolean} [again] */
+  function look(again) {
+    update();
+    for (const row of rows) row.look(again);
+  }
+
+  /** @param {{lyco_match?: import("./parts.mjs").Match[]} | null} output a match for each row that was on, in their order */
+  function show(output) {
+    const matches = [...(output?.lyco_match ?? [])];
+    for (const row of rows) {
+      const [file, , on] = row.values;
+      const index = on === false || !row.used ? -1 : matches.findIndex((found) => file === undefined || found.file === file);
+      row.show(index < 0 ? null : matches.splice(index, 1)[0]);
+    }
+  }
+
+  for (const { names } of rows) {
+    for (const name of names) after(widgetOf(node, name) ?? {}, "callback", update);
+    after(widgetOf(node, names[0]) ?? {}, "callback", () => look(true));
+  }
+  after(node, "onConnectionsChange", update);
   // At once: what is read from a file has the size of its rows, and ComfyUI makes room for all that shows by then.
-  after(node, "onConfigure", fold);
-  refold();
+  after(node, "onConfigure", update);
+  followRuns(node, { look, show });
+  onRefresh(node, () => look(true));
+  update();
+}
+
+/**
+ * @param {import("./node.mjs").GraphNode} node
+ * @param {Row} row
+ * @param {Row[]} rows
+ * @param {Set<Row>} bare
+ * @param {() => void} update
+ */
+function openMenu(node, row, rows, bare, update) {
+  const [above, below] = [rows[rows.indexOf(row) - 1], rows[rows.indexOf(row) + 1]];
+  const free = (/** @type {Row | undefined} */ other) => other?.used && !other.linked && row.used && !row.linked;
+  const copy = /** @type {HTMLElement | null} */ (row.file.querySelector(".lyco-copy"));
+  /** @type {[string, unknown, () => void][]} */
+  const entries = [
+    [t("copy_words"), copy, () => copy?.click()],
+    [t("move_up"), free(above), () => swap(node, row, above)],
+    [t("move_down"), free(below), () => swap(node, row, below)],
+    [t("remove"), row.used && !row.linked, () => remove(node, row, rows)],
+    [t(bare.has(row) ? "hide_inputs" : "show_inputs"), true, () => (bare.delete(row) || bare.add(row), update())],
+  ];
+  const possible = entries.filter(([, whether]) => whether);
+  menuBelow(row.more, possible.map(([name]) => name), (chosen) => {
+    possible.find(([name]) => name === chosen)?.[2]();
+    record();
+  });
+}
+
+/**
+ * @param {import("./node.mjs").GraphNode} node
+ * @param {Row} one
+ * @param {Row} other
+ */
+function swap(node, one, other) {
+  const [values, others] = [one, other].map(({ names }) => names.map((name) => widgetOf(node, name).value));
+  one.names.forEach((name, index) => setValue(node, name, others[index]));
+  other.names.forEach((name, index) => setValue(node, name, values[index]));
+  [one.unfolded, other.unfolded] = [other.unfolded, one.unfolded];
+  one.update(), other.update();
+}
+
+/**
+ * Empty a row, and let those below it move up, as far as no link holds one where it is.
+ * @param {import("./node.mjs").GraphNode} node
+ * @param {Row} row
+ * @param {Row[]} rows
+ */
+function remove(node, row, rows) {
+  const below = rows.slice(rows.indexOf(row) + 1);
+  for (const next of below) {
+    if (next.linked || !next.used) break;
+    swap(node, row, next);
+    row = next;
+  }
+  setValue(node, row.names[0], NONE);
+  setValue(node, row.names[1], 1);
+  setValue(node, row.names[2], true);
+  row.unfolded = null;
 }

@@ -10,6 +10,9 @@ const LOW = 60; // less than any content
 const SLACK = 24; // less than a row is no pull; and a grid that nodes snap to adds some
 const PULLED = "lyco_height"; // the property of a node that a person made higher
 
+/** @type {WeakSet<object>} ours */
+const kept = new WeakSet();
+
 /** @type {WeakMap<object, number>} the widths that were read from a workflow */
 const widths = new WeakMap();
 
@@ -18,6 +21,7 @@ const least = new WeakMap();
 
 /** @param {GraphNode} node */
 export function keepSize(node) {
+  kept.add(node);
   after(node, "onResize", () => {
     if (LiteGraph.vueNodesMode) return;
     const height = node.size[1];
@@ -74,10 +78,11 @@ export function fitRows(node, before) {
 
 /**
  * The other renderer draws from now on.
- * @param {GraphNode} node
+ * @param {GraphNode} node one of ours, or any
  * @param {boolean} vue
  */
 export function turn(node, vue) {
+  if (!kept.has(node)) return;
   if (vue) node.setSize([node.size[0], lowest(node)]);
   else requestAnimationFrame(() => fit(node));
 }

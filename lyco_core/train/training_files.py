@@ -6,10 +6,12 @@ go to the system's folder of temporary files.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
 import tempfile
+from collections.abc import Callable
 
 import torch
 
@@ -21,18 +23,36 @@ from .options import ENDINGS
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
-__all__ = ["TrainingFiles", "files_of", "require_place"]
+__all__ = ["Saved", "TrainingFiles", "files_of", "name_of", "require_place"]
 
 logger = logging.getLogger("lyco")
 
 _OURS = r"(?:-step(?P<step>\d{8})|-(?P<epoch>\d{6}))?(?:\.safetensors|-state\.pt)"
 
 
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """The files of one save."""
+
+    step: int
+    adapter: str
+    """Its path."""
+    state: str | None = None
+    """The path of the state that goes with it, if there is one."""
+
+
 class TrainingFiles:
     """The files of one training in a folder."""
 
-    def __init__(self, training: Training, run: Run, folder: str | os.PathLike[str]) -> None:
-        self._training, self._run, self._folder = training, run, os.fspath(folder)
+    def __init__(
+        self,
+        training: Training,
+        run: Run,
+        folder: str | os.PathLike[str],
+        told: Callable[[Saved], None] = lambda _: None,
+    ) -> None:
+        """`told` hears of every file once it is whole."""
+        self._training, self._run, self._folder, self._told = training, run, os.fspath(folder), told
         self._save = training.options.save
 
     def after(self, step: Step) -> list[str]:
@@ -85,8 +105,12 @@ class TrainingFiles:
         with training.as_saved():
             spec, run = model_spec(training), self._run.metadata()
             save_network(path, training.network, spec, run, dtype=dtype, overwrite=True)
+        saved = Saved(training.step, path)
+        self._told(saved)
         if state:
-            save_state(path.removesuffix(".safetensors") + "-state.pt", training)
+            place = path.removesuffix(".safetensors") + "-state.pt"
+            save_state(place, training)
+            self._told(dataclasses.replace(saved, state=place))
 
     def _due(self, ending: str, kind: str, last: int) -> list[str]:
         """Save, then remove the files of up to number `last`; if saving fails, nothing is removed."""
@@ -135,6 +159,13 @@ def require_place(folder: str | os.PathLike[str], output_name: str, *, resume: b
     longest = output_name + max(ENDINGS, key=len)
     with about_file(longest):
         refuse_existing(os.path.join(folder, longest), overwrite=True)
+
+
+def name_of(path: str | os.PathLike[str]) -> str:
+    """The output_name of the training that wrote a file, as far as its name tells."""
+    name = os.path.basename(path)
+    match = re.fullmatch(f"(.*?){_OURS}", name, re.DOTALL)
+    return match[1] if match else name
 
 
 def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:

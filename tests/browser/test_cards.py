@@ -141,20 +141,6 @@ def test_the_card_comes_at_once(server: Server):
         assert took < 1000  # a machine under load; benchmarks/page.py measures
 
 
-def test_rows_fold(server: Server):
-    with opened(server) as page:
-        node = page.add("LycoLoadAdapters")
-        hidden = "id => app.graph.getNodeById(id).widgets.filter((w) => w.hidden).map((w) => w.name)"
-        assert "adapter_2" in page.page.evaluate(hidden, node)
-        page.choose(node, "adapter_1", "my_lokr.safetensors")
-        left = page.page.evaluate(hidden, node)
-        assert "adapter_2" not in left and "strength_3" in left
-        page.choose(node, "adapter_2", "cut.safetensors")
-        page.wait("is cut off")
-        page.wait("ukiyoe style")
-        keep(page.page, KEPT, "rows")
-
-
 def test_japanese(server: Server):
     with opened(server, Locale="ja") as page:
         loaded(page, strength=0.9)

@@ -271,12 +271,16 @@ def test_a_renderer_that_is_changed_leaves_no_gaps(renderer: str, server: Server
     with opened(server, (1280, 900), **RENDERERS[renderer]) as page:
         page.add("LycoLoadAdapter", 80, 100, adapter=LOKR)
         page.add("LycoLoadAdapters", 520, 100, adapter_1=LOKR)
+        other = page.add("KSampler", 960, 100)
+        page.page.evaluate("id => app.graph.getNodeById(id).setSize([400, 555])", other)
         at_rest(page)
         for vue in (renderer == "classic", renderer != "classic"):
             page.page.evaluate("vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", vue)
             at_rest(page)
             assert all(abs(gap) < 2 for gap in page.page.evaluate(GAPS))
-            assert all(node["size"][1] == 60 for node in page.page.evaluate("app.graph.serialize()")["nodes"])
+            *ours, foreign = page.page.evaluate("app.graph.serialize().nodes.map(({size}) => size[1])")
+            assert ours == [60, 60]
+            assert foreign > 500  # and is left alone
         assert page.errors == []
 
 

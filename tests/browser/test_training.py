@@ -1,5 +1,6 @@
-"""The loss curve: it moves while training runs, and is there after it, after a reload, and for 10,000 steps."""
+"""The loss curve and the training's end: while it runs, after it, after a reload, for 10,000 steps; and going on."""
 
+import re
 import time
 
 import pytest
@@ -157,3 +158,199 @@ def test_without_the_extension_the_node_shows_its_picture(server: Server):
         page.page.wait_for_function("id => app.graph.getNodeById(id).imgs?.length", arg=node, timeout=60_000)
         assert page.page.locator(".lyco-root").count() == 0
         keep(page.page, KEPT, "without-extension")
+
+
+def end(page: Canvas) -> str:
+    """What the card says of the end of the training."""
+    return page.page.locator(".lyco-end").inner_text()
+
+
+def in_view(page: Canvas) -> None:
+    """Have the card's end where it can be clicked, however high the node is."""
+    page.page.evaluate(
+        """() => {
+            const node = app.canvas.graph.nodes.find((node) => node.type === "LycoTrainAdapter");
+            app.canvas.ds.scale = 0.6;
+            app.canvas.ds.offset = [200 - node.pos[0], 900 - node.pos[1] - node.size[1]];
+            app.canvas.setDirty(true, true);
+        }"""
+    )
+    page.page.wait_for_timeout(300)
+
+
+def go_on(page: Canvas) -> None:
+    """Press the button that goes on from what was saved."""
+    in_view(page)
+    page.page.locator(".lyco-go-on").click()
+    page.wait("resume is set to this state")
+
+
+def resume(page: Canvas) -> str:
+    return page.page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find((node) => node.type === "LycoTrainAdapter");
+            return node.widgets.find(({name}) => name === "resume").value;
+        }"""
+    )
+
+
+def stop(page: Canvas, server: Server, after: int = 3) -> int:
+    """Interrupt the training that goes on; returns the step that it came to."""
+    page.page.wait_for_function(
+        "after => parseInt(document.querySelector('.lyco-line b')?.innerText) >= after", arg=after, timeout=60_000
+    )
+    server.post("/interrupt", {})
+    page.page.locator(".lyco-stopped").wait_for()
+    return step(page)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_stopped_reloaded_taken_up_and_finished(renderer: str, server: Server):
+    name = f"taken-up-{renderer}"
+    with opened(server, (1300, 1000), **RENDERERS[renderer]) as page:
+        node = training(page, 5000, output_name=name)
+        page.run()
+        stopped = stop(page, server)
+        state = f"{name}-step{stopped:08d}-state.pt"
+        workflow = page.page.evaluate("app.graph.serialize()")
+        page.open(server.address)
+        page.load(workflow)
+        page.page.locator(".lyco-stopped").wait_for()
+        told = end(page)
+        assert f"Stopped after step {stopped} of 5000" in told
+        assert f"{name}-step{stopped:08d}.safetensors" in told
+        assert state in told
+        assert step(page) == stopped
+        page.choose(node, "max_train_steps", stopped)
+        page.wait(f"raise max_train_steps above {stopped}")
+        page.choose(node, "max_train_epochs", 1)  # of 3 steps
+        page.wait(f"raise max_train_epochs above {stopped // 3}")
+        page.choose(node, "max_train_epochs", 0)
+        page.choose(node, "max_train_steps", stopped + 4)
+        page.page.get_by_text("raise max_train").wait_for(state="detached")
+        page.choose(node, "seed", 7)
+        page.wait("Changed since: seed")
+        page.choose(node, "seed", 42)
+        page.page.get_by_text("Changed since").wait_for(state="detached")
+        go_on(page)
+        assert resume(page) == state
+        keep(page.page, KEPT, f"go-on-{renderer}")
+        page.page.keyboard.press("Control+z")
+        page.page.locator(".lyco-go-on").wait_for()
+        assert resume(page) == "none"
+        go_on(page)
+        page.run()
+        page.page.locator(".lyco-finished").wait_for(timeout=60_000)
+        assert f"{name}.safetensors" in end(page)
+        assert f"step 1-{stopped + 4}" in page.page.locator(".lyco-curve").get_attribute("aria-label")
+        in_view(page)
+        keep(page.page, KEPT, f"finished-{renderer}")
+        assert (server.base / "output" / "loras" / f"{name}.safetensors").exists()
+        assert page.errors == []
+
+
+def test_a_stopped_training_is_taken_up_in_a_subgraph_that_chooses_the_state(server: Server):
+    with opened(server, (1300, 1000)) as page:
+        training(page, 5000, output_name="within")
+        page.run()
+        stopped = stop(page, server)
+        page.page.evaluate(
+            """() => {
+                const node = app.graph.nodes.find((node) => node.type === "LycoTrainAdapter");
+                app.graph.convertToSubgraph(new Set([node]));
+                const outside = app.graph.nodes.find((node) => node.subgraph);
+                const inner = outside.subgraph.nodes.find((node) => node.type === "LycoTrainAdapter");
+                const input = inner.inputs.find(({name}) => name === "resume");
+                outside.subgraph.addInput("resume", "COMBO").connect(input, inner);
+                app.canvas.openSubgraph(outside.subgraph, outside);
+            }"""
+        )
+        page.page.locator(".lyco-stopped").wait_for()
+        go_on(page)
+        state = f"within-step{stopped:08d}-state.pt"
+        assert state == page.page.evaluate(
+            "app.graph.nodes.find((node) => node.subgraph).widgets.find(({name}) => name === 'resume').value"
+        )
+        assert page.errors == []
+
+
+def test_a_training_that_fails_says_what_was_saved_before(server: Server):
+    with opened(server, (1300, 1000)) as page:
+        node = training(page, 50, output_name="failing", save_every_n_steps=1, save_state=True, max_grad_norm=0.0)
+        page.choose(node, "learning_rate", 1e5)
+        page.run()
+        page.page.locator(".lyco-failed").wait_for(timeout=60_000)
+        told = end(page)
+        assert "Failed after step" in told
+        assert "-state.pt" in told
+        assert "Go on from step" in told
+        in_view(page)
+        keep(page.page, KEPT, "training-failed")
+
+
+def test_the_card_the_report_and_the_progress_tell_one_mean(server: Server):
+    with opened(server, (1300, 1000)) as page:
+        node = training(page, 120, output_name="mean")
+        text = page.add("PreviewAny", 900, 90)
+        page.connect(node, 4, text, "source")
+        page.page.evaluate(
+            """() => {
+                window.progress = [];
+                window.comfyAPI.api.api.addEventListener("progress_text", ({detail}) => progress.push(detail.text));
+            }"""
+        )
+        page.run()
+        page.page.locator(".lyco-finished").wait_for(timeout=90_000)
+        (report,) = re.findall(r"loss ([\d.]+) \(mean of the last 100 steps\)", page.page.evaluate("progress.at(-1)"))
+        assert f"loss {report} (mean of the last 100 steps)" in page.page.locator(".lyco-line").inner_text()
+        page.wait(f"120 steps, 3 items, loss {report} (mean of the last 100 steps)")
+
+
+def test_the_curve_is_as_wide_as_the_steps_that_are_done(server: Server):
+    with opened(server, (1300, 1900)) as page:
+        node = training(page, 100)
+        page.page.evaluate(
+            """id => window.comfyAPI.api.api.dispatchCustomEvent("lyco.train", {
+                node: String(id), total: 10000, seconds_left: 1, loss: 1, mean_of: 20,
+                steps: Array.from({length: 20}, (_, i) => ({
+                    step: i + 1, loss: i, learning_rate: 1e-4, validation: null,
+                })),
+            })""",
+            node,
+        )
+        page.wait("20 / 10000")
+        page.page.wait_for_timeout(500)
+        rightmost = page.page.evaluate(
+            """() => {
+                const canvas = document.querySelector(".lyco-curve");
+                const {data, width} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                let most = 0;
+                data.forEach((value, index) => {
+                    if (index % 4 === 3 && value) most = Math.max(most, ((index - 3) / 4) % width);
+                });
+                return most / width;
+            }"""
+        )
+        assert rightmost > 0.98
+        assert page.errors == []
+
+
+def test_another_workflow_with_a_node_of_the_same_id_shows_nothing_of_it(server: Server):
+    with opened(server, (1300, 1000)) as page:
+        training(page, 5000, output_name="mine")
+        page.load(page.page.evaluate("app.graph.serialize()"))
+        page.page.wait_for_timeout(500)
+        page.run()
+        page.wait("learning rate", 60)
+        other = page.page.evaluate("app.graph.serialize()") | {"id": "01234567-89ab-4cde-8f01-23456789abcd"}
+        for node in other["nodes"]:
+            if node["type"] == "ProbeItems":
+                node["widgets_values"][1] = node["widgets_values"][2] = 2
+        page.load(other)
+        page.wait("The loss appears here")
+        page.page.wait_for_timeout(1500)
+        assert page.page.locator(".lyco-curve").count() == 0
+        server.post("/interrupt", {})
+        page.page.wait_for_timeout(1500)
+        assert page.page.locator(".lyco-end").count() == 0
+        assert page.errors == []

@@ -148,8 +148,40 @@ def test_interrupted_it_saves_what_there_is_and_goes_on_from_it(files: Server):
     loaded = files.run(workflow("train_base.safetensors", adapter.name, strength=1.0))
     assert "20 of 20" in loaded["show"]["text"][0]
     done = int(adapter.stem[-8:])
+    told = files.get("/lyco/training")
+    assert (told["end"], told["node"], told["total"], told["run"]) == ("stopped", "train", 100_000, prompt)
+    assert told["saved"] == {"step": done, "adapter": adapter.name, "state": state.name, "folder": None}
+    assert (told["steps"][0]["step"], told["steps"][-1]["step"]) == (1, done)
+    assert told["prompt"]["train"]["inputs"]["output_name"] == "stopped"
     outputs = files.run(training(output_name="stopped", max_train_steps=done + 2, resume=state.name))
     assert [step["step"] for step in outputs["train"]["lyco_train"][0]] == [done + 1, done + 2]
+    (told,) = outputs["train"]["lyco_trained"]
+    assert (told["end"], told["saved"]["adapter"], told["saved"]["state"]) == ("finished", "stopped.safetensors", None)
+    both = files.get("/lyco/training")  # what goes on from a state is one curve with what was before
+    assert [step["step"] for step in both["steps"]] == list(range(1, done + 3))
+
+
+def test_going_on_keeps_the_name_that_the_training_began_with(files: Server):
+    loras = files.base / "output" / "loras"
+    files.run(training(output_name="taken", seed=5))
+    before = (loras / "taken.safetensors").read_bytes()
+    files.run(training(output_name="taken", save_state=True, max_train_steps=4))
+    outputs = files.run(training(output_name="taken", max_train_steps=6, resume="taken-2-state.pt"))
+    assert outputs["name"]["text"] == ["taken-2.safetensors"]
+    assert (loras / "taken.safetensors").read_bytes() == before
+    outputs = files.run(training(output_name="elsewhere", max_train_steps=6, resume="taken-2-state.pt"))
+    assert outputs["name"]["text"] == ["elsewhere.safetensors"]
+
+
+def test_a_failed_training_names_what_was_saved_before(files: Server):
+    diverging = {"learning_rate": 1e5, "max_grad_norm": 0.0, "max_train_steps": 50}
+    with pytest.raises(WorkflowError, match="training diverged"):
+        files.run(training(output_name="failing", save_every_n_steps=1, save_state=True, **diverging))
+    told = files.get("/lyco/training")
+    assert told["end"] == "failed"
+    step = told["saved"]["step"]
+    assert told["saved"]["state"] == f"failing-step{step:08d}-state.pt"
+    assert (files.base / "output" / "loras" / told["saved"]["adapter"]).exists()
 
 
 async def listen(server: Server, events: list[dict], count: int) -> None:

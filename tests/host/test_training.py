@@ -272,5 +272,12 @@ def test_the_picture(pack, train):
         image = picture.loss_picture(steps[:count])
         assert image.shape == (1, 480, 960, 3)
         assert 0 <= float(image.min()) < float(image.max()) <= 1
-    assert picture.smoothed([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
-    assert picture.smoothed([4.0, 0.0])[1] < 2
+
+
+def test_the_mean_is_of_the_last_hundred_steps(pack, train):
+    means = importlib.import_module(f"{pack.__name__}.nodes.host.training.means")
+    losses = [float(n) for n in range(250)]
+    assert means.means(losses)[:3] == [0.0, 0.5, 1.0]
+    assert means.means(losses)[-1] == means.recent(losses).value == sum(range(150, 250)) / 100
+    assert means.mean_line(means.recent(losses)) == "loss 199.5000 (mean of the last 100 steps)"
+    assert means.mean_line(means.recent([2.0])) == "loss 2.0000"

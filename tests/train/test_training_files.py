@@ -14,7 +14,7 @@ from lyco_core.errors import FileError
 from lyco_core.train.loop import Training
 from lyco_core.train.metadata import Run
 from lyco_core.train.state import save_state
-from lyco_core.train.training_files import TrainingFiles, require_place
+from lyco_core.train.training_files import Saved, TrainingFiles, name_of, require_place
 
 
 def files(made: Training, folder: Path) -> TrainingFiles:
@@ -84,6 +84,28 @@ def test_interrupted(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileError, match=r"file: cannot be made: File exists; name another output_dir"):
         require_place(tmp_path / "file", "x", resume=False)
+
+
+def test_every_file_is_told_once_it_is_whole(tmp_path: Path, temporary: Path):
+    made, told = training(output_name="x"), []
+    saving = TrainingFiles(made, Run(made, []), tmp_path, told.append)
+    steps(made, 2)
+    adapter, state = (str(tmp_path / f"x-step00000002{ending}") for ending in (".safetensors", "-state.pt"))
+    (tmp_path / "x-step00000002-state.pt" / "in it").mkdir(parents=True)
+    assert "is a folder" in saving.interrupted()
+    assert told[0] == Saved(2, adapter)
+    assert Path(told[-1].state).parent.parent == temporary
+    told.clear()
+    (tmp_path / "x-step00000002-state.pt" / "in it").rmdir()
+    (tmp_path / "x-step00000002-state.pt").rmdir()
+    saving.interrupted()
+    assert told == [Saved(2, adapter), Saved(2, adapter, state)]
+
+
+def test_the_name_of_a_training_from_its_files():
+    names = ["a/x-step00000002-state.pt", "x-000003-state.pt", "x-state.pt", "x.safetensors"]
+    assert [name_of(name) for name in names] == ["x"] * 4
+    assert name_of("x-2-step00000002-state.pt") == "x-2"
 
 
 @pytest.fixture

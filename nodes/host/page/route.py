@@ -1,4 +1,4 @@
-"""What the page asks the server: what an adapter file is, its picture, and how the running training stands.
+"""What the page asks the server: what an adapter file is, its picture, and how the last training stands.
 
 Answers only for names that the loaders list, from the file's header; each card is computed once.
 """
@@ -16,7 +16,7 @@ from ....lyco_core.inspection import inspect_file
 from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
 from ....lyco_core.pictures import Picture
 from ..files import Stamp, adapter_names, adapter_path, identity
-from ..training.telling import running
+from ..training.telling import last_training
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -71,7 +71,7 @@ def add_routes(server: Any) -> None:
 
     @routes.get("/lyco/training")
     async def training(_request: web.Request) -> web.Response:
-        return web.json_response(running(), headers=PRIVATE)
+        return web.json_response(last_training(), headers=PRIVATE)
 
 
 def _listed_name(request: web.Request) -> str | None:

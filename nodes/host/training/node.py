@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,13 +17,13 @@ from ....lyco_core.io.paths import without_ending
 from ....lyco_core.train.batches import require_one_shape
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.options import TrainOptions
-from ....lyco_core.train.training_files import files_of
+from ....lyco_core.train.training_files import files_of, name_of
 from ..files import is_listed, output_path, require_plain
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import entries_of
 from .picture import loss_picture
 from .run import Data, Trained, train, with_adapter
-from .telling import Telling, series
+from .telling import Asked, Telling, series
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +38,15 @@ class Result:
     report: str
     series: list[dict[str, float | None]]
     """The steps, as the web extension takes them; see `telling.series`."""
+    end: dict[str, Any]
+    """How it ended, for the web extension; see `telling.Telling.ended`."""
 
 
-def train_on(model: ModelPatcher, data: Data, options: TrainOptions, node: str) -> Result:
+def train_on(model: ModelPatcher, data: Data, options: TrainOptions, asked: Asked) -> Result:
     """Train, and place the result on a clone of `model`.
 
     Args:
-        node: the id of the node that is told of the progress.
+        asked: by what; its node is told of the progress.
 
     Raises:
         LycoError: see `run.train`.
@@ -52,8 +55,8 @@ def train_on(model: ModelPatcher, data: Data, options: TrainOptions, node: str) 
         require_one_shape(data.items)
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
-    with Telling(node) as tell:
-        done: Trained = train(model, data, options, os.path.dirname(path), tell)
+    with Telling(asked) as tell:
+        done: Trained = train(model, data, options, os.path.dirname(path), tell, saved=tell.saved)
     trained = with_adapter(model, done.path)
     return Result(
         name,
@@ -62,18 +65,23 @@ def train_on(model: ModelPatcher, data: Data, options: TrainOptions, node: str) 
         loss_picture(done.steps),
         "\n".join(filter(None, [done.report, trained.report])),
         series(done.steps),
+        tell.ended(),
     )
 
 
 def _with_free_name(options: TrainOptions) -> TrainOptions:
-    """Options whose files replace and hide no others: NAME, else NAME-2 and so on."""
+    """Options whose files replace and hide no others: NAME, else NAME-2 and so on.
+
+    A training that goes on from a state keeps the name that it began with.
+    """
     first = without_ending(options.save.output_name)
     require_plain("loras", first)
     folder = os.path.join(folder_paths.get_output_directory(), "loras")
     os.makedirs(folder, exist_ok=True)
     names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
     free = (name for name in names if not is_listed("loras", f"{name}.safetensors") and not files_of(folder, name))
-    name = first if options.run.resume else next(free)
+    began = name_of(options.run.resume) if options.run.resume else ""
+    name = began if re.fullmatch(re.escape(first) + r"(-\d+)?", began) else next(free)
     return dataclasses.replace(options, save=dataclasses.replace(options.save, output_name=name))
 
 

@@ -10,41 +10,31 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ....lyco_core.train.loop import Step
+from .means import SPAN, means
 
 SIZE = (960, 480)
 LEFT, TOP, RIGHT, BOTTOM = 72, 40, 24, 44
 PAPER, INK, FAINT = "#ffffff", "#24292f", "#d8dee4"
-LOSS, SMOOTH, VALIDATION = "#b6d4fe", "#0969da", "#cf222e"
-
-
-def smoothed(values: Sequence[float], weight: float = 0.96) -> list[float]:
-    """The exponential moving average after each value, corrected for its start at 0.
-
-    The formula is that of `Series.smoothed` in web/curve.mjs, where a slider sets the weight of what was before.
-    """
-    result, total, mass = [], 0.0, 0.0
-    for value in values:
-        total, mass = weight * total + (1 - weight) * value, weight * mass + (1 - weight)
-        result.append(total / mass)
-    return result
+LOSS, MEAN, VALIDATION = "#b6d4fe", "#0969da", "#cf222e"
 
 
 def loss_picture(steps: Sequence[Step]) -> Tensor:
-    """Loss, its moving average and the validation over the steps: (1, height, width, 3), 0 to 1."""
+    """Loss, its mean over the last steps and the validation over the steps: (1, height, width, 3), 0 to 1."""
     image = Image.new("RGB", SIZE, PAPER)
     draw = ImageDraw.Draw(image)
     losses = [(s.step, s.loss) for s in steps]
-    average = list(zip((s.step for s in steps), smoothed([s.loss for s in steps]), strict=True))
+    average = list(zip((s.step for s in steps), means([s.loss for s in steps]), strict=True))
     tried = [(s.step, s.validation) for s in steps if s.validation is not None]
     place = _Axes(losses, [value for _, value in (*losses, *tried)])
     place.draw(draw)
-    for points, color, width in ((losses, LOSS, 1), (average, SMOOTH, 3), (tried, VALIDATION, 3)):
+    for points, color, width in ((losses, LOSS, 1), (average, MEAN, 3), (tried, VALIDATION, 3)):
         _line(draw, [place(*point) for point in points], color, width)
     x = LEFT
-    for name, color in (("loss", LOSS), ("smoothed", SMOOTH), *((("validation", VALIDATION),) if tried else ())):
+    mean = f"mean of the last {SPAN} steps"
+    for name, color in (("loss", LOSS), (mean, MEAN), *((("validation", VALIDATION),) if tried else ())):
         draw.rectangle((x, 16, x + 16, 24), fill=color)
         draw.text((x + 22, 10), name, fill=INK, font=_font())
-        x += 130
+        x += 60 + round(_font().getlength(name))
     return torch.from_numpy(numpy.array(image)).float()[None] / 255
 
 

@@ -31,7 +31,7 @@ from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
-from ....lyco_core.train.training_files import TrainingFiles
+from ....lyco_core.train.training_files import Saved, TrainingFiles
 from ..model.beside import MODES
 from ..model.loading import Loaded, apply
 from ..model.matching import model_weights, our_patches
@@ -39,6 +39,7 @@ from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import require_fit, require_image
 from .flow_model import FlowModel, loaded
+from .means import mean_line, recent
 from .memory import first_line, memory_for, out_of_memory
 
 log = logging.getLogger("lyco")
@@ -79,6 +80,7 @@ def train(
     folder: str,
     tell: Tell,
     *,
+    saved: Callable[[Saved], None] = lambda _: None,
     world: World | None = None,
     model: str = "",
     vae: str = "",
@@ -88,6 +90,7 @@ def train(
     Args:
         patcher: patches that it holds count as part of the model.
         data: latents as the VAE gives them, and conditioning as the text encoder does.
+        saved: told of every file that is written, also by a training that then ends early.
         model, vae: names of their files, for the metadata.
 
     Raises:
@@ -110,7 +113,7 @@ def train(
         with memory_for("the model was loaded", LOADING_HELPS):
             flow = ending.enter_context(loaded(patcher, options.run))
             training = _training(flow, network, data, options, world)
-        files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder)
+        files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
         with network.attached(flow.model):
             done = _steps(training, files, tell)
         path = files.finish()
@@ -187,12 +190,10 @@ def _steps(training: Training, files: TrainingFiles, tell: Tell) -> list[Step]:
 
 def _report(path: str, training: Training, done: Sequence[Step], choice: TargetChoice) -> str:
     numbers = sum(parameter.numel() for parameter in training.network.parameters())
-    last = done[-max(1, len(done) // 10) :]
     lines = [
         f"{os.path.basename(path)}: {choice.architecture.title}, {len(choice.targets)} modules, {numbers:,} numbers, "
         f"{size_text(os.path.getsize(path))}",
-        f"{training.step} steps, {len(training.items)} items, loss {sum(s.loss for s in last) / len(last):.4f} "
-        f"(mean of the last {len(last)} steps)",
+        f"{training.step} steps, {len(training.items)} items, {mean_line(recent([step.loss for step in done]))}",
     ]
     if tried := [s.validation for s in done if s.validation is not None]:
         lines.append(f"validation {tried[0]:.4f} -> {tried[-1]:.4f}")

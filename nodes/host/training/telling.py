@@ -1,15 +1,22 @@
-"""What a training in the graph reports while it goes on: progress, loss, time left."""
+"""What a training in the graph reports while it goes on and when it ends: loss, time left, what was saved."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
+import comfy.model_management
+
 from ....lyco_core.train.loop import Step, Training
+from ....lyco_core.train.training_files import Saved
 from ..progress import Progress
-from .picture import smoothed
+from .means import mean_line, recent
+from .widgets import state_path
 
 EVENT = "lyco.train"
 """What the web extension listens to."""
@@ -20,31 +27,62 @@ SECONDS = 0.25
 MOST_POINTS = 2000
 """How many steps of a finished curve are kept at most; a card is some hundred pixels wide."""
 
-_running: dict[str, Any] = {}
-"""The training that goes on, for a page that was opened meanwhile."""
+_last: dict[str, Any] = {}
+"""The training that goes on, else the one that ended last: for a page that was opened since."""
 
 
-def running() -> dict[str, Any]:
-    """The event of everything so far of the training that goes on; empty if none does."""
-    return dict(_running)
+def last_training() -> dict[str, Any]:
+    """The event of everything so far of the training that goes on, or of the last one; empty if there was none.
+
+    With it, what it was asked by: `prompt`, and `workflow` if a page sent it.
+    """
+    return _last | {"steps": _thinned(_last["steps"])} if _last else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a node was run by, as ComfyUI's hidden inputs have it."""
+
+    node: str
+    prompt: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The values of the node's inputs."""
+        return (self.prompt or {}).get(self.node, {}).get("inputs", {})
+
+    @property
+    def workflow(self) -> str | None:
+        """The id of the page's workflow."""
+        return ((self.extra or {}).get("workflow") or {}).get("id")
 
 
 class Telling:
-    """`run.Tell` for a node; raises ComfyUI's exception once the person interrupts."""
+    """`run.Tell` for a node; raises ComfyUI's exception once the person interrupts.
 
-    def __init__(self, node: str) -> None:
-        self._node, self._progress = node, Progress()
+    Its end is told too, since ComfyUI drops what a node that was interrupted would give out. A training that made
+    no step is as if it had not been.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked, self._progress = asked, Progress()
         self._losses: list[float] = []
         self._pending: list[Step] = []
         self._begun: tuple[int, float] | None = None
         self._sent = 0.0
-        _running.clear()
+        self._saved: Saved | None = None
+        self._message: dict[str, Any] = {}
 
     def __enter__(self) -> Telling:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        _running.clear()
+    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
+        if not self._message:
+            return
+        interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
+        end = "stopped" if interrupted else "failed" if error else "finished"
+        self._send({"seconds_left": None, "end": end, "saved": self._saved and _named(self._saved)})
 
     def __call__(self, training: Training, step: Step, saved: Sequence[str]) -> None:
         now = time.monotonic()
@@ -53,31 +91,76 @@ class Telling:
         self._pending.append(step)
         total = training.total_steps
         if saved or step.step == total or step.validation is not None or now - self._sent > SECONDS:
-            self._send(total, self._left(step, total, now))
+            left = self._left(step, total, now)
+            self._send({"total": total, "steps_per_epoch": training.steps_per_epoch, "seconds_left": left})
             self._sent = now
+            text = f"step {step.step} of {total}, {mean_line(recent(self._losses))}"
+            self._say(text if left is None else f"{text}, {clock(left)} left")
         self._progress(step.step, total)
+
+    def saved(self, saved: Saved) -> None:
+        """Remember what was written last."""
+        self._saved = saved
+
+    def ended(self) -> dict[str, Any]:
+        """The last message without its steps."""
+        return {name: value for name, value in self._message.items() if name != "steps"}
 
     def _left(self, step: Step, total: int, now: float) -> float | None:
         """Seconds until the end, from the second step on."""
         first, begun = self._begun or (step.step, now)
         return None if step.step == first else (now - begun) / (step.step - first) * (total - step.step)
 
-    def _send(self, total: int, left: float | None) -> None:
-        from server import PromptServer
+    def _send(self, news: dict[str, Any]) -> None:
+        """Tell `news`, the mean, and the steps that are not told yet."""
+        server = _server()
+        told, self._pending = [event(step) for step in self._pending], []
+        if not self._message:
+            before = _last["steps"] if self._goes_on() else []
+            before = [step for step in before if step["step"] < told[0]["step"]]
+            _last.clear()
+            _last.update(prompt=self._asked.prompt, workflow=self._asked.workflow, steps=before)
+        mean = recent(self._losses)
+        self._message |= {
+            "node": self._asked.node,
+            "run": getattr(server, "last_prompt_id", None),
+            "loss": mean.value,
+            "mean_of": mean.steps,
+            **news,
+            "steps": told,
+        }
+        _last.update(self._message | {"steps": _last["steps"] + told})
+        if server is not None:
+            server.send_sync(EVENT, dict(self._message), server.client_id)
 
-        server = getattr(PromptServer, "instance", None)
-        if server is None:
-            return
-        average = smoothed(self._losses[-200:])[-1]
-        steps, self._pending = self._pending, []
-        message = {"node": self._node, "total": total, "seconds_left": left, "steps": [event(step) for step in steps]}
-        _running.update(message | {"steps": _running.get("steps", [])})
-        _running["steps"].extend(message["steps"])
-        server.send_sync(EVENT, message, server.client_id)
-        text = f"step {steps[-1].step} of {total}, loss {average:.4f}" + (
-            "" if left is None else f", {clock(left)} left"
-        )
-        server.send_progress_text(text, self._node, server.client_id)
+    def _goes_on(self) -> bool:
+        """Whether this begins at the state that the last training saved, so that both are one curve."""
+        state = (_last.get("saved") or {}).get("state")
+        return bool(state) and self._asked.inputs.get("resume") == state
+
+    def _say(self, text: str) -> None:
+        server = _server()
+        if server is not None:
+            server.send_progress_text(text, self._asked.node, server.client_id)
+
+
+def _server() -> Any:
+    from server import PromptServer
+
+    return getattr(PromptServer, "instance", None)
+
+
+def _named(saved: Saved) -> dict[str, Any]:
+    """The files of a save as the web extension takes them: names, and the folder if that is not output/loras."""
+    folder, name = os.path.split(saved.adapter)
+    state = saved.state and os.path.basename(saved.state)
+    usual = os.path.dirname(state_path(""))
+    return {
+        "step": saved.step,
+        "adapter": name,
+        "state": state,
+        "folder": None if os.path.abspath(folder) == os.path.abspath(usual) else folder,
+    }
 
 
 def event(step: Step) -> dict[str, float | None]:
@@ -96,9 +179,13 @@ def series(steps: Sequence[Step]) -> list[dict[str, float | None]]:
 
     ComfyUI keeps it, and sends it again with every later prompt that has the node.
     """
+    return _thinned([event(step) for step in steps])
+
+
+def _thinned(steps: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:
     every = max(1, -(-len(steps) // MOST_POINTS))
     last = len(steps) - 1
-    return [event(step) for n, step in enumerate(steps) if n % every == 0 or n == last or step.validation is not None]
+    return [step for n, step in enumerate(steps) if n % every == 0 or n == last or step["validation"] is not None]
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,79 @@
+// A number that is dragged, typed, or stepped with arrows, as ComfyUI's own are.
+import { el } from "./dom.mjs";
+
+const STEP = 0.05;
+const PER_PIXEL = 0.01;
+const STILL = 3; // so many pixels are a click yet
+
+/**
+ * @param {string} label for those who cannot see it
+ * @param {(value: number) => void} set
+ * @param {() => void} done after the last of some changes
+ * @returns {{root: HTMLElement, show: (value: unknown, locked: boolean) => void}}
+ */
+export function strengthField(label, set, done) {
+  const field = /** @type {HTMLInputElement} */ (el("input"));
+  field.setAttribute("aria-label", label);
+  field.inputMode = "decimal";
+  let shown = 1;
+
+  /** @param {number} by */
+  const step = (by) => {
+    set(Math.round((shown + by) * 100) / 100);
+    done();
+  };
+  const arrow = (/** @type {string} */ sign, /** @type {number} */ by) => {
+    const button = /** @type {HTMLButtonElement} */ (el("button", "", sign));
+    button.tabIndex = -1; // the field itself takes the arrow keys
+    button.ariaHidden = "true";
+    button.addEventListener("click", () => step(by));
+    return button;
+  };
+  const arrows = [arrow("‹", -STEP), arrow("›", STEP)];
+
+  field.addEventListener("change", () => {
+    const typed = Number(field.value.replace(",", "."));
+    if (field.value.trim() && Number.isFinite(typed)) set(typed);
+    field.value = text(shown);
+    done();
+  });
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") field.value = text(shown);
+    if (event.key === "Escape" || event.key === "Enter") field.blur();
+    if (event.key !== "ArrowUp" && event.key !== "ArrowDown") return;
+    event.preventDefault();
+    step(event.key === "ArrowUp" ? STEP : -STEP);
+  });
+  field.addEventListener("pointerdown", (event) => {
+    if (field.disabled || event.button || document.activeElement === field) return;
+    event.preventDefault(); // a click that turns out to be no drag focuses it
+    field.setPointerCapture(event.pointerId);
+    const [from, begun] = [event.clientX, shown];
+    let dragged = false;
+    const move = (/** @type {PointerEvent} */ { clientX }) => {
+      dragged ||= Math.abs(clientX - from) >= STILL;
+      if (dragged) set(Math.round((begun + (clientX - from) * PER_PIXEL) * 100) / 100);
+    };
+    field.addEventListener("pointermove", move);
+    field.addEventListener("lostpointercapture", () => {
+      field.removeEventListener("pointermove", move);
+      if (dragged) return done();
+      field.focus();
+      field.select();
+    }, { once: true });
+  });
+
+  return {
+    root: el("span", "lyco-strength", arrows[0], field, arrows[1]),
+    show(value, locked) {
+      if (typeof value === "number") shown = value;
+      field.value = typeof value === "number" ? text(value) : "⇠";
+      for (const control of [field, ...arrows]) /** @type {HTMLInputElement} */ (control).disabled = locked;
+    },
+  };
+}
+
+/** @param {number} value two decimals, or as many as it has */
+function text(value) {
+  return Number(value.toFixed(2)) === value ? value.toFixed(2) : String(Number(value.toFixed(4)));
+}
