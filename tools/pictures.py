@@ -33,7 +33,10 @@ def nodes(server: Server) -> None:
         with opened(server, (900, 1400), VueNodes_Enabled=True, Locale=locale) as page:
             for kind, adapters in adapters_of(server).items():
                 page.clear()
-                node = page.add(kind, 160, 120, **dict.fromkeys(adapters[:1], "my_lokr.safetensors"))
+                files = dict(zip(adapters, ("my_lokr.safetensors", "half.safetensors"), strict=False))
+                node = page.add(kind, 160, 120, **files)
+                if len(adapters) > 1:
+                    page.page.locator(".lyco-unfold:visible").first.click()
                 page.page.evaluate("id => app.graph.getNodeById(id).setSize([400, 60])", node)
                 page.page.wait_for_timeout(1500)
                 page.page.locator(f'[data-node-id="{node}"]').screenshot(path=ROOT / "web" / "docs" / kind / name)

@@ -110,7 +110,7 @@ class Follower {
 export function followRuns(node, card) {
   const follower = new Follower(node, card);
   followers.set(node, follower);
-  after(node, "onExecuted", (output) => follower.executed(output));
+  after(node, "onExecuted", (output) => follower.executed(output ?? null));
   for (const change of ["onConfigure", "onConnectionsChange"]) after(node, change, lookSoon);
   for (const widget of node.widgets ?? []) after(widget, "callback", lookSoon);
   beforeFailure(node, () => follower.failed());

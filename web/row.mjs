@@ -27,7 +27,7 @@ export class Row {
     this.broken = false;
     const [, strength, on] = this.names;
     this.switch = toggle(t("switch"), (state) => this.change(on, state));
-    this.fold = button("lyco-fold", "", t("details"), () => {
+    this.fold = button("lyco-unfold", "", t("details"), () => {
       this.unfolded = !this.open;
       this.update();
     });
@@ -62,7 +62,7 @@ export class Row {
 
   /** Whether it holds a file, be it one that is not known yet. */
   get used() {
-    return isLinked(this.node, this.names[0]) || widgetOf(this.node, this.names[0])?.value !== NONE;
+    return isLinked(this.node, this.names[0]) || (widgetOf(this.node, this.names[0])?.value ?? NONE) !== NONE;
   }
 
   get partly() {

@@ -66,8 +66,9 @@ export function strengthField(label, set, done) {
   return {
     root: el("span", "lyco-strength", arrows[0], field, arrows[1]),
     show(value, locked) {
+      // What is being typed stays.
+      if (value !== shown || document.activeElement !== field) field.value = typeof value === "number" ? text(value) : "⇠";
       if (typeof value === "number") shown = value;
-      field.value = typeof value === "number" ? text(value) : "⇠";
       for (const control of [field, ...arrows]) /** @type {HTMLInputElement} */ (control).disabled = locked;
     },
   };

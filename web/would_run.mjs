@@ -1,5 +1,6 @@
 // What the page would send of a node if it ran now: its values, and the nodes that lead into it, as ComfyUI finds them
 // through subgraphs, reroutes and bypassed nodes.
+import { app } from "./comfy.mjs";
 import { everyNode } from "./node.mjs";
 
 /**
@@ -19,6 +20,7 @@ const FARTHEST = 200; // a workflow may hold a circle
  * @returns {Path[]}
  */
 export function pathsTo(node) {
+  if (node.graph && node.graph === (app.rootGraph ?? app.graph)) return [[node]]; // most are, and it is asked often
   return [...everyNode()].filter(([other]) => other === node).map(([, , path]) => path);
 }
 

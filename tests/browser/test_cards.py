@@ -26,7 +26,8 @@ def test_every_node_says_what_the_file_is(renderer: str, server: Server):
         nodes = {kind: adapters[0] for kind, adapters in adapters_of(server).items() if adapters}
         for index, (kind, adapter) in enumerate(nodes.items()):
             page.add(kind, 80 + index % 4 * 420, 80 + index // 4 * 640, **{adapter: "my_lokr.safetensors"})
-        page.page.locator(".lyco-file").nth(len(nodes) - 1).wait_for()
+        page.page.wait_for_function("count => document.querySelectorAll('.lyco-file').length === count", arg=len(nodes))
+        page.page.locator(".lyco-unfold:visible").first.click()
         for card in page.page.locator(".lyco-file").all():
             text = card.inner_text()
             assert all(part in text for part in ("LoKr", "Wan 2.1/2.2", "Musubi", "20", "kB", "ukiyoe style"))

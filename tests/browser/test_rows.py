@@ -13,7 +13,7 @@ VALUES = """() => Object.fromEntries(app.graph.nodes.find((node) => node.comfyCl
     ({name, value}) => [name, value],
 ))"""
 CAPTURE = """async () => {
-    app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState();
+    app.extensionManager.workflow.activeWorkflow?.changeTracker.captureCanvasState();
     await new Promise((done) => setTimeout(done, 300));
 }"""
 
@@ -61,6 +61,7 @@ def run_with_rows(page: Canvas, *files: str, **values: object) -> int:
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_a_row_is_chosen_filtered_typed_dragged_switched_and_undone(renderer: str, server: Server):
     with opened(server, **RENDERERS[renderer]) as page:
+        page.page.wait_for_function("app.extensionManager.workflow.activeWorkflow")
         page.add("LycoLoadAdapters", 300, 200)
         page.page.evaluate(CAPTURE)
         assert lines(page) == ["+ choose a file"]
@@ -136,7 +137,7 @@ def test_the_match_stands_in_the_row_of_its_file(renderer: str, server: Server):
         page.wait("10 of 20 modules matched")  # what was left out is shown unasked
         assert line(page, 2).locator(".lyco-match:visible").count() == 0
         assert line(page, 2).locator(".lyco-badge").get_attribute("title") == "20 of 20 modules matched"
-        line(page, 2).locator(".lyco-fold").click()
+        line(page, 2).locator(".lyco-unfold").click()
         line(page, 2).get_by_text("20 of 20 modules matched").wait_for()
         assert page.page.locator(".lyco-match").count() == 2  # none of the row that was off
         keep(page.page, KEPT, f"rows-match-{renderer}")
@@ -188,7 +189,9 @@ def test_a_linked_input_says_so_and_has_its_socket(renderer: str, server: Server
 
 def test_rows_move_and_go(server: Server):
     with opened(server) as page:
-        page.add("LycoLoadAdapters", 300, 200, adapter_1=LOKR, adapter_2=HALF, strength_2=0.5, adapter_3=CUT, on_3=False)
+        page.add(
+            "LycoLoadAdapters", 300, 200, adapter_1=LOKR, adapter_2=HALF, strength_2=0.5, adapter_3=CUT, on_3=False
+        )
         page.wait("is cut off")  # what cannot be read says so unasked
         line(page, 2).locator(".lyco-more").click()
         picked(page, "Move up")
@@ -228,7 +231,7 @@ def test_rows_in_other_languages_and_light(locale: str, words: str, server: Serv
     with opened(server, Locale=locale, ColorPalette="light", VueNodes_Enabled=True) as page:
         page.add("LycoLoadAdapters", 300, 200, adapter_1=LOKR, adapter_2=HALF)
         page.wait(words)
-        line(page, 1).locator(".lyco-fold").click()
+        line(page, 1).locator(".lyco-unfold").click()
         page.wait("ukiyoe style")
         keep(page.page, KEPT, f"rows-{locale}")
         assert page.errors == []

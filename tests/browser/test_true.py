@@ -1,4 +1,4 @@
-"""A card shows what would be true of a run now, or nothing: in subgraphs, after changes, from the cache, after failures."""
+"""A card shows what is true of a run as it would be now, or nothing: in subgraphs, after changes and failures."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 LOKR, HALF = "my_lokr.safetensors", "half.safetensors"
 WHOLE, PARTLY = "20 of 20 modules matched", "10 of 20 modules matched"
 
-CAPTURE = "app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()"
+CAPTURE = "app.extensionManager.workflow.activeWorkflow?.changeTracker.captureCanvasState()"
 """As ComfyUI does after each click and key."""
 
 SUBGRAPH = "app.rootGraph.nodes.find((node) => node.subgraph)"
