@@ -8,8 +8,8 @@ COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/d
 demo: .venv/core
 	$(BIN)/lyco demo
 
-test: lint host-requirements
-	$(BIN)/python -m pytest -rs
+test: lint core host-requirements
+	$(BIN)/python -m pytest -rs -m host
 	$(MAKE) further-hosts
 
 # What every ComfyUI must do, in each of COMFYUI_PATHS, with the packages of the first.
@@ -18,8 +18,10 @@ further-hosts: .venv/test
 	  COMFYUI_PATH=$$comfyui $(BIN)/python -m pytest -rs -m every_host || exit 1; \
 	done
 
+# In two processes of one thread each, a file's tests in one of them. The host tests stay in one: they share servers,
+# a browser and the machine's memory.
 core: .venv/test
-	$(BIN)/python -m pytest -rs -m "not host"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not host" -n 2 --dist loadfile --max-worker-restart=0
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -37,11 +37,14 @@ def delta_weights(placement: Placement) -> Iterator[tuple[str, Tensor]]:
         yield key, delta
 
 
-def _naming(source: str | os.PathLike[str], placement: Placement) -> Iterator[Tensor]:
+def _naming(
+    source: str | os.PathLike[str], placement: Placement, progress: Callable[[int, int], None]
+) -> Iterator[Tensor]:
     """The delta weights; what goes wrong in them is the source's fault, not the output's."""
     with about_file(source):
-        for _, delta in delta_weights(placement):
+        for done, (_, delta) in enumerate(delta_weights(placement), 1):
             yield delta
+            progress(done, len(placement.by_weight))
 
 
 def _zeros(key: str, shape: tuple[int, ...]) -> Tensor:
@@ -59,10 +62,12 @@ def write_delta(
     layout: Layout = "comfyui",
     architecture: str | None = None,
     overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[str], list[str]]:
     """Write the delta weights of an adapter file as safetensors; returns their keys, and what `left_out` says.
 
-    Weights are computed and written one at a time: memory holds the adapters and one of them.
+    Weights are computed and written one at a time: memory holds the adapters and one of them. `progress` is called
+    with the weights that are done and all there are.
 
     Raises:
         LycoError: the file cannot be read or wholly placed, or the output cannot be written.
@@ -72,5 +77,5 @@ def write_delta(
         place(outline, layout=layout).require_complete()
         placement = place(file.read(outline), layout=layout)
         specs = [TensorSpec(key, c[0][0].shape, torch.float32) for key, c in placement.by_weight.items()]
-    write_safetensors(output, specs, _naming(source, placement), {"format": "pt"}, overwrite=overwrite)
+    write_safetensors(output, specs, _naming(source, placement, progress), {"format": "pt"}, overwrite=overwrite)
     return [spec.key for spec in specs], placement.adapter_set.left_out

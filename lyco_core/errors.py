@@ -63,6 +63,10 @@ class Remedy(Enum):
         "adapter without merging it"
     )
     LEAVE_OUT = "take the rest alone, or exclude these: {}"
+    OVERWRITE = "choose another name, or pass overwrite=True"
+    SMALLNESS = "give a rank, an energy or a largest error"
+    AGAIN = "call it again to go on{}"
+    AS_IT_IS = "leave the dtype as it is"
 
 
 class LycoError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,10 @@ _WITHOUT_FORMAT = {
     "checkpoint": "checkpoint: a model's weights, not an adapter",
     "unknown": "unknown: modules are spelled as in no format that is known here",
 }
+
+
+_ENCODED = re.compile(r"(?:data:([^;,]{0,50})[^,]{0,50},|[A-Za-z0-9+/_=-]{100})")
+"""A data URL, with the type that it says it has, or base64 that is longer than any name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,24 @@ class Inspection:
                 "misfits": [dataclasses.asdict(m) for m in self.placement.misfits],
             }
         return result
+
+    def columns(self) -> list[str]:
+        """What the file is in a table of several: architecture, algorithm, rank, size; what matched, onto a model."""
+        found = self.adapter_set
+        ranks = found.ranks
+        columns = [
+            found.architecture.title if found.architecture else "unknown",
+            ", ".join(found.titles) or self.kind,
+            (f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}")
+            if ranks
+            else "full"
+            if found.adapters
+            else "",
+            size_text(self.file_bytes),
+        ]
+        if self.placement is not None:
+            columns.append(f"{self.placement.modules} of {len(found.adapters)}" if found.adapters else "")
+        return columns
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -187,8 +210,15 @@ def _numbers(values: list[int] | list[float]) -> str:
 
 def _notes(metadata: Mapping[str, str]) -> list[str]:
     keys = sorted(metadata)
-    lines = [f"{_clip(key)} = {_clip(metadata[key])}" for key in keys[: 4 * SHOWN]]
+    lines = [f"{_clip(key)} = {_value(metadata[key])}" for key in keys[: 4 * SHOWN]]
     return lines if len(keys) <= len(lines) else [*lines, f"and {len(keys) - len(lines)} more"]
+
+
+def _value(text: str) -> str:
+    """A note as a person reads it: of what is encoded, a thumbnail say, only what it is."""
+    if match := _ENCODED.match(text):
+        return f"({match[1] or 'encoded'}, {size_text(len(text))})"
+    return _clip(text)
 
 
 def _dtypes(found: AdapterSet) -> list[str]:

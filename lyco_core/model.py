@@ -86,7 +86,7 @@ class Model:
         return identify(
             adapter_set,
             architecture=architecture,
-            model_modules=self.paths if self.naming == "comfyui" else None,
+            model_modules=self.paths,
             prefer=self.architecture.id if self.architecture else None,
             layout=self.naming,
         )

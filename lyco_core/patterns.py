@@ -47,7 +47,7 @@ def matches(patterns: Iterable[str], names: Collection[str]) -> dict[str, frozen
     found: dict[str, frozenset[str]] = {}
     for pattern, answer in zip(wanted, _ask(wanted, among), strict=True):
         if isinstance(answer, str):
-            raise PatternError(f"{pattern!r} is no regular expression: {answer}")
+            raise PatternError(f"'{pattern}' is no regular expression: {answer}")
         found[pattern] = frozenset(among[number] for number in answer)
     return found
 
@@ -71,7 +71,7 @@ def _ask(patterns: list[str], names: list[str]) -> list[list[int] | str]:
     if done.returncode and _OVER in done.stderr:
         slow = patterns[min(done.stdout.count(b"\n"), len(patterns) - 1)]
         raise PatternError(
-            f"{slow!r} takes over {SECONDS:g} s to match {len(names)} names; write it without repeats inside of "
+            f"'{slow}' takes over {SECONDS:g} s to match {len(names)} names; write it without repeats inside of "
             "repeats, such as (a+)+"
         )
     if done.returncode:

@@ -78,9 +78,10 @@ class Selection:
         matched = self._matched(every)
         for pattern in self.patterns:
             if not matched[pattern]:
+                modules = sorted({min(several, key=lambda name: (len(name), name)) for several in names.values()})
                 raise SelectionError(
-                    f"the pattern {pattern!r} matches no module; it must match a whole name, "
-                    f"such as {shorten(sorted(every))}; end it with .* to match what begins so"
+                    f"the pattern '{pattern}' matches no module; it must match a whole name, "
+                    f"such as {shorten(modules or sorted(every))}; end it with .* to match what begins so"
                 )
         strengths = self._strengths(names, matched)
         chosen = {item: strength for item, strength in strengths.items() if strength != 0}
@@ -138,5 +139,5 @@ def parse_block_strength(text: str) -> tuple[str, float]:
     except ValueError:
         strength = math.nan  # which is not within any bound
     if not pattern or not abs(strength) <= MOST_STRENGTH:
-        raise SelectionError(rf"{text!r} is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
+        raise SelectionError(rf"'{text}' is no block strength; expected PATTERN=NUMBER, e.g. 'double_blocks\..*=0.5'")
     return pattern, strength

@@ -11,8 +11,7 @@ from . import host
 class ConvertAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoConvertAdapter",
             display_name="Convert Musubi→Diffusers",
             category="model/loaders/lyco",
@@ -20,7 +19,7 @@ class ConvertAdapter(io.ComfyNode):
                 "Writes an adapter with another layout's module names, losslessly: names change, rows are cut or "
                 "stacked, and nothing is rounded unless a rank or a dtype is asked for. Saves under output/loras."
             ),
-            search_aliases=["convert lora", "musubi", "loha", "lokr", "diffusers"],
+            **host.search_aliases("convert lora", "musubi", "loha", "lokr", "diffusers"),
             is_output_node=True,
             inputs=[
                 host.adapter_input(),

@@ -10,8 +10,7 @@ from . import host
 class ExtractAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoExtractAdapter",
             display_name="Extract Adapter",
             category="model/loaders/lyco",
@@ -19,7 +18,7 @@ class ExtractAdapter(io.ComfyNode):
                 "Finds the adapter nearest to the difference of two checkpoints and saves it under output/loras. An "
                 "approximation: the report says the error of it."
             ),
-            search_aliases=["extract lora", "extract lokr", "svd", "model difference", "loha", "lokr"],
+            **host.search_aliases("extract lora", "extract lokr", "svd", "model difference", "loha", "lokr"),
             is_output_node=True,
             inputs=[
                 io.Combo.Input("base", options=host.checkpoint_names(), tooltip="The checkpoint that was tuned."),
@@ -56,7 +55,7 @@ class ExtractAdapter(io.ComfyNode):
         return [host.checkpoint_fingerprint(base), host.checkpoint_fingerprint(tuned)]
 
     @classmethod
-    @host.acting()
+    @host.acting(host.EXTRACT)
     def execute(
         cls,
         base: str,

@@ -1,6 +1,6 @@
 """Training without a server: a configuration, a ComfyUI for its model code, and as many processes as torchrun started.
 
-This is the one module of `nodes` that is imported before ComfyUI is.
+This and `terminal.py` are the modules of `nodes` that are imported before ComfyUI is.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..lyco_core.architectures import TrainedFamily
-from ..lyco_core.errors import FileError, TrainError, about_file
+from ..lyco_core.console import shell_command
+from ..lyco_core.errors import FileError, Remedy, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model import Model
 from ..lyco_core.train.checking import require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.image_inputs import image_input
-from ..lyco_core.train.loop import Step, Training
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
 from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
+from .terminal import Stopped, Terminal, newest_state
 
 if TYPE_CHECKING:
     from .host.protocols import ModelPatcher
@@ -37,10 +38,6 @@ log = logging.getLogger("lyco")
 
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 """Signals that ask for an end, where the system has them."""
-
-
-class Stopped(BaseException):
-    """A person, or the machine, asked for an end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +72,11 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
         start(comfyui, quiet=not world.writes)
         data = _encoded(configuration, world)
         with stopping() as signals:
-            _train(configuration, data, _Console(world, signals), world)
+            _train(configuration, data, Terminal(world, signals), world)
     except (Stopped, KeyboardInterrupt):
-        raise TrainError("stopped; what was encoded or trained so far is saved") from None
+        state = newest_state(configuration.output_dir, configuration.options.save.output_name)
+        resume = f" {shell_command(['--resume', os.path.abspath(state)])}" if state else ""
+        raise TrainError("stopped; what was encoded or trained so far is saved", Remedy.AGAIN, resume) from None
     finally:
         leave(world)
 
@@ -154,28 +153,6 @@ def stopping() -> Generator[list[int]]:
             signal.signal(number, handler)
 
 
-class _Console:
-    """`run.Tell` for a terminal."""
-
-    def __init__(self, world: World, signals: Sequence[int]) -> None:
-        self._world, self._signals = world, signals
-
-    def __call__(self, training: Training, step: Step, saved: Sequence[str]) -> None:
-        if self._world.any(bool(self._signals)):
-            raise Stopped
-        if not self._world.writes:
-            return
-        tried = "" if step.validation is None else f", validation {step.validation:.4f}"
-        text = f"step {step.step} of {training.total_steps}, loss {step.loss:.4f}{tried}"
-        if sys.stderr.isatty():
-            end = "\n" if step.step == training.total_steps else ""
-            print(f"\r{text}  ", end=end, file=sys.stderr, flush=True)
-        elif tried or saved or step.step % 100 == 0 or step.step == training.total_steps:
-            log.info("%s", text)
-        for path in saved:
-            log.info("saved %s", path)
-
-
 def _encoded(configuration: Configuration, world: World) -> Data:
     """The encoded datasets of a configuration. If this is stopped, what is encoded so far stays in the cache."""
     from .host.training.encoding import Encoders, encode_datasets
@@ -216,7 +193,7 @@ def _require_possible(configuration: Configuration) -> TrainedFamily:
     return trained
 
 
-def _train(configuration: Configuration, data: Data, tell: _Console, world: World) -> None:
+def _train(configuration: Configuration, data: Data, tell: Terminal, world: World) -> None:
     from .host.training.run import train
 
     done = train(
@@ -225,6 +202,7 @@ def _train(configuration: Configuration, data: Data, tell: _Console, world: Worl
         configuration.options,
         configuration.output_dir,
         tell,
+        saved=tell.saved,
         world=world,
         model=os.path.basename(configuration.dit),
         vae=os.path.basename(configuration.vae),

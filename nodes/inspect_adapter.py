@@ -11,13 +11,12 @@ from .host.protocols import ModelPatcher
 class InspectAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoInspectAdapter",
             display_name="Inspect Adapter",
             category="model/loaders/lyco",
             description="Says what an adapter file is (format, architecture, algorithm, rank), and what a model takes.",
-            search_aliases=["loha", "lokr", "lycoris", "lora info", "lora metadata"],
+            **host.search_aliases("loha", "lokr", "lycoris", "lora info", "lora metadata"),
             is_output_node=True,
             inputs=[
                 host.adapter_input(),

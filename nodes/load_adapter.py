@@ -11,8 +11,7 @@ from .host.protocols import CLIP, ModelPatcher
 class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoLoadAdapter",
             display_name="Load LoHa/LoKr",
             category="model/loaders/lyco",
@@ -20,7 +19,7 @@ class LoadAdapter(io.ComfyNode):
                 "Loads a LoHa, LoKr or LoRA adapter onto a model, exactly: every module of the file lands "
                 "on its weight, or the load is refused and says why."
             ),
-            search_aliases=["loha", "lokr", "lycoris", "lora", "musubi", "load lora"],
+            **host.search_aliases("loha", "lokr", "lycoris", "lora", "musubi", "load lora"),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
                 host.adapter_input(),

@@ -11,8 +11,7 @@ from .host.protocols import CLIP, ModelPatcher
 class LoadAdapters(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoLoadAdapters",
             display_name="Load Adapters",
             category="model/loaders/lyco",
@@ -20,7 +19,9 @@ class LoadAdapters(io.ComfyNode):
                 "Loads several LoHa, LoKr, LoRA or other adapters onto a model, one a row, each as exactly as Load "
                 "LoHa/LoKr does. For more rows, put a second one behind it."
             ),
-            search_aliases=["lora stack", "lora loader stack", "power lora loader", "multiple loras", "loha", "lokr"],
+            **host.search_aliases(
+                "lora stack", "lora loader stack", "power lora loader", "multiple loras", "loha", "lokr"
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
                 *(widget for number in range(1, host.ROWS + 1) for widget in _row(number)),

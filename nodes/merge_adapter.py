@@ -11,8 +11,7 @@ from .host.protocols import ModelPatcher
 class MergeAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoMergeAdapter",
             display_name="Merge into Model",
             category="model/loaders/lyco",
@@ -20,7 +19,7 @@ class MergeAdapter(io.ComfyNode):
                 "Adds a LoHa, LoKr or LoRA to the model's weights themselves, rounded once. Sampling afterwards costs "
                 "nothing extra, and Save Model writes the result in the model's own dtype. Chain it for several files."
             ),
-            search_aliases=["merge lora", "bake lora", "fuse lora", "loha", "lokr"],
+            **host.search_aliases("merge lora", "bake lora", "fuse lora", "loha", "lokr"),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model; the input stays as it is."),
                 host.adapter_input(),

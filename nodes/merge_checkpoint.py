@@ -10,8 +10,7 @@ from . import host
 class MergeCheckpoint(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoMergeCheckpoint",
             display_name="Merge into Checkpoint File",
             category="model/loaders/lyco",
@@ -19,7 +18,7 @@ class MergeCheckpoint(io.ComfyNode):
                 "Writes a model's file with an adapter in its weights. Nothing is loaded: the file is streamed, so "
                 "models larger than the memory will do. Saves under output, where the model loaders see it."
             ),
-            search_aliases=["merge lora", "bake lora", "fuse lora", "save checkpoint", "loha", "lokr"],
+            **host.search_aliases("merge lora", "bake lora", "fuse lora", "save checkpoint", "loha", "lokr"),
             is_output_node=True,
             inputs=[
                 io.Combo.Input(

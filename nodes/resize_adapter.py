@@ -10,8 +10,7 @@ from . import host
 class ResizeAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoResizeAdapter",
             display_name="Resize Adapter",
             category="model/loaders/lyco",
@@ -19,7 +18,7 @@ class ResizeAdapter(io.ComfyNode):
                 "Saves an adapter with less rank under output/loras; every module keeps its algorithm and its name. An "
                 "approximation: the report says the error of it."
             ),
-            search_aliases=["resize lora", "shrink lora", "lora rank", "svd", "loha", "lokr"],
+            **host.search_aliases("resize lora", "shrink lora", "lora rank", "svd", "loha", "lokr"),
             is_output_node=True,
             inputs=[
                 host.adapter_input(),
@@ -35,7 +34,7 @@ class ResizeAdapter(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
-    @host.acting()
+    @host.acting(host.RESIZE)
     def execute(
         cls, adapter: str, by: str, rank: int, share: float, filename: str, overwrite: bool = False
     ) -> io.NodeOutput:

@@ -12,8 +12,7 @@ from .host.protocols import Conditioning, ModelPatcher
 class TrainAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return host.construct(
-            io.Schema,
+        return io.Schema(
             node_id="LycoTrainAdapter",
             display_name="Train Adapter",
             category="model/training/lyco",
@@ -21,7 +20,7 @@ class TrainAdapter(io.ComfyNode):
                 "Trains a LoHa, LoKr or LoRA as Musubi Tuner does, on latents and captions, and saves Musubi's file "
                 "in output/loras. Stopping it saves what is trained so far."
             ),
-            search_aliases=["train lora", "train loha", "train lokr", "lycoris", "musubi", "finetune"],
+            **host.search_aliases("train lora", "train loha", "train lokr", "lycoris", "musubi", "finetune"),
             is_input_list=True,
             is_output_node=True,
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -52,6 +51,7 @@ class TrainAdapter(io.ComfyNode):
         return training.fingerprint(values)
 
     @classmethod
+    @host.acting()
     def execute(
         cls,
         model: list[ModelPatcher],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lyco_testing.tables import GOLDEN, dotted_file, lokr, musubi_file, random, targets
+from lyco_testing.terminals import on_terminal
 from safetensors.torch import save_file
 
 from lyco_core.cli import main
@@ -251,23 +252,36 @@ def test_dotted_files_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "a.delta").read_bytes() == (tmp_path / "b.delta").read_bytes()
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["for a person", "for a program"])
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
-def test_any_terminal_can_print_any_metadata(encoding: str, tmp_path: Path):
+def test_any_terminal_can_print_any_metadata(encoding: str, flags: list[str], tmp_path: Path):
     file = tmp_path / "a.safetensors"
     save_file(part(), file, {"ss_note": "日本語"})
-    for flags in ([], ["--json"]):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
-        command = [sys.executable, LYCO, "inspect", str(file), *flags]
-        done = subprocess.run(command, env=environment, capture_output=True)
-        assert (done.returncode, done.stderr) == (0, b"")
+    status, out, err = on_terminal(encoding, ["inspect", str(file), *flags])
+    assert (status, err) == (0, b"")
+    assert b"ss_note" in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["delta", "x"], ["nonsense"], ["delta", str(LOKR), "-o", ""]])
-def test_bad_arguments_are_one_line(arguments: list[str]):
-    done = run(LYCO, *arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("lyco: error: ")
-    assert done.stderr.count("\n") == 1
+def test_a_terminal_of_a_process_is_no_other(tmp_path: Path):
+    """What `on_terminal` says of terminals holds for the one that Python opens."""
+    file = tmp_path / "a.safetensors"
+    save_file(part(), file, {"ss_note": "日本語"})
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, LYCO, "inspect", str(file)], env=environment, capture_output=True)
+    here = on_terminal("ascii", ["inspect", str(file)])
+    assert (done.returncode, done.stdout.replace(b"\r\n", b"\n"), done.stderr) == here
+
+
+@pytest.mark.parametrize("arguments", [["delta", "x"], ["nonsense"], ["delta", str(LOKR), "-o", ""]])
+def test_bad_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    try:
+        status = main(arguments)
+    except SystemExit as exit:  # argparse's way
+        status = exit.code
+    err = capsys.readouterr().err
+    assert status == 1
+    assert err.startswith("lyco: error: ")
+    assert err.count("\n") == 1
 
 
 def test_inspect_of_a_full_lokr_whose_alpha_is_infinite(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,20 +1,19 @@
 """The files that commands take and make: patterns, endings, folders, what macOS leaves, and damage of every kind."""
 
+import base64
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from lyco_testing.tables import musubi_file, random
+from lyco_testing.terminals import on_terminal
 from safetensors.torch import load_file, save_file
 
 from lyco_core.cli import main
 from lyco_core.io import Checkpoint, read_header
 
-ROOT = Path(__file__).parents[1]
 APPLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(60)
 """How AppleDouble begins."""
 
@@ -126,12 +125,54 @@ def test_inspect_of_several_goes_on_after_a_bad_one(three: Path, capsys: pytest.
     (three / "b.safetensors").write_bytes(b"")
     assert main(["inspect", "a.safetensors", "b.safetensors", "C.SAFETENSORS"]) == 1
     told = capsys.readouterr()
-    assert [line for line in told.out.splitlines() if line.startswith("file")] == [
-        "file          a.safetensors (0.8 kB)",
-        "file          C.SAFETENSORS (0.8 kB)",
+    assert told.out.splitlines() == [
+        "file           architecture  algorithm  rank  size",
+        "a.safetensors  Wan 2.1/2.2   LoKr       2     0.8 kB",
+        "b.safetensors  is empty (0 bytes); expected a safetensors file; save or download it again",
+        "C.SAFETENSORS  Wan 2.1/2.2   LoKr       2     0.8 kB",
     ]
-    assert "b.safetensors: is empty" in told.err
-    assert told.err.endswith("lyco: error: 1 of 3 files were not inspected\n")
+    assert told.err == "lyco: error: 1 of 3 files: no adapter\n"
+
+
+def test_inspect_of_a_folder(three: Path, capsys: pytest.CaptureFixture[str]):
+    (three / "deep").mkdir()
+    base(three / "deep" / "base.safetensors")
+    assert main(["inspect", "."]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[4].split("  ")[0] == os.path.join("deep", "base.safetensors")
+    assert told[4].endswith("  checkpoint        98.6 kB")
+    assert main(["inspect", "deep", "--json"]) == 0
+    assert [found["file"] for found in json.loads(capsys.readouterr().out)] == ["base.safetensors"]
+    (three / "empty").mkdir()
+    assert main(["inspect", "empty"]) == 1
+    assert capsys.readouterr().err == "lyco: error: there is no .safetensors file in empty\n"
+
+
+def test_inspect_for_a_model_of_another_family(three: Path, capsys: pytest.CaptureFixture[str]):
+    base(three / "base.safetensors")
+    other = {f"layers.{n}.attention.out.weight": torch.zeros(64, 64) for n in range(2)}
+    save_file(other | {"layers.0.attention.qkv.weight": torch.zeros(192, 64)}, three / "other.safetensors")
+    for files in (["a.safetensors"], ["a.safetensors", "b.safetensors"]):
+        assert main(["inspect", *files, "--model", "other.safetensors"]) == 1
+        told = capsys.readouterr()
+        assert "is an adapter for Wan 2.1/2.2, other.safetensors is a model of Z-Image" in told.err + told.out
+        assert main(["inspect", *files, "--model", "other.safetensors", "--json"]) == 1
+        assert "other.safetensors is a model of Z-Image" in (told := capsys.readouterr()).err
+        assert json.loads(told.out)
+        assert main(["inspect", *files, "--model", "base.safetensors"]) == 0
+        assert "1 of 1" in capsys.readouterr().out
+
+
+def test_inspect_prints_no_picture(three: Path, capsys: pytest.CaptureFixture[str]):
+    code = base64.b64encode(bytes(range(256)) * 100).decode()
+    notes = {"modelspec.thumbnail": f"data:image/webp;base64,{code}", "other": code, "sha256": "0123456789abcdef" * 4}
+    save_file(load_file("a.safetensors"), "noted.safetensors", notes)
+    assert main(["inspect", "noted.safetensors"]) == 0
+    told = capsys.readouterr().out
+    assert "modelspec.thumbnail = (image/webp, 34.2 kB)" in told
+    assert "other = (encoded, 34.1 kB)" in told
+    assert "sha256 = " + "0123456789abcdef" * 4 in told
+    assert max(map(len, told.splitlines())) < 100
 
 
 @pytest.mark.parametrize(
@@ -178,9 +219,9 @@ NOTE = "日本語 é ł 🎨 \u202e"
 @pytest.mark.parametrize("encoding", ["cp1252", "cp932"])
 def test_what_a_program_reads_is_json_in_any_code_page(encoding: str, three: Path):
     save_file(load_file("a.safetensors"), "é日.safetensors", {"note": NOTE})
-    done = lyco(encoding, ["inspect", "é日.safetensors", "--json"])
-    assert (done.returncode, done.stderr) == (0, b"")
-    found = json.loads(done.stdout.decode(encoding))
+    failed, out, err = on_terminal(encoding, ["inspect", "é日.safetensors", "--json"])
+    assert (failed, err) == (0, b"")
+    found = json.loads(out.decode(encoding))
     assert found["file"] == "é日.safetensors"
     assert found["metadata"]["note"] == NOTE
 
@@ -200,19 +241,10 @@ def test_any_code_page_gets_every_line(encoding: str, three: Path):
         ["delta", name, "-o", f"d{name}"],
         ["inspect", f"x{name}"],
     ]
-    done = lyco(encoding, *commands)
-    assert b"Traceback" not in done.stderr
-    assert done.returncode == 2  # the last two are wrong
-    assert done.stderr.count(b"lyco: error: ") == 2
-    assert done.stdout.count(b".clip_l): an embedding bundled with the adapter") == 4
-
-
-def lyco(encoding: str, *commands: list[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run commands in a process whose terminal has that code page; how many failed is its exit status."""
-    program = "import json, sys\nfrom lyco_core.cli import main\nsys.exit(sum(map(main, json.loads(sys.argv[1]))))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-c", program, json.dumps(commands)]
-    return subprocess.run(command, env=environment, capture_output=True)
+    failed, out, err = on_terminal(encoding, *commands)
+    assert failed == 2  # the last two are wrong
+    assert err.count(b"lyco: error: ") == 2
+    assert out.count(b".clip_l): an embedding bundled with the adapter") == 4
 
 
 WRITING = {

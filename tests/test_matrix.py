@@ -5,11 +5,12 @@ import re
 import pytest
 import torch
 from lyco_testing import tables
-from lyco_testing.trainers import PAGE, TRAINERS, Trainer, file_of, page
+from lyco_testing.trainers import PAGE, TRAINERS, WITHOUT_TRAINER, Trainer, file_of, page
 
 from lyco_core.adapters import ALGORITHMS
 from lyco_core.architectures import ARCHITECTURES, identify
-from lyco_core.formats import FORMATS, parse
+from lyco_core.formats import FORMATS, parse, split_key
+from lyco_core.formats.suffixes import BIAS_SUFFIXES, TENSOR_SUFFIXES
 from lyco_core.placement import place
 
 FULL_SIZE = {family: model for model, family in (tables.ARCHITECTURE_OF | tables.OTHERS).items()}
@@ -78,6 +79,13 @@ def test_every_format_has_a_trainer():
     assert {f.id for f in written if f is not None} == FORMATS.keys(), (
         "give it a line of lyco_testing.trainers.TRAINERS"
     )
+
+
+def test_every_suffix_has_a_trainer_or_says_why_not():
+    files = [file_of(t, n, {"a.b": (8, 8)}) for t in TRAINERS for n in t.algorithms]
+    written = {split_key(key)[1] for file in files for key in file}
+    assert written.isdisjoint(WITHOUT_TRAINER)
+    assert written | WITHOUT_TRAINER.keys() >= TENSOR_SUFFIXES.keys() | BIAS_SUFFIXES >= WITHOUT_TRAINER.keys()
 
 
 def test_the_page_has_this_table():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lyco_testing.tables import dotted_file, lora, musubi_file, random, targets, weights
+from lyco_testing.tables import dotted_file, lora, musubi_file, outline, random, targets, weights
 from lyco_testing.toy import WIDTH, z_image
 from torch import Tensor
 
@@ -213,3 +213,19 @@ def test_names_that_are_comfyuis_too_decide_between_families():
     flux = musubi_file({"double_blocks.0.img_attn.proj": (32, 32)})
     assert wan.identify(parse(flux, {})).architecture is ARCHITECTURES["flux1"]
     assert Model.of(weights("z_image")).naming == "comfyui"
+
+
+@pytest.mark.parametrize("module", ["double_blocks.0.img_mlp.0", "single_blocks.0.linear2"])
+def test_a_model_of_other_names_decides_too(module: str):
+    """FLUX.2 and HunyuanVideo have modules of these names, and an OFT tells no width."""
+    diffusers: dict[str, tuple[int, ...]] = {}
+    for key, (height, *columns) in weights("flux1_kontext").items():
+        path = key.removeprefix("diffusion_model.").removesuffix(".weight")
+        for target in ARCHITECTURES["flux1"].locate(path, "comfyui", "diffusers"):
+            start, stop, of = target.source
+            diffusers[f"{target.path}.weight"] = height * (stop - start) // of, *columns
+    rows = weights("flux1_kontext")[f"diffusion_model.{module}.weight"][0]
+    found = parse({f"lora_unet_{module.replace('.', '_')}.oft_blocks": outline(rows // 4, 4, 4)}, {})
+    placement = Model.of(diffusers).place(found).require_complete()
+    assert placement.adapter_set.architecture is ARCHITECTURES["flux1"]
+    assert placement.modules == 1

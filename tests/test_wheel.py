@@ -38,16 +38,35 @@ def require_build_tools() -> None:
         pytest.skip("there is no setuptools that builds a wheel: pip install 'setuptools>=70.1'")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    require_build_tools()
-    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "lyco_core", source / "lyco_core", ignore=shutil.ignore_patterns("__pycache__"))
+def copy_source(to: Path) -> None:
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, to)
+    shutil.copytree(ROOT / "lyco_core", to / "lyco_core", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def build(source: Path, built: Path) -> Path:
     pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", built, source)
     (made,) = built.glob("*.whl")
     return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_build_tools()
+    source = tmp_path_factory.mktemp("source")
+    copy_source(source)
+    return build(source, tmp_path_factory.mktemp("built"))
+
+
+def test_a_second_build_packs_no_module_that_is_gone(tmp_path: Path):
+    require_build_tools()
+    copy_source(tmp_path)
+    (tmp_path / "lyco_core" / "gone.py").touch()
+    build(tmp_path, tmp_path / "first")
+    (tmp_path / "lyco_core" / "gone.py").unlink()
+    with zipfile.ZipFile(build(tmp_path, tmp_path / "second")) as file:
+        assert "lyco_core/version.py" in file.namelist()
+        assert "lyco_core/gone.py" not in file.namelist()
 
 
 def test_it_holds_the_library_alone(wheel: Path):

@@ -1,5 +1,6 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
 import { el } from "./dom.mjs";
+import { addFailure } from "./failure.mjs";
 import { followRuns } from "./last_output.mjs";
 import { NONE, addCard, after, everyNode } from "./node.mjs";
 import { about, match } from "./parts.mjs";
@@ -47,6 +48,7 @@ export function addFileCard(node, input) {
   const widget = node.widgets?.find(({ name }) => name === input);
   after(widget ?? {}, "callback", () => look(true));
   followRuns(node, { look, show });
+  addFailure(node, card);
   onRefresh(node, () => look(true));
 }
 

@@ -1,6 +1,5 @@
 // What a node gave when it last ran as it would run now: also under another id, as after converting it to a subgraph.
 import { api } from "./comfy.mjs";
-import { beforeFailure } from "./failure.mjs";
 import { after, everyNode } from "./node.mjs";
 import { pathsTo, same, signature } from "./would_run.mjs";
 
@@ -9,6 +8,7 @@ import { pathsTo, same, signature } from "./would_run.mjs";
  * @typedef {object} Card what shows the output of a node's run
  * @property {(output: any) => void} show null where nothing is known to be true
  * @property {() => void} look what the node takes is perhaps no more what it was
+ * @typedef {{output?: any, failure?: string}} Ended
  */
 
 /** @type {Promise<any[]> | null} */
@@ -24,31 +24,67 @@ function runs() {
 }
 
 /**
- * The output of the last run of this node, and of all that leads into it, as they are now; if there is one.
+ * What the last run of this node, and of all that leads into it, as they are now, ended in; if there is one.
  * @param {GraphNode} node
- * @returns {Promise<any>}
+ * @returns {Promise<Ended>}
  */
-export async function lastOutput(node) {
-  const [first = null, ...others] = await Promise.all(pathsTo(node).map(outputAt));
+async function lastRun(node) {
+  const [first = {}, ...others] = await Promise.all(pathsTo(node).map(runAt));
   // A node of a subgraph that is there twice is one node, with one card.
-  return others.every((output) => JSON.stringify(output) === JSON.stringify(first)) ? first : null;
+  return others.every((other) => JSON.stringify(other) === JSON.stringify(first)) ? first : {};
 }
 
-/** @param {import("./would_run.mjs").Path} path */
-async function outputAt(path) {
+/**
+ * @param {GraphNode} node
+ * @returns {Promise<any>} null if it gave none, or is not known to have run so
+ */
+export async function lastOutput(node) {
+  return (await lastRun(node)).output ?? null;
+}
+
+/** @param {GraphNode} node */
+export async function lastFailure(node) {
+  return (await lastRun(node)).failure;
+}
+
+/**
+ * @param {import("./would_run.mjs").Path} path
+ * @returns {Promise<Ended>}
+ */
+async function runAt(path) {
   const kind = path.at(-1).comfyClass;
   for (const { prompt, outputs, status } of await runs()) {
-    const failed = status?.messages?.find((/** @type {any[]} */ [name]) => name === "execution_error")?.[1].node_id;
+    const error = status?.messages?.find((/** @type {any[]} */ [name]) => name === "execution_error")?.[1];
     for (const [id, ran] of Object.entries(prompt?.[2] ?? {})) {
-      if (ran.class_type !== kind || !(id in outputs || id === failed)) continue;
-      if (await same(path, id, prompt[2])) return id === failed ? null : outputs[id];
+      const failed = id === error?.node_id;
+      if (ran.class_type !== kind || !(id in outputs || failed)) continue;
+      if (await same(path, id, prompt[2])) return failed ? { failure: error.exception_message } : { output: outputs[id] };
     }
   }
-  return null;
+  return {};
 }
 
 /** @type {WeakMap<object, Follower>} */
 const followers = new WeakMap();
+
+/**
+ * @param {GraphNode} node
+ * @returns {string} all that its result hangs on
+ */
+export function nowOf(node) {
+  return JSON.stringify(pathsTo(node).map((path) => signature(path)));
+}
+
+/**
+ * What was queued of a node failed: of what its card shows, nothing is known to be true.
+ * @param {GraphNode} node
+ * @returns {string} all that its result hung on
+ */
+export function failedAs(node) {
+  const follower = followers.get(node);
+  follower?.failed();
+  return follower?.queued || nowOf(node);
+}
 
 class Follower {
   /**
@@ -72,7 +108,7 @@ class Follower {
 
   /** All that the node's result hangs on. */
   now() {
-    return JSON.stringify(pathsTo(this.node).map((path) => signature(path)));
+    return nowOf(this.node);
   }
 
   /** @param {any} output of what was queued, which need not be what would run now */
@@ -113,7 +149,6 @@ export function followRuns(node, card) {
   after(node, "onExecuted", (output) => follower.executed(output ?? null));
   for (const change of ["onConfigure", "onConnectionsChange"]) after(node, change, lookSoon);
   for (const widget of node.widgets ?? []) after(widget, "callback", lookSoon);
-  beforeFailure(node, () => follower.failed());
   lookSoon();
 }
 

@@ -33,7 +33,7 @@ let cards;
 api.addEventListener(/** @type {any} */ ("lyco.train"), (/** @type {any} */ { detail }) => cards?.hear(detail));
 
 app.registerExtension({
-  name: "lyco",
+  name: "comfyui-lyco.cards",
   async addCustomNodeDefs(defs) {
     for (const [name, def] of Object.entries(defs)) {
       if (def.python_module === PACK) kinds.set(name, kindOf(def));
@@ -43,7 +43,7 @@ app.registerExtension({
   setup() {
     cards.addStyle();
     cards.listenForRuns();
-    cards.listenForFailures(cards.nodeOf);
+    cards.listenForFailures();
     cards.listenForRenderer();
     cards.listen();
   },

@@ -1,7 +1,6 @@
 // What the frontend does not give: a card as a node's last widget in both renderers, and which node is which.
 import { app } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { placeOfFailure } from "./failure.mjs";
 import { addFold } from "./fold.mjs";
 import { fit, keepSize, turn } from "./size.mjs";
 
@@ -30,7 +29,7 @@ let cards = 0;
 export function addCard(node) {
   addFold(node);
   const inner = el("div");
-  const content = el("div", "lyco-card", inner, placeOfFailure(node));
+  const content = el("div", "lyco-card", inner);
   const root = el("div", "lyco-root", content);
   let height = 2 * MARGIN;
   // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.

@@ -1,6 +1,7 @@
 // The card of Load Adapters: a row for each file, and one that is empty. The widgets hold the values, and show where a link
 // leads to one.
 import { el, toggle } from "./dom.mjs";
+import { addFailure } from "./failure.mjs";
 import { onRefresh } from "./file_card.mjs";
 import { followRuns } from "./last_output.mjs";
 import { NONE, addCard, after, fitRows } from "./node.mjs";
@@ -70,6 +71,7 @@ export function addRows(node, adapters) {
   // At once: what is read from a file has the size of its rows, and ComfyUI makes room for all that shows by then.
   after(node, "onConfigure", update);
   followRuns(node, { look, show });
+  addFailure(node, content);
   onRefresh(node, () => look(true));
   update();
 }

@@ -2,6 +2,7 @@
 import { api, app } from "./comfy.mjs";
 import { SPAN, Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
+import { addFailure } from "./failure.mjs";
 import { lastOutput } from "./last_output.mjs";
 import { addCard, after, everyNode, nodeOf } from "./node.mjs";
 import { FURTHER, changed, ending, values } from "./train_end.mjs";
@@ -51,6 +52,7 @@ class TrainCard {
     this.end = el("div");
     this.content = addCard(node);
     this.content.append(this.line);
+    addFailure(node, this.content);
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 

@@ -15,6 +15,8 @@ export const WORDS = {
     step: "step", loss: "loss", validation: "validation", learning_rate: "learning rate", left: "left",
     more_inputs: "{0} more inputs", fewer_inputs: "fewer inputs",
     smoothing: "smoothing", waiting: "The loss appears here once training runs.",
+    load_rest: "Apply what fits", leave_out: "Leave these out", set: "{0}: {1}", switch_on: "Switch {0} on",
+    switch_off: "Switch {0} off", changed: "Changed since then: run again.",
     mean_of: "mean of the last {0} steps", file: "file", state: "state", folder: "folder", saved_at: "saved at step",
     finished: "Finished: {0} steps", stopped: "Stopped after step {0} of {1}", failed: "Failed after step {0} of {1}",
     nothing_saved: "Nothing was saved.", go_on: "Go on from step {0}",
@@ -37,6 +39,8 @@ export const WORDS = {
     step: "ステップ", loss: "損失", validation: "検証", learning_rate: "学習率", left: "残り",
     more_inputs: "ほかの入力 {0} 個", fewer_inputs: "入力を減らす",
     smoothing: "平滑化", waiting: "学習を実行すると、ここに損失が表示されます。",
+    load_rest: "合うものだけ適用", leave_out: "これらを除外", set: "{0}: {1}", switch_on: "{0} をオン",
+    switch_off: "{0} をオフ", changed: "その後に変更されました。もう一度実行してください。",
     mean_of: "直近 {0} ステップの平均", file: "ファイル", state: "状態", folder: "フォルダー", saved_at: "保存したステップ",
     finished: "完了: {0} ステップ", stopped: "{1} ステップ中 {0} で停止", failed: "{1} ステップ中 {0} の後でエラー",
     nothing_saved: "何も保存されていません。", go_on: "ステップ {0} から続ける",
@@ -58,6 +62,8 @@ export const WORDS = {
     more: "另有 {0} 个", cell: "{0} {1}：{3} 个模块中 {2} 个", other: "其他", report: "报告",
     more_inputs: "另有 {0} 个输入", fewer_inputs: "收起输入", unreachable: "服务器没有响应", step: "步", loss: "损失", validation: "验证",
     learning_rate: "学习率", left: "剩余", smoothing: "平滑", waiting: "训练开始后，损失会显示在这里。",
+    load_rest: "只应用匹配的部分", leave_out: "排除这些", set: "{0}：{1}", switch_on: "打开 {0}",
+    switch_off: "关闭 {0}", changed: "之后已修改：请重新运行。",
     mean_of: "最近 {0} 步的平均值", file: "文件", state: "状态", folder: "文件夹", saved_at: "保存于第几步",
     finished: "已完成：{0} 步", stopped: "已在第 {0} 步停止（共 {1} 步）", failed: "第 {0} 步之后出错（共 {1} 步）",
     nothing_saved: "没有保存任何文件。", go_on: "从第 {0} 步继续",
@@ -70,13 +76,17 @@ export const WORDS = {
   },
 };
 
+/** The person's language: zh for zh-TW too. */
+export function locale() {
+  return String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").split("-")[0];
+}
+
 /**
  * The word in the person's language, else in English.
  * @param {string} key
  * @param {...(string | number)} values
  */
 export function t(key, ...values) {
-  const locale = String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").split("-")[0];
-  const text = WORDS[locale]?.[key] ?? WORDS.en[key];
+  const text = WORDS[locale()]?.[key] ?? WORDS.en[key];
   return text.replace(/\{(\d)\}/g, (_, index) => String(values[Number(index)]));
 }

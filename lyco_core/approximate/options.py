@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..adapters import LOW_RANK
-from ..errors import AdapterError, LycoError
+from ..errors import AdapterError, LycoError, Remedy
 from ..selection import EVERYTHING, Selection
 from ..text import shorten
 from .report import Measured
@@ -38,7 +38,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.rank is None and self.max_error is None:
-            raise LycoError("say how small: give a rank, an energy or an error")
+            raise LycoError("say how small it is to be", Remedy.SMALLNESS)
         if self.rank is not None and self.rank < 1:
             raise LycoError(f"rank is {self.rank}, expected at least 1")
         if self.max_error is not None and not 0 < self.max_error < 1:
@@ -115,10 +115,11 @@ class ExtractOptions:
         if self.algorithm not in LOW_RANK:
             raise LycoError(f"the algorithm is {self.algorithm!r}, expected {', '.join(LOW_RANK)}")
         if self.limits is None and self.algorithm != "lokr":
-            raise LycoError("say how small: give a rank, an energy or an error")
+            raise LycoError("say how small it is to be", Remedy.SMALLNESS)
         if self.limits is not None and self.limits.max_error is not None and self.algorithm != "lora":
             raise LycoError(
-                f"an energy or an error chooses the rank of a LoRA; for a {LOW_RANK[self.algorithm].title} give a rank"
+                f"an energy or an error chooses the rank of a LoRA, not of a {LOW_RANK[self.algorithm].title}",
+                Remedy.RANK,
             )
         if self.factor == 0 or self.factor < -1:
             raise LycoError(f"factor is {self.factor}, expected -1 or a number above 0")

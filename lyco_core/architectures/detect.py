@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from ..adapter_set import AdapterSet
-from ..adapters import ANY, Full
+from ..adapters import Full
 from ..errors import ArchitectureError, Remedy
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from ..text import shorten
+from .reading import Reading, tells_nothing
 from .registry import ARCHITECTURES
 from .renaming import with_paths
-from .table import Architecture, templates_of
+from .table import Architecture
+from .templates import templates_of
 
 __all__ = ["identify", "recognise"]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reading:
-    """A file's modules read as those of one family in one layout."""
-
-    architecture: Architecture
-    layout: Layout
-    paths: Mapping[str, str]
-    """Name as spelled -> dotted path, for the names that the family has."""
-    fitting: Mapping[str, tuple[int, int]]
-    """Path -> (out, in) of those of them whose shape the family allows."""
-    total: int
-    """How many modules there are."""
-
-    @functools.cached_property
-    def known_width(self) -> bool | None:
-        """Whether one of them has the width of a model that there is; None where no shape tells a width."""
-        template_of = self.architecture.template_of
-        sized = (
-            (template_of(path, self.layout)[0], shape)
-            for path, shape in self.fitting.items()
-            if not _tells_nothing(path, shape)
-        )
-        # Blocks are alike: each template once.
-        found = {self.architecture.width(template, self.layout, shape) for template, shape in {*sized}} - {None}
-        return bool(found & set(self.architecture.widths)) if found else None
-
-    @functools.cached_property
-    def modules(self) -> set[str]:
-        """The modules that the names mean; a name may be that of a module's bias."""
-        return {parameter_of(path)[0] for path in self.paths.values()}
-
-    @functools.cached_property
-    def depth(self) -> int:
-        """2 if the blocks are all that the largest model has, 1 if it could have them, 0 if one is too many."""
-        blocks: dict[str, set[int]] = {}
-        for path in self.modules:
-            names = self.architecture.group_of(path, self.layout)[0].musubi
-            if names and "{n}" in names[0]:
-                blocks.setdefault(names[0].split(".{n}", 1)[0], set()).add(
-                    int(self.architecture.template_of(path, self.layout)[1])
-                )
-        limits = self.architecture.depths
-        if any(max(found) >= limits.get(above, math.inf) for above, found in blocks.items()):
-            return 0
-        return 2 if any(len(found) == limits.get(above) for above, found in blocks.items()) else 1
-
-    @property
-    def musubis_own(self) -> bool:
-        """Whether these are names that Musubi writes: of blocks of a model that it trains."""
-        trained = self.architecture.training is not None and self.layout == "musubi"
-        return trained and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
-
-    def homes(self, model_modules: Collection[str]) -> int:
-        """How many of its modules lie wholly on those of ComfyUI's model."""
-        located = (self.architecture.locate(path, self.layout, "comfyui") for path in self.modules)
-        return sum(bool(targets) and all(target.path in model_modules for target in targets) for targets in located)
 
 
 def identify(
@@ -93,7 +34,7 @@ def identify(
 
     Args:
         architecture: the family's id, where a person says it.
-        model_modules: module paths of ComfyUI's model, which decide between families whose names the
+        model_modules: module paths of the model, in `layout`, which decide between families whose names the
             file fits equally well.
         prefer: of families that fit equally well, the one to name: the model's, say.
         layout: where the adapters are to go; families that put them on the same weights there are
@@ -109,9 +50,9 @@ def identify(
         return adapter_set
     families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
     underscored = adapter_set.format.underscored
-    best = _best(_readings(adapter_set, families, underscored=underscored), model_modules)
+    best = _best(_readings(adapter_set, families, underscored=underscored), model_modules, layout)
     if not best and not underscored:  # some underscores may be dots
-        best = _best(_readings(adapter_set, families, underscored=True), model_modules)
+        best = _best(_readings(adapter_set, families, underscored=True), model_modules, layout)
     if not best and architecture is not None and adapter_set.adapters:
         names = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
@@ -131,7 +72,7 @@ def identify(
     return with_paths(adapter_set, names, chosen.architecture, chosen.layout, others)
 
 
-def _mixed(adapter_set: AdapterSet, chosen: _Reading) -> dict[str, tuple[str, Layout]]:
+def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Layout]]:
     """Names that the reading lacks -> (path, layout) of the one module of the family that each can mean.
 
     Some files have a module under another layout's name too, or some dots as underscores.
@@ -156,16 +97,16 @@ def _mixed(adapter_set: AdapterSet, chosen: _Reading) -> dict[str, tuple[str, La
 def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
     """The family and layout whose module names at least half of a model's `paths` are, or None."""
     names = list(paths)
-    readings: list[_Reading] = []
+    readings: list[Reading] = []
     for family, layout in _candidates(names, ARCHITECTURES.values(), underscored=False):
         known = {n: n for n in names if family.resolve(n, layout, underscored=False)}
-        readings.append(_Reading(family, layout, known, {}, len(names)))
+        readings.append(Reading(family, layout, known, {}, len(names)))
     best = _most(readings, lambda r: len(r.paths))
     best = _most(best, lambda r: r.depth)
     return (best[0].architecture, best[0].layout) if best else None
 
 
-def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, underscored: bool) -> list[_Reading]:
+def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, underscored: bool) -> list[Reading]:
     shapes = {
         name: adapter.flat_shape
         for name, adapter in adapter_set.adapters.items()
@@ -173,12 +114,12 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, unde
     }
     # Differences of norms and tables, which families do not list, say nothing where there is more.
     telling = {n: s for n, s in shapes.items() if not isinstance(adapter_set.adapters[n], Full)} or shapes
-    readings: list[_Reading] = []
+    readings: list[Reading] = []
     for family, layout in _candidates(telling, families, underscored=underscored):
         resolved = ((name, _resolved(family, name, layout, underscored=underscored)) for name in shapes)
         paths = {name: path for name, path in resolved if path is not None}
         fitting = {p: telling[n] for n, p in paths.items() if n in telling and _fits(family, p, layout, telling[n])}
-        readings.append(_Reading(family, layout, paths, fitting, len(telling)))
+        readings.append(Reading(family, layout, paths, fitting, len(telling)))
     return readings
 
 
@@ -213,15 +154,10 @@ def _resolved(family: Architecture, name: str, layout: Layout, *, underscored: b
 
 
 def _fits(family: Architecture, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
-    return _tells_nothing(path, shape) or family.fits(path, layout, shape)
+    return tells_nothing(path, shape) or family.fits(path, layout, shape)
 
 
-def _tells_nothing(path: str, shape: tuple[int, int]) -> bool:
-    """Whether the shape is a bias's, or one that an adapter leaves open."""
-    return path.endswith(BIAS) or ANY in shape
-
-
-def _best(readings: Iterable[_Reading], model_modules: Collection[str] | None) -> list[_Reading]:
+def _best(readings: Iterable[Reading], model_modules: Collection[str] | None, layout: Layout) -> list[Reading]:
     """The readings that explain most modules, half of them at least.
 
     Of those, the ones that put most of them on the model's own; then those of a model that there is, if any.
@@ -229,21 +165,21 @@ def _best(readings: Iterable[_Reading], model_modules: Collection[str] | None) -
     best = [r for r in readings if r.paths and 2 * len(r.fitting) >= r.total]
     best = _most(best, lambda r: len(r.fitting))
     if model_modules is not None:
-        best = _most(best, lambda r: r.homes(model_modules))
+        best = _most(best, lambda r: r.homes(model_modules, layout))
     best = _most(best, lambda r: min(r.depth, 1))
     if any(r.known_width for r in best):
         best = [r for r in best if r.known_width is not False]
     return _most(best, lambda r: r.depth)
 
 
-def _most(readings: list[_Reading], quality: Callable[[_Reading], int]) -> list[_Reading]:
+def _most(readings: list[Reading], quality: Callable[[Reading], int]) -> list[Reading]:
     if len(readings) < 2:
         return readings
     qualities = [quality(r) for r in readings]
     return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
 
 
-def _choose(best: list[_Reading], layout: Layout, *, settled: bool) -> _Reading:
+def _choose(best: list[Reading], layout: Layout, *, settled: bool) -> Reading:
     """The first of the equally good readings, unless another would patch other weights."""
     first = _targets(best[0], layout)
     rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r, layout) != first]
@@ -253,7 +189,7 @@ def _choose(best: list[_Reading], layout: Layout, *, settled: bool) -> _Reading:
     return best[0]
 
 
-def _targets(reading: _Reading, layout: Layout) -> set[str]:
+def _targets(reading: Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
     return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import re
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
 from ..layouts import LAYOUTS, Layout
+from .templates import NUMBERS, split, templates_of
 from .training import TrainedFamily
 
 __all__ = [
@@ -23,16 +22,20 @@ __all__ = [
     "inside_all",
     "renamed",
     "same",
-    "templates_of",
 ]
 
 Shape = tuple[int | Fraction, int | Fraction]
 """(out, in), in widths of the model."""
 
-_NUMBER = re.compile(r"(?<=[._])(0|[1-9][0-9]{0,5})(?=[._].)", re.DOTALL)
 
-_NUMBERS = 3
-"""One of so many first numbers in a name is the block's; a stranger's may have a million."""
+class Target(NamedTuple):
+    """Where rows of a module lie in another layout. Bands are (start, stop, of), in parts' heights."""
+
+    path: str
+    source: tuple[int, int, int]
+    """Rows of the source module that go there."""
+    rows: tuple[int, int, int]
+    """Rows of the target module that they become."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,21 +64,33 @@ class Group:
                 raise ValueError(f"{names}: expected one module or {len(self.heights)}")
             for name in names or ():
                 if "{n}" in name and (name, "0") not in templates_of(name.replace("{n}", "0")):
-                    raise ValueError(f"{name}: expected {{n}} between dots, as one of the first {_NUMBERS} numbers")
+                    raise ValueError(f"{name}: expected {{n}} between dots, as one of the first {NUMBERS} numbers")
 
     def names(self, layout: Layout) -> tuple[str, ...] | None:
         """The modules that hold the group's rows in `layout`."""
         return getattr(self, layout)
 
-
-class Target(NamedTuple):
-    """Where rows of a module lie in another layout. Bands are (start, stop, of), in parts' heights."""
-
-    path: str
-    source: tuple[int, int, int]
-    """Rows of the source module that go there."""
-    rows: tuple[int, int, int]
-    """Rows of the target module that they become."""
+    def targets(self, position: int, source: Layout, target: Layout) -> list[Target]:
+        """Where the rows of its module at `position` in `source` lie in `target`; empty if it has no such module."""
+        names = self.names(target)
+        if names is None:
+            return []
+        total = sum(self.heights)
+        edges = [sum(self.heights[:i]) for i in range(len(self.heights) + 1)]
+        whole = len(self.names(source) or ()) == 1
+        first, last = (0, len(self.heights)) if whole else (position, position + 1)
+        start, stop = edges[first], edges[last]
+        height = stop - start
+        if len(names) == 1:
+            return [Target(names[0], (0, height, height), (start, stop, total))]
+        return [
+            Target(
+                names[i],
+                (edges[i] - start, edges[i + 1] - start, height),
+                (0, self.heights[i], self.heights[i]),
+            )
+            for i in range(first, last)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +133,11 @@ class Architecture:
         return index
 
     @functools.cached_property
+    def _routes(self) -> dict[tuple[Layout, Layout], dict[str, list[Target]]]:
+        """(source, target) -> template -> `locate` of it, filled as it is asked for: blocks are alike."""
+        return {}
+
+    @functools.cached_property
     def _underscored(self) -> dict[Layout, dict[str, str]]:
         """Layout -> template with every dot as an underscore -> template."""
         return {layout: {t.replace(".", "_"): t for t in self._index[layout]} for layout in LAYOUTS}
@@ -132,7 +152,7 @@ class Architecture:
 
     def resolve(self, name: str, layout: Layout, *, underscored: bool) -> str | None:
         """The dotted module path that `name` means in `layout`, or None if there is none."""
-        template, number = _split(name, known := self.spellings(layout, underscored=underscored))
+        template, number = split(name, known := self.spellings(layout, underscored=underscored))
         if template not in known or (not number and "{n}" in template):  # a file can say `{n}` itself
             return None
         return known[template].replace("{n}", number)
@@ -143,7 +163,7 @@ class Architecture:
 
     def template_of(self, path: str, layout: Layout) -> tuple[str, str]:
         """(the module path with `{n}` for its block's number, that number); the number is empty outside of blocks."""
-        return _split(path, self._index[layout])
+        return split(path, self._index[layout])
 
     def group_of(self, path: str, layout: Layout) -> tuple[Group, int]:
         """The group of a module path, and the position of the module in it. Raises KeyError."""
@@ -171,54 +191,11 @@ class Architecture:
         template, number = self.template_of(path, source)
         routes = self._routes.setdefault((source, target), {})
         if template not in routes:
-            routes[template] = self._route(template, source, target)
+            group, position = self._index[source][template]
+            routes[template] = group.targets(position, source, target)
         if not number:
             return routes[template]
         return [Target(path.replace("{n}", number), *bands) for path, *bands in routes[template]]
-
-    @functools.cached_property
-    def _routes(self) -> dict[tuple[Layout, Layout], dict[str, list[Target]]]:
-        """(source, target) -> template -> `locate` of it, filled as it is asked for: blocks are alike."""
-        return {}
-
-    def _route(self, template: str, source: Layout, target: Layout) -> list[Target]:
-        group, position = self._index[source][template]
-        names = group.names(target)
-        if names is None:
-            return []
-        total = sum(group.heights)
-        edges = [sum(group.heights[:i]) for i in range(len(group.heights) + 1)]
-        whole = len(group.names(source) or ()) == 1
-        first, last = (0, len(group.heights)) if whole else (position, position + 1)
-        start, stop = edges[first], edges[last]
-        height = stop - start
-        if len(names) == 1:
-            return [Target(names[0], (0, height, height), (start, stop, total))]
-        return [
-            Target(
-                names[i],
-                (edges[i] - start, edges[i + 1] - start, height),
-                (0, group.heights[i], group.heights[i]),
-            )
-            for i in range(first, last)
-        ]
-
-
-@functools.lru_cache(maxsize=2**14)
-def templates_of(name: str) -> tuple[tuple[str, str], ...]:
-    """(name with `{n}` for a number in it, that number), for every number that may be a block's."""
-    numbers = itertools.islice(_NUMBER.finditer(name), _NUMBERS)
-    return tuple((f"{name[: n.start()]}{{n}}{name[n.end() :]}", n[0]) for n in numbers)
-
-
-def _split(name: str, known: Container[str]) -> tuple[str, str]:
-    """(the template of `known` that a name means, the block's number); the name itself where it means none."""
-    if name in known:  # as it stands, numbers and all
-        return name, ""
-    for found in templates_of(name):
-        if found[0] in known:
-            return found
-    return name, ""
 
 
 def group(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ..console import Progress, clear_line, painted
 from ..errors import FileError, LycoError, Remedy, about_file
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ __all__ = [
     "counter",
     "each",
     "given_limits",
+    "print_error",
     "print_report",
+    "print_warning",
     "require_report",
 ]
 
@@ -43,6 +47,9 @@ ADVICE = {
         "merge into the bf16, fp16 or fp8 checkpoint that it was made from and quantize the result, or load the "
         "adapter with Load LoHa/LoKr"
     ),
+    Remedy.OVERWRITE: "choose another name, or replace it with --overwrite",
+    Remedy.SMALLNESS: "give --rank, --energy or --max-error",
+    Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',
 }
 """What to do about an error, in the options of the command line: each means the same in all commands."""
@@ -66,12 +73,20 @@ def add_architecture(parser: argparse.ArgumentParser) -> None:
 def add_limits(parser: argparse.ArgumentParser, what: str = "an approximation") -> None:
     """Declare the options that say how small, or how exact, `what` is to be, and how it is stored."""
     group = parser.add_argument_group("how small", f"{what}; the error is printed")
-    group.add_argument("--rank", type=int, help="of at most this rank")
-    group.add_argument("--energy", type=float, help="the least rank that keeps this share of the squared norm")
+    group.add_argument("--rank", metavar="N", type=int, help="of at most this rank, 16 say")
     group.add_argument(
-        "--max-error", type=float, help="the least rank of this relative error; with --rank both must hold"
+        "--energy",
+        metavar="SHARE",
+        type=float,
+        help="the least rank that keeps this share of the change's squared norm, 0.99 say",
     )
-    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="storage dtype")
+    group.add_argument(
+        "--max-error",
+        metavar="SHARE",
+        type=float,
+        help="the least rank of this relative error, 0.05 say; with --rank both must hold",
+    )
+    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="what numbers are stored as")
 
 
 def given_limits(options: argparse.Namespace) -> tuple[int | None, float | None, float | None]:
@@ -119,7 +134,7 @@ def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterat
         except LycoError as error:
             if len(items) == 1:
                 raise
-            print(f"lyco: error: {error}", file=sys.stderr)
+            print_error(str(error))
             failed += 1
         else:
             yield made
@@ -127,12 +142,21 @@ def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterat
         raise LycoError(f"{failed} of {len(items)} files were not {what}")
 
 
-def counter(name: str, unit: str, size: int = 1) -> Callable[[int, int], None]:
+def counter(name: str, unit: str, size: int = 1) -> Progress:
     """A progress that counts on a terminal in `unit`s of `size`, and is silent elsewhere."""
+    return Progress(os.path.basename(name), lambda done: f"{done // size} {unit}")
 
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r{name}: {done // size}/{total // size} {unit}", end=end, file=sys.stderr, flush=True)
 
-    return show
+def print_error(text: str) -> None:
+    """One line on standard error."""
+    _complain("lyco: error:", "red", text)
+
+
+def print_warning(text: str) -> None:
+    """One line on standard error."""
+    _complain("lyco: warning:", "yellow", text)
+
+
+def _complain(label: str, style: str, text: str) -> None:
+    clear_line(sys.stderr)
+    print(painted(label, style, sys.stderr), text, file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..errors import FileError, about_file, advising
 from ..layouts import LAYOUTS
@@ -16,7 +16,7 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("convert", help="another layout, losslessly")
+    parser = commands.add_parser("convert", help="write an adapter under another tool's names, losslessly")
     parser.add_argument("files", metavar="FILE", nargs="+", help="adapters (.safetensors), or folders of them")
     parser.add_argument(
         "-o",
@@ -98,12 +98,10 @@ def _sources(files: Sequence[str], output: str) -> list[tuple[str, str]]:
     return [(path, target) for target, path in found.items()]
 
 
-def _named(file: str) -> Iterator[tuple[str, str]]:
+def _named(file: str) -> list[tuple[str, str]]:
     """(path, name below the output folder) of a file, or of each adapter in a folder."""
-    from ..io.paths import is_safetensors
+    from ..io.paths import files_in
 
     if not os.path.isdir(file):
-        yield file, os.path.basename(file)
-    for folder, _, names in sorted(os.walk(file)):
-        for path in (os.path.join(folder, name) for name in sorted(names) if is_safetensors(name)):
-            yield path, os.path.relpath(path, file)
+        return [(file, os.path.basename(file))]
+    return [(os.path.join(file, name), name) for name in files_in(file)]

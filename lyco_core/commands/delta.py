@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..layouts import LAYOUTS
-from .common import Commands, add_architecture
+from .common import Commands, add_architecture, counter
 
 __all__ = ["add"]
 
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
         layout=options.layout,
         architecture=options.architecture,
         overwrite=options.overwrite,
+        progress=counter(options.output, "weights"),
     )
     done = f"{options.output}: {len(keys)} delta weights, float32, {options.layout} layout"
     print("; left out: ".join([done, *left_out]))

@@ -12,11 +12,15 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("extract", help="an adapter from two checkpoints (an approximation, measured)")
+    parser = commands.add_parser(
+        "extract", help="find the adapter between two checkpoints (an approximation, measured)"
+    )
     parser.add_argument("--base", metavar="CHECKPOINT", required=True, help="a file, a shard, an index, or a folder")
     parser.add_argument("--tuned", metavar="CHECKPOINT", required=True, help="what the base was tuned into, likewise")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
-    parser.add_argument("--as", dest="form", choices=("lora", "lokr", "loha"), default="lora", help="[%(default)s]")
+    parser.add_argument(
+        "--as", dest="form", choices=("lora", "lokr", "loha"), default="lora", help="what kind of adapter [%(default)s]"
+    )
     add_limits(parser)
     add_report(parser)
     parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")

@@ -1,19 +1,36 @@
-"""`lyco inspect`: what a file is, and what of it a model takes."""
+"""`lyco inspect`: what files are, and what of them a model takes."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .common import Commands, add_architecture, each
+from ..console import Progress, painted
+from ..errors import FileError, LycoError, PlacementError, about_file, advising
+from ..text import clipped, one_line
+from .common import ADVICE, Commands, add_architecture, print_error
+
+if TYPE_CHECKING:
+    from ..inspection import Inspection
 
 __all__ = ["add"]
+
+LONGEST = 60
+"""Characters of a file's name in a table."""
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("inspect", help="say what an adapter file is, and what of it a model takes")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="adapters (.safetensors)")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="an adapter (.safetensors), of which all is told; of several, and of those in a folder, a line each",
+    )
     parser.add_argument(
         "--model", metavar="CHECKPOINT", help="a model's weights (.safetensors, .gguf): say what matches"
     )
@@ -23,19 +40,100 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..inspection import Inspection, inspect_file
+    from ..inspection import inspect_file
     from ..io.paths import expanded, only_one
 
-    files = expanded(options.files)
+    given = expanded(options.files)
     model = options.model and only_one(options.model)
+    if len(given) > 1 or os.path.isdir(given[0]):
+        _several(given, model, options)
+        return
+    done = inspect_file(given[0], model, architecture=options.architecture)
+    _print_json(done.as_json()) if options.json else _print_details(done)
+    _require_fit(done, model)
+
+
+def _several(given: Sequence[str], model: str | None, options: argparse.Namespace) -> None:
+    """A line for each file, or one list of JSON. Raises `LycoError` if one is no adapter, or does not fit the model."""
+    from ..inspection import inspect_file
+
+    files = [file for one in given for file in _files(one)]
     inspected: list[Inspection] = []
-    try:
-        for done in each(files, lambda file: inspect_file(file, model, architecture=options.architecture), "inspected"):
-            if not options.json:
-                print("\n".join([*[""][: len(inspected)], *done.lines()]))
-            inspected.append(done)
-    finally:
-        if options.json and inspected:
-            found = [done.as_json() for done in inspected]
-            # ASCII alone, which a program can read whatever the terminal's code page is.
-            print(json.dumps(found if len(files) > 1 else found[0], indent=2, allow_nan=False))
+    rows: list[tuple[str, Inspection | LycoError]] = []
+    progress = Progress("inspecting", str)
+    for number, file in enumerate(files):
+        progress(number, len(files))
+        try:
+            with advising(ADVICE):
+                inspected.append(inspect_file(file, model, architecture=options.architecture))
+                _require_fit(inspected[-1], model)
+            rows.append((file, inspected[-1]))
+        except LycoError as error:
+            rows.append((file, error))
+    progress(len(files), len(files))
+    failed = [error for _, error in rows if isinstance(error, LycoError)]
+    if options.json:
+        for error in failed:
+            print_error(str(error))
+        _print_json([done.as_json() for done in inspected])
+    else:
+        _print_table(rows)
+    if failed:
+        raise LycoError(f"{len(failed)} of {len(files)} files: no adapter{' that fits the model' if model else ''}")
+
+
+def _files(given: str) -> list[str]:
+    from ..io.paths import ENDING, files_in
+
+    if not os.path.isdir(given):
+        return [given]
+    if not (found := files_in(given)):
+        raise FileError(f"there is no {ENDING} file in {given}")
+    return [os.path.normpath(os.path.join(given, name)) for name in found]
+
+
+def _require_fit(done: Inspection, model: str | None) -> None:
+    """Raise `PlacementError` if a model was named that takes nothing of the file."""
+    found = done.placement
+    if model is None or found is None or found.placed or not found.adapter_set.adapters:
+        return
+    ours, theirs, name = found.adapter_set.architecture, found.family, os.path.basename(model)
+    with about_file(done.file):
+        if ours and theirs and ours is not theirs:
+            raise PlacementError(f"is an adapter for {ours.title}, {name} is a model of {theirs.title}")
+        raise PlacementError(f"nothing of it has a place in {name}")
+
+
+def _print_json(found: object) -> None:
+    """In ASCII alone, which a program can read whatever the terminal's code page is."""
+    print(json.dumps(found, indent=2, allow_nan=False))
+
+
+def _print_details(done: Inspection) -> None:
+    for line in done.lines():
+        label, value = line[:13], line[13:]
+        print(painted(label, "bold") + value)
+
+
+def _print_table(rows: Sequence[tuple[str, Inspection | LycoError]]) -> None:
+    """A line for each file: what it is, or why it is none."""
+    head = ["file", "architecture", "algorithm", "rank", "size"]
+    names = [clipped(one_line(file), LONGEST) for file, _ in rows]
+    told = [None if isinstance(found, LycoError) else found.columns() for _, found in rows]
+    if any(columns and len(columns) == len(head) for columns in told):
+        head.append("matched")
+    lines = [head, *([name, *columns] for name, columns in zip(names, told, strict=True) if columns)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths[0] = max(widths[0], *map(len, names))
+    print(painted(_aligned(head, widths), "bold"))
+    for name, columns, (_, found) in zip(names, told, rows, strict=True):
+        if columns:
+            print(_aligned([name, *columns], widths))
+        else:
+            error = str(found)
+            reason = error.removeprefix(f"{getattr(found, 'file', None)}: ")
+            print(name.ljust(widths[0]), painted(reason, "red"), sep="  ")
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from ..text import clipped, one_line, size_text
-from .common import Commands, add_architecture, counter
+from .common import Commands, add_architecture, counter, print_warning
 
 __all__ = ["add"]
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("merge", help="adapters into a checkpoint file")
+    parser = commands.add_parser("merge", help="write a checkpoint with adapters in it")
     parser.add_argument(
         "--base",
         metavar="CHECKPOINT",
@@ -84,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
     for source, modules, ignored, left_out in zip(sources, made.modules, made.ignored, made.left_out, strict=True):
         print("; left out: ".join([f"{source.path}: {modules} modules at strength {source.strength:g}", *ignored]))
         if left_out:
-            print(f"lyco: warning: {source.path}: left out: {one_line(clipped(left_out))}", file=sys.stderr)
+            print_warning(f"{source.path}: left out: {one_line(clipped(left_out))}")
     for line in made.survival:
         print(line)
     print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}")

@@ -12,7 +12,7 @@ __all__ = ["add"]
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    parser = commands.add_parser("resize", help="an adapter of less rank (an approximation, measured)")
+    parser = commands.add_parser("resize", help="make an adapter of less rank (an approximation, measured)")
     parser.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
     add_limits(parser)

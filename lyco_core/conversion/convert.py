@@ -13,7 +13,7 @@ import torch
 from ..adapter_reader import read_adapter_set, require_known
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
-from ..adapters import Adapter, LoRA, OnBase, to_lora
+from ..adapters import Adapter, LoRA, OnBase, bare, to_lora
 from ..approximate.lora import best_lora
 from ..approximate.options import RankTooSmall
 from ..approximate.report import Measured
@@ -123,6 +123,12 @@ def _as_wanted(module: Converted, prefix: str, format: Format, options: ConvertO
         if isinstance(exact, OnBase):
             raise PlacementError(f"{what}; its change depends on the weight")
         raise PlacementError(what, Remedy.RANK)
+    if options.dtype is not None and isinstance(bare(exact), OnBase):
+        raise PlacementError(
+            f"{module.sources[0]}: is {exact.title}, whose change depends on the weight, so what other numbers than "
+            "its own would change is not known here",
+            Remedy.AS_IT_IS,
+        )
     made = stored_as(made, options.dtype, prefix, format=format)
     if options.limits is None and options.dtype is None:
         return dataclasses.replace(module, adapter=made, how=how)

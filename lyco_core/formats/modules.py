@@ -11,7 +11,7 @@ from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, mul
 from ..errors import AdapterError
 from ..layouts import BIAS
 from .peft import PeftConfig
-from .suffixes import ALPHA, BIAS_SUFFIXES, MAGNITUDES, NUMBERS, ON_INPUT, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES
+from .suffixes import ALPHA, BIAS_SUFFIXES, DORA, MAGNITUDES, NUMBERS, ON_INPUT, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES
 
 __all__ = ["WEIGHT", "build", "has_factors", "is_adapter", "is_companion"]
 
@@ -20,6 +20,9 @@ WEIGHT = ""
 
 _IA3 = {"weight", ON_INPUT}
 """Together these are LyCORIS's IA3; a `weight` alone is a model's."""
+
+if _unmade := {algorithm for algorithm, _ in TENSOR_SUFFIXES.values()} - {*ALGORITHMS, DORA}:
+    raise ValueError(f"formats/suffixes.py has tensors of {', '.join(_unmade)}, which adapters.ALGORITHMS lacks")
 
 
 def is_adapter(suffixes: Mapping[str, object]) -> bool:
@@ -95,7 +98,7 @@ def _fields(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         if field in of_one:
             raise AdapterError(f"one tensor is there under two names: {', '.join(tensors)}")
         of_one[field] = tensor
-    fields.pop("dora", None)
+    fields.pop(DORA, None)
     return fields
 
 

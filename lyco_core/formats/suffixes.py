@@ -6,6 +6,7 @@ __all__ = [
     "ALPHA",
     "BIAS_SUFFIX",
     "BIAS_SUFFIXES",
+    "DORA",
     "MAGNITUDES",
     "NUMBERS",
     "ON_INPUT",
@@ -19,6 +20,8 @@ __all__ = [
 ]
 
 ALPHA = "alpha"
+DORA = "dora"
+"""Stands for an algorithm where a tensor belongs to a DoRA, which sits on the others of its module."""
 ON_INPUT = "on_input"
 """LyCORIS's IA3: 1 if the factors are along the inputs."""
 
@@ -51,15 +54,15 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     "rescale": ("oft", "rescale"),
     "diff": ("full", "diff"),
     "w_norm": ("full", "diff"),
-    "dora_scale": ("dora", "magnitude"),
-    "lora_magnitude_vector": ("dora", "magnitude"),
-    "lora_magnitude_vector.weight": ("dora", "magnitude"),
-    "lora_magnitude_vector.default.weight": ("dora", "magnitude"),
-    "magnitude": ("dora", "magnitude"),
+    "dora_scale": (DORA, "magnitude"),
+    "lora_magnitude_vector": (DORA, "magnitude"),
+    "lora_magnitude_vector.weight": (DORA, "magnitude"),
+    "lora_magnitude_vector.default.weight": (DORA, "magnitude"),
+    "magnitude": (DORA, "magnitude"),
 }
 """Suffix -> (algorithm id, field of the adapter class)."""
 
-MAGNITUDES = frozenset(suffix for suffix, (algorithm, _) in TENSOR_SUFFIXES.items() if algorithm == "dora")
+MAGNITUDES = frozenset(suffix for suffix, (algorithm, _) in TENSOR_SUFFIXES.items() if algorithm == DORA)
 """Suffixes of DoRA's magnitudes."""
 
 BIAS_SUFFIX = "diff_b"

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from ..errors import FileError, about_file
 from .header_table import read_table
+from .kinds import LOOK, other_kind
 from .positional import SharedFile
 from .tensor_info import DTYPE_BITS, TensorInfo
 
@@ -20,15 +21,6 @@ __all__ = ["DTYPE_BITS", "MAX_HEADER_BYTES", "Header", "TensorInfo", "header_len
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
-
-_OTHER_FILES: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "a zip archive, as torch.save writes (.pt, .ckpt)"),
-    (b"\x80", "a pickle (.pt, .ckpt, .bin)"),
-    (b"GGUF", "a GGUF file"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x00\x05\x16\x07", "what macOS keeps beside a file on other disks (._NAME)"),
-    (b"<", "a web page or XML"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +58,8 @@ def open_binary(path: str | os.PathLike[str]) -> SharedFile:
     try:
         file = SharedFile(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        if "\0" not in os.fspath(path) and os.path.isdir(path):  # which Windows calls "Permission denied"
+            raise FileError("is a folder; name a file") from None
         raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -92,16 +86,15 @@ def header_of(file: SharedFile) -> Header:
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise FileError("is empty (0 bytes); expected a safetensors file; save or download it again")
-    start = _start(file)
-    length = int.from_bytes(start, "little")
+    length = int.from_bytes(_start(file), "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+        _refuse_other_kinds(file)
     if size < 8 or length > size - 8:
-        _refuse_other_files(start)
         raise FileError(
             f"its header should be {length} bytes, the file has {max(size - 8, 0)} after the length; "
             "it is cut off or not a safetensors file; save or download it again"
         )
     if length > MAX_HEADER_BYTES:
-        _refuse_other_files(start)
         raise FileError(f"its header is {length} bytes; the format allows {MAX_HEADER_BYTES}")
     tensors, metadata = read_table(_text(file, length), 8 + length)
     _check_offsets(tensors, 8 + length, size)
@@ -115,12 +108,16 @@ def _start(file: io.FileIO) -> bytes:
         raise FileError(f"cannot be read: {error.strerror}") from None
 
 
-def _refuse_other_files(start: bytes) -> None:
+def _refuse_other_kinds(file: SharedFile) -> None:
     """Name what a file is that cannot be safetensors, if its first bytes tell."""
-    for magic, what in _OTHER_FILES:
-        if start.startswith(magic):
-            advice = "use the file that it was made from" if magic == b"GGUF" else "only safetensors files are opened"
-            raise FileError(f"is {what}, expected safetensors; {advice}")
+    start = bytearray(LOOK)
+    try:
+        read = file.read_at(memoryview(start), 0)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None
+    if kind := other_kind(bytes(start[:read])):
+        what, advice = kind
+        raise FileError(f"is {what}, expected safetensors; {advice}")
 
 
 def _text(file: SharedFile, length: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import FileError, OutputError, about_file
+from ..errors import FileError, OutputError, Remedy, about_file
 from ..text import size_text
 from .hidden import clear_leftovers
 from .names import check_name
@@ -111,7 +111,7 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     folder, name = os.path.split(os.path.abspath(path))
     check_name(name, folder)
     if os.path.lexists(path) and not overwrite:
-        raise FileError("is there already; choose another name, or ask for it to be overwritten")
+        raise FileError("is there already", Remedy.OVERWRITE)
     if not os.path.isdir(folder):
         raise FileError(f"there is no folder {folder} to write it into; make it, or name another")
     try:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ..errors import FileError
 from ..text import shorten
 
-__all__ = ["ENDING", "expanded", "is_safetensors", "only_one", "without_ending"]
+__all__ = ["ENDING", "expanded", "files_in", "is_safetensors", "only_one", "without_ending"]
 
 ENDING = ".safetensors"
 
@@ -36,6 +36,16 @@ def expanded(names: Iterable[str]) -> list[str]:
         FileError: a pattern that matches nothing.
     """
     return [path for name in names for path in _matches(name)]
+
+
+def files_in(folder: str) -> list[str]:
+    """The safetensors files in a folder and those below it, in order, by their names from there."""
+    return [
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in sorted(os.walk(folder))
+        for name in sorted(names)
+        if is_safetensors(name)
+    ]
 
 
 def only_one(name: str) -> str:

@@ -166,7 +166,7 @@ class Network(nn.Module):
         title, targets, excluded = self.choice.architecture.title, self.choice.targets, self.choice.excluded
         lines = [f"{title}: {len(targets)} modules are trained, {len(excluded)} are not"]
         lines += (f"{_described(target)}: {self.trainables[target.module_path].summary}" for target in targets)
-        lines += (f"{_described(target)}: not trained, {pattern!r} excludes it" for target, pattern in excluded)
+        lines += (f"{_described(target)}: not trained, '{pattern}' excludes it" for target, pattern in excluded)
         return "\n".join(lines)
 
 

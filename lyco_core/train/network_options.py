@@ -154,12 +154,12 @@ def parse_network_args(texts: Iterable[str]) -> dict[str, Any]:
         name = name.strip()
         if not equals or name not in known:
             raise TrainError(
-                f"network_args: {text!r} is no option that it takes; expected NAME=VALUE with one of {', '.join(known)}"
+                f"network_args: '{text}' is no option that it takes; expected NAME=VALUE with one of {', '.join(known)}"
             )
         try:
             parsed[name] = known[name].rule.read(value)
         except ValueError as error:
-            raise TrainError(f"network_args: {text!r} cannot be read; {error}") from None
+            raise TrainError(f"network_args: '{text}' cannot be read; {error}") from None
     return parsed
 
 

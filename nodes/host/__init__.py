@@ -1,6 +1,6 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
-from .advice import CONVERT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, acting
+from .advice import CONVERT, EXTRACT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, RESIZE, acting
 from .files import NONE, fingerprint
 from .jobs.approximating import extract, limits, resize
 from .jobs.converting import conversion, convert
@@ -18,6 +18,7 @@ from .schema import (
     new_file_outputs,
     overwrite_input,
     partial_input,
+    search_aliases,
     selection,
     selection_inputs,
     smallness_inputs,
@@ -26,6 +27,7 @@ from .schema import (
 
 __all__ = [
     "CONVERT",
+    "EXTRACT",
     "INSPECT",
     "LOAD",
     "LOAD_ROWS",
@@ -33,6 +35,7 @@ __all__ = [
     "MERGE_MODEL",
     "MODES",
     "NONE",
+    "RESIZE",
     "ROWS",
     "Row",
     "acting",
@@ -58,6 +61,7 @@ __all__ = [
     "overwrite_input",
     "partial_input",
     "resize",
+    "search_aliases",
     "selection",
     "selection_inputs",
     "smallness_inputs",

@@ -1,13 +1,16 @@
-"""What to do about the core's errors, by the inputs of each node."""
+"""What to do about the core's errors, by the inputs of each node, as ComfyUI shows them."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...lyco_core.errors import LycoError, Remedy, advising
+
+if TYPE_CHECKING:
+    from comfy_api.latest import io
 
 LOAD = {
     Remedy.LEAVE_OUT: "set on_partial_match to warn to apply the rest, or leave these out by this line in exclude: {}",
@@ -22,7 +25,10 @@ MERGE_MODEL = {
     Remedy.LEAVE_OUT: "set on_partial_match to warn to merge the rest, or leave these out by this line in exclude: {}",
     Remedy.WIDER_DTYPE: "lower the strength, or use Merge into Checkpoint File with dtype bfloat16",
 }
-MERGE_FILE = {
+_NEW_FILE = {
+    Remedy.OVERWRITE: "choose another filename, or switch overwrite on",
+}
+MERGE_FILE = _NEW_FILE | {
     Remedy.LEAVE_OUT: MERGE_MODEL[Remedy.LEAVE_OUT],
     Remedy.WIDER_DTYPE: "set dtype to bfloat16",
     Remedy.OWN_DTYPE: "set dtype to as it is",
@@ -33,10 +39,14 @@ MERGE_FILE = {
         "adapter with Load LoHa/LoKr"
     ),
 }
-CONVERT = {
+EXTRACT = RESIZE = _NEW_FILE | {
+    Remedy.RANK: "set by to rank",
+}
+CONVERT = _NEW_FILE | {
     Remedy.ARCHITECTURE: "name it on the command line: lyco convert --architecture",
     Remedy.AS_LORA: "set form to lora",
     Remedy.RANK: "set a rank",
+    Remedy.AS_IT_IS: "set dtype to as it is",
     Remedy.LAYOUT: "set to to {}",
     Remedy.OTHER_LAYOUT: "set to to {}, which have a place for them",
 }
@@ -50,14 +60,25 @@ def acting(advice: Mapping[Remedy, str] | None = None) -> Callable[[Callable[...
 
     def decorate(execute: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(execute)
-        def act(cls: type, *inputs: Any, **named: Any) -> Any:
-            require_finite(named)
-            with advising(advice or {}):
-                return execute(cls, *inputs, **named)
+        def act(cls: type[io.ComfyNode], *inputs: Any, **named: Any) -> Any:
+            try:
+                with advising(advice or {}):
+                    require_finite(named)
+                    return execute(cls, *inputs, **named)
+            except LycoError as error:
+                error.__class__ = _said_by(cls.define_schema().display_name, type(error))
+                raise
 
         return act
 
     return decorate
+
+
+def _said_by(node: str, kind: type[LycoError]) -> type[LycoError]:
+    """The same kind of error under the name of a node: ComfyUI says an error's class, and then what it says."""
+    named = type(node, (kind,), {})
+    named.__module__ = "builtins"  # which it leaves out
+    return named
 
 
 def require_finite(inputs: Mapping[str, object]) -> None:

@@ -42,7 +42,7 @@ def adapter_path(name: object) -> str:
     path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths("loras"))
-        raise FileError(f"{name!r}: there is no such file in models/loras ({folders}); choose one from the list")
+        raise FileError(f"'{name}': there is no such file in models/loras ({folders}); choose one from the list")
     return path
 
 
@@ -85,7 +85,7 @@ def output_path(folder: str, filename: str, suffix: str = ENDING) -> tuple[str, 
 def require_plain(folder: str, filename: str) -> None:
     """Raise `FileError` if `filename` leads elsewhere than into output/`folder`, or is no name that disks take."""
     if "/" in filename or "\\" in filename or filename.startswith("."):
-        raise FileError(f"{filename!r}: expected a plain file name, without folders, for output/{folder}")
+        raise FileError(f"'{filename}': expected a plain file name, without folders, for output/{folder}")
     with about_file(filename):
         check_name(filename)
 

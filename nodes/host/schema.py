@@ -28,6 +28,14 @@ def construct(cls: Callable[..., Any], *positional: Any, **named: Any) -> Any:
     return cls(*positional, **{name: value for name, value in named.items() if name in accepted})
 
 
+def search_aliases(*words: str) -> dict[str, Any]:
+    """What a node's search finds it by besides its name, as an argument of `io.Schema` where that knows it.
+
+    Nodes call `io.Schema(node_id="…")` themselves, not `construct`: ComfyUI-Manager reads the ids there, in the source.
+    """
+    return {"search_aliases": list(words)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
+
+
 def adapter_input(name: str = "adapter", *, may_be_none: bool = False, optional: bool = False) -> io.Input:
     """A file in models/loras; the node's card says what it is."""
     made = io.Combo.Input(

@@ -1,5 +1,6 @@
 """Adapters beside the quantized weights of a text encoder, and the guard that surrounds its first call."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def clips(pack, tmp_path_factory):
     from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 
     folder = tmp_path_factory.mktemp("encoders")
-    config = json.loads((Path(comfy.sd1_clip.__file__).parent / "sd1_clip_config.json").read_text())
+    config = json.loads((Path(inspect.getfile(comfy.sd1_clip)).parent / "sd1_clip_config.json").read_text())
     torch.manual_seed(0)
     state = comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", comfy.ops.manual_cast).state_dict()
     state = {key: torch.randn(tensor.shape).half().float() / 30 for key, tensor in state.items()}

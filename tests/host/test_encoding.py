@@ -1,6 +1,7 @@
 """Datasets through ComfyUI's own VAE and text encoder into the cache, and out of it."""
 
 import importlib
+import inspect
 import json
 import logging
 from pathlib import Path
@@ -33,7 +34,7 @@ def files(tmp_path_factory, pack) -> Path:
     torch.manual_seed(0)
     small = comfy.taesd.taesd.TAESD(latent_channels=16).state_dict()
     save_file({key: torch.randn(value.shape) / 30 for key, value in small.items()}, folder / "vae.safetensors")
-    config = json.loads((Path(comfy.sd1_clip.__file__).parent / "sd1_clip_config.json").read_text())
+    config = json.loads((Path(inspect.getfile(comfy.sd1_clip)).parent / "sd1_clip_config.json").read_text())
     clip = comfy.clip_model.CLIPTextModel(config, torch.float16, "meta", comfy.ops.manual_cast).state_dict()
     save_file({key: torch.randn(value.shape).half() / 30 for key, value in clip.items()}, folder / "clip.safetensors")
     return folder

@@ -3,6 +3,8 @@
 import importlib
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +131,9 @@ def test_pictures_into_a_file_and_a_cache(place: Path):
     )
     first = lyco(config)
     assert "0 of 4 latents are in the cache" in first.stderr
+    assert "training Wan 2.1/2.2 on cpu: 20 modules, " in first.stderr
+    assert " parameters, learning rate 0.01, steps 1 to 6, 4 items, 1 a step" in first.stderr
+    assert f"saved {place / 'plain' / 'adapter.safetensors'}\n" in first.stderr
     assert "Wan 2.1/2.2, 20 modules" in first.stdout
     assert "validation" in first.stdout
     with safe_open(place / "plain" / "adapter.safetensors", "pt") as file:
@@ -143,6 +148,34 @@ def test_pictures_into_a_file_and_a_cache(place: Path):
     assert far(place / "plain" / "adapter.safetensors", place / "plain" / "first.safetensors") == 0
     taken = lyco(config, status=1)
     assert taken.stderr.splitlines()[-1].startswith("lyco: error: adapter.safetensors is there already; choose another")
+
+
+def test_the_library_alone_takes_the_pack_of_the_comfyui(place: Path, tmp_path: Path):
+    """As after `pip install`, with ComfyUI named by $COMFYUI_PATH and the pack where a person has put it."""
+    comfyui = find_comfyui()
+    assert comfyui is not None
+    site, fresh = tmp_path / "site", tmp_path / "ComfyUI"
+    shutil.copytree(ROOT / "lyco_core", site / "lyco_core", ignore=shutil.ignore_patterns("__pycache__"))
+    (fresh / "custom_nodes").mkdir(parents=True)
+    for path in comfyui.iterdir():
+        if path.name != "custom_nodes":
+            (fresh / path.name).symlink_to(path)
+    config = configuration(place, "library", "max_train_steps = 2")
+    lines = [sys.executable, "-m", "lyco_core", "train", str(config)]
+    environment = ENVIRONMENT | {"COMFYUI_PATH": str(fresh)}
+    without = subprocess.run(lines, cwd=site, env=environment, capture_output=True, text=True, timeout=300)
+    assert without.returncode == 1
+    pack = fresh / "custom_nodes" / "comfyui-lyco"
+    assert f'git clone https://github.com/comfyui-lyco/comfyui-lyco "{pack}", then run this again' in without.stderr
+    pack.symlink_to(ROOT)
+    done = subprocess.run(lines, cwd=site, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (place / "library" / "adapter.safetensors").exists()
+    (fresh / "custom_nodes" / "zip").symlink_to(ROOT)
+    twice = subprocess.run(lines, cwd=site, env=environment, capture_output=True, text=True, timeout=300)
+    assert twice.returncode == 1
+    assert "has the node pack 2 times (comfyui-lyco, zip)" in twice.stderr
+    assert f'python "{pack / "lyco_core"}" train' in twice.stderr
 
 
 def test_two_processes_are_one_with_twice_the_batch(place: Path):
@@ -195,11 +228,15 @@ def test_stopped_it_saves_what_there_is(number: signal.Signals, place: Path):
     with process.stderr:
         rest = process.stderr.read()
     assert process.wait(60) == 1
-    assert rest.splitlines()[-1] == "lyco: error: stopped; what was encoded or trained so far is saved"
-    assert "training stopped after step 1" in rest
     (adapter,) = (place / output).glob("adapter-step*.safetensors")
+    (state,) = (place / output).glob("*-state.pt")
     assert len(tensors(adapter)) == 80
-    assert len(list((place / output).glob("*-state.pt"))) == 1
+    assert "training stopped after step 1" in rest
+    assert f"saved {state}\n" in rest
+    *_, last = rest.splitlines()
+    told, _, again = last.partition("; go on with: ")
+    assert told == "lyco: error: stopped; what was encoded or trained so far is saved"
+    assert shlex.split(again) == command(config, "--resume", str(state))
 
 
 def test_videos(place: Path):

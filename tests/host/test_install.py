@@ -97,6 +97,43 @@ def test_an_installed_pack_works(install: Callable[[Path], None], folder: str, t
     assert "Traceback" not in log
 
 
+def links(place: Path, *folders: str) -> None:
+    (place / "custom_nodes").mkdir()
+    for folder in folders:
+        (place / "custom_nodes" / folder).symlink_to(ROOT)
+
+
+def test_a_folder_that_comfyui_serves_nothing_of_is_told(tmp_path: Path):
+    comfyui = find_comfyui()
+    assert comfyui is not None
+    links(tmp_path, "comfyui lyco ロコ")
+    with running_server(comfyui, tmp_path, {}) as server:
+        assert {*node_ids()} <= server.get("/object_info").keys()
+        (page,) = [path for path in server.get("/extensions") if path.endswith("/lyco.js")]
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            server.get(page)
+    log = (tmp_path / "server.log").read_text("utf-8", "replace")
+    assert log.count("rename the folder, to comfyui-lyco for example") == 1
+
+
+def test_of_two_copies_one_counts_and_says_so(tmp_path: Path):
+    comfyui = find_comfyui()
+    assert comfyui is not None
+    folders = ("comfyui-lyco", "comfyui-lyco-main")
+    links(tmp_path, *folders)
+    with running_server(comfyui, tmp_path, {}) as server:
+        known = server.get("/object_info")
+        (counts,) = {known[node]["python_module"].removeprefix("custom_nodes.") for node in node_ids()}
+        pages = [path for path in server.get("/extensions") if path.endswith("/lyco.js")]
+        assert pages == [f"/extensions/{counts}/lyco.js"]
+        assert server.get("/lyco/training") == {}
+    log = (tmp_path / "server.log").read_text("utf-8", "replace")
+    (line,) = [line for line in log.splitlines() if "this pack is there twice" in line]
+    (other,) = {*folders} - {counts}
+    assert f"{tmp_path / 'custom_nodes' / counts} counts, and {tmp_path / 'custom_nodes' / other}, which" in line
+    assert "Traceback" not in log
+
+
 GUARDED = {
     "in_training": "getattr with a default; older ones have no such switch",
     "uncast_bias_weight": "getattr with a default; older ones do not lend weights",
@@ -133,9 +170,7 @@ def test_everything_of_comfyui_that_is_used_is_there(tmp_path: Path):
         cwd=clone,
     )
     git("reset", "--quiet", "--hard", cwd=clone)
-    for name in ("nodes", "lyco_core"):
-        shutil.copytree(ROOT / name, pack / name)
-    shutil.copy(ROOT / "__init__.py", pack)
+    copied(pack)
     command = "from comfy_import_guard.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
     options = ["--json", "check", "--comfy-dir", str(tmp_path / "install"), "--cache-dir", str(clone.parent)]
     options += ["--offline", "--no-update", "--target", "HEAD"]

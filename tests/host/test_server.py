@@ -98,6 +98,8 @@ REFUSALS = {
 def test_what_does_not_fit_is_refused_with_the_reason(name: str, files: Server):
     with pytest.raises(WorkflowError) as caught:
         files.run(workflow("wan.safetensors", name))
+    title = files.get("/object_info/LycoLoadAdapter")["LycoLoadAdapter"]["display_name"]
+    assert str(caught.value).startswith(f"{title}: {name}: ")
     assert REFUSALS[name] in str(caught.value)
     assert "\n" not in str(caught.value).strip()
     files.run(workflow("wan.safetensors", "lokr.safetensors"))

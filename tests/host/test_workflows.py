@@ -130,5 +130,7 @@ def test_the_script_says_what_is_wrong(files: Server, tmp_path: Path):
     command = [sys.executable, str(ROOT / "examples" / "run.py"), str(tmp_path / "wrong.json"), files.address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "none.safetensors" in done.stderr
+    first, second = done.stderr.splitlines()
+    assert first.startswith("refused: Prompt outputs failed validation")
+    assert "(Inspect Adapter): Value not in list: adapter: 'none.safetensors' not in " in second
     assert "Traceback" not in done.stderr

@@ -2,18 +2,29 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.disks import mounted
 
 from lyco_core.errors import FileError
 from lyco_core.io import SafetensorsFile, TensorSpec, write_safetensors
 from lyco_core.train.training_files import files_of, require_place
 
-PROGRAMS = {"exfat": ("losetup", "mkfs.exfat", "mount.exfat-fuse"), "ntfs": ("mkfs.ntfs", "lowntfs-3g")}
+MOUNTED = {
+    "exfat": (
+        ("losetup", "mkfs.exfat", "mount.exfat-fuse"),
+        'mkfs.exfat "$0".image >&2; device=$(losetup -f --show "$0".image); trap "losetup -d $device" EXIT; '
+        'mount.exfat-fuse "$device" "$0" >&2; losetup -d "$device"; trap - EXIT',  # which it keeps until it ends
+    ),
+    "ntfs": (
+        ("mkfs.ntfs", "lowntfs-3g"),
+        'mkfs.ntfs -F -q "$0".image >&2; lowntfs-3g -o ignore_case,windows_names "$0".image "$0" >&2',
+    ),
+}
+"""Name -> (the programs that it takes, how they make one of an image, and mount it)."""
 
 
 def write(path: Path, value: float, *, overwrite: bool = False) -> None:
@@ -27,45 +38,17 @@ def numbers(folder: Path) -> list[float]:
         return file.tensor("w").tolist()
 
 
-@pytest.fixture(params=PROGRAMS)
+@pytest.fixture(params=MOUNTED)
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    if any(shutil.which(program) is None for program in PROGRAMS[request.param]):
-        pytest.skip(f"needs {', '.join(PROGRAMS[request.param])}: apt install exfat-fuse exfatprogs ntfs-3g")
-    if os.geteuid():
-        pytest.skip("mounting a disk takes root")
-    image, place = tmp_path / "image", tmp_path / "disk"
+    programs, script = MOUNTED[request.param]
+    if any(shutil.which(program) is None for program in programs):
+        pytest.skip(f"needs {', '.join(programs)}: apt install exfat-fuse exfatprogs ntfs-3g")
+    image, place = tmp_path / "disk.image", tmp_path / "disk"
     place.mkdir()
     image.touch()
     os.truncate(image, 40_000_000)
-    mount = _exfat if request.param == "exfat" else _ntfs
-    try:
-        device = mount(image, place)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no disk can be mounted here: {error}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
-        if device:
-            subprocess.run(["losetup", "-d", device], check=True)
-
-
-def _exfat(image: Path, place: Path) -> str:
-    subprocess.run(["mkfs.exfat", image], check=True, capture_output=True)
-    device = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True)
-    try:
-        subprocess.run(["mount.exfat-fuse", device.stdout.strip(), place], check=True, capture_output=True)
-    except subprocess.CalledProcessError:
-        subprocess.run(["losetup", "-d", device.stdout.strip()], check=True)
-        raise
-    return device.stdout.strip()
-
-
-def _ntfs(image: Path, place: Path) -> str:
-    subprocess.run(["mkfs.ntfs", "-F", "-q", image], check=True, capture_output=True)
-    options = "ignore_case,windows_names"
-    subprocess.run(["lowntfs-3g", "-o", options, image, place], check=True, capture_output=True)
-    return ""
+    with mounted(place, script) as there:
+        yield there
 
 
 def test_a_name_that_differs_in_case_is_taken(disk: Path):

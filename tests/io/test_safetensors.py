@@ -92,13 +92,13 @@ def entry(start: int, stop: int, shape: tuple[int, ...] = (1,), dtype: str = "F3
 
 BROKEN = {
     "empty": (b"", "is empty"),
-    "three bytes": (b"abc", "cut off or not a safetensors file"),
+    "three bytes": (b"\0\0\0", "cut off or not a safetensors file"),
     "header longer than the file": (struct.pack("<Q", 1000) + b"{}", "header should be 1000 bytes, the file has 2"),
     "absurd length": (b"\xff" * 16, "header should be"),
     "small pickle": (pickle.dumps({"a": 1}, protocol=2), "is a pickle"),
     "pickle of protocol 4": (pickle.dumps(["a" * 100], protocol=4), "is a pickle"),
     "pickle": (b"\x80\x02}q\x00.aaaaaaaaaaaa", "is a pickle"),
-    "zip": (b"PK\x03\x04aaaaaaaaaaaaaaaa", "a zip archive, as torch.save writes"),
+    "zip": (b"PK\x03\x04aaaaaaaaaaaaaaaa", "a zip archive, expected safetensors; unpack it"),
     "gguf": (b"GGUF\x03\x00\x00\x01aaaaaaa", "a GGUF file"),
     "html": (b"<!DOCTYPE html><html>", "a web page"),
 }
@@ -182,7 +182,7 @@ def test_unreadable_dtype_is_named(tmp_path: Path):
 def test_missing_file_and_folder(tmp_path: Path):
     with pytest.raises(FileError, match=r"none\.safetensors: cannot be read: No such file"):
         read_header(tmp_path / "none.safetensors")
-    with pytest.raises(FileError, match="cannot be read"):
+    with pytest.raises(FileError, match="is a folder; name a file"):
         read_header(tmp_path)
 
 

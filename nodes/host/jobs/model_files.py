@@ -34,5 +34,5 @@ def checkpoint_path(choice: str) -> str:
     known = folder in FOLDERS and folder in folder_paths.folder_names_and_paths
     path = folder_paths.get_full_path(folder, name) if known else None
     if path is None:
-        raise FileError(f"{choice!r}: there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
+        raise FileError(f"'{choice}': there is no such file in {' or '.join(FOLDERS)}; choose one from the list")
     return path

@@ -114,11 +114,25 @@ def train(
             flow = ending.enter_context(loaded(patcher, options.run))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
+        log.info("%s", _opening(training, choice))
         with network.attached(flow.model):
             done = _steps(training, files, tell)
         path = files.finish()
         training.world.wait()  # for the one that writes
     return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
+
+
+def _opening(training: Training, choice: TargetChoice) -> str:
+    """What is about to be trained, and on what."""
+    device, run = training.model.device, training.options.run
+    named = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    numbers = sum(parameter.numel() for parameter in training.network.parameters())
+    batch = run.batch_size * run.gradient_accumulation_steps * training.world.processes
+    return (
+        f"training {choice.architecture.title} on {named}: {len(choice.targets)} modules, {numbers:,} parameters, "
+        f"learning rate {training.options.optimizer.learning_rate:g}, steps {training.step + 1} to "
+        f"{training.total_steps}, {len(training.items)} items, {batch} a step"
+    )
 
 
 def _require_images(weights: Model, data: Data, options: TrainOptions) -> None:

@@ -5,7 +5,9 @@ async def comfy_entrypoint():
     import torch
     from comfy_api.latest import ComfyExtension, io
 
-    class ProbeConditioning(io.ComfyNode):
+    Node = io.ComfyNode  # by another name: ComfyUI-Manager would count the probes among the pack's nodes
+
+    class ProbeConditioning(Node):
         @classmethod
         def define_schema(cls):
             return io.Schema(
@@ -20,7 +22,7 @@ async def comfy_entrypoint():
             tensor = torch.randn((1, 8, width), generator=torch.Generator().manual_seed(seed))
             return io.NodeOutput([[tensor, {}]])
 
-    class ProbeItems(io.ComfyNode):
+    class ProbeItems(Node):
         """What ComfyUI's dataset nodes give: a list of latents and a list of their captions."""
 
         @classmethod
@@ -53,7 +55,7 @@ async def comfy_entrypoint():
             generator = torch.Generator().manual_seed(sum(tokens))
             return [[torch.randn((1, 8, self.width), generator=generator), {}]]
 
-    class ProbeClip(io.ComfyNode):
+    class ProbeClip(Node):
         @classmethod
         def define_schema(cls):
             return io.Schema(

@@ -44,7 +44,7 @@ class _Elsewhere(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {})
+        return _run(func, args, kwargs or {}, True)
 
 
 class PretendedDevice(TorchDispatchMode):
@@ -53,14 +53,19 @@ class PretendedDevice(TorchDispatchMode):
     ops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.ops += any(isinstance(t, _Elsewhere) for t in tree_flatten((args, kwargs))[0])
-        return _run(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        ours = any(isinstance(t, _Elsewhere) for t in tree_flatten((args, kwargs))[0])
+        self.ops += ours
+        return (
+            _run(func, args, kwargs, ours)
+            if ours or kwargs.keys() & {"device", "pin_memory"}
+            else func(*args, **kwargs)
+        )
 
 
-def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    ours = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, _Elsewhere)]
+def _run(func: Any, args: Any, kwargs: dict[str, Any], ours: bool) -> Any:
     asked = kwargs.get("device")
-    there = _DEVICE.type == torch.device(asked).type if asked is not None else bool(ours)
+    there = ours if asked is None else _DEVICE.type == torch.device(asked).type
     inner = {**kwargs, **({"device": torch.device("cpu")} if asked is not None else {})}
     plain, named = tree_map(lambda t: t.inner if isinstance(t, _Elsewhere) else t, (args, inner))
     written = kwargs["out"] if "out" in kwargs else args[0] if _in_place(func) else None

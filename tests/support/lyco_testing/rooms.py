@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 ROOMS: dict[str, tuple[str, ...]] = {
     "lyco_core": (
-        "version text",
+        "version text console installed",
         "errors layouts devices scratch patterns pattern_worker exclusion",
         "io adapters blocks selection",
         "beside quantized modules_once pictures",
@@ -42,16 +42,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "page",
         "__init__",
     ),
-    "nodes": ("headless", "*", "__init__"),
+    "nodes": ("terminal", "headless", "*", "__init__"),
     "web": (
         "comfy.mjs",
         "dom.mjs widgets.mjs words.mjs",
-        "curve.mjs failure.mjs parts.mjs size.mjs strength.mjs",
+        "curve.mjs messages.mjs parts.mjs size.mjs strength.mjs",
         "fold.mjs",
         "node.mjs",
         "would_run.mjs",
         "last_output.mjs",
-        "train_end.mjs",
+        "remedies.mjs train_end.mjs",
+        "failure.mjs",
         "file_card.mjs train_card.mjs",
         "row.mjs",
         "rows.mjs",

@@ -15,7 +15,7 @@ from lyco_core.layouts import Layout
 
 from .tables import TRAINED, loha, lokr, outline
 
-__all__ = ["ALGORITHMS", "PAGE", "TRAINERS", "Trainer", "file_of", "page", "table"]
+__all__ = ["ALGORITHMS", "PAGE", "TRAINERS", "WITHOUT_TRAINER", "Trainer", "file_of", "page", "table"]
 
 PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
 
@@ -139,6 +139,19 @@ TRAINERS = (
         tuple(a for a in ARCHITECTURES if a not in ("framepack", "kandinsky5")), "ComfyUI has no such model, or LoRA only",
     ),
 )  # fmt: skip
+
+_ZOO = "an option of the trainer beside those above; every form of every algorithm is in lyco_testing/zoo.py"
+_OLD = "another version's name of what a line above writes; tests/formats reads it"
+WITHOUT_TRAINER = {
+    **dict.fromkeys(("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2", "bm.weight"), f"of convolutions: {_ZOO}"),
+    **dict.fromkeys(("lokr_w1_a", "lokr_w1_b", "lokr_w2", "rescale"), _ZOO),
+    **dict.fromkeys(("w_norm", "b_norm"), f"of norms, and the cells are of Linears: {_ZOO}"),
+    **dict.fromkeys(("lora_B.bias", "lora_B.default.bias"), f"PEFT's lora_bias: {_ZOO}"),
+    **dict.fromkeys(("lora_A", "lora_B", "lora.down.weight", "lora.up.weight"), _OLD),
+    **dict.fromkeys(("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"), _OLD),
+    "lora_magnitude_vector.default.weight": _OLD,
+}
+"""Suffix -> why no line of `TRAINERS` writes it."""
 
 
 def file_of(trainer: Trainer, algorithm: str, modules: dict[str, tuple[int, int]]) -> Tensors:
