@@ -54,7 +54,9 @@ def packaged(to: Path) -> None:
     zipfile.ZipFile(clone / "node.zip").extractall(to)
     assert not (to / "tests").exists()
     assert not (to / "Makefile").exists()
-    assert all((to / folder).is_dir() for folder in ("lyco_core", "web/docs", "example_workflows", "locales"))
+    assert all(
+        (to / folder).is_dir() for folder in ("lyco_core", "web/docs", "example_workflows", "subgraphs", "locales")
+    )
 
 
 @needs_git

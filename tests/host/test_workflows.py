@@ -16,6 +16,8 @@ GRAPHS = sorted((ROOT / "example_workflows").glob("*.json"))
 API = ROOT / "examples" / "api"
 APIS = sorted(API.glob("*.json"))
 
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+
 SHORTER = {
     "EmptySD3LatentImage": {"width": 64, "height": 64},
     "LycoTrainAdapter": {"max_train_steps": 3},
@@ -134,3 +136,74 @@ def test_the_script_says_what_is_wrong(files: Server, tmp_path: Path):
     assert first.startswith("refused: Prompt outputs failed validation")
     assert "(Inspect Adapter): Value not in list: adapter: 'none.safetensors' not in " in second
     assert "Traceback" not in done.stderr
+
+
+def inside(path: Path, **given: object) -> dict[str, dict]:
+    """A blueprint in API form, with these values of its inputs, or links to nodes outside."""
+    blueprint = json.loads(path.read_text("utf-8"))
+    (outer,), (subgraph,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    shown = [slot["name"] for slot in outer["inputs"] if "widget" in slot]
+    values = dict(zip(shown, outer["widgets_values"], strict=True)) | given
+    links, made = {link["id"]: link for link in subgraph["links"]}, {}
+    for node in subgraph["nodes"]:
+        widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+        inputs = dict(zip(widgets, node.get("widgets_values") or [], strict=True))
+        for slot in node["inputs"]:
+            if (link := links.get(slot["link"])) is None:
+                continue
+            if link["origin_id"] != -10:  # which stands for the subgraph's own inputs
+                inputs[slot["name"]] = [str(link["origin_id"]), link["origin_slot"]]
+            elif (name := subgraph["inputs"][link["origin_slot"]]["name"]) in values:
+                inputs[slot["name"]] = values[name]
+        made[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return made
+
+
+def test_comfyui_offers_the_blueprints(server: Server):
+    offered = [entry for entry in server.get("/global_subgraphs").values() if entry["source"] == "custom_node"]
+    assert {entry["name"] for entry in offered} == {path.stem for path in BLUEPRINTS}
+    assert {entry["info"]["node_pack"] for entry in offered} == {"custom_nodes.comfyui-lyco"}
+    assert len(BLUEPRINTS) == 2
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.name)
+def test_a_blueprint_is_one_node_that_knows_every_input(path: Path, nodes: dict):
+    blueprint = json.loads(path.read_text("utf-8"))
+    (outer,), (subgraph,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert outer["type"] == subgraph["id"]
+    assert subgraph["name"] == outer["title"] == path.stem
+    for side in ("inputs", "outputs"):
+        assert [slot["name"] for slot in outer[side]] == [slot["name"] for slot in subgraph[side]]
+    for node in subgraph["nodes"]:
+        info = nodes[node["type"]]
+        known = {name for part in ("required", "optional") for name in info["input"].get(part, {})}
+        assert {slot["name"] for slot in node["inputs"]} == known, node["type"]
+        widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+        order = [name for part in ("required", "optional") for name in info["input_order"].get(part, [])]
+        assert widgets == [name for name in order if name in widgets]
+
+
+def test_the_blueprint_that_loads_runs(files: Server):
+    (path,) = [path for path in BLUEPRINTS if path.stem.startswith("Load")]
+    model = {"class_type": "UNETLoader", "inputs": {"unet_name": "z_image_bf16.safetensors", "weight_dtype": "default"}}
+    told = files.run(inside(path, model=["outside", 0]) | {"outside": model})
+    assert ["20 of 20 modules on 20 weights" in output["text"][0] for output in told.values() if "text" in output] == [
+        True
+    ]
+
+
+def test_the_blueprint_that_trains_runs(files: Server):
+    (path,) = [path for path in BLUEPRINTS if path.stem.startswith("Train")]
+    outside = {
+        "model": ("UNETLoader", {"unet_name": "z_image_bf16.safetensors", "weight_dtype": "default"}),
+        "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
+        "clip": ("ProbeClip", {"width": TEXT}),
+    }
+    workflow = inside(
+        path, **{name: [name, 0] for name in outside}, width=64, height=64, max_train_steps=3, output_name="blueprint"
+    )
+    told = files.run(
+        workflow | {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in outside.items()}
+    )
+    assert any("3 steps, 2 items" in line for output in told.values() for line in output.get("text", []))
+    assert (files.base / "output" / "loras" / "blueprint.safetensors").exists()
