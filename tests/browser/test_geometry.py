@@ -293,7 +293,8 @@ def test_long_names_stay_on_their_card(renderer: str, palette: str, server: Serv
     with opened(server, (1280, 720), **RENDERERS[renderer], ColorPalette=palette) as page:
         page.add("LycoLoadAdapter", 80, 120, adapter=LONG)
         page.add("LycoLoadAdapters", 520, 120, adapter_1=LOKR, adapter_2=LONG)
-        page.page.locator(".lyco-file").nth(2).wait_for()
+        page.page.locator(".lyco-row .lyco-fold").nth(1).click()
+        page.page.locator(".lyco-file:visible").nth(1).wait_for()
         at_rest(page)
         keep(page.page, KEPT, f"long-names-{renderer}-{palette}")
         beyond = page.page.evaluate(
