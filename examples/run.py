@@ -63,8 +63,10 @@ def ask(server: str, path: str, body: object = None) -> dict:
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"{}")
-    except urllib.error.HTTPError:
-        raise
+    except urllib.error.HTTPError as error:
+        if path == "/prompt":  # whose answer says why
+            raise
+        sys.exit(f"{server}: answers {path} with {error.code} {error.reason}")
     except ValueError:
         sys.exit(f"{server}: something answers there, but it is no ComfyUI")
     except (OSError, http.client.HTTPException) as error:

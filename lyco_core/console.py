@@ -51,7 +51,7 @@ def show_line(head: str, tail: str, stream: TextIO) -> None:
     if stream.isatty():
         room = shutil.get_terminal_size().columns - 1
         text = _fitted(_fitted(head, room - _width(tail)) + tail, room)
-        stream.write(f"\r{text}{' ' * (room - _width(text))}\r{text}")
+        stream.write(f"\r{text}{' ' * (room - _width(text))}")
         stream.flush()
 
 
@@ -78,7 +78,8 @@ class Progress:
 
     Args:
         name: what is worked on.
-        amount: what a number of it is called: `3 modules`.
+        unit: what is counted, `modules` say.
+        size: of one of them.
         now: a clock in seconds.
     """
 
@@ -90,11 +91,13 @@ class Progress:
     def __init__(
         self,
         name: str,
-        amount: Callable[[int], str],
+        unit: str,
+        size: int = 1,
         stream: TextIO | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name, self._amount, self._stream, self._now = name, amount, stream or sys.stderr, now
+        self._name, self._unit, self._size = name, unit, size
+        self._stream, self._now = stream or sys.stderr, now
         self._begun, self._shown = now(), 0.0
         self._visible = False
 
@@ -108,7 +111,7 @@ class Progress:
         elif passed >= self.QUIET and passed - self._shown >= self.PAUSE:
             self._shown, self._visible = passed, True
             left = f", {clock(passed / done * (total - done))} left" if done else ""
-            of = f"{self._amount(done)} of {self._amount(total)}"
+            of = f"{done // self._size} of {total // self._size} {self._unit}"
             show_line(self._name, f": {100 * done // total}%, {of}{left}", self._stream)
 
 

@@ -1,5 +1,6 @@
 """What the command line says to who does not know it: help, versions, and errors that name what to type."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 import lyco_core
 from lyco_core.cli import main
+from lyco_core.commands import train, version
 
 ROOT = Path(__file__).parents[1]
 LOKR = str(GOLDEN / "z_image" / "lokr.safetensors")
@@ -145,3 +147,28 @@ def test_errors_are_coloured_on_a_terminal_alone(no_color: str):
     os.close(main_end)
     assert (b"\x1b[" in told) == (no_color == "")
     assert b"lyco: error:" in told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="quoted as POSIX's shells read it")
+def test_the_command_to_go_on_with_is_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def again(**changes: str) -> str:
+        return train._command(argparse.Namespace(**{"config": "my files/a.toml", "comfyui": None} | changes))
+
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "lyco"), "train"])
+    monkeypatch.setattr(sys, "orig_argv", ["/my python", "-m", "lyco_core", "train", "my files/a.toml"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert again() == "'/my python' -m lyco_core train 'my files/a.toml'"
+    (tmp_path / "lyco").touch(0o755)
+    assert again(comfyui="/comfy") == "lyco train 'my files/a.toml' --comfyui /comfy"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert again() == "torchrun --nproc-per-node=2 -m lyco_core train 'my files/a.toml'"
+
+
+def test_a_folder_that_comfyui_serves_nothing_of_is_told_with_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "custom_nodes" / "my lyco"
+    monkeypatch.setattr(version, "__file__", str(folder / "lyco_core" / "commands" / "version.py"))
+    assert version.version_lines()[-1].startswith(f"{folder}: ComfyUI's server finds no files in a folder with a space")

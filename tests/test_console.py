@@ -39,43 +39,43 @@ class Clock:
 
 def test_progress_counts_down_in_one_line_and_leaves_none():
     terminal, clock = Terminal(), Clock()
-    show = Progress("a.safetensors", lambda done: f"{done} MB", terminal, clock)
-    show(1, 400)
+    show = Progress("a.safetensors", "MB", 1000, terminal, clock)
+    show(1000, 400_000)
     assert terminal.getvalue() == ""  # what is quick says nothing
     clock.now = 30
-    show(100, 400)
-    assert terminal.screen() == "a.saf: 25%, 100 MB of 400 MB, 1:30 left"  # as wide as the terminal
+    show(100_000, 400_000)
+    assert terminal.screen() == "a.safete: 25%, 100 of 400 MB, 1:30 left"  # as wide as the terminal
     clock.now = 30.01
-    show(101, 400)
+    show(101_000, 400_000)
     assert "101" not in terminal.getvalue()
     clock.now = 60
-    show(200, 400)
+    show(200_000, 400_000)
     assert "\n" not in terminal.getvalue()
-    assert terminal.screen() == "a.saf: 50%, 200 MB of 400 MB, 1:00 left"
-    show(400, 400)
+    assert terminal.screen() == "a.safete: 50%, 200 of 400 MB, 1:00 left"
+    show(400_000, 400_000)
     assert terminal.screen() == ""
 
 
 def test_progress_says_how_long_it_still_takes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
     terminal, clock = Terminal(), Clock()
-    show = Progress("x", lambda done: f"{done} modules", terminal, clock)
+    show = Progress("x", "modules", 1, terminal, clock)
     clock.now = 1800
     show(1, 5)
-    assert terminal.screen() == "x: 20%, 1 modules of 5 modules, 2:00:00 left"
+    assert terminal.screen() == "x: 20%, 1 of 5 modules, 2:00:00 left"
 
 
 def test_wide_letters_do_not_wrap():
     terminal, clock = Terminal(), Clock()
-    show = Progress("日本語" * 10, str, terminal, clock)
+    show = Progress("日本語" * 10, "files", 1, terminal, clock)
     clock.now = 1
     show(1, 2)
-    assert terminal.screen() == "日本語日本語日: 50%, 1 of 2, 0:01 left"  # 39 columns
+    assert terminal.screen() == "日本語日: 50%, 1 of 2 files, 0:01 left"  # 39 columns
 
 
 def test_where_there_is_no_terminal_nothing_is_written():
     stream, clock = io.StringIO(), Clock()
-    show = Progress("x", str, stream, clock)
+    show = Progress("x", "files", 1, stream, clock)
     clock.now = 9
     show(1, 2)
     show(2, 2)

@@ -62,10 +62,10 @@ function goingOn(node, training, { state, folder, step }) {
   if (known(node, RESUME) === state) return [el("div", "", t("resume_set")), ...more];
   const chosen = chooser(pathsTo(node)[0] ?? [node], RESUME);
   if (!chosen) return [el("div", "", t("resume_linked", state)), ...more];
-  const offer = button("lyco-go-on", t("go_on", step), "", async () => {
-    await app.refreshComboInNodes(); // the state is newer than the lists of files
+  const offer = button("lyco-go-on", t("go_on", step), "", () => {
     setValue(...chosen, state);
     record();
+    void app.refreshComboInNodes(); // the state is newer than the lists of files
   });
   return [offer, ...more];
 }

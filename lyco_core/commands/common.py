@@ -49,6 +49,7 @@ ADVICE = {
     ),
     Remedy.OVERWRITE: "choose another name, or replace it with --overwrite",
     Remedy.SMALLNESS: "give --rank, --energy or --max-error",
+    Remedy.AGAIN: "go on with the same command{}",
     Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',
 }
@@ -144,7 +145,7 @@ def each(items: Sequence[Item], do: Callable[[Item], Made], what: str) -> Iterat
 
 def counter(name: str, unit: str, size: int = 1) -> Progress:
     """A progress that counts on a terminal in `unit`s of `size`, and is silent elsewhere."""
-    return Progress(os.path.basename(name), lambda done: f"{done // size} {unit}")
+    return Progress(os.path.basename(name), unit, size)
 
 
 def print_error(text: str) -> None:

@@ -20,6 +20,8 @@ __all__ = ["add"]
 
 LONGEST = 60
 """Characters of a file's name in a table."""
+LONGEST_REASON = 150
+"""Characters of what is wrong with one; asked for alone, it says all."""
 
 
 def add(commands: Commands) -> None:
@@ -60,7 +62,7 @@ def _several(given: Sequence[str], model: str | None, options: argparse.Namespac
     files = [file for one in given for file in _files(one)]
     inspected: list[Inspection] = []
     rows: list[tuple[str, Inspection | LycoError]] = []
-    progress = Progress("inspecting", str)
+    progress = Progress("inspecting", "files")
     for number, file in enumerate(files):
         progress(number, len(files))
         try:
@@ -130,8 +132,8 @@ def _print_table(rows: Sequence[tuple[str, Inspection | LycoError]]) -> None:
         if columns:
             print(_aligned([name, *columns], widths))
         else:
-            error = str(found)
-            reason = error.removeprefix(f"{getattr(found, 'file', None)}: ")
+            reason = str(found).removeprefix(f"{getattr(found, 'file', None)}: ")
+            reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
             print(name.ljust(widths[0]), painted(reason, "red"), sep="  ")
 
 

@@ -39,13 +39,12 @@ def expanded(names: Iterable[str]) -> list[str]:
 
 
 def files_in(folder: str) -> list[str]:
-    """The safetensors files in a folder and those below it, in order, by their names from there."""
-    return [
-        os.path.relpath(os.path.join(place, name), folder)
-        for place, _, names in sorted(os.walk(folder))
-        for name in sorted(names)
-        if is_safetensors(name)
-    ]
+    """The safetensors files in a folder and those below it, but hidden ones, in order: their names from there."""
+    found: list[str] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # caches: .lyco_cache
+        found += (os.path.relpath(os.path.join(place, name), folder) for name in sorted(names) if is_safetensors(name))
+    return found
 
 
 def only_one(name: str) -> str:

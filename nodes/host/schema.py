@@ -104,7 +104,15 @@ def smallness_inputs(*, zero_means: str = "") -> list[io.Input]:
             ),
         ),
         io.Int.Input("rank", default=16, min=0, max=65536, tooltip=f"For by = rank. {zero_means}".strip()),
-        io.Float.Input("share", default=0.99, min=0.0, max=1.0, step=0.0001, tooltip="For by = energy or error."),
+        io.Float.Input(
+            "share",
+            display_name="energy or error",
+            default=0.99,
+            min=0.0,
+            max=1.0,
+            step=0.0001,
+            tooltip="For by = energy: the share that is kept. For by = error: the largest relative error.",
+        ),
     ]
 
 

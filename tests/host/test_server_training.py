@@ -161,6 +161,20 @@ def test_interrupted_it_saves_what_there_is_and_goes_on_from_it(files: Server):
     assert [step["step"] for step in both["steps"]] == list(range(1, done + 3))
 
 
+def test_the_progress_the_report_and_the_card_tell_one_mean(files: Server):
+    texts: list[str] = []
+    connected = threading.Event()
+    threading.Thread(target=asyncio.run, args=(read(files, texts, connected),), daemon=True).start()
+    assert connected.wait(60)
+    outputs = files.run(training(output_name="mean", max_train_steps=105))
+    report, (told,) = outputs["train"]["text"][0], outputs["train"]["lyco_trained"]
+    losses = [step["loss"] for step in outputs["train"]["lyco_train"][0]]
+    assert told["loss"] == sum(losses[-100:]) / 100
+    mean = f"loss {told['loss']:.4f} (mean of the last 100 steps)"
+    assert f"105 steps, 3 items, {mean}" in report
+    assert f"step 105 of 105, {mean}" in texts[-1]
+
+
 def test_going_on_keeps_the_name_that_the_training_began_with(files: Server):
     loras = files.base / "output" / "loras"
     files.run(training(output_name="taken", seed=5))
@@ -182,6 +196,16 @@ def test_a_failed_training_names_what_was_saved_before(files: Server):
     step = told["saved"]["step"]
     assert told["saved"]["state"] == f"failing-step{step:08d}-state.pt"
     assert (files.base / "output" / "loras" / told["saved"]["adapter"]).exists()
+
+
+async def read(server: Server, texts: list[str], connected: threading.Event) -> None:
+    """Collect what ComfyUI shows of the progress as text."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(server.address + "/ws") as socket:
+        connected.set()
+        async for message in socket:
+            if message.type == aiohttp.WSMsgType.BINARY and message.data[:4] == b"\0\0\0\3":
+                begin = 8 + int.from_bytes(message.data[4:8], "big")  # after the node's id
+                texts.append(message.data[begin:].decode())
 
 
 async def listen(server: Server, events: list[dict], count: int) -> None:
