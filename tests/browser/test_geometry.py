@@ -6,11 +6,9 @@ import pytest
 from lyco_testing.comfy import ROOT, Server
 from lyco_testing.nodes import adapters_of, inputs_of, told
 from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
-from lyco_testing.tiny_wan import TEXT, wan_adapter
-from safetensors.torch import save_file
+from lyco_testing.tiny_wan import TEXT
 
 LOKR = "my_lokr.safetensors"
-LONG = "a_very_long_name_without_a_single_space_as_trainers_make_them_at_step_000001600_of_20000_v2-e17.safetensors"
 
 OURS = 'app.canvas.graph.nodes.filter((node) => node.comfyClass?.startsWith("Lyco"))'
 
@@ -282,26 +280,4 @@ def test_a_renderer_that_is_changed_leaves_no_gaps(renderer: str, server: Server
             *ours, foreign = page.page.evaluate("app.graph.serialize().nodes.map(({size}) => size[1])")
             assert ours == [60, 60]
             assert foreign > 500  # and is left alone
-        assert page.errors == []
-
-
-@pytest.mark.parametrize("palette", ["light", "dark"])
-@pytest.mark.parametrize("renderer", RENDERERS)
-def test_long_names_stay_on_their_card(renderer: str, palette: str, server: Server):
-    about = {"ss_output_name": LONG, "modelspec.trigger_phrase": "word" * 60, "modelspec.author": LONG}
-    save_file(wan_adapter(), server.base / "models" / "loras" / LONG, about)
-    with opened(server, (1280, 720), **RENDERERS[renderer], ColorPalette=palette) as page:
-        page.add("LycoLoadAdapter", 80, 120, adapter=LONG)
-        page.add("LycoLoadAdapters", 520, 120, adapter_1=LOKR, adapter_2=LONG)
-        page.page.locator(".lyco-row .lyco-fold").nth(1).click()
-        page.page.locator(".lyco-file:visible").nth(1).wait_for()
-        at_rest(page)
-        keep(page.page, KEPT, f"long-names-{renderer}-{palette}")
-        beyond = page.page.evaluate(
-            """() => [...document.querySelectorAll(".lyco-root, .lyco-root *")].filter((element) => {
-                const [at, card] = [element, element.closest(".lyco-root")].map((box) => box.getBoundingClientRect());
-                return at.right > card.right + 1 || at.bottom > card.bottom + 1;
-            }).map((element) => element.className)"""
-        )
-        assert beyond == []
         assert page.errors == []
