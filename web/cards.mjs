@@ -3,6 +3,7 @@ export { addStyle } from "./dom.mjs";
 export { addFileCard, refreshCards } from "./file_card.mjs";
 export { listenForFailures } from "./failure.mjs";
 export { listenForRuns, lookSoon } from "./last_output.mjs";
-export { restoreSize } from "./node.mjs";
+export { listenForRenderer } from "./node.mjs";
 export { addRows } from "./rows.mjs";
+export { restoreSize } from "./size.mjs";
 export { addTrainCard, hear, listen } from "./train_card.mjs";

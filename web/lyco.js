@@ -44,6 +44,7 @@ app.registerExtension({
     cards.addStyle();
     cards.listenForRuns();
     cards.listenForFailures();
+    cards.listenForRenderer();
     cards.listen();
   },
   afterConfigureGraph: () => cards.lookSoon(),

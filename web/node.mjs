@@ -1,6 +1,11 @@
 // What the frontend does not give: a card as a node's last widget in both renderers, and which node is which.
 import { app } from "./comfy.mjs";
 import { el } from "./dom.mjs";
+import { addFold } from "./fold.mjs";
+import { fit, keepSize, turn } from "./size.mjs";
+
+export { after } from "./comfy.mjs";
+export { fitRows } from "./size.mjs";
 
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
@@ -14,8 +19,6 @@ import { el } from "./dom.mjs";
 /** What a list of files offers for no file: `NONE` in nodes/host/files.py. */
 export const NONE = "none";
 
-const WIDTH = 320;
-const LOW = 60;
 const MARGIN = 4;
 let cards = 0;
 
@@ -24,6 +27,7 @@ let cards = 0;
  * @returns {HTMLElement} what the card's content goes into
  */
 export function addCard(node) {
+  addFold(node);
   const inner = el("div");
   const content = el("div", "lyco-card", inner);
   const root = el("div", "lyco-root", content);
@@ -42,66 +46,18 @@ export function addCard(node) {
     if (!content.isConnected || !content.getClientRects().length) return; // ComfyUI hides what is off screen
     const now = Math.ceil(content.offsetHeight) + 2 * MARGIN;
     if (Math.abs(now - height) < 2) return;
-    const before = node.computeSize()[1];
     height = now;
-    if (!LiteGraph.vueNodesMode) fit(node, before); // Vue's nodes grow by themselves
+    fit(node);
   }).observe(content);
-  after(node, "onConfigure", (/** @type {{size?: ArrayLike<number>}} */ { size }) => {
-    if (size) saved.set(node, [size[0], size[1]]); // an object with 0 and 1 in some files
-  });
-  // Vue's nodes grow to what is in them, while litegraph makes room for the advanced inputs too, which Vue hides.
-  node.setSize([Math.max(node.size[0], WIDTH), LiteGraph.vueNodesMode ? LOW : node.computeSize()[1]]);
+  keepSize(node);
   return inner;
 }
 
-/** @type {WeakMap<object, ArrayLike<number>>} */
-const saved = new WeakMap();
-
-/**
- * Loading a workflow makes every node as high as all of its inputs. In Vue's nodes the size that was saved counts.
- * @param {object} node
- */
-export function restoreSize(node) {
-  const size = saved.get(node);
-  if (size && LiteGraph.vueNodesMode) /** @type {GraphNode} */ (node).setSize([size[0], size[1]]);
-}
-
-/**
- * Make the node as high as its content; one that somebody has made higher stays so.
- * @param {GraphNode} node
- * @param {number} before how high it had to be until now
- */
-function fit(node, before) {
-  const needed = node.computeSize()[1];
-  const stretched = node.size[1] > before + 4;
-  node.setSize([Math.max(node.size[0], WIDTH), stretched ? Math.max(node.size[1], needed) : needed]);
-  node.setDirtyCanvas(true, true);
-}
-
-/**
- * The same for rows that were shown or hidden. Vue's nodes grow by themselves, but never below the size that was saved.
- * @param {GraphNode} node
- * @param {number} before
- */
-export function fitRows(node, before) {
-  const change = node.computeSize()[1] - before;
-  if (!LiteGraph.vueNodesMode && change) fit(node, before);
-  if (LiteGraph.vueNodesMode && change < 0) node.setSize([node.size[0], LOW]);
-}
-
-/**
- * Call `added` after what is there.
- * @param {Record<string, any>} object
- * @param {string} name of a method
- * @param {(...values: any[]) => void} added
- */
-export function after(object, name, added) {
-  const existing = object[name];
-  object[name] = function (/** @type {any[]} */ ...values) {
-    const result = existing?.apply(this, values);
-    added(...values);
-    return result;
-  };
+/** A renderer that is chosen draws the nodes that are there. */
+export function listenForRenderer() {
+  app.ui.settings.addEventListener("Comfy.VueNodes.Enabled.change", (/** @type {any} */ { detail }) => {
+    for (const [node] of everyNode()) turn(node, detail.value);
+  });
 }
 
 /**

@@ -25,13 +25,14 @@ def nodes(server: Server) -> dict[str, dict[str, object]]:
 SEEN = """() => app.canvas.graph.nodes.filter((node) => node.comfyClass?.startsWith("Lyco")).map((node) => {
     const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
     const texts = new Set([...(drawn?.querySelectorAll("*") ?? [])].map((element) => element.textContent.trim()));
-    const rows = node.widgets.filter(({name}) => !name.startsWith("lyco_card"));
+    const rows = node.widgets.filter(({type}) => !type.startsWith("LYCO"));
+    const isShown = (row) => drawn ? texts.has(row.label ?? row.name) : node.isWidgetVisible(row);
     const card = node.widgets.find(({name}) => name.startsWith("lyco_card")).element;
     return {
         lines: [...card.querySelectorAll(".lyco-row:not([hidden]) .lyco-choice")].map((line) => line.innerText),
         kind: node.comfyClass,
         values: rows.map(({value}) => value),
-        shown: rows.filter((row) => drawn ? texts.has(row.label ?? row.name) : !row.hidden).map(({name}) => name),
+        shown: rows.filter(isShown).map(({name}) => name),
         size: (drawn ? [drawn.offsetWidth, drawn.offsetHeight] : [...node.size]).map(Math.round),
     };
 })"""

@@ -4,6 +4,7 @@ import type { ComfyApi, ComfyApp } from "@comfyorg/comfyui-frontend-types";
 declare global {
   const LiteGraph: {
     vueNodesMode?: boolean;
+    NODE_TITLE_HEIGHT: number;
     ContextMenu: new (entries: string[], options: object) => object;
     LGraphCanvas: { active_canvas?: object };
     LGraphNode: { prototype: object & { getInputLink: (slot: number) => { origin_id: unknown; origin_slot: number } } };
