@@ -49,6 +49,8 @@ KINDS = {
     "nothing": (b"", "is empty (0 bytes)"),
     "zeros": (bytes(5), "it is cut off or not a safetensors file"),
     "half of one": (save({"a": torch.ones(3)})[:50], "it is cut off or not a safetensors file"),
+    "half of one, its length `<`": (struct.pack("<Q", 0x203C) + b'{"a":', "it is cut off or not a safetensors file"),
+    "half of one, its length 0x80": (struct.pack("<Q", 0x0280) + b'{"a":', "it is cut off or not a safetensors file"),
     "noise": (zlib.compress(bytes(range(256))), "it is cut off or not a safetensors file"),
     "numbers": (struct.pack("<8d", *range(1, 9)), "it is cut off or not a safetensors file"),
 }
