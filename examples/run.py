@@ -85,7 +85,7 @@ def queue(server: str, workflow: dict) -> str:
     try:
         refused = json.loads(text)
         sys.exit("\n".join(refusal(refused, workflow)))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         sys.exit(f"{server}: refuses the workflow: {text.strip()[:300]}")
 
 

@@ -57,19 +57,29 @@ def test_the_graphs_of_the_pack_are_told_from_their_api_form():
 
 
 class Elsewhere(BaseHTTPRequestHandler):
-    """Some other program's page, whatever is asked."""
+    """Some other program, which says the same whatever is asked."""
+
+    status, said = 200, b""
 
     def do_POST(self) -> None:
-        self.send_response(200)
+        self.send_response(self.status)
         self.end_headers()
-        self.wfile.write(b"<html>hello</html>")
+        self.wfile.write(self.said)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def test_a_server_that_is_no_comfyui():
-    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+@pytest.mark.parametrize(
+    ("status", "said", "message"),
+    [
+        (200, b"<html>hello</html>", "something answers there, but it is no ComfyUI"),
+        (400, b"<html>hello</html>", "refuses the workflow: <html>hello</html>"),
+        (422, b'{"detail": "hello"}', 'refuses the workflow: {"detail": "hello"}'),
+    ],
+)
+def test_a_server_that_is_no_comfyui(status: int, said: bytes, message: str):
+    with HTTPServer(("127.0.0.1", 0), type("Other", (Elsewhere,), {"status": status, "said": said})) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -77,4 +87,4 @@ def test_a_server_that_is_no_comfyui():
         finally:
             server.shutdown()
             thread.join()
-    assert "something answers there, but it is no ComfyUI" in told
+    assert message in told
