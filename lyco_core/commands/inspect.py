@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..console import Progress, painted
 from ..errors import FileError, LycoError, PlacementError, about_file, advising
@@ -60,24 +60,28 @@ def _several(given: Sequence[str], model: str | None, options: argparse.Namespac
     from ..inspection import inspect_file
 
     files = [file for one in given for file in _files(one)]
-    inspected: list[Inspection] = []
-    rows: list[tuple[str, Inspection | LycoError]] = []
+    # Of each file only what is printed is kept: with their modules, thousands would take gigabytes.
+    inspected: list[dict[str, Any]] = []
+    rows: list[tuple[str, list[str] | str]] = []
+    failed: list[str] = []
     progress = Progress("inspecting", "files")
     for number, file in enumerate(files):
         progress(number, len(files))
         try:
             with advising(ADVICE):
-                inspected.append(inspect_file(file, model, architecture=options.architecture))
-                _require_fit(inspected[-1], model)
-            rows.append((file, inspected[-1]))
+                done = inspect_file(file, model, architecture=options.architecture)
+                if options.json:
+                    inspected.append(done.as_json())
+                _require_fit(done, model)
+            rows.append((file, done.columns()))
         except LycoError as error:
-            rows.append((file, error))
+            failed.append(str(error))
+            rows.append((file, failed[-1].removeprefix(f"{error.file}: ")))
     progress(len(files), len(files))
-    failed = [error for _, error in rows if isinstance(error, LycoError)]
     if options.json:
         for error in failed:
-            print_error(str(error))
-        _print_json([done.as_json() for done in inspected])
+            print_error(error)
+        _print_json(inspected)
     else:
         _print_table(rows)
     if failed:
@@ -117,23 +121,22 @@ def _print_details(done: Inspection) -> None:
         print(painted(label, "bold") + value)
 
 
-def _print_table(rows: Sequence[tuple[str, Inspection | LycoError]]) -> None:
-    """A line for each file: what it is, or why it is none."""
+def _print_table(rows: Sequence[tuple[str, list[str] | str]]) -> None:
+    """A line for each file: the columns of what it is, or why it is none."""
     head = ["file", "architecture", "algorithm", "rank", "size"]
     names = [clipped(one_line(file), LONGEST) for file, _ in rows]
-    told = [None if isinstance(found, LycoError) else found.columns() for _, found in rows]
-    if any(columns and len(columns) == len(head) for columns in told):
+    found = [[name, *told] for name, (_, told) in zip(names, rows, strict=True) if isinstance(told, list)]
+    if any(len(cells) > len(head) for cells in found):
         head.append("matched")
-    lines = [head, *([name, *columns] for name, columns in zip(names, told, strict=True) if columns)]
+    lines = [head, *found]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     widths[0] = max(widths[0], *map(len, names))
     print(painted(_aligned(head, widths), "bold"))
-    for name, columns, (_, found) in zip(names, told, rows, strict=True):
-        if columns:
-            print(_aligned([name, *columns], widths))
+    for name, (_, told) in zip(names, rows, strict=True):
+        if isinstance(told, list):
+            print(_aligned([name, *told], widths))
         else:
-            reason = str(found).removeprefix(f"{getattr(found, 'file', None)}: ")
-            reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
+            reason = told if len(told) <= LONGEST_REASON else f"{told[:LONGEST_REASON]}…"
             print(name.ljust(widths[0]), painted(reason, "red"), sep="  ")
 
 

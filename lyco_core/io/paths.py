@@ -39,7 +39,7 @@ def expanded(names: Iterable[str]) -> list[str]:
 
 
 def files_in(folder: str) -> list[str]:
-    """The safetensors files in a folder and those below it, but hidden ones, in order: their names from there."""
+    """The safetensors files in a folder and in those below it that are not hidden, in order: their names from there."""
     found: list[str] = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # caches: .lyco_cache
