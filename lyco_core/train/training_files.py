@@ -161,11 +161,10 @@ def require_place(folder: str | os.PathLike[str], output_name: str, *, resume: b
         refuse_existing(os.path.join(folder, longest), overwrite=True)
 
 
-def name_of(path: str | os.PathLike[str]) -> str:
-    """The output_name of the training that wrote a file, as far as its name tells."""
-    name = os.path.basename(path)
-    match = re.fullmatch(f"(.*?){_OURS}", name, re.DOTALL)
-    return match[1] if match else name
+def name_of(path: str | os.PathLike[str], output_name: str) -> str | None:
+    """The name under which a training wrote a file: `output_name`, or NAME-2 and so on; None if it is neither."""
+    match = re.fullmatch(rf"({re.escape(output_name)}(?:-\d+)??){_OURS}", os.path.basename(path))
+    return match[1] if match else None
 
 
 def files_of(folder: str | os.PathLike[str], output_name: str) -> list[str]:

@@ -104,8 +104,10 @@ def test_every_file_is_told_once_it_is_whole(tmp_path: Path, temporary: Path):
 
 def test_the_name_of_a_training_from_its_files():
     names = ["a/x-step00000002-state.pt", "x-000003-state.pt", "x-state.pt", "x.safetensors"]
-    assert [name_of(name) for name in names] == ["x"] * 4
-    assert name_of("x-2-step00000002-state.pt") == "x-2"
+    assert [name_of(name, "x") for name in names] == ["x"] * 4
+    assert name_of("x-2-step00000002-state.pt", "x") == "x-2"
+    assert name_of("x-202401-state.pt", "x-202401") == "x-202401"  # no epoch, though it looks like one
+    assert name_of("y-state.pt", "x") is name_of("x.pt", "x") is None
 
 
 @pytest.fixture

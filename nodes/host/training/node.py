@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,8 +79,8 @@ def _with_free_name(options: TrainOptions) -> TrainOptions:
     os.makedirs(folder, exist_ok=True)
     names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
     free = (name for name in names if not is_listed("loras", f"{name}.safetensors") and not files_of(folder, name))
-    began = name_of(options.run.resume) if options.run.resume else ""
-    name = began if re.fullmatch(re.escape(first) + r"(-\d+)?", began) else next(free)
+    began = name_of(options.run.resume, first) if options.run.resume else None
+    name = began or next(free)
     return dataclasses.replace(options, save=dataclasses.replace(options.save, output_name=name))
 
 
