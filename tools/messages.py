@@ -2,7 +2,7 @@
 
     python tools/messages.py
 
-The languages are written by hand, empty until then; tests/host/test_messages.py says what they lack.
+The languages are written by hand, empty until then; tests/test_messages.py says what they lack.
 """
 
 import json

@@ -12,6 +12,7 @@ from typing import Any
 
 import comfy.model_management
 
+from ....lyco_core.console import clock
 from ....lyco_core.train.loop import Step, Training
 from ....lyco_core.train.training_files import Saved
 from ..progress import Progress
@@ -28,7 +29,10 @@ MOST_POINTS = 2000
 """How many steps of a finished curve are kept at most; a card is some hundred pixels wide."""
 
 _last: dict[str, Any] = {}
-"""The training that goes on, else the one that ended last: for a page that was opened since."""
+"""The training that goes on, else the one that ended last: for a page that was opened since.
+
+Replaced, never changed: the thread that trains writes it, the server's reads it.
+"""
 
 
 def last_training() -> dict[str, Any]:
@@ -36,7 +40,8 @@ def last_training() -> dict[str, Any]:
 
     With it, what it was asked by: `prompt`, and `workflow` if a page sent it.
     """
-    return _last | {"steps": _thinned(_last["steps"])} if _last else {}
+    last = _last
+    return last | {"steps": _thinned(last["steps"])} if last else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +118,12 @@ class Telling:
 
     def _send(self, news: dict[str, Any]) -> None:
         """Tell `news`, the mean, and the steps that are not told yet."""
+        global _last
         server = _server()
         told, self._pending = [event(step) for step in self._pending], []
+        before = _last["steps"] if self._message or self._goes_on() else []
         if not self._message:
-            before = _last["steps"] if self._goes_on() else []
             before = [step for step in before if step["step"] < told[0]["step"]]
-            _last.clear()
-            _last.update(prompt=self._asked.prompt, workflow=self._asked.workflow, steps=before)
         mean = recent(self._losses)
         self._message |= {
             "node": self._asked.node,
@@ -129,7 +133,8 @@ class Telling:
             **news,
             "steps": told,
         }
-        _last.update(self._message | {"steps": _last["steps"] + told})
+        asked = {"prompt": self._asked.prompt, "workflow": self._asked.workflow}
+        _last = asked | self._message | {"steps": before + told}
         if server is not None:
             server.send_sync(EVENT, dict(self._message), server.client_id)
 
@@ -186,10 +191,3 @@ def _thinned(steps: Sequence[dict[str, float | None]]) -> list[dict[str, float |
     every = max(1, -(-len(steps) // MOST_POINTS))
     last = len(steps) - 1
     return [step for n, step in enumerate(steps) if n % every == 0 or n == last or step["validation"] is not None]
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
