@@ -19,7 +19,7 @@ from .model import Model
 from .placement import Placement, place
 from .text import one_line, shorten, size_text
 
-__all__ = ["Inspection", "describe_match", "inspect_file"]
+__all__ = ["Inspection", "describe_match", "inspect_file", "known_model"]
 
 SHOWN = 50
 """So many different ranks, alphas and kinds of blocks are listed, and four times as many notes of the metadata."""
@@ -127,16 +127,19 @@ class Inspection:
 
 def inspect_file(
     path: str | os.PathLike[str],
-    model: str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | Model | None = None,
     *,
     architecture: str | None = None,
 ) -> Inspection:
     """Read the header of an adapter file, and of a model's checkpoint, and say what they are.
 
+    Args:
+        model: the checkpoint, or what `known_model` has read of it, for several files.
+
     Raises:
         LycoError: the file is not an adapter that is known here.
     """
-    onto = None if model is None else Model.of_file(model)
+    onto = model if model is None or isinstance(model, Model) else known_model(model)
     with about_file(path):
         with AdapterFile(path) as file:
             outline = file.outline
@@ -145,12 +148,23 @@ def inspect_file(
         found = checkpoint or place(found).adapter_set
         if not found.adapters and checkpoint is None and not _other_algorithms(found):
             require_known(found)
-        placement = None if onto is None else _place(found, onto, model)
+        placement = None if onto is None else onto.place(found)
         try:
             size = os.stat(path).st_size
         except OSError as error:
             raise FileError(f"went away while it was read: {error.strerror}; try again") from None
     return Inspection(os.path.basename(os.fspath(path)), size, found, placement, checkpoint is not None)
+
+
+def known_model(path: str | os.PathLike[str]) -> Model:
+    """The model of a checkpoint, from its header. Raises `LycoError` if it is of no architecture that is known here."""
+    model = Model.of_file(path)
+    if model.architecture is None:
+        with about_file(path):
+            raise PlacementError(
+                "its weights are those of no known model; expected a checkpoint of a known architecture"
+            )
+    return model
 
 
 def describe_match(placement: Placement) -> list[str]:
@@ -183,15 +197,6 @@ def _other_algorithms(found: AdapterSet) -> bool:
     """Whether the file's keys are those of adapters that are known but not read here."""
     suffixes = {split_key(key)[1] for key in found.unrecognised}
     return not suffixes.isdisjoint(OTHER_SUFFIXES)
-
-
-def _place(found: AdapterSet, model: Model, path: str | os.PathLike[str] | None) -> Placement:
-    if model.architecture is None and path is not None:
-        with about_file(path):
-            raise PlacementError(
-                "its weights are those of no known model; expected a checkpoint of a known architecture"
-            )
-    return model.place(found)
 
 
 def _by_block(placement: Placement) -> dict[str, int]:

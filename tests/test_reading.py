@@ -14,6 +14,7 @@ from lyco_core.adapter_reader import AdapterFile, load_adapter_set
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.adapters import is_outline
 from lyco_core.architectures import detect, identify
+from lyco_core.cli import main
 from lyco_core.delta_weights import write_delta
 from lyco_core.errors import AdapterError, ArchitectureError, FormatError, LycoError, PlacementError
 from lyco_core.inspection import inspect_file
@@ -165,6 +166,9 @@ def test_a_header_is_read_once(tmp_path: Path, counted: dict[str, int]):
     counted.update(headers=0, readings=0)
     inspect_file(WAN, base)
     assert counted == {"headers": 2, "readings": 1}
+    counted.update(headers=0, readings=0)
+    assert main(["inspect", str(WAN), str(WAN), "--model", str(base)]) == 0
+    assert counted == {"headers": 3, "readings": 2}  # the model's once for all
 
 
 @pytest.fixture

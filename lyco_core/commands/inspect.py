@@ -57,8 +57,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _several(given: Sequence[str], model: str | None, options: argparse.Namespace) -> None:
     """A line for each file, or one list of JSON. Raises `LycoError` if one is no adapter, or does not fit the model."""
-    from ..inspection import inspect_file
+    from ..inspection import inspect_file, known_model
 
+    onto = None if model is None else known_model(model)
     files = [file for one in given for file in _files(one)]
     # Of each file only what is printed is kept: with their modules, thousands would take gigabytes.
     inspected: list[dict[str, Any]] = []
@@ -69,7 +70,7 @@ def _several(given: Sequence[str], model: str | None, options: argparse.Namespac
         progress(number, len(files))
         try:
             with advising(ADVICE):
-                done = inspect_file(file, model, architecture=options.architecture)
+                done = inspect_file(file, onto, architecture=options.architecture)
                 if options.json:
                     inspected.append(done.as_json())
                 _require_fit(done, model)
