@@ -49,7 +49,7 @@ def _takes_escapes(stream: TextIO) -> bool:
 def show_line(head: str, tail: str, stream: TextIO) -> None:
     """Write both over the line that a terminal is at, less of `head` where they do not fit; elsewhere nothing."""
     if stream.isatty():
-        room = shutil.get_terminal_size().columns - 1
+        room = _columns(stream) - 1
         text = _fitted(_fitted(head, room - _width(tail)) + tail, room)
         stream.write(f"\r{text}{' ' * (room - _width(text))}")
         stream.flush()
@@ -58,8 +58,17 @@ def show_line(head: str, tail: str, stream: TextIO) -> None:
 def clear_line(stream: TextIO) -> None:
     """Leave nothing of what `show_line` wrote, so that what comes next has the line to itself."""
     if stream.isatty():
-        stream.write(f"\r{' ' * (shutil.get_terminal_size().columns - 1)}\r")
+        stream.write(f"\r{' ' * (_columns(stream) - 1)}\r")
         stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    """How wide a terminal is; `shutil` asks standard output, which may be a file meanwhile."""
+    try:
+        asked = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        asked = 0
+    return asked or shutil.get_terminal_size().columns
 
 
 def _fitted(text: str, columns: int) -> str:

@@ -1,6 +1,7 @@
 """The terminal: what is written to one, and that nothing is where there is none."""
 
 import io
+import os
 import shlex
 
 import pytest
@@ -63,6 +64,18 @@ def test_progress_says_how_long_it_still_takes(monkeypatch: pytest.MonkeyPatch):
     clock.now = 1800
     show(1, 5)
     assert terminal.screen() == "x: 20%, 1 of 5 modules, 2:00:00 left"
+
+
+def test_the_width_is_that_of_the_terminal_that_is_written_to(monkeypatch: pytest.MonkeyPatch):
+    terminal, clock = Terminal(), Clock()
+    monkeypatch.setattr(terminal, "fileno", lambda: 2)
+    monkeypatch.setattr("lyco_core.console.os.get_terminal_size", lambda _: os.terminal_size((25, 24)))
+    show = Progress("adapter", "files", 1, terminal, clock)
+    clock.now = 1
+    show(1, 2)
+    assert terminal.screen() == ": 50%, 1 of 2 files, 0:0"  # 24 columns
+    clear_line(terminal)
+    assert terminal.screen() == ""
 
 
 def test_wide_letters_do_not_wrap():
