@@ -74,7 +74,8 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
         with stopping() as signals:
             _train(configuration, data, Terminal(world, signals), world)
     except (Stopped, KeyboardInterrupt):
-        state = newest_state(configuration.output_dir, configuration.options.save.output_name)
+        options = configuration.options
+        state = newest_state(configuration.output_dir, options.save.output_name) or options.run.resume
         resume = f" {shell_command(['--resume', os.path.abspath(state)])}" if state else ""
         raise TrainError("stopped; what was encoded or trained so far is saved", Remedy.AGAIN, resume) from None
     finally:

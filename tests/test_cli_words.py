@@ -115,8 +115,8 @@ def test_a_file_that_is_there_is_kept_and_the_flag_named(
         ),
         (
             ["convert", "ia3.safetensors", *TO, "--dtype", "bfloat16"],
-            "ia3.safetensors: blocks.0.ffn.0: is IA3, whose change depends on the weight, so what other numbers than "
-            "its own would change is not known here; leave --dtype out to keep its numbers as they are",
+            "ia3.safetensors: blocks.0.ffn.0: is IA3, whose change depends on the weight, so the error of another "
+            "dtype cannot be measured; leave --dtype out to keep its numbers as they are",
         ),
         (
             [*MERGE, "--include", r"blocks\.9\..*"],

@@ -8,7 +8,18 @@ patches of its input.
 """
 
 from .effects import Effect, computed
+from .forward import replace_forward, restore_forward
 from .seat import Change, Seat, sits_on
 from .settle import Part, settled
 
-__all__ = ["Change", "Effect", "Part", "Seat", "computed", "settled", "sits_on"]
+__all__ = [
+    "Change",
+    "Effect",
+    "Part",
+    "Seat",
+    "computed",
+    "replace_forward",
+    "restore_forward",
+    "settled",
+    "sits_on",
+]

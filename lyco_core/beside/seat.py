@@ -1,8 +1,4 @@
-"""Where adapters sit beside a module's weight: in the place of its `forward`.
-
-Not a forward hook: torch.compile does not guard those, so that a graph that was compiled before would go on without
-the adapter. A `forward` of the instance is guarded.
-"""
+"""Where adapters sit beside a module's weight: in the place of its `forward`."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from torch.nn.functional import linear
 
 from ..errors import AdapterError
 from .effects import Effect, computed
+from .forward import Forward, replace_forward, restore_forward
 from .patches import Convolution, patches_of
 from .settle import Part, settled
 
@@ -73,7 +70,7 @@ class Seat:
         self._changes: dict[object, Change] = {}
         self._settled = self._moved = Settled()
         self._place: tuple[torch.device, torch.dtype] | None = None
-        self._before: object = None
+        self._before: Forward | None = None
         self._original = module.forward
 
     @classmethod
@@ -147,21 +144,15 @@ class Seat:
         return output.movedim(-1, channels)
 
     def _sit(self) -> None:
-        self._before = self.module.__dict__.get("forward")
         self._original = self.module.forward
+        self._before = replace_forward(self.module, self.forward)
         self.acted = False
         self.module.__dict__[ATTRIBUTE] = self
-        self.module.forward = self.forward
 
     def _leave(self) -> None:
         """Give the module its own `forward` again; who has wrapped ours since still calls it, and it adds nothing."""
         self.module.__dict__.pop(ATTRIBUTE, None)
-        if self.module.__dict__.get("forward") != self.forward:
-            return
-        if self._before is None:
-            del self.module.forward
-        else:
-            self.module.__dict__["forward"] = self._before
+        restore_forward(self.module, self.forward, self._before)
 
     @property
     def _shape(self) -> tuple[int, int]:

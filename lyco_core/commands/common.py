@@ -149,12 +149,12 @@ def counter(name: str, unit: str, size: int = 1) -> Progress:
 
 
 def print_error(text: str) -> None:
-    """One line on standard error."""
+    """What failed, as a line on standard error."""
     _complain("lyco: error:", "red", text)
 
 
 def print_warning(text: str) -> None:
-    """One line on standard error."""
+    """What a person should know though it went on, as a line on standard error."""
     _complain("lyco: warning:", "yellow", text)
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from ..console import shell_command
 from ..errors import FileError, LycoError
 from ..installed import packs_in
+from ..version import __version__
 from .common import Commands
 
 __all__ = ["add"]
@@ -114,4 +115,9 @@ def _headless(pack: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[PACK] = module
     spec.loader.exec_module(module)
+    theirs = importlib.import_module(f"{PACK}.lyco_core.version").__version__
+    if theirs != __version__:
+        raise FileError(
+            f"{pack}: is version {theirs} of the node pack, and this lyco is {__version__}; update the older one"
+        )
     return importlib.import_module(f"{PACK}.nodes.headless")

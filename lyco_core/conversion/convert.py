@@ -125,8 +125,8 @@ def _as_wanted(module: Converted, prefix: str, format: Format, options: ConvertO
         raise PlacementError(what, Remedy.RANK)
     if options.dtype is not None and isinstance(bare(exact), OnBase):
         raise PlacementError(
-            f"{module.sources[0]}: is {exact.title}, whose change depends on the weight, so what other numbers than "
-            "its own would change is not known here",
+            f"{module.sources[0]}: is {exact.title}, whose change depends on the weight, so the error of another "
+            "dtype cannot be measured",
             Remedy.AS_IT_IS,
         )
     made = stored_as(made, options.dtype, prefix, format=format)

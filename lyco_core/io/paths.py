@@ -39,9 +39,17 @@ def expanded(names: Iterable[str]) -> list[str]:
 
 
 def files_in(folder: str) -> list[str]:
-    """The safetensors files in a folder and in those below it that are not hidden, in order: their names from there."""
+    """The safetensors files in a folder and in those below it that are not hidden, in order: their names from there.
+
+    Links to folders are followed, as ComfyUI does: models are often kept elsewhere.
+    """
     found: list[str] = []
-    for place, folders, names in os.walk(folder):
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # caches: .lyco_cache
         found += (os.path.relpath(os.path.join(place, name), folder) for name in sorted(names) if is_safetensors(name))
     return found

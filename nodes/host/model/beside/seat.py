@@ -1,8 +1,4 @@
-"""Where an adapter sits while its model is loaded: in the place of a module's `forward`.
-
-Not a forward hook: torch.compile does not guard those, so that a graph that was compiled before would go on without
-the adapter. A `forward` of the instance is guarded.
-"""
+"""Where an adapter sits while its model is loaded: in the place of a module's `forward`."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from .....lyco_core.beside import Effect, computed
+from .....lyco_core.beside import Effect, computed, replace_forward, restore_forward
 from ...protocols import Linear, ModelPatcher
 from .fused import called, uncalled
 
@@ -39,10 +35,9 @@ class Seat:
         self.acted = False
         """Whether the module was called since the seat was taken."""
         self._place: tuple[torch.device, torch.dtype] | None = None
-        self._before = module.__dict__.get("forward")
         self.original = module.forward
         self._uncalled = called(module)
-        module.forward = self.forward
+        self._before = replace_forward(module, self.forward)
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The output of the module, with what the adapters change of it."""
@@ -62,13 +57,8 @@ class Seat:
     def leave(self) -> None:
         """Give the module its own `forward` again."""
         uncalled(self.module, self._uncalled)
-        if self.module.__dict__.get("forward") != self.forward:
-            # Somebody wrapped it after us and still calls it: then it adds nothing any more.
+        if not restore_forward(self.module, self.forward, self._before):
             self.effects = self._settled = ()
-        elif self._before is None:
-            del self.module.forward
-        else:
-            self.module.forward = self._before
 
 
 class Seats:
