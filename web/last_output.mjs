@@ -1,6 +1,6 @@
 // What a node gave when it last ran as it would run now: also under another id, as after converting it to a subgraph.
-import { api } from "./comfy.mjs";
-import { after, everyNode } from "./node.mjs";
+import { after, api } from "./comfy.mjs";
+import { everyNode } from "./node.mjs";
 import { pathsTo, same, signature } from "./would_run.mjs";
 
 /**

@@ -4,9 +4,6 @@ import { el } from "./dom.mjs";
 import { addFold } from "./fold.mjs";
 import { fit, keepSize, turn } from "./size.mjs";
 
-export { after } from "./comfy.mjs";
-export { fitRows } from "./size.mjs";
-
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
  * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string> & {hideInPanel?: boolean}} CardOptions
@@ -73,15 +70,6 @@ export function* everyNode(graph = app.rootGraph ?? app.graph, outside = []) {
     yield [node, path.map(({ id }) => id).join(":"), path];
     if (node.subgraph) yield* everyNode(node.subgraph, path);
   }
-}
-
-/**
- * @param {GraphNode} node
- * @returns {string | null} what the server calls it
- */
-export function executionId(node) {
-  for (const [other, id] of everyNode()) if (other === node) return id;
-  return null;
 }
 
 /**

@@ -1,11 +1,13 @@
 // The card of Load Adapters: a row for each file, and one that is empty. The widgets hold the values, and show where a link
 // leads to one.
+import { after } from "./comfy.mjs";
 import { el, toggle } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
 import { onRefresh } from "./file_card.mjs";
 import { followRuns } from "./last_output.mjs";
-import { NONE, addCard, after, fitRows } from "./node.mjs";
+import { NONE, addCard } from "./node.mjs";
 import { Row, menuBelow } from "./row.mjs";
+import { fitRows } from "./size.mjs";
 import { record, setValue, widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
 
