@@ -34,7 +34,8 @@ export function addFailure(node, content) {
   const found = { place, turn: 0, ran: "", changed: false };
   failing.set(node, found);
   // ComfyUI's own outline is missing inside subgraphs, and after the page was loaded again.
-  node.strokeStyles.lyco = () => (failed.has(node) && !found.changed ? OUTLINE : undefined);
+  const outline = () => (failed.has(node) && !found.changed ? OUTLINE : undefined);
+  Object.assign(node.strokeStyles ?? {}, { lyco: outline }); // litegraph's own, which need not stay
   after(node, "onConfigure", () => queueMicrotask(() => restore(node)));
 }
 

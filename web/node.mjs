@@ -52,7 +52,7 @@ export function addCard(node) {
 
 /** A renderer that is chosen draws the nodes that are there. */
 export function listenForRenderer() {
-  app.ui.settings.addEventListener("Comfy.VueNodes.Enabled.change", (/** @type {any} */ { detail }) => {
+  app.ui.settings?.addEventListener?.("Comfy.VueNodes.Enabled.change", (/** @type {any} */ { detail }) => {
     for (const [node] of everyNode()) turn(node, detail.value);
   });
 }

@@ -60,9 +60,11 @@ export function addRows(node, adapters) {
   /** @param {{lyco_match?: import("./parts.mjs").Match[]} | null} output a match for each row that was on, in their order */
   function show(output) {
     const matches = [...(output?.lyco_match ?? [])];
+    const ran = rows.filter(({ used, values: [file, , on] }) => used && file !== NONE && on !== false);
+    const each = ran.length === matches.length; // else a row of which the page does not know the file may have had none
     for (const row of rows) {
-      const [file, , on] = row.values;
-      const index = on === false || !row.used ? -1 : matches.findIndex((found) => file === undefined || found.file === file);
+      const [file] = row.values;
+      const index = ran.includes(row) ? matches.findIndex((found) => (file === undefined ? each : found.file === file)) : -1;
       row.show(index < 0 ? null : matches.splice(index, 1)[0]);
     }
   }

@@ -190,7 +190,7 @@ export function addTrainCard(node) {
   const card = new TrainCard(node);
   cards.set(node, card);
   after(node, "onExecuted", (/** @type {any} */ output) => {
-    if (output.lyco_train) card.finish(output);
+    if (output?.lyco_train) card.finish(output);
   });
   after(node, "onConfigure", () => queueMicrotask(() => void card.ask()));
   after(node, "onConnectionsChange", () => card.draw());
