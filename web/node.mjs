@@ -28,6 +28,10 @@ export function addCard(node) {
   const inner = el("div");
   const content = el("div", "lyco-card", inner);
   const root = el("div", "lyco-root", content);
+  // A press on a control moves no node.
+  root.addEventListener("pointerdown", (event) => {
+    if (/** @type {HTMLElement} */ (event.target).closest("button, input")) event.stopPropagation();
+  });
   let height = 2 * MARGIN;
   // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.
   const widget = node.addDOMWidget(`lyco_card_${++cards}`, "LYCO_CARD", root, {

@@ -28,10 +28,6 @@ export function addRows(node, adapters) {
   });
   const head = el("div", "lyco-row-line lyco-all-rows", all, el("span", "", t("all_rows")));
   content.append(head, ...rows.map(({ root }) => root));
-  // A press on a control moves no node.
-  content.addEventListener("pointerdown", (event) => {
-    if (/** @type {HTMLElement} */ (event.target).closest("button, input")) event.stopPropagation();
-  });
 
   let parts = 0; // how many there are, one below the other
 

@@ -139,7 +139,6 @@ class TrainCard {
       text.textContent = t("mean_of", this.span);
       this.draw();
     });
-    slider.addEventListener("pointerdown", (event) => event.stopPropagation());
     return el("label", "lyco-smoothing", t("smoothing"), slider, text);
   }
 
