@@ -1,9 +1,9 @@
 // What went wrong in a run, on the card of the node where it did: what to do, then why, until the next run begins. The
 // page itself shows the beginning of the message, or nothing of it.
-import { api } from "./comfy.mjs";
+import { after, api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
 import { failedAs, lastFailure, nowOf } from "./last_output.mjs";
-import { after, nodeOf } from "./node.mjs";
+import { nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
 /**
@@ -34,7 +34,8 @@ export function addFailure(node, content) {
   const found = { place, turn: 0, ran: "", changed: false };
   failing.set(node, found);
   // ComfyUI's own outline is missing inside subgraphs, and after the page was loaded again.
-  node.strokeStyles.lyco = () => (failed.has(node) && !found.changed ? OUTLINE : undefined);
+  const outline = () => (failed.has(node) && !found.changed ? OUTLINE : undefined);
+  Object.assign(node.strokeStyles ?? {}, { lyco: outline }); // litegraph's own, which need not stay
   after(node, "onConfigure", () => queueMicrotask(() => restore(node)));
 }
 

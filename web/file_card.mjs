@@ -1,8 +1,9 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
+import { after } from "./comfy.mjs";
 import { el } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
 import { followRuns } from "./last_output.mjs";
-import { NONE, addCard, after, everyNode } from "./node.mjs";
+import { NONE, addCard, everyNode } from "./node.mjs";
 import { about, match } from "./parts.mjs";
 import { t } from "./words.mjs";
 import { isLinked, known } from "./would_run.mjs";

@@ -38,6 +38,7 @@ export function addFold(node) {
     folded = always ? [] : rare.filter(unset);
     for (const widget of rare) widget.advanced = folded.includes(widget);
     line.hidden = !folded.length;
+    button.ariaExpanded = String(Boolean(node.showAdvanced));
     button.textContent = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${t("more_inputs", folded.length)}`;
     fit(node);
   }

@@ -1,6 +1,6 @@
 // What a node gave when it last ran as it would run now: also under another id, as after converting it to a subgraph.
-import { api } from "./comfy.mjs";
-import { after, everyNode } from "./node.mjs";
+import { after, api } from "./comfy.mjs";
+import { everyNode } from "./node.mjs";
 import { pathsTo, same, signature } from "./would_run.mjs";
 
 /**
@@ -95,6 +95,7 @@ class Follower {
     this.node = node;
     this.card = card;
     this.queued = "";
+    this.mixed = false; // what is queued are runs of more than one kind: whose output comes, nobody tells
     this.seen = "";
     this.turn = 0;
     this.empty = true;
@@ -111,10 +112,17 @@ class Follower {
     return nowOf(this.node);
   }
 
+  /** @param {boolean} others whether more is queued than that */
+  queue(others) {
+    const now = this.now();
+    this.mixed = others && (this.mixed || this.queued !== now);
+    this.queued = now;
+  }
+
   /** @param {any} output of what was queued, which need not be what would run now */
   executed(output) {
     this.turn++;
-    this.seen = this.queued || this.now();
+    this.seen = this.mixed ? "" : this.queued || this.now();
     this.show(output);
     this.lookAgain();
   }
@@ -174,14 +182,21 @@ export function lookSoon() {
 export function listenForRuns() {
   api.addEventListener("graphChanged", lookSoon);
   let busy = false;
-  api.addEventListener("promptQueued", () => {
+  let remaining = 0;
+  api.addEventListener("promptQueued", (/** @type {any} */ { detail }) => {
     busy = true;
-    for (const follower of everyFollower()) follower.queued = follower.now();
+    const others = remaining > (detail?.batchCount ?? 1);
+    for (const follower of everyFollower()) follower.queue(others);
+  });
+  api.addEventListener("execution_start", () => {
+    if (remaining > 1) return;
+    for (const follower of everyFollower()) follower.mixed = false; // the last one that was queued
   });
   // Of the server's queue: a run's end is told before the server remembers it.
   api.addEventListener("status", (/** @type {any} */ { detail }) => {
     asked = null;
-    if (!busy || detail?.exec_info?.queue_remaining) return;
+    remaining = detail?.exec_info?.queue_remaining ?? 0;
+    if (!busy || remaining) return;
     busy = false;
     for (const follower of everyFollower()) if (follower.empty) void follower.lookAgain(true);
   });

@@ -4,9 +4,6 @@ import { el } from "./dom.mjs";
 import { addFold } from "./fold.mjs";
 import { fit, keepSize, turn } from "./size.mjs";
 
-export { after } from "./comfy.mjs";
-export { fitRows } from "./size.mjs";
-
 /**
  * @typedef {import("@comfyorg/comfyui-frontend-types").ComfyExtension} Extension
  * @typedef {import("@comfyorg/comfyui-frontend-types").DOMWidgetOptions<string> & {hideInPanel?: boolean}} CardOptions
@@ -31,6 +28,10 @@ export function addCard(node) {
   const inner = el("div");
   const content = el("div", "lyco-card", inner);
   const root = el("div", "lyco-root", content);
+  // A press on a control moves no node.
+  root.addEventListener("pointerdown", (event) => {
+    if (/** @type {HTMLElement} */ (event.target).closest("button, input")) event.stopPropagation();
+  });
   let height = 2 * MARGIN;
   // Of a node and a name that come again, as after an undo, 1.58's Vue nodes go on showing the element from before.
   const widget = node.addDOMWidget(`lyco_card_${++cards}`, "LYCO_CARD", root, {
@@ -55,7 +56,7 @@ export function addCard(node) {
 
 /** A renderer that is chosen draws the nodes that are there. */
 export function listenForRenderer() {
-  app.ui.settings.addEventListener("Comfy.VueNodes.Enabled.change", (/** @type {any} */ { detail }) => {
+  app.ui.settings?.addEventListener?.("Comfy.VueNodes.Enabled.change", (/** @type {any} */ { detail }) => {
     for (const [node] of everyNode()) turn(node, detail.value);
   });
 }
@@ -73,15 +74,6 @@ export function* everyNode(graph = app.rootGraph ?? app.graph, outside = []) {
     yield [node, path.map(({ id }) => id).join(":"), path];
     if (node.subgraph) yield* everyNode(node.subgraph, path);
   }
-}
-
-/**
- * @param {GraphNode} node
- * @returns {string | null} what the server calls it
- */
-export function executionId(node) {
-  for (const [other, id] of everyNode()) if (other === node) return id;
-  return null;
 }
 
 /**

@@ -87,12 +87,10 @@ function lines(widget) {
  * @returns {HTMLElement[]}
  */
 export function buttons(node, advice) {
-  return remedies(node, advice).map(({ name, value, text }) => {
-    const made = button("", text, "", () => {
+  return remedies(node, advice).map(({ name, value, text }) =>
+    button("", text, "", () => {
       setValue(node, name, value);
       record();
-    });
-    made.addEventListener("pointerdown", (event) => event.stopPropagation()); // it moves no node
-    return made;
-  });
+    }),
+  );
 }

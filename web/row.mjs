@@ -34,6 +34,7 @@ export class Row {
     });
     this.choice = button("lyco-choice", "", "", () => this.choose());
     this.badge = el("span", "lyco-badge");
+    this.badge.role = "img";
     this.strength = strengthField(t("strength"), (value) => setValue(node, strength, value), record);
     this.more = button("lyco-more", "⋮", t("more_of_row"), more);
     this.file = el("div");
@@ -120,7 +121,7 @@ export class Row {
     this.choice.disabled = links[0];
     this.badge.className = `lyco-badge ${broken || !found ? "" : this.partly ? "lyco-partly" : "lyco-matched"}`;
     this.badge.classList.toggle("lyco-broken", broken);
-    this.badge.title = broken ? this.file.innerText : found ? t("matched", found.matched, found.modules) : "";
+    this.badge.ariaLabel = this.badge.title = broken ? this.file.innerText : found ? t("matched", found.matched, found.modules) : "";
   }
 }
 

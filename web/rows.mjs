@@ -1,11 +1,13 @@
 // The card of Load Adapters: a row for each file, and one that is empty. The widgets hold the values, and show where a link
 // leads to one.
+import { after } from "./comfy.mjs";
 import { el, toggle } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
 import { onRefresh } from "./file_card.mjs";
 import { followRuns } from "./last_output.mjs";
-import { NONE, addCard, after, fitRows } from "./node.mjs";
+import { NONE, addCard } from "./node.mjs";
 import { Row, menuBelow } from "./row.mjs";
+import { fitRows } from "./size.mjs";
 import { record, setValue, widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
 
@@ -26,10 +28,6 @@ export function addRows(node, adapters) {
   });
   const head = el("div", "lyco-row-line lyco-all-rows", all, el("span", "", t("all_rows")));
   content.append(head, ...rows.map(({ root }) => root));
-  // A press on a control moves no node.
-  content.addEventListener("pointerdown", (event) => {
-    if (/** @type {HTMLElement} */ (event.target).closest("button, input")) event.stopPropagation();
-  });
 
   let parts = 0; // how many there are, one below the other
 
@@ -58,9 +56,11 @@ export function addRows(node, adapters) {
   /** @param {{lyco_match?: import("./parts.mjs").Match[]} | null} output a match for each row that was on, in their order */
   function show(output) {
     const matches = [...(output?.lyco_match ?? [])];
+    const ran = rows.filter(({ used, values: [file, , on] }) => used && file !== NONE && on !== false);
+    const each = ran.length === matches.length; // else a row of which the page does not know the file may have had none
     for (const row of rows) {
-      const [file, , on] = row.values;
-      const index = on === false || !row.used ? -1 : matches.findIndex((found) => file === undefined || found.file === file);
+      const [file] = row.values;
+      const index = ran.includes(row) ? matches.findIndex((found) => (file === undefined ? each : found.file === file)) : -1;
       row.show(index < 0 ? null : matches.splice(index, 1)[0]);
     }
   }

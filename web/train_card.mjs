@@ -1,10 +1,10 @@
 // The card of Train Adapter: the loss while it trains, and how it ended, also on a page that was loaded meanwhile.
-import { api, app } from "./comfy.mjs";
+import { after, api, app } from "./comfy.mjs";
 import { SPAN, Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
 import { lastOutput } from "./last_output.mjs";
-import { addCard, after, everyNode, nodeOf } from "./node.mjs";
+import { addCard, everyNode, nodeOf } from "./node.mjs";
 import { FURTHER, changed, ending, values } from "./train_end.mjs";
 import { pathsTo, same } from "./would_run.mjs";
 import { t } from "./words.mjs";
@@ -139,7 +139,6 @@ class TrainCard {
       text.textContent = t("mean_of", this.span);
       this.draw();
     });
-    slider.addEventListener("pointerdown", (event) => event.stopPropagation());
     return el("label", "lyco-smoothing", t("smoothing"), slider, text);
   }
 
@@ -190,7 +189,7 @@ export function addTrainCard(node) {
   const card = new TrainCard(node);
   cards.set(node, card);
   after(node, "onExecuted", (/** @type {any} */ output) => {
-    if (output.lyco_train) card.finish(output);
+    if (output?.lyco_train) card.finish(output);
   });
   after(node, "onConfigure", () => queueMicrotask(() => void card.ask()));
   after(node, "onConnectionsChange", () => card.draw());
