@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/dev/null)
 
+# In two processes, a file's tests in one of them; each has servers and a browser of its own.
+TWO := -n 2 --dist loadfile --max-worker-restart=0
+
 .PHONY: demo test core lint host-requirements further-hosts clean
 
 demo: .venv/core
 	$(BIN)/lyco demo
 
 test: lint core host-requirements
-	$(BIN)/python -m pytest -rs -m host
+	$(BIN)/python -m pytest -rs -m host $(TWO)
 	$(MAKE) further-hosts
 
 # What every ComfyUI must do, in each of COMFYUI_PATHS, with the packages of the first.
@@ -18,10 +21,8 @@ further-hosts: .venv/test
 	  COMFYUI_PATH=$$comfyui $(BIN)/python -m pytest -rs -m every_host || exit 1; \
 	done
 
-# In two processes of one thread each, a file's tests in one of them. The host tests stay in one: they share servers,
-# a browser and the machine's memory.
 core: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not host" -n 2 --dist loadfile --max-worker-restart=0
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not host" $(TWO)
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

@@ -28,10 +28,21 @@ export async function about(name) {
   try {
     const answer = await api.fetchApi(`/lyco/inspect?${query}`);
     const found = await answer.json();
-    return answer.ok ? facts(name, found, api.apiURL(`/lyco/picture?${query}`)) : el("div", "lyco-error", found.error);
+    return answer.ok ? facts(name, found, api.apiURL(`/lyco/picture?${query}`)) : await wrong(found.error);
   } catch {
     return el("div", "lyco-error", t("unreachable")); // the node itself works without a card
   }
+}
+
+/**
+ * Why a file has no card, as the error of a run says it.
+ * @param {string} message
+ */
+async function wrong(message) {
+  const { inWords } = await import("./messages.mjs");
+  const { todo, why } = await inWords(message);
+  const parts = [todo && el("div", "lyco-todo", todo), el("div", "", why)].filter(Boolean);
+  return el("div", "lyco-error", ...parts);
 }
 
 /**

@@ -68,7 +68,7 @@ def test_the_card_goes_along_with_its_node(renderer: str, server: Server):
             page.clear()
             node = page.add(kind, 200, 200, **({adapters[0]: "my_lokr.safetensors"} if len(adapters) > 1 else {}))
             page.page.wait_for_timeout(600)
-            card = page.page.locator(".lyco-root").first
+            card = page.page.locator(".lyco-root", has=page.page.locator(".lyco-card")).first
             before, at = card.bounding_box(), box(page, node)
             dragged(page, at[0] + at[2] * 0.8, at[1] - 15)
             after, now = card.bounding_box(), box(page, node)

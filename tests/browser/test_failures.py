@@ -133,7 +133,7 @@ def test_in_a_subgraph_and_in_another_workflow_and_back(renderer: str, server: S
         )
         page.run()
         page.page.wait_for_function("window.lycoFailed")
-        inner = "app.graph.nodes.find((node) => node.subgraph)"
+        inner = "(app.rootGraph ?? app.graph).nodes.find((node) => node.subgraph)"
         page.page.evaluate(f"app.canvas.openSubgraph({inner}.subgraph, {inner})")
         button(page, WARN).wait_for()
         keep(page.page, KEPT, f"failure-subgraph-{renderer}")

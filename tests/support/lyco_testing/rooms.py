@@ -46,7 +46,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "web": (
         "comfy.mjs",
         "dom.mjs widgets.mjs words.mjs",
-        "curve.mjs messages.mjs parts.mjs size.mjs strength.mjs",
+        "curve.mjs messages.mjs size.mjs strength.mjs",
+        "parts.mjs",
         "fold.mjs",
         "node.mjs",
         "would_run.mjs",
