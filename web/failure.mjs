@@ -2,8 +2,8 @@
 // page itself shows the beginning of the message, or nothing of it.
 import { after, api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { failedAs, lastFailure, nowOf } from "./last_output.mjs";
-import { nodeOf } from "./node.mjs";
+import { forget, lastFailure, nowOf } from "./last_output.mjs";
+import { everyNode, nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
 /**
@@ -11,6 +11,7 @@ import { t } from "./words.mjs";
  * @typedef {object} Failing
  * @property {HTMLElement} place where the error stands
  * @property {number} turn counts what was to be shown or hidden
+ * @property {string} queued what was last queued
  * @property {string} ran what failed
  * @property {boolean} changed whether something else would run now
  */
@@ -31,7 +32,7 @@ export function addFailure(node, content) {
   place.hidden = true;
   content.before(place);
   /** @type {Failing} */
-  const found = { place, turn: 0, ran: "", changed: false };
+  const found = { place, turn: 0, queued: "", ran: "", changed: false };
   failing.set(node, found);
   // ComfyUI's own outline is missing inside subgraphs, and after the page was loaded again.
   const outline = () => (failed.has(node) && !found.changed ? OUTLINE : undefined);
@@ -44,19 +45,21 @@ const OUTLINE = { color: "#e00", lineWidth: 3 };
 /** @param {GraphNode} node */
 async function restore(node) {
   const message = await lastFailure(node);
-  if (message && !failed.has(node)) await show(node, message.trim());
+  if (message && !failed.has(node)) await show(node, message.trim(), nowOf(node));
 }
 
 /**
  * @param {GraphNode} node
  * @param {string} message
+ * @param {string} ran what failed
  */
-async function show(node, message) {
+async function show(node, message, ran) {
   const found = failing.get(node);
   if (!found) return;
   const turn = ++found.turn;
   failed.add(node);
-  found.ran = failedAs(node);
+  found.ran = ran;
+  forget(node);
   const [{ inWords }, { buttons }] = await Promise.all([import("./messages.mjs"), import("./remedies.mjs")]);
   const { todo, why, advice } = await inWords(message);
   if (turn !== found.turn) return; // the next run began meanwhile
@@ -93,7 +96,13 @@ export function listenForFailures() {
   api.addEventListener("execution_start", () => failed.forEach(hide));
   api.addEventListener("execution_error", (/** @type {any} */ { detail }) => {
     const node = nodeOf(String(detail.node_id ?? ""));
-    if (node) void show(node, String(detail.exception_message ?? "").trim());
+    if (node) void show(node, String(detail.exception_message ?? "").trim(), failing.get(node)?.queued || nowOf(node));
   });
   api.addEventListener("graphChanged", () => failed.forEach(mark));
+  api.addEventListener("promptQueued", () => {
+    for (const [node] of everyNode()) {
+      const found = failing.get(node);
+      if (found) found.queued = nowOf(node); // a training goes on while its node is changed
+    }
+  });
 }

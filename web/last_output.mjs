@@ -76,14 +76,11 @@ export function nowOf(node) {
 }
 
 /**
- * What was queued of a node failed: of what its card shows, nothing is known to be true.
+ * A node failed: of what its card shows, nothing is known to be true.
  * @param {GraphNode} node
- * @returns {string} all that its result hung on
  */
-export function failedAs(node) {
-  const follower = followers.get(node);
-  follower?.failed();
-  return follower?.queued || nowOf(node);
+export function forget(node) {
+  followers.get(node)?.failed();
 }
 
 class Follower {
