@@ -11,7 +11,7 @@ TWO := -n 2 --dist loadfile --max-worker-restart=0
 demo: .venv/core
 	$(BIN)/lyco demo
 
-test: lint core host-requirements
+test: lint host-requirements core
 	$(BIN)/python -m pytest -rs -m host $(TWO)
 	$(MAKE) further-hosts
 

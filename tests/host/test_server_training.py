@@ -5,7 +5,6 @@ import json
 import threading
 import time
 
-import aiohttp
 import pytest
 from lyco_testing.comfy import Server, WorkflowError
 from lyco_testing.tiny_wan import TEXT, latents, wan_checkpoint, workflow
@@ -200,6 +199,8 @@ def test_a_failed_training_names_what_was_saved_before(files: Server):
 
 async def read(server: Server, texts: list[str], connected: threading.Event) -> None:
     """Collect what ComfyUI shows of the progress as text."""
+    import aiohttp  # comes with ComfyUI
+
     async with aiohttp.ClientSession() as session, session.ws_connect(server.address + "/ws") as socket:
         connected.set()
         async for message in socket:
@@ -210,6 +211,8 @@ async def read(server: Server, texts: list[str], connected: threading.Event) -> 
 
 async def listen(server: Server, events: list[dict], count: int) -> None:
     """Collect so many of the live events."""
+    import aiohttp  # comes with ComfyUI
+
     async with aiohttp.ClientSession() as session, session.ws_connect(server.address + "/ws") as socket:
         async for message in socket:
             if message.type == aiohttp.WSMsgType.TEXT and json.loads(message.data)["type"] == "lyco.train":
