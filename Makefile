@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/dev/null)
 
-# In two processes, a file's tests in one of them; each has servers and a browser of its own.
+# In two processes, a file's tests in one of them; each has servers and a browser of its own. Of one thread each: where
+# threads outnumber cores, torch's wait for each other and take twice the time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 TWO := -n 2 --dist loadfile --max-worker-restart=0
 
 .PHONY: demo test core lint host-requirements further-hosts clean
@@ -12,7 +14,7 @@ demo: .venv/core
 	$(BIN)/lyco demo
 
 test: lint host-requirements core
-	$(BIN)/python -m pytest -rs -m host $(TWO)
+	$(PYTEST) -m host $(TWO)
 	$(MAKE) further-hosts
 
 # What every ComfyUI must do, in each of COMFYUI_PATHS, with the packages of the first.
@@ -22,7 +24,7 @@ further-hosts: .venv/test
 	done
 
 core: .venv/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not host" $(TWO)
+	$(PYTEST) -m "not host" $(TWO)
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

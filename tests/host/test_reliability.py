@@ -94,7 +94,8 @@ def test_bad_input_is_refused_in_words(name: str, files: Server):
     assert "Traceback" not in said
     assert "custom_nodes" not in said
     assert len(said) < 250_000  # ComfyUI repeats the input in some of its own answers
-    if said.startswith(files.get(f"/object_info/{kind}")[kind]["display_name"]):
+    ours = files.get(f"/object_info/{kind}").get(kind)
+    if ours and said.startswith(ours["display_name"]):
         assert "\n" not in said.strip()
         assert len(said) < 5000
     assert written(files) == before
