@@ -130,8 +130,10 @@ def test_what_is_wrong_is_said_in_a_line(files: Server, items: dict, inputs: dic
 
 def test_interrupted_it_saves_what_there_is_and_goes_on_from_it(files: Server):
     events: list[dict] = []
-    listening = threading.Thread(target=asyncio.run, args=(listen(files, events, 10),), daemon=True)
+    connected = threading.Event()
+    listening = threading.Thread(target=asyncio.run, args=(listen(files, events, 10, connected),), daemon=True)
     listening.start()
+    assert connected.wait(60)
     prompt = files.post("/prompt", {"prompt": training(output_name="stopped", max_train_steps=100_000)})["prompt_id"]
     listening.join(60)
     files.post("/interrupt", {})
@@ -157,7 +159,10 @@ def test_interrupted_it_saves_what_there_is_and_goes_on_from_it(files: Server):
     (told,) = outputs["train"]["lyco_trained"]
     assert (told["end"], told["saved"]["adapter"], told["saved"]["state"]) == ("finished", "stopped.safetensors", None)
     both = files.get("/lyco/training")  # what goes on from a state is one curve with what was before
-    assert [step["step"] for step in both["steps"]] == list(range(1, done + 3))
+    steps = [step["step"] for step in both["steps"]]
+    assert (steps[0], steps[-1]) == (1, done + 2)
+    assert steps == sorted({*steps})
+    assert len(steps) >= min(done + 2, 1000)  # of over 2000, some
 
 
 def test_the_progress_the_report_and_the_card_tell_one_mean(files: Server):
@@ -209,11 +214,12 @@ async def read(server: Server, texts: list[str], connected: threading.Event) -> 
                 texts.append(message.data[begin:].decode())
 
 
-async def listen(server: Server, events: list[dict], count: int) -> None:
+async def listen(server: Server, events: list[dict], count: int, connected: threading.Event) -> None:
     """Collect so many of the live events."""
     import aiohttp  # comes with ComfyUI
 
     async with aiohttp.ClientSession() as session, session.ws_connect(server.address + "/ws") as socket:
+        connected.set()
         async for message in socket:
             if message.type == aiohttp.WSMsgType.TEXT and json.loads(message.data)["type"] == "lyco.train":
                 events.append(json.loads(message.data)["data"])
