@@ -208,7 +208,7 @@ def stop(page: Canvas, server: Server, after: int = 3) -> int:
 def test_stopped_reloaded_taken_up_and_finished(renderer: str, server: Server):
     name = f"taken-up-{renderer}"
     with opened(server, (1300, 1000), **RENDERERS[renderer]) as page:
-        node = training(page, 5000, output_name=name)
+        node = training(page, 100000, output_name=name)
         page.run()
         stopped = stop(page, server)
         state = f"{name}-step{stopped:08d}-state.pt"
@@ -217,7 +217,7 @@ def test_stopped_reloaded_taken_up_and_finished(renderer: str, server: Server):
         page.load(workflow)
         page.page.locator(".lyco-stopped").wait_for()
         told = end(page)
-        assert f"Stopped after step {stopped} of 5000" in told
+        assert f"Stopped after step {stopped} of 100000" in told
         assert f"{name}-step{stopped:08d}.safetensors" in told
         assert state in told
         assert step(page) == stopped
