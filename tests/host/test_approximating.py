@@ -99,7 +99,7 @@ def test_a_resized_file_loads(files: Server):
     ("prompt", "message"),
     [
         (extraction(tuned="diffusion_models/small_base.safetensors"), "none of its selected weights differs"),
-        (extraction(by="energy", form="loha"), "for a LoHa give a rank"),
+        (extraction(by="energy", form="loha"), "chooses the rank of a LoRA, not of a LoHa; set by to rank"),
         (extraction(rank=0), "rank is 0, expected at least 1"),
         (extraction(filename="../x"), "expected a plain file name"),
     ],
