@@ -14,12 +14,7 @@ def test_a_blueprint_is_found_and_runs(server: Server, renderer: str):
             pytest.skip("this frontend knows no blueprints of packs")
         for name in BLUEPRINTS:
             page.clear()
-            field = page.page.locator("input:focus")
-            for _ in range(5):
-                page.page.mouse.dblclick(700, 400, delay=40)
-                page.page.wait_for_timeout(600)
-                if field.count():
-                    break
+            field = page.search_field(700, 400)
             field.press_sequentially(name)
             page.page.get_by_text(name.partition("a ")[2]).first.wait_for()
             page.page.wait_for_timeout(500)

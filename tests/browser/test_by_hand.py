@@ -10,12 +10,7 @@ from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
 
 def searched(page: Canvas, title: str, x: int, y: int) -> int:
     """Double-click the empty canvas, type the node's name, press Enter; its id."""
-    field = page.page.locator("input:focus")
-    for _ in range(5):  # a page that is still busy takes two clicks for two clicks
-        page.page.mouse.dblclick(x, y, delay=40)
-        page.page.wait_for_timeout(600)
-        if field.count():
-            break
+    field = page.search_field(x, y)
     field.press_sequentially(title)
     page.page.wait_for_timeout(500)  # the list is filtered a moment after the last letter
     field.press("Enter")

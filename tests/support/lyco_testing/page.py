@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Error, Locator, Page, sync_playwright
 
 from lyco_testing.comfy import ROOT, Server
 
@@ -106,6 +106,16 @@ class Canvas:
     def load(self, workflow: dict[str, Any]) -> None:
         """Open a workflow in the graph form."""
         self.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+
+    def search_field(self, x: int, y: int) -> Locator:
+        """Double-click the empty canvas; the field of the search that opens."""
+        field = self.page.locator("input:focus")
+        for _ in range(5):  # a page that is still busy takes two clicks for two clicks
+            self.page.mouse.dblclick(x, y, delay=40)
+            self.page.wait_for_timeout(600)
+            if field.count():
+                break
+        return field
 
     def run(self) -> None:
         """Press Run."""
