@@ -56,6 +56,8 @@ class Group:
     """The shape of all the rows together, where the family fixes it."""
     inputs: tuple[int, ...] = ()
     """What `in` can be, where it is no width of the model but of what it is given, such as text."""
+    outputs: tuple[int, ...] = ()
+    """What `out` of all the rows together can be, where it is no width of the model but of what it gives."""
 
     def __post_init__(self) -> None:
         for layout in LAYOUTS:
@@ -101,10 +103,10 @@ class Architecture:
     title: str
     groups: tuple[Group, ...]
     depths: Mapping[str, int]
-    """Start of a block's name in Musubi's layout -> how many the largest model has. If the family is trained, the
-    Linear modules of these blocks are."""
+    """Start of a block's name in Musubi's layout -> how many the largest model has: a block beyond is another
+    family's. If the family is trained, the Linear modules of these blocks are."""
     widths: tuple[int, ...] = ()
-    """The widths of the models that there are."""
+    """The widths of all the models that there are: a file of another is another family's. Empty: any will do."""
     training: TrainedFamily | None = None
     """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"
@@ -174,12 +176,12 @@ class Architecture:
         group, position = self.group_of(path, layout)
         if group.inputs and shape[1] not in group.inputs:
             return False
-        if group.shape is None:
-            return True
         names = group.names(layout) or ()
         out, total = shape[0], sum(group.heights)
         part = total if len(names) == 1 else group.heights[position]
-        return out * total * group.shape[1] == shape[1] * group.shape[0] * part
+        if group.outputs and not any(out * total == whole * part for whole in group.outputs):
+            return False
+        return group.shape is None or out * total * group.shape[1] == shape[1] * group.shape[0] * part
 
     def width(self, path: str, layout: Layout, shape: tuple[int, int]) -> int | Fraction | None:
         """The width of the model that a module of (out, in) at `path` is in; None where the family fixes no shape."""
@@ -206,24 +208,31 @@ def group(
     heights: tuple[int, ...] = (1,),
     shape: Shape | None = None,
     inputs: tuple[int, ...] = (),
+    outputs: tuple[int, ...] = (),
 ) -> Group:
     """A `Group` from names separated by spaces."""
     split = (None if names is None else tuple(names.split()) for names in (musubi, comfyui, diffusers))
-    return Group(*split, heights=heights, shape=shape, inputs=inputs)
+    return Group(*split, heights=heights, shape=shape, inputs=inputs, outputs=outputs)
 
 
-def same(*names: str, shape: Shape | None = None) -> tuple[Group, ...]:
+def same(
+    *names: str, shape: Shape | None = None, inputs: tuple[int, ...] = (), outputs: tuple[int, ...] = ()
+) -> tuple[Group, ...]:
     """One group for each of `names`, which every layout calls alike."""
-    return tuple(group(name, name, name, shape=shape) for name in names)
+    return tuple(group(name, name, name, shape=shape, inputs=inputs, outputs=outputs) for name in names)
 
 
 def renamed(
-    names: Mapping[str, str | None], *, shape: Shape | None = None, inputs: tuple[int, ...] = ()
+    names: Mapping[str, str | None],
+    *,
+    shape: Shape | None = None,
+    inputs: tuple[int, ...] = (),
+    outputs: tuple[int, ...] = (),
 ) -> tuple[Group, ...]:
     """One group for each name that Musubi and ComfyUI share -> diffusers'; several where it splits evenly."""
     parts = {ours: len(theirs.split()) if theirs else 1 for ours, theirs in names.items()}
     return tuple(
-        group(ours, ours, theirs, heights=(1,) * parts[ours], shape=shape, inputs=inputs)
+        group(ours, ours, theirs, heights=(1,) * parts[ours], shape=shape, inputs=inputs, outputs=outputs)
         for ours, theirs in names.items()
     )
 
