@@ -88,6 +88,7 @@ FLUX2 = Architecture(
             }
         ),
     ),
+    diffusers_fuses=True,
     depths={"double_blocks": 8, "single_blocks": 48},
     widths=(3072, 4096, 6144),
     training=TrainedFamily(

@@ -60,6 +60,8 @@ class Architecture:
     addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
     diffusers_prefix: str = "transformer."
     """What stands before diffusers' names in its files."""
+    diffusers_fuses: bool = False
+    """Whether diffusers' loader fuses the attention of its model for a LoKr that has it fused."""
     refused: str | None = None
     """Why adapters of this family cannot be used, if so."""
 
@@ -144,6 +146,13 @@ class Architecture:
         if not number:
             return routes[found]
         return [target._replace(path=target.path.replace("{n}", number)) for target in routes[found]]
+
+    def fused_name(self, path: str, source: Layout, target: Layout) -> str | None:
+        """What `target` calls a module of all the rows of `path` at once, though files have them apart there."""
+        template, number = self.template_of(path, source)
+        found = self._module(template, source)
+        names = (a.name for a in found.group.aliases if a.layout == target and a.parts == found.parts)
+        return next((name.replace("{n}", number) for name in names), None)
 
     def _module(self, template: str, layout: Layout, shape: tuple[int, int] | None = None) -> _Module:
         """The one that `template` means for a module of that shape; the first where that does not tell."""

@@ -99,7 +99,7 @@ def test_diffusers_converts_the_same_rows(model: str):
     numbers = torch.arange(sum(heights.values())).split(list(heights.values()))
     weights = dict(zip(heights, (rows[:, None] for rows in numbers), strict=True))
     prefix = "net." if model == "anima" else ""  # as NVIDIA's own checkpoints
-    beside = {"positional_encoding": None} if model == "auraflow" else {}
+    beside = dict.fromkeys(("positional_encoding", "init_x_linear.bias") if model == "auraflow" else ())
     converted = convert(beside | {f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()})
     for path in renamed(model, "diffusers"):
         (target,) = family.locate(path, "diffusers", "comfyui")
