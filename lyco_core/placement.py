@@ -15,6 +15,7 @@ from .adapters import Adapter, fits, is_outline, shape_text
 from .architectures import Architecture
 from .duplicates import duplicate_modules
 from .errors import AdapterError, PlacementError
+from .formats.suffixes import unread
 from .layouts import Layout, parameter_of
 from .names import Names, every_name, names_in
 from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_in
@@ -92,6 +93,7 @@ class Placement:
         if self.adapter_set.unrecognised_keys:
             keys = list(self.adapter_set.unrecognised_keys)
             parts.append(f"{len(keys)} keys belong to no adapter that is known here ({shorten(keys)})")
+            parts += [f"among them are {other}" for other in unread(keys)]
         return "; ".join(parts)
 
     def without(self, paths: Collection[str]) -> Placement:
