@@ -101,7 +101,7 @@ class OFTv2(OnBase):
     def stored(self) -> dict[tuple[str, str], Tensor]:
         named = {("oftv2", "vectors"): self.vectors}
         if self.scaled:
-            named["oftv2", "scaled"] = torch.tensor(1.0)
+            named["oftv2", "scaled"] = torch.tensor(True)
         named |= {("oftv2", name): tensor for name, tensor in super().tensors.items()}
         return {**({} if self.inner is None else self.inner.stored), **named}
 
