@@ -120,7 +120,7 @@ def test_parse_of_emit_is_the_identity(format: Format, algorithm: str, data: st.
         if not isinstance(adapter, IA3) and data.draw(st.booleans()):
             adapters[path + ".bias"] = Full(normal(adapter.shape[0] or 3))
     if contradictory(adapters):
-        with pytest.raises(PlacementError, match="made for two norms|of several options of PEFT"):
+        with pytest.raises(PlacementError, match=r"made for two norms|of several options of PEFT"):
             emit(set_of(adapters), format)
         return
     assert_identity(adapters, format)
