@@ -15,6 +15,7 @@ from .adapters import Adapter, fits, is_outline, shape_text
 from .architectures import Architecture
 from .duplicates import duplicate_modules
 from .errors import AdapterError, PlacementError
+from .formats.grammar import unwrapped
 from .layouts import Layout, parameter_of
 from .names import Names, every_name, names_in
 from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_in
@@ -223,7 +224,7 @@ def place(
         targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, path, layout)]
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
-            targets = [(WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
+            targets = [(WHOLE, key) for key in _by_name(own_names, path)]
         if len(targets) != 1 and by_name:
             homeless.append(path)
             continue
@@ -236,6 +237,14 @@ def place(
     idle = duplicate_modules(placed, adapter_set)
     counted = tuple(piece for piece in placed if piece.module_path not in idle)
     return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where, prefix)
+
+
+def _by_name(own_names: Mapping[str, list[str]], path: str) -> list[str]:
+    """The keys that a module's name may mean, by itself or without what a wrapper has before it."""
+    for name in (path, *unwrapped(path)):
+        if keys := own_names.get(name.replace(".", "_")):
+            return keys
+    return []
 
 
 def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:

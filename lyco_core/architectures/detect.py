@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ..adapter_set import AdapterSet
 from ..adapters import Full
 from ..errors import ArchitectureError, Remedy
+from ..formats.grammar import is_text_encoders, unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from ..text import shorten
 from .reading import Reading, tells_nothing
@@ -125,20 +126,21 @@ def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, unde
 
 def _of_other_models(adapter_set: AdapterSet, name: str) -> bool:
     """Whether a module's spelling says that it is a text encoder's."""
-    return adapter_set.format is not None and adapter_set.prefixes[name].startswith(adapter_set.format.other_prefixes)
+    return is_text_encoders(adapter_set.prefixes[name])
 
 
 def _candidates(
     names: Collection[str], families: Iterable[Architecture], *, underscored: bool
 ) -> Iterator[tuple[Architecture, Layout]]:
     """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
-    plain = {_spelled(parameter_of(name)[0], underscored=underscored) for name in names}
+    modules = {_spelled(parameter_of(name)[0], underscored=underscored) for name in names}
+    plain = {form for name in modules for form in (name, *unwrapped(name))}
     numbered = Counter(template for name in plain for template, _ in templates_of(name))
     for family in families:
         for layout in LAYOUTS:
             known = family.spellings(layout, underscored=underscored)
             count = len(known.keys() & plain) + sum(numbered[template] for template in numbered.keys() & known.keys())
-            if count and 2 * count >= len(plain):
+            if count and 2 * count >= len(modules):
                 yield family, layout
 
 
@@ -147,9 +149,11 @@ def _spelled(module: str, *, underscored: bool) -> str:
 
 
 def _resolved(family: Architecture, name: str, layout: Layout, *, underscored: bool) -> str | None:
-    """The path of the module, or of its bias."""
+    """The path of the module, or of its bias: by its whole name, or by what is left of it without a wrapper's."""
     module, parameter = parameter_of(name)
-    path = family.resolve(_spelled(module, underscored=underscored), layout, underscored=underscored)
+    spelled = _spelled(module, underscored=underscored)
+    paths = (family.resolve(form, layout, underscored=underscored) for form in (spelled, *unwrapped(spelled)))
+    path = next((path for path in paths if path is not None), None)
     return path + BIAS if path is not None and parameter == BIAS else path
 
 
@@ -166,6 +170,7 @@ def _best(readings: Iterable[Reading], model_modules: Collection[str] | None, la
     best = _most(best, lambda r: len(r.fitting))
     if model_modules is not None:
         best = _most(best, lambda r: r.homes(model_modules, layout))
+    best = _most(best, lambda r: r.whole_names)
     best = _most(best, lambda r: min(r.depth, 1))
     if any(r.known_width for r in best):
         best = [r for r in best if r.known_width is not False]

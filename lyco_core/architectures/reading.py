@@ -54,6 +54,11 @@ class Reading:
             return 0
         return 2 if any(len(found) == limits.get(above) for above, found in blocks.items()) else 1
 
+    @functools.cached_property
+    def whole_names(self) -> int:
+        """How many names are the family's as they are spelled, with nothing before them that may be a wrapper's."""
+        return sum(len(path) == len(name) for name, path in self.paths.items())
+
     @property
     def musubis_own(self) -> bool:
         """Whether these are names that Musubi writes: of blocks of a model that it trains."""

@@ -11,7 +11,17 @@ from ..adapters import ALGORITHMS, BOFT, IA3, LOW_RANK, Adapter, DoRA, Full, mul
 from ..errors import AdapterError
 from ..layouts import BIAS
 from .peft import PeftConfig
-from .suffixes import ALPHA, BIAS_SUFFIXES, DORA, MAGNITUDES, NUMBERS, ON_INPUT, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES
+from .suffixes import (
+    ALPHA,
+    BIAS_SUFFIXES,
+    DORA,
+    MAGNITUDES,
+    NUMBERS,
+    ON_INPUT,
+    OWN_BIAS_SUFFIXES,
+    PARAMETER_SUFFIXES,
+    TENSOR_SUFFIXES,
+)
 
 __all__ = ["WEIGHT", "build", "has_factors", "is_adapter", "is_companion"]
 
@@ -21,6 +31,9 @@ WEIGHT = ""
 _IA3 = {"weight", ON_INPUT}
 """Together these are LyCORIS's IA3; a `weight` alone is a model's."""
 
+_OTHER_PARAMETERS = BIAS_SUFFIXES | PARAMETER_SUFFIXES.keys()
+"""Suffixes of what changes something else than the module's weight."""
+
 if _unmade := {algorithm for algorithm, _ in TENSOR_SUFFIXES.values()} - {*ALGORITHMS, DORA}:
     raise ValueError(f"formats/suffixes.py has tensors of {', '.join(_unmade)}, which adapters.ALGORITHMS lacks")
 
@@ -28,7 +41,7 @@ if _unmade := {algorithm for algorithm, _ in TENSOR_SUFFIXES.values()} - {*ALGOR
 def is_adapter(suffixes: Mapping[str, object]) -> bool:
     """Whether a module's tensors are all known and make more than an alpha."""
     named = suffixes.keys() - {ALPHA}
-    return named == _IA3 or (bool(named) and all(s in TENSOR_SUFFIXES or s in BIAS_SUFFIXES for s in named))
+    return named == _IA3 or (bool(named) and all(s in TENSOR_SUFFIXES or s in _OTHER_PARAMETERS for s in named))
 
 
 def has_factors(suffixes: Iterable[str]) -> bool:
@@ -42,7 +55,9 @@ def is_companion(suffixes: Iterable[str]) -> bool:
 
 
 def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None, module: str) -> dict[str, Adapter]:
-    """What changes the module's weight, under `WEIGHT`, and its bias, under `.bias`; nothing where its scale is 0.
+    """What changes the module's weight, under `WEIGHT`, its bias, under `.bias`, and other parameters of it.
+
+    Nothing where its scale is 0.
 
     Args:
         prefix: what the module's keys begin with, for messages.
@@ -80,7 +95,8 @@ def build(prefix: str, tensors: Mapping[str, Tensor], config: PeftConfig | None,
                 made[BIAS] = Full(bias)
             elif scale:
                 made[BIAS] = Full(multiplied(bias, scale) if scale != 1 else bias)
-        if not fields and (alone := sorted(tensors.keys() - BIAS_SUFFIXES - {ALPHA})):
+        made |= {parameter: Full(tensors[s]) for s, parameter in PARAMETER_SUFFIXES.items() if s in tensors}
+        if not fields and (alone := sorted(tensors.keys() - _OTHER_PARAMETERS - {ALPHA})):
             raise AdapterError(f"{' and '.join(alone)} without the factors that it belongs to; the file is incomplete")
         return made
     except AdapterError as error:

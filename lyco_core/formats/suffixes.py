@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "ALPHA",
     "BIAS_SUFFIX",
@@ -12,6 +14,7 @@ __all__ = [
     "ON_INPUT",
     "OTHER_SUFFIXES",
     "OWN_BIAS_SUFFIXES",
+    "PARAMETER_SUFFIXES",
     "RSLORA_FLAG",
     "TENSOR_SUFFIXES",
     "is_known",
@@ -34,14 +37,8 @@ NUMBERS = frozenset({ALPHA, ON_INPUT, RSLORA_FLAG})
 _LORA = {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"}
 _LORA_PEFT = {"up": "lora_B.weight", "down": "lora_A.weight"}
 _LORA_OTHERS = {
-    "up": ("lora_B.default.weight", "lora_B", "lora.up.weight", "lora_linear_layer.up.weight", "_lora.up.weight"),
-    "down": (
-        "lora_A.default.weight",
-        "lora_A",
-        "lora.down.weight",
-        "lora_linear_layer.down.weight",
-        "_lora.down.weight",
-    ),
+    "up": ("lora_B", "lora.up.weight", "lora_linear_layer.up.weight", "_lora.up.weight"),
+    "down": ("lora_A", "lora.down.weight", "lora_linear_layer.down.weight", "_lora.down.weight"),
 }
 
 TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
@@ -53,11 +50,11 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     "oft_blocks": ("oft", "blocks"),
     "rescale": ("oft", "rescale"),
     "diff": ("full", "diff"),
+    "diff_param": ("full", "diff"),
     "w_norm": ("full", "diff"),
     "dora_scale": (DORA, "magnitude"),
     "lora_magnitude_vector": (DORA, "magnitude"),
     "lora_magnitude_vector.weight": (DORA, "magnitude"),
-    "lora_magnitude_vector.default.weight": (DORA, "magnitude"),
     "magnitude": (DORA, "magnitude"),
 }
 """Suffix -> (algorithm id, field of the adapter class)."""
@@ -71,10 +68,13 @@ BIAS_SUFFIX = "diff_b"
 OWN_BIAS_SUFFIXES = frozenset({BIAS_SUFFIX, "b_norm"})
 """Suffixes of a difference of the module's bias."""
 
-BIAS_SUFFIXES = OWN_BIAS_SUFFIXES | {"lora_B.bias", "lora_B.default.bias"}
+BIAS_SUFFIXES = OWN_BIAS_SUFFIXES | {"lora_B.bias"}
 """Suffixes of what changes the module's bias; PEFT's lora_B.bias is scaled as its LoRA is."""
 
-OTHER_SUFFIXES = frozenset({"set_weight", "reshape_weight", "oft_R", "oft_R.weight", "ia3_l"})
+PARAMETER_SUFFIXES = {"diff_m": ".modulation"}
+"""Suffix of a difference of a parameter that is neither the module's weight nor its bias -> the parameter."""
+
+OTHER_SUFFIXES = frozenset({"set_weight", "set_param", "reshape_weight", "oft_R", "oft_R.weight", "ia3_l"})
 """Suffixes of algorithms that are known but not read here: a module with one is not what it seems without."""
 
 _CHOSEN = {
@@ -90,8 +90,19 @@ _WRITTEN = {name: suffix for suffix, name in TENSOR_SUFFIXES.items()} | _CHOSEN
 _WRITTEN_PEFT = _WRITTEN | {("lora", field): suffix for field, suffix in _LORA_PEFT.items()}
 _WRITTEN_PEFT[("dora", "magnitude")] = "lora_magnitude_vector"
 
-_KNOWN = frozenset({*TENSOR_SUFFIXES, *BIAS_SUFFIXES, *OTHER_SUFFIXES, *NUMBERS})
+_KNOWN = frozenset({*TENSOR_SUFFIXES, *BIAS_SUFFIXES, *PARAMETER_SUFFIXES, *OTHER_SUFFIXES, *NUMBERS})
 _JOINED = tuple(suffix for suffix in TENSOR_SUFFIXES if suffix.startswith("_"))
+
+_NAMED = {
+    "lora_A": ("weight",),
+    "lora_B": ("weight", "bias"),
+    "lora_magnitude_vector": ("weight",),
+    "oft_R": ("weight",),
+}
+"""First part of PEFT's suffixes -> the last: between them stands the adapter's name where PEFT itself does not save."""
+
+_DEFAULT = re.compile(r"default(_\d+)?")
+"""PEFT's own names of an adapter, which alone are known for one where they end a key."""
 
 
 def suffix_of(algorithm: str, field: str, *, peft: bool) -> str:
@@ -105,7 +116,10 @@ def is_known(suffix: str) -> bool:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """(what the module is called, suffix): the longest suffix that the tables know, else the last part."""
+    """(what the module is called, suffix): the longest suffix that the tables know, else the last part.
+
+    A suffix is the same whatever PEFT calls the adapter: `lora_A.default_0.weight` is `lora_A.weight`.
+    """
     for joined in _JOINED:  # old diffusers: to_q_lora.down.weight
         if key.endswith(joined) and not key.endswith("." + joined):
             module = key.removesuffix(joined).replace(".processor.", ".")
@@ -114,4 +128,14 @@ def split_key(key: str) -> tuple[str, str]:
     for size in (3, 2):
         if (suffix := ".".join(parts[-size:])) in _KNOWN and len(parts) > size:
             return ".".join(parts[:-size]), suffix
-    return key.rpartition(".")[0], parts[-1]
+    return _without_adapters_name(parts) or (key.rpartition(".")[0], parts[-1])
+
+
+def _without_adapters_name(parts: list[str]) -> tuple[str, str] | None:
+    """(module, suffix) of a key of PEFT's that has an adapter's name in it; None for any other."""
+    head = next((at for at, part in enumerate(parts) if at and part in _NAMED), 0)
+    if head and len(parts) > head + 2 and parts[-1] in _NAMED[parts[head]]:
+        return ".".join(parts[:head]), f"{parts[head]}.{parts[-1]}"
+    if len(parts) > 2 and parts[-2] in TENSOR_SUFFIXES and _DEFAULT.fullmatch(parts[-1]):
+        return ".".join(parts[:-2]), parts[-2]
+    return None
