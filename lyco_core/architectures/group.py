@@ -68,6 +68,8 @@ class Group:
     """The shape of all the rows together, where the family fixes it."""
     inputs: tuple[int, ...] = ()
     """What `in` can be, where it is no width of the model but of what it is given, such as text."""
+    outputs: tuple[int, ...] = ()
+    """What `out` of all the rows together can be, where it is no width of the model but of what it gives."""
     swapped: tuple[Layout, ...] = ()
     """The layouts that keep the second half of the rows above the first: a modulation's scale above its shift."""
     aliases: tuple[Alias, ...] = ()
@@ -116,12 +118,12 @@ class Group:
 
     def fits(self, parts: tuple[int, int], shape: tuple[int, int]) -> bool:
         """Whether a module of (out, in) that holds `parts` is possible: the family fixes some ratios and sizes."""
+        out, held, total = shape[0], sum(self.heights[slice(*parts)]), sum(self.heights)
         if self.inputs and shape[1] not in self.inputs:
             return False
-        if self.shape is None:
-            return True
-        held = sum(self.heights[slice(*parts)])
-        return shape[0] * sum(self.heights) * self.shape[1] == shape[1] * self.shape[0] * held
+        if self.outputs and not any(out * total == whole * held for whole in self.outputs):
+            return False
+        return self.shape is None or out * total * self.shape[1] == shape[1] * self.shape[0] * held
 
 
 def group(
@@ -132,6 +134,7 @@ def group(
     heights: tuple[int, ...] = (1,),
     shape: Shape | None = None,
     inputs: tuple[int, ...] = (),
+    outputs: tuple[int, ...] = (),
     swapped: tuple[Layout, ...] = (),
     fused: str | Mapping[str, tuple[int, int]] | None = None,
 ) -> Group:
@@ -144,12 +147,14 @@ def group(
     split = (None if names is None else tuple(names.split()) for names in (musubi, comfyui, diffusers))
     fused = {fused: (0, len(heights))} if isinstance(fused, str) else fused or {}
     aliases = tuple(Alias(name, "diffusers", parts) for name, parts in fused.items())
-    return Group(*split, heights=heights, shape=shape, inputs=inputs, swapped=swapped, aliases=aliases)
+    return Group(*split, heights=heights, shape=shape, inputs=inputs, outputs=outputs, swapped=swapped, aliases=aliases)
 
 
-def same(*names: str, shape: Shape | None = None) -> tuple[Group, ...]:
+def same(
+    *names: str, shape: Shape | None = None, inputs: tuple[int, ...] = (), outputs: tuple[int, ...] = ()
+) -> tuple[Group, ...]:
     """One group for each of `names`, which every layout calls alike."""
-    return tuple(group(name, name, name, shape=shape) for name in names)
+    return tuple(group(name, name, name, shape=shape, inputs=inputs, outputs=outputs) for name in names)
 
 
 def renamed(
@@ -157,6 +162,7 @@ def renamed(
     *,
     shape: Shape | None = None,
     inputs: tuple[int, ...] = (),
+    outputs: tuple[int, ...] = (),
     swapped: tuple[Layout, ...] = (),
     fused: str | None = None,
 ) -> tuple[Group, ...]:
@@ -168,7 +174,17 @@ def renamed(
     """
     parts = {ours: len(theirs.split()) if theirs else 1 for ours, theirs in names.items()}
     return tuple(
-        group(ours, ours, theirs, heights=(1,) * parts[ours], shape=shape, inputs=inputs, swapped=swapped, fused=fused)
+        group(
+            ours,
+            ours,
+            theirs,
+            heights=(1,) * parts[ours],
+            shape=shape,
+            inputs=inputs,
+            outputs=outputs,
+            swapped=swapped,
+            fused=fused,
+        )
         for ours, theirs in names.items()
     )
 

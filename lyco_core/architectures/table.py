@@ -43,10 +43,10 @@ class Architecture:
     title: str
     groups: tuple[Group, ...]
     depths: Mapping[str, int]
-    """Start of a block's name in Musubi's layout -> how many the largest model has. If the family is trained, the
-    Linear modules of these blocks are."""
+    """Start of a block's name in Musubi's layout -> how many the largest model has: a block beyond is another
+    family's. If the family is trained, the Linear modules of these blocks are."""
     widths: tuple[int, ...] = ()
-    """The widths of the models that there are."""
+    """The widths of all the models that there are: a file of another is another family's. Empty: any will do."""
     training: TrainedFamily | None = None
     """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"
