@@ -15,10 +15,10 @@ from .adapters import Adapter, fits, is_outline, shape_text
 from .architectures import Architecture
 from .duplicates import duplicate_modules
 from .errors import AdapterError, PlacementError
-from .formats.grammar import unwrapped
-from .layouts import Layout, parameter_of
+from .formats.grammar import is_text_encoders, unwrapped
+from .layouts import BIAS, Layout, parameter_of
 from .names import Names, every_name, names_in
-from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_in
+from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, keeps_its_name, put, targets_in
 from .selection import EVERYTHING, Selection
 from .text import shorten
 
@@ -82,8 +82,12 @@ class Placement:
         if self.homeless and not self.placed and ours and self.family and ours is not self.family:
             parts.append(f"is an adapter for {ours.title}, {model} is {self.family.title}")
         if self.homeless:
-            names = shorten([self.adapter_set.prefixes[path] for path in self.homeless])
-            parts.append(f"{len(self.homeless)} of {total} modules are not in {self.where} ({names})")
+            prefixes = [self.adapter_set.prefixes[path] for path in self.homeless]
+            encoders = [prefix for prefix in prefixes if is_text_encoders(prefix)]
+            if others := [prefix for prefix in prefixes if prefix not in encoders]:
+                parts.append(f"{len(others)} of {total} modules are not in {self.where} ({shorten(others)})")
+            if encoders:
+                parts.append(f"{len(encoders)} of {total} modules are the text encoder's ({shorten(encoders)})")
         if self.misfits:
             first = self.misfits[0]
             parts.append(
@@ -225,6 +229,8 @@ def place(
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
             targets = [(WHOLE, key) for key in _by_name(own_names, path)]
+        if not targets and shapes is None and keeps_its_name(adapter_set, path, layout):
+            targets = [(WHOLE, f"{prefix}{path}{'' if parameter == BIAS else parameter}")]
         if len(targets) != 1 and by_name:
             homeless.append(path)
             continue
