@@ -214,7 +214,7 @@ def place(
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
     known: dict[str, Shape] = {} if shapes is None else dict(shapes)
-    own_names = _own_names(known, prefix)
+    own_names: dict[str, list[str]] | None = None
     placed: list[Placed] = []
     homeless: list[str] = []
     misfits: list[Misfit] = []
@@ -223,7 +223,9 @@ def place(
         targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, module, layout)]
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
-            targets = [(WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
+            own_names = _own_names(known, prefix) if own_names is None else own_names
+            meant = own_names.get(path) or own_names.get(path.replace(".", "_"), ())
+            targets = [(WHOLE, key) for key in meant]
         if len(targets) != 1 and by_name:
             homeless.append(path)
             continue
@@ -239,9 +241,12 @@ def place(
 
 
 def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:
-    """What a module, or its bias, is called in underscores -> the keys that may be meant."""
+    """What a module, or its bias, is called, with `prefix` or without, in dots or underscores -> the keys of it."""
     names: dict[str, list[str]] = {}
     for key in weights:
         if key.startswith(prefix):
-            names.setdefault(key.removeprefix(prefix).removesuffix(".weight").replace(".", "_"), []).append(key)
+            whole = key.removesuffix(".weight")
+            dotted = {whole, whole[len(prefix) :]}
+            for name in dotted | {name.replace(".", "_") for name in dotted}:
+                names.setdefault(name, []).append(key)
     return names
