@@ -219,7 +219,7 @@ def place(
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
     known: dict[str, Shape] = {} if shapes is None else dict(shapes)
-    own_names = _own_names(known, prefix)
+    own_names: dict[str, list[str]] | None = None
     placed: list[Placed] = []
     homeless: list[str] = []
     misfits: list[Misfit] = []
@@ -228,6 +228,7 @@ def place(
         targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, path, layout)]
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
+            own_names = _own_names(known, prefix) if own_names is None else own_names
             targets = [(WHOLE, key) for key in _by_name(own_names, path)]
         if not targets and shapes is None and keeps_its_name(adapter_set, path, layout):
             targets = [(WHOLE, f"{prefix}{path}{'' if parameter == BIAS else parameter}")]
@@ -248,15 +249,18 @@ def place(
 def _by_name(own_names: Mapping[str, list[str]], path: str) -> list[str]:
     """The keys that a module's name may mean, by itself or without what a wrapper has before it."""
     for name in (path, *unwrapped(path)):
-        if keys := own_names.get(name.replace(".", "_")):
+        if keys := own_names.get(name) or own_names.get(name.replace(".", "_")):
             return keys
     return []
 
 
 def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:
-    """What a module, or its bias, is called in underscores -> the keys that may be meant."""
+    """What a module, or its bias, is called, with `prefix` or without, in dots or underscores -> the keys of it."""
     names: dict[str, list[str]] = {}
     for key in weights:
         if key.startswith(prefix):
-            names.setdefault(key.removeprefix(prefix).removesuffix(".weight").replace(".", "_"), []).append(key)
+            whole = key.removesuffix(".weight")
+            dotted = {whole, whole[len(prefix) :]}
+            for name in dotted | {name.replace(".", "_") for name in dotted}:
+                names.setdefault(name, []).append(key)
     return names
