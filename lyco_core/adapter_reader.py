@@ -17,7 +17,7 @@ from .architectures import ARCHITECTURES, identify, named_as
 from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file
 from .formats import FORMATS, parse, sort_keys, split_key
 from .formats.peft import read_config
-from .formats.suffixes import NUMBERS
+from .formats.suffixes import NUMBERS, unread
 from .io import SafetensorsFile
 from .layouts import Layout
 from .model import Model
@@ -216,6 +216,8 @@ def require_adapters(adapter_set: AdapterSet) -> AdapterSet:
         raise FormatError(f"holds nothing that changes a model: {'; '.join(adapter_set.left_out)}")
     if not adapter_set.adapters:
         keys = [*adapter_set.unrecognised_keys, *adapter_set.foreign]
+        if others := unread(keys):
+            raise FormatError(f"holds {'; '.join(others)}, which is not read here")
         what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
         raise FormatError(f"holds no adapter; found {what}; expected one of: {_known_formats()}")
     return adapter_set

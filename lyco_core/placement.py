@@ -16,6 +16,7 @@ from .architectures import Architecture
 from .duplicates import duplicate_modules
 from .errors import AdapterError, PlacementError
 from .formats.grammar import is_text_encoders, unwrapped
+from .formats.suffixes import unread
 from .layouts import BIAS, Layout, parameter_of
 from .names import Names, every_name, names_in
 from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, keeps_its_name, put, targets_in
@@ -97,6 +98,7 @@ class Placement:
         if self.adapter_set.unrecognised_keys:
             keys = list(self.adapter_set.unrecognised_keys)
             parts.append(f"{len(keys)} keys belong to no adapter that is known here ({shorten(keys)})")
+            parts += [f"among them are {other}" for other in unread(keys)]
         return "; ".join(parts)
 
     def without(self, paths: Collection[str]) -> Placement:

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from ..adapter_set import AdapterSet
-from ..adapters import Adapter, DoRA, Full, LoRA, bare
+from ..adapters import Adapter, DoRA, Full, LoRA, OFTv2, bare
 from ..errors import PlacementError
 from ..layouts import BIAS, parameter_of
 from ..text import shorten
+from .dialects import DORA_NORM, OFT_SERIES, dialect_of, series_text
 from .grammar import Format, format_of, is_text_encoders, underscored
 from .modules import is_adapter
 from .peft import ADAPTER_METADATA, adapter_metadata
 from .suffixes import (
     ALPHA,
     BIAS_SUFFIX,
+    DORA,
     MAGNITUDES,
     OWN_BIAS_SUFFIXES,
     PARAMETER_SUFFIXES,
@@ -123,17 +125,29 @@ def _put_weight(
     module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter, format: Format | None
 ) -> None:
     """Add the tensors that change the module's weight."""
+    dora = adapter.inner if isinstance(adapter, OFTv2) else adapter
     for field, tensor in adapter.stored.items():
         suffix = next((s for s in known if TENSOR_SUFFIXES.get(s) == field), None)
         suffix = suffix or suffix_of(*field, peft=format is not None and format.peft)
-        if isinstance(adapter, DoRA) and suffix in MAGNITUDES and suffix != "dora_scale":
-            if adapter.axis == 1:
+        if isinstance(dora, DoRA) and field == (DORA, "magnitude"):
+            _require_norm(prefix, dora, suffix, known, format)
+        if isinstance(dora, DoRA) and suffix in MAGNITUDES and suffix != "dora_scale":
+            if dora.axis == 1:
                 raise PlacementError(
                     f"{prefix}: its DoRA magnitude is along the inputs, {format.id if format else suffix} knows the "
                     "outputs' only; convert to another layout"
                 )
             tensor = tensor.flatten() if tensor.dim() == 2 else tensor.transpose(0, 1)  # as PEFT has them
         _put(module, known, prefix, suffix, tensor)
+
+
+def _require_norm(prefix: str, dora: DoRA, suffix: str, known: Mapping[str, str], format: Format | None) -> None:
+    """Refuse names under which readers divide magnitudes by another norm than they are made for."""
+    if dora.by_base and not (suffix == "dora_scale" and (suffix in known or (format and format.id == "comfyui"))):
+        raise PlacementError(
+            f"{prefix}: its DoRA magnitudes are made for the norm that ComfyUI's own loader divides by, readers of "
+            f"{format.id if format else suffix} divide by another; convert the trainer's own file, or to comfyui"
+        )
 
 
 def _put_bias(module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter) -> None:
@@ -177,9 +191,27 @@ def _as_peft(adapter: Adapter) -> Adapter:
     return adapter.with_tensors({**adapter.tensors, "up": up.reshape(*up.shape[:2], *[1] * (down.dim() - 2))})
 
 
+def _dialect(adapter_set: AdapterSet, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the tensors do not tell of themselves."""
+    found: dict[str, str] = {}
+    every = [a.inner if isinstance(a, OFTv2) else a for a in adapter_set.adapters.values()]
+    norms = {a.by_base for a in every if isinstance(a, DoRA) and a.axis == 0}
+    dotted = adapter_set.format is not None and adapter_set.format.id == "comfyui"
+    if norms - {dialect_of(metadata).dora_by_base(dotted=dotted, initial_norm=False)}:
+        if len(norms) > 1:
+            raise PlacementError("DoRA magnitudes that are made for two norms; write them into two files")
+        found[DORA_NORM] = "weight" if True in norms else "change"
+    series = {series_text(a.terms, of_peft=a.of_peft) for a in adapter_set.adapters.values() if isinstance(a, OFTv2)}
+    if len(series) > 1:
+        raise PlacementError("OFTv2 of several options of PEFT; write them into several files")
+    return {**found, OFT_SERIES: series.pop()} if series else found
+
+
 def _metadata(adapter_set: AdapterSet, configured: Mapping[str, Adapter]) -> dict[str, str]:
     """The set's own, its architecture, and the ranks and alphas of the LoRA that have them there, by prefix."""
-    metadata = {key: value for key, value in adapter_set.metadata.items() if key != ADAPTER_METADATA}
+    written = {ADAPTER_METADATA, DORA_NORM, OFT_SERIES}
+    metadata = {key: value for key, value in adapter_set.metadata.items() if key not in written}
+    metadata |= _dialect(adapter_set, metadata)
     if adapter_set.architecture is not None:
         metadata["lyco_architecture"] = adapter_set.architecture.id
     if not configured or adapter_set.format is None:

@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 __all__ = [
     "ALPHA",
     "BIAS_SUFFIX",
     "BIAS_SUFFIXES",
+    "BORA",
+    "COFT",
+    "COFT_EPS",
     "DORA",
+    "INITIAL_NORM",
+    "LOKR_DIM",
     "MAGNITUDES",
+    "NOTES",
     "NUMBERS",
     "ON_INPUT",
+    "ON_OTHERS",
     "OTHER_SUFFIXES",
     "OWN_BIAS_SUFFIXES",
     "PARAMETER_SUFFIXES",
     "RSLORA_FLAG",
+    "SCALED_OFT",
     "TENSOR_SUFFIXES",
     "is_known",
     "split_key",
     "suffix_of",
+    "unread",
 ]
 
 ALPHA = "alpha"
 DORA = "dora"
 """Stands for an algorithm where a tensor belongs to a DoRA, which sits on the others of its module."""
+BORA = "bora"
+"""The same of a BoRA."""
 ON_INPUT = "on_input"
 """LyCORIS's IA3: 1 if the factors are along the inputs."""
 
 RSLORA_FLAG = "use_rslora_flag"
 """A whole key, of Blissful Tuner: 1 if the scale of a LoRA is alpha / sqrt(rank)."""
 
-NUMBERS = frozenset({ALPHA, ON_INPUT, RSLORA_FLAG})
+LOKR_DIM = "lokr_dim"
+"""AkaneTendo25's fork of Musubi: what alpha is divided by where w1's rank is cut and w2 is whole."""
+
+INITIAL_NORM = "initial_norm"
+"""The same fork: the norms of the weight's rows before it was trained."""
+
+SCALED_OFT, COFT, COFT_EPS = "oft_R.scaled_oft", "oft_coft_metadata", "coft_eps_metadata"
+
+_NOTES_OF_OFT = (
+    *(SCALED_OFT, "scaled_oft_metadata", COFT, COFT_EPS),
+    *("oft_block_size_metadata", "oft_block_share_metadata"),
+)
+
+NOTES = frozenset({LOKR_DIM, INITIAL_NORM, *_NOTES_OF_OFT})
+"""Suffixes of what stands beside a module's tensors and says how they are meant."""
+
+NUMBERS = frozenset({ALPHA, ON_INPUT, RSLORA_FLAG, *NOTES} - {INITIAL_NORM})
 """Suffixes of single numbers that are read even where only shapes are asked for."""
 
 _LORA = {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"}
@@ -41,14 +69,20 @@ _LORA_OTHERS = {
     "down": ("lora_A", "lora.down.weight", "lora_linear_layer.down.weight", "_lora.down.weight"),
 }
 
+_LOKR = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")
+
 TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     **{suffix: ("lora", field) for spelled in (_LORA, _LORA_PEFT) for field, suffix in spelled.items()},
     **{suffix: ("lora", field) for field, suffixes in _LORA_OTHERS.items() for suffix in suffixes},
     **{f"hada_{field}": ("loha", field) for field in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
-    **{f"lokr_{field}": ("lokr", field) for field in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    **{f"glokr_{field}": ("lokr", field) for field in _LOKR},
+    **{f"lokr_{field}": ("lokr", field) for field in (*_LOKR, "t2")},
     **{f"{field}.weight": ("glora", field) for field in ("a1", "a2", "b1", "b2", "bm")},
     "oft_blocks": ("oft", "blocks"),
     "rescale": ("oft", "rescale"),
+    "oft_R.weight": ("oftv2", "vectors"),
+    "bora_m_row": (BORA, "row"),
+    "bora_m_col": (BORA, "column"),
     "diff": ("full", "diff"),
     "diff_param": ("full", "diff"),
     "w_norm": ("full", "diff"),
@@ -62,6 +96,9 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
 MAGNITUDES = frozenset(suffix for suffix, (algorithm, _) in TENSOR_SUFFIXES.items() if algorithm == DORA)
 """Suffixes of DoRA's magnitudes."""
 
+ON_OTHERS = frozenset({*MAGNITUDES, "bora_m_row", "bora_m_col"})
+"""Suffixes of what sits on the factors of another algorithm."""
+
 BIAS_SUFFIX = "diff_b"
 """The suffix under which a difference of the module's bias is written."""
 
@@ -74,11 +111,30 @@ BIAS_SUFFIXES = OWN_BIAS_SUFFIXES | {"lora_B.bias"}
 PARAMETER_SUFFIXES = {"diff_m": ".modulation"}
 """Suffix of a difference of a parameter that is neither the module's weight nor its bias -> the parameter."""
 
-OTHER_SUFFIXES = frozenset({"set_weight", "set_param", "reshape_weight", "oft_R", "oft_R.weight", "ia3_l"})
-"""Suffixes of algorithms that are known but not read here: a module with one is not what it seems without."""
+_TLORA = (
+    "T-LoRA",
+    "its change is measured from singular vectors of the weight that it was trained on, and masked by the step; the "
+    "file has neither, and no one weight is right for all steps",
+)
+_COMFYUI = ("ComfyUI's set_weight and reshape_weight", "only ComfyUI itself applies them")
+_FASTVIDEO = ("FastVideo's set_param", "it is a parameter that the model does not have")
+
+OTHER_SUFFIXES: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("q_layer.weight", "p_layer.weight", "lambda_layer"), _TLORA),
+    **dict.fromkeys(("set_weight", "reshape_weight"), _COMFYUI),
+    "set_param": _FASTVIDEO,
+    "oft_R": ("the OFT of PEFT before 0.14", "PEFT itself no longer reads it; train it with a newer PEFT"),
+    "ia3_l": ("PEFT's IA3", "it scales the module's bias too, and the file does not say whether there was one"),
+}
+"""Suffixes of algorithms that are known but not read here -> (which, why not): a module with one is not what it seems
+without."""
 
 _CHOSEN = {
     **{("lora", field): suffix for field, suffix in _LORA.items()},
+    **{("lokr", field): f"lokr_{field}" for field in _LOKR},
+    ("oftv2", "scaled"): SCALED_OFT,
+    ("oftv2", "magnitude"): "dora_scale",
+    ("oftv2", "initial_norm"): INITIAL_NORM,
     ("full", "diff"): "diff",
     ("dora", "magnitude"): "dora_scale",
     ("boft", "blocks"): "oft_blocks",
@@ -90,7 +146,7 @@ _WRITTEN = {name: suffix for suffix, name in TENSOR_SUFFIXES.items()} | _CHOSEN
 _WRITTEN_PEFT = _WRITTEN | {("lora", field): suffix for field, suffix in _LORA_PEFT.items()}
 _WRITTEN_PEFT[("dora", "magnitude")] = "lora_magnitude_vector"
 
-_KNOWN = frozenset({*TENSOR_SUFFIXES, *BIAS_SUFFIXES, *PARAMETER_SUFFIXES, *OTHER_SUFFIXES, *NUMBERS})
+_KNOWN = frozenset({*TENSOR_SUFFIXES, *BIAS_SUFFIXES, *PARAMETER_SUFFIXES, *OTHER_SUFFIXES, *NUMBERS, *NOTES})
 _JOINED = tuple(suffix for suffix in TENSOR_SUFFIXES if suffix.startswith("_"))
 
 _NAMED = {
@@ -113,6 +169,12 @@ def suffix_of(algorithm: str, field: str, *, peft: bool) -> str:
 def is_known(suffix: str) -> bool:
     """Whether it is a suffix of an adapter's tensors, read here or not."""
     return suffix in _KNOWN
+
+
+def unread(keys: Iterable[str]) -> list[str]:
+    """`T-LoRA (why it is not read)` and the like, of each algorithm among keys that belong to no adapter."""
+    found = dict.fromkeys(OTHER_SUFFIXES[s] for s in (split_key(key)[1] for key in keys) if s in OTHER_SUFFIXES)
+    return [f"{what} ({why})" for what, why in found]
 
 
 def split_key(key: str) -> tuple[str, str]:
