@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .architectures import ARCHITECTURES, identify, named_as
-from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file
+from .errors import AdapterError, ArchitectureError, FileError, FormatError, Remedy, about_file
 from .formats import FORMATS, parse, sort_keys, split_key
 from .formats.peft import read_config
 from .formats.suffixes import NUMBERS, unread
@@ -238,6 +238,10 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
         )
     if adapter_set.architecture is None:
         prefixes = shorten(list(adapter_set.prefixes.values()))
+        if adapter_set.doubt:
+            raise ArchitectureError(
+                f"its modules are of no known architecture ({prefixes}): {adapter_set.doubt}", Remedy.ARCHITECTURE
+            )
         titles = ", ".join(a.title for a in ARCHITECTURES.values() if not a.refused)
         raise ArchitectureError(f"its modules are of no known architecture ({prefixes}); known are {titles}")
     return adapter_set

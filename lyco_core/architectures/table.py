@@ -47,6 +47,8 @@ class Architecture:
     family's. If the family is trained, the Linear modules of these blocks are."""
     widths: tuple[int, ...] = ()
     """The widths of all the models that there are: a file of another is another family's. Empty: any will do."""
+    sizes: Mapping[int, Mapping[str, int]] = dataclasses.field(default_factory=dict[int, Mapping[str, int]])
+    """Width of a model -> `depths` of those that are so wide, where models differ in both."""
     training: TrainedFamily | None = None
     """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"
@@ -61,6 +63,10 @@ class Architecture:
         for block in self.depths:
             if not any(name.startswith(f"{block}.{{n}}.") for g in self.groups for name in g.musubi or ()):
                 raise ValueError(f"{self.id}: there is no block {block}.{{n}} in Musubi's layout")
+        if any(
+            width not in self.widths or not depths.keys() <= self.depths.keys() for width, depths in self.sizes.items()
+        ):
+            raise ValueError(f"{self.id}: a size has a width or a block that the family has not")
 
     @functools.cached_property
     def _index(self) -> dict[Layout, dict[str, tuple[_Module, ...]]]:
@@ -123,6 +129,10 @@ class Architecture:
         """The width of the model that a module of (out, in) at `path` is in; None where the family fixes no shape."""
         group = self._module(self.template_of(path, layout)[0], layout, shape).group
         return None if group.shape is None else Fraction(shape[1]) / group.shape[1]
+
+    def depths_at(self, width: float) -> Mapping[str, int]:
+        """`depths` of the largest model of a width."""
+        return {**self.depths, **self.sizes.get(int(width), {})}
 
     def locate(self, path: str, source: Layout, target: Layout, shape: tuple[int, int] | None = None) -> list[Target]:
         """Where the rows of `path` lie in `target`, top to bottom; empty if it has no such module.
