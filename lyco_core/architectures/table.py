@@ -212,9 +212,9 @@ def group(
     return Group(*split, heights=heights, shape=shape, inputs=inputs)
 
 
-def same(*names: str, shape: Shape | None = None) -> tuple[Group, ...]:
+def same(*names: str, shape: Shape | None = None, inputs: tuple[int, ...] = ()) -> tuple[Group, ...]:
     """One group for each of `names`, which every layout calls alike."""
-    return tuple(group(name, name, name, shape=shape) for name in names)
+    return tuple(group(name, name, name, shape=shape, inputs=inputs) for name in names)
 
 
 def renamed(
