@@ -6,7 +6,7 @@ from .dual_stream import COMFYUI_BLOCKS, COMFYUI_NORMS, double_stream, single_st
 from .table import Architecture, Group, group, inside, renamed, with_aliases
 from .training import ImageInput, MusubiNames, TrainedFamily
 
-__all__ = ["ENDS", "FLUX1", "FLUX2", "blocks"]
+__all__ = ["BLOCKS", "ENDS", "FLUX1", "FLUX2", "SHARED", "blocks"]
 
 _EXCLUDES = (r".*(img_mod\.lin|txt_mod\.lin|modulation\.lin).*", r".*(norm).*")
 
@@ -19,11 +19,14 @@ def blocks(double: tuple[Group, ...], single: tuple[Group, ...]) -> tuple[Group,
     )
 
 
-ENDS = renamed({"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"})
+BLOCKS = blocks(double_stream({}, ff=("net.0.proj", "net.2"), mlp=(4, 4)), single_stream("modulation.lin"))
+"""FLUX.1's."""
+
+ENDS = renamed({"img_in": "x_embedder", "final_layer.linear": "proj_out"})
 
 # diffusers keeps the final modulation's scale above its shift, the others the shift above the
 # scale: no renaming turns one into the other, so it has no name there.
-_SHARED = (
+SHARED = (
     *ENDS,
     *renamed({"final_layer.adaLN_modulation.1": None}, shape=(2, 1)),
 )
@@ -61,20 +64,24 @@ FLUX1 = Architecture(
     title="FLUX.1",
     groups=with_aliases(
         (
-            *blocks(
-                double_stream({}, ff=("net.0.proj", "net.2"), mlp=(4, 4)),
-                single_stream("modulation.lin"),
-            ),
-            *_SHARED,
+            *BLOCKS,
+            *SHARED,
+            *renamed({"txt_in": "context_embedder"}, inputs=(4096,)),
             *renamed(
                 {
                     "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
-                    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
-                    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-                    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
                     "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
+                },
+                inputs=(256,),
+            ),
+            *renamed({"vector_in.in_layer": "time_text_embed.text_embedder.linear_1"}, inputs=(768,)),
+            *renamed(
+                {
+                    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
+                    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
                     "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
-                }
+                },
+                shape=(1, 1),
             ),
         ),
         "comfyui",
@@ -108,9 +115,10 @@ FLUX2 = Architecture(
     title="FLUX.2",
     groups=(
         *blocks(_FLUX2_DOUBLE, _FLUX2_SINGLE),
-        *_SHARED,
+        *SHARED,
         *renamed(
             {
+                "txt_in": "context_embedder",
                 "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
                 "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
                 "single_stream_modulation.lin": "single_stream_modulation.linear",
