@@ -14,7 +14,8 @@ from .adapter_set import AdapterSet
 from .adapters import Adapter, fits, is_outline, shape_text
 from .architectures import Architecture
 from .duplicates import duplicate_modules
-from .errors import AdapterError, PlacementError
+from .errors import AdapterError, PlacementError, Remedy
+from .exclusion import exclusion
 from .formats.grammar import is_text_encoders, unwrapped
 from .formats.suffixes import unread
 from .layouts import BIAS, Layout, parameter_of
@@ -115,7 +116,9 @@ class Placement:
     def require_complete(self) -> Placement:
         """The placement itself; raises `PlacementError` if anything in the file has no place."""
         if not self.complete:
-            raise PlacementError(self.problem())
+            pattern = exclusion(self.left, every_name({placed: self.names[placed] for placed in self.placed}))
+            possible = bool(pattern and self.placed)
+            raise PlacementError(self.problem(), Remedy.EXCLUDE if possible else None, pattern)
         return self
 
     def select(self, selection: Selection, more_names: Names | None = None) -> Placement:
