@@ -15,10 +15,19 @@ from ..errors import PlacementError
 from ..layouts import BIAS, parameter_of
 from ..text import shorten
 from .dialects import DORA_NORM, OFT_SERIES, dialect_of, series_text
-from .grammar import Format, format_of, underscored
+from .grammar import Format, format_of, is_text_encoders, underscored
 from .modules import is_adapter
 from .peft import ADAPTER_METADATA, adapter_metadata
-from .suffixes import ALPHA, BIAS_SUFFIX, DORA, MAGNITUDES, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES, suffix_of
+from .suffixes import (
+    ALPHA,
+    BIAS_SUFFIX,
+    DORA,
+    MAGNITUDES,
+    OWN_BIAS_SUFFIXES,
+    PARAMETER_SUFFIXES,
+    TENSOR_SUFFIXES,
+    suffix_of,
+)
 
 __all__ = ["emit", "is_peft", "spelled"]
 
@@ -49,6 +58,9 @@ def emit(adapter_set: AdapterSet, format: Format | None = None) -> tuple[dict[st
         module, known = modules.setdefault(prefix, {}), adapter_set.keys.get(prefix, {})
         if path.endswith(BIAS):
             _put_bias(module, known, prefix, adapter)
+            continue
+        if isinstance(adapter, Full) and (own := _parameter_suffix(path, known)):
+            _put(module, known, prefix, own, adapter.diff)
             continue
         _put_weight(module, known, prefix, _as_peft(adapter) if peft else adapter, adapter_set.format)
         if peft and ALPHA not in known:
@@ -82,7 +94,7 @@ def _prefix(adapter_set: AdapterSet, format: Format, module: str) -> str:
     why = ""
     if own is not None and own.underscored and not format.underscored and not _in_a_table(adapter_set, module):
         why = "is spelled with underscores, and no known architecture tells which of them are dots"
-    if own is not None and module.startswith(own.other_prefixes):
+    if is_text_encoders(module):
         why = "is a text encoder's"
     prefix = format.prefix(module)
     if format.id == "diffusers" and family is not None:
@@ -144,6 +156,11 @@ def _put_bias(module: Suffixes, known: Mapping[str, str], prefix: str, adapter: 
         raise PlacementError(f"{prefix}: no format has names for a {adapter.title} of a bias, only for its difference")
     suffix = next((s for s in known if s in OWN_BIAS_SUFFIXES), BIAS_SUFFIX)
     _put(module, known, prefix, suffix, adapter.diff)
+
+
+def _parameter_suffix(path: str, known: Mapping[str, str]) -> str | None:
+    """The suffix under which the file has the parameter of that path apart from its module's weight and bias."""
+    return next((s for s, parameter in PARAMETER_SUFFIXES.items() if s in known and path.endswith(parameter)), None)
 
 
 def _alpha(adapter: Adapter, kept: Tensor | None) -> Tensor | None:

@@ -9,7 +9,17 @@ from torch import Tensor
 from ..adapters import IA3, Adapter, Full, multiplied
 from ..errors import AdapterError
 from ..layouts import BIAS
-from .suffixes import ALPHA, BIAS_SUFFIXES, NOTES, NUMBERS, ON_INPUT, ON_OTHERS, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES
+from .suffixes import (
+    ALPHA,
+    BIAS_SUFFIXES,
+    NOTES,
+    NUMBERS,
+    ON_INPUT,
+    ON_OTHERS,
+    OWN_BIAS_SUFFIXES,
+    PARAMETER_SUFFIXES,
+    TENSOR_SUFFIXES,
+)
 from .weights import Context, number, weight_adapter
 
 __all__ = ["WEIGHT", "build", "has_factors", "is_adapter", "is_companion"]
@@ -20,11 +30,14 @@ WEIGHT = ""
 _IA3 = {"weight", ON_INPUT}
 """Together these are LyCORIS's IA3; a `weight` alone is a model's."""
 
+_OTHER_PARAMETERS = BIAS_SUFFIXES | PARAMETER_SUFFIXES.keys()
+"""Suffixes of what changes something else than the module's weight."""
+
 
 def is_adapter(suffixes: Mapping[str, object]) -> bool:
     """Whether a module's tensors are all known and make more than an alpha."""
     named = suffixes.keys() - {ALPHA, *NOTES}
-    return named == _IA3 or (bool(named) and all(s in TENSOR_SUFFIXES or s in BIAS_SUFFIXES for s in named))
+    return named == _IA3 or (bool(named) and all(s in TENSOR_SUFFIXES or s in _OTHER_PARAMETERS for s in named))
 
 
 def has_factors(suffixes: Iterable[str]) -> bool:
@@ -38,7 +51,9 @@ def is_companion(suffixes: Iterable[str]) -> bool:
 
 
 def build(prefix: str, tensors: Mapping[str, Tensor], context: Context) -> dict[str, Adapter]:
-    """What changes the module's weight, under `WEIGHT`, and its bias, under `.bias`; nothing where its scale is 0.
+    """What changes the module's weight, under `WEIGHT`, its bias, under `.bias`, and other parameters of it.
+
+    Nothing where its scale is 0.
 
     Args:
         prefix: what the module's keys begin with, for messages.
@@ -71,7 +86,8 @@ def build(prefix: str, tensors: Mapping[str, Tensor], context: Context) -> dict[
                 made[BIAS] = Full(bias)
             elif scale:
                 made[BIAS] = Full(multiplied(bias, scale) if scale != 1 else bias)
-        if not factors and (alone := sorted(tensors.keys() - BIAS_SUFFIXES - {ALPHA})):
+        made |= {parameter: Full(tensors[s]) for s, parameter in PARAMETER_SUFFIXES.items() if s in tensors}
+        if not factors and (alone := sorted(tensors.keys() - _OTHER_PARAMETERS - {ALPHA})):
             raise AdapterError(f"{' and '.join(alone)} without the factors that it belongs to; the file is incomplete")
         return made
     except AdapterError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ON_OTHERS",
     "OTHER_SUFFIXES",
     "OWN_BIAS_SUFFIXES",
+    "PARAMETER_SUFFIXES",
     "RSLORA_FLAG",
     "SCALED_OFT",
     "TENSOR_SUFFIXES",
@@ -63,14 +65,8 @@ NUMBERS = frozenset({ALPHA, ON_INPUT, RSLORA_FLAG, *NOTES} - {INITIAL_NORM})
 _LORA = {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"}
 _LORA_PEFT = {"up": "lora_B.weight", "down": "lora_A.weight"}
 _LORA_OTHERS = {
-    "up": ("lora_B.default.weight", "lora_B", "lora.up.weight", "lora_linear_layer.up.weight", "_lora.up.weight"),
-    "down": (
-        "lora_A.default.weight",
-        "lora_A",
-        "lora.down.weight",
-        "lora_linear_layer.down.weight",
-        "_lora.down.weight",
-    ),
+    "up": ("lora_B", "lora.up.weight", "lora_linear_layer.up.weight", "_lora.up.weight"),
+    "down": ("lora_A", "lora.down.weight", "lora_linear_layer.down.weight", "_lora.down.weight"),
 }
 
 _LOKR = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")
@@ -88,11 +84,11 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     "bora_m_row": (BORA, "row"),
     "bora_m_col": (BORA, "column"),
     "diff": ("full", "diff"),
+    "diff_param": ("full", "diff"),
     "w_norm": ("full", "diff"),
     "dora_scale": (DORA, "magnitude"),
     "lora_magnitude_vector": (DORA, "magnitude"),
     "lora_magnitude_vector.weight": (DORA, "magnitude"),
-    "lora_magnitude_vector.default.weight": (DORA, "magnitude"),
     "magnitude": (DORA, "magnitude"),
 }
 """Suffix -> (algorithm id, field of the adapter class)."""
@@ -109,8 +105,11 @@ BIAS_SUFFIX = "diff_b"
 OWN_BIAS_SUFFIXES = frozenset({BIAS_SUFFIX, "b_norm"})
 """Suffixes of a difference of the module's bias."""
 
-BIAS_SUFFIXES = OWN_BIAS_SUFFIXES | {"lora_B.bias", "lora_B.default.bias"}
+BIAS_SUFFIXES = OWN_BIAS_SUFFIXES | {"lora_B.bias"}
 """Suffixes of what changes the module's bias; PEFT's lora_B.bias is scaled as its LoRA is."""
+
+PARAMETER_SUFFIXES = {"diff_m": ".modulation"}
+"""Suffix of a difference of a parameter that is neither the module's weight nor its bias -> the parameter."""
 
 _TLORA = (
     "T-LoRA",
@@ -118,10 +117,12 @@ _TLORA = (
     "file has neither, and no one weight is right for all steps",
 )
 _COMFYUI = ("ComfyUI's set_weight and reshape_weight", "only ComfyUI itself applies them")
+_FASTVIDEO = ("FastVideo's set_param", "it is a parameter that the model does not have")
 
 OTHER_SUFFIXES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("q_layer.weight", "p_layer.weight", "lambda_layer"), _TLORA),
     **dict.fromkeys(("set_weight", "reshape_weight"), _COMFYUI),
+    "set_param": _FASTVIDEO,
     "oft_R": ("the OFT of PEFT before 0.14", "PEFT itself no longer reads it; train it with a newer PEFT"),
     "ia3_l": ("PEFT's IA3", "it scales the module's bias too, and the file does not say whether there was one"),
 }
@@ -145,8 +146,19 @@ _WRITTEN = {name: suffix for suffix, name in TENSOR_SUFFIXES.items()} | _CHOSEN
 _WRITTEN_PEFT = _WRITTEN | {("lora", field): suffix for field, suffix in _LORA_PEFT.items()}
 _WRITTEN_PEFT[("dora", "magnitude")] = "lora_magnitude_vector"
 
-_KNOWN = frozenset({*TENSOR_SUFFIXES, *BIAS_SUFFIXES, *OTHER_SUFFIXES, *NUMBERS, *NOTES})
+_KNOWN = frozenset({*TENSOR_SUFFIXES, *BIAS_SUFFIXES, *PARAMETER_SUFFIXES, *OTHER_SUFFIXES, *NUMBERS, *NOTES})
 _JOINED = tuple(suffix for suffix in TENSOR_SUFFIXES if suffix.startswith("_"))
+
+_NAMED = {
+    "lora_A": ("weight",),
+    "lora_B": ("weight", "bias"),
+    "lora_magnitude_vector": ("weight",),
+    "oft_R": ("weight",),
+}
+"""First part of PEFT's suffixes -> the last: between them stands the adapter's name where PEFT itself does not save."""
+
+_DEFAULT = re.compile(r"default(_\d+)?")
+"""PEFT's own names of an adapter, which alone are known for one where they end a key."""
 
 
 def suffix_of(algorithm: str, field: str, *, peft: bool) -> str:
@@ -166,7 +178,10 @@ def unread(keys: Iterable[str]) -> list[str]:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """(what the module is called, suffix): the longest suffix that the tables know, else the last part."""
+    """(what the module is called, suffix): the longest suffix that the tables know, else the last part.
+
+    A suffix is the same whatever PEFT calls the adapter: `lora_A.default_0.weight` is `lora_A.weight`.
+    """
     for joined in _JOINED:  # old diffusers: to_q_lora.down.weight
         if key.endswith(joined) and not key.endswith("." + joined):
             module = key.removesuffix(joined).replace(".processor.", ".")
@@ -175,4 +190,14 @@ def split_key(key: str) -> tuple[str, str]:
     for size in (3, 2):
         if (suffix := ".".join(parts[-size:])) in _KNOWN and len(parts) > size:
             return ".".join(parts[:-size]), suffix
-    return key.rpartition(".")[0], parts[-1]
+    return _without_adapters_name(parts) or (key.rpartition(".")[0], parts[-1])
+
+
+def _without_adapters_name(parts: list[str]) -> tuple[str, str] | None:
+    """(module, suffix) of a key of PEFT's that has an adapter's name in it; None for any other."""
+    head = next((at for at, part in enumerate(parts) if at and part in _NAMED), 0)
+    if head and len(parts) > head + 2 and parts[-1] in _NAMED[parts[head]]:
+        return ".".join(parts[:head]), f"{parts[head]}.{parts[-1]}"
+    if len(parts) > 2 and parts[-2] in TENSOR_SUFFIXES and _DEFAULT.fullmatch(parts[-1]):
+        return ".".join(parts[:-2]), parts[-2]
+    return None
