@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..adapters import BOFT, IA3, OFT, Adapter, Additive, BoRA, ByType, DoRA, GLoRA, OFTv2, OnBase
+from ..adapters import BOFT, IA3, OFT, Adapter, Additive, BoRA, ByType, DoRA, GLoRA, OFTv2, OnBase, SplitOFT
 from ..adapters.base import band_size
 from ..errors import AdapterError
-from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Recomposed, Reordered
+from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Recomposed, Reordered, Several
 
 __all__ = ["Part", "effect_of", "settled"]
 
@@ -119,6 +120,19 @@ def _(adapter: GLoRA, part: Part, before: Sequence[Part], weight: _Weight) -> In
 @effect_of.register(OFT, BOFT)
 def _(adapter: OFT | BOFT, part: Part, before: Sequence[Part], weight: _Weight) -> OutputTurned:
     return OutputTurned(rows=part.rows, adapter=adapter, strength=part.strength, turns=adapter.turns(weight.device))
+
+
+@effect_of.register(SplitOFT)
+def _(adapter: SplitOFT, part: Part, before: Sequence[Part], weight: _Weight) -> Several:
+    first = part.rows[0] if part.rows else 0
+    bands = zip(adapter.parts, itertools.pairwise(adapter.borders), strict=True)
+    effects = (
+        OutputTurned(
+            rows=(first + start, first + stop), adapter=one, strength=part.strength, turns=one.turns(weight.device)
+        )
+        for one, (start, stop) in bands
+    )
+    return Several(rows=part.rows, effects=tuple(effects))
 
 
 @effect_of.register(OFTv2)

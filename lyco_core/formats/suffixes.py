@@ -71,6 +71,9 @@ _LORA_OTHERS = {
 
 _LOKR = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")
 
+_MOST_OFT_PARTS = 4
+"""Of one weight's rows, in kohya's OFT for FLUX.1: q, k, v and the MLP."""
+
 TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     **{suffix: ("lora", field) for spelled in (_LORA, _LORA_PEFT) for field, suffix in spelled.items()},
     **{suffix: ("lora", field) for field, suffixes in _LORA_OTHERS.items() for suffix in suffixes},
@@ -79,6 +82,7 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     **{f"lokr_{field}": ("lokr", field) for field in (*_LOKR, "t2")},
     **{f"{field}.weight": ("glora", field) for field in ("a1", "a2", "b1", "b2", "bm")},
     "oft_blocks": ("oft", "blocks"),
+    **{f"oft_blocks.{part}": ("oft", f"blocks.{part}") for part in range(_MOST_OFT_PARTS)},
     "rescale": ("oft", "rescale"),
     "oft_R.weight": ("oftv2", "vectors"),
     "bora_m_row": (BORA, "row"),

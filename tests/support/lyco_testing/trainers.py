@@ -150,6 +150,7 @@ _OLD = "another version's name of what a line above writes; tests/formats reads 
 WITHOUT_TRAINER = {
     **dict.fromkeys(("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2", "bm.weight"), f"of convolutions: {_ZOO}"),
     **dict.fromkeys(("lokr_w1_a", "lokr_w1_b", "lokr_w2", "rescale"), _ZOO),
+    **dict.fromkeys((f"oft_blocks.{part}" for part in range(4)), "kohya's OFT for FLUX.1; test_dialects.py reads it"),
     **dict.fromkeys(
         ("glokr_w1", "glokr_w1_a", "glokr_w1_b", "glokr_w2", "glokr_w2_a", "glokr_w2_b", "bora_m_row", "bora_m_col"),
         "of one trainer of Anima; tests/formats/test_dialects.py reads it",
