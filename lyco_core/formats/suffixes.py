@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..text import shorten
+
 __all__ = [
     "ALPHA",
     "BIAS_SUFFIX",
@@ -176,9 +178,14 @@ def is_known(suffix: str) -> bool:
 
 
 def unread(keys: Iterable[str]) -> list[str]:
-    """`T-LoRA (why it is not read)` and the like, of each algorithm among keys that belong to no adapter."""
-    found = dict.fromkeys(OTHER_SUFFIXES[s] for s in (split_key(key)[1] for key in keys) if s in OTHER_SUFFIXES)
-    return [f"{what} ({why})" for what, why in found]
+    """What is among keys that belong to no adapter: `T-LoRA (why it is not read)`, or adapters with unknown tensors."""
+    suffixes = dict.fromkeys(split_key(key)[1] for key in keys)
+    found = dict.fromkeys(OTHER_SUFFIXES[suffix] for suffix in suffixes if suffix in OTHER_SUFFIXES)
+    named = [f"{what} ({why})" for what, why in found]
+    strange = [suffix for suffix in suffixes if not is_known(suffix)]
+    if strange and not found and not suffixes.keys().isdisjoint(TENSOR_SUFFIXES):
+        named.append(f"adapters with tensors that are not known here ({shorten(strange)}; half of one is a wrong one)")
+    return named
 
 
 def split_key(key: str) -> tuple[str, str]:

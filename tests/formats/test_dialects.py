@@ -173,6 +173,7 @@ def test_a_lohas_alpha_that_the_converter_left_out_is_in_the_metadata():
     tensors, product = loha()
     metadata = FORK | {"ss_network_module": "networks.loha", "ss_network_args": "{}"}
     assert_makes(only(tensors, metadata), W + product / 2)
+    assert_makes(only(tensors, metadata | {"ss_network_module": "lycoris.kohya"}), W + product / 2)
     assert_makes(only(tensors | {"alpha": torch.tensor(3.0)}, metadata), W + product * 3 / 2)
     args = {"audio_dim": "4", "audio_alpha": "8"}
     assert_makes(only(tensors, metadata | {"ss_network_args": json.dumps(args)}), W + product / 2)
@@ -345,5 +346,10 @@ def test_what_is_known_and_not_read_is_told_from_what_is_unknown():
     assert unread(["a.b.set_weight", "a.b.reshape_weight", "a.c.strange"]) == [
         "ComfyUI's set_weight and reshape_weight (only ComfyUI itself applies them)"
     ]
+    lora = {"a.b.lora_A.weight": LORA["down"], "a.b.lora_B.weight": LORA["up"], "a.b.strange": normal(3)}
+    with pytest.raises(
+        FormatError, match=r"holds adapters with tensors that are not known here \(strange; half of one"
+    ):
+        require_known(parse(lora, {}))
     with pytest.raises(FormatError, match=r"holds no adapter; found keys like a\.b\.strange"):
         require_known(parse({"a.b.strange": normal(3)}, {}))
