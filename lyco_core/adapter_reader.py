@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .architectures import ARCHITECTURES, identify, named_as
-from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file
+from .errors import AdapterError, ArchitectureError, FileError, FormatError, Remedy, about_file
 from .formats import FORMATS, parse, sort_keys, split_key
 from .formats.peft import read_config
-from .formats.suffixes import NUMBERS
+from .formats.suffixes import NUMBERS, unread
 from .io import SafetensorsFile
 from .layouts import Layout
 from .model import Model
@@ -216,6 +216,8 @@ def require_adapters(adapter_set: AdapterSet) -> AdapterSet:
         raise FormatError(f"holds nothing that changes a model: {'; '.join(adapter_set.left_out)}")
     if not adapter_set.adapters:
         keys = [*adapter_set.unrecognised_keys, *adapter_set.foreign]
+        if others := unread(keys):
+            raise FormatError(f"holds {'; '.join(others)}, which is not read here")
         what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
         raise FormatError(f"holds no adapter; found {what}; expected one of: {_known_formats()}")
     return adapter_set
@@ -236,6 +238,10 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
         )
     if adapter_set.architecture is None:
         prefixes = shorten(list(adapter_set.prefixes.values()))
+        if adapter_set.doubt:
+            raise ArchitectureError(
+                f"its modules are of no known architecture ({prefixes}): {adapter_set.doubt}", Remedy.ARCHITECTURE
+            )
         titles = ", ".join(a.title for a in ARCHITECTURES.values() if not a.refused)
         raise ArchitectureError(f"its modules are of no known architecture ({prefixes}); known are {titles}")
     return adapter_set

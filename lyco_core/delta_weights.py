@@ -18,6 +18,7 @@ from .io import TensorSpec, write_safetensors
 from .layouts import Layout
 from .model import Model
 from .placement import Placement, place
+from .selection import EVERYTHING, Selection
 from .text import size_text
 
 __all__ = ["delta_weights", "write_delta"]
@@ -57,8 +58,9 @@ def _zeros(key: str, shape: tuple[int, ...]) -> Tensor:
         raise AdapterError(f"{key}: there is no memory for a weight of {list(shape)}, {size}") from None
 
 
-def _placed(adapters: AdapterSet, model: Model | None, layout: Layout) -> Placement:
-    return (place(adapters, layout=layout) if model is None else model.place(adapters)).require_complete()
+def _placed(adapters: AdapterSet, model: Model | None, layout: Layout, selection: Selection) -> Placement:
+    placement = place(adapters, layout=layout) if model is None else model.place(adapters)
+    return placement.select(selection).require_complete()
 
 
 def write_delta(
@@ -68,6 +70,7 @@ def write_delta(
     layout: Layout = "comfyui",
     model: str | os.PathLike[str] | None = None,
     architecture: str | None = None,
+    selection: Selection = EVERYTHING,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[str], list[str]]:
@@ -79,6 +82,7 @@ def write_delta(
     Args:
         layout: whose names the weights have, where no model says.
         model: a checkpoint, whose header gives names and shapes; it may be of no family that is known here.
+        selection: which modules' changes are written.
 
     Raises:
         LycoError: the file cannot be read or wholly placed, or the output cannot be written.
@@ -90,8 +94,8 @@ def write_delta(
             outline = require_known(identify(outline, architecture=architecture, layout=layout))
         else:
             outline = require_adapters(onto.identify(outline, architecture))
-        _placed(outline, onto, layout)  # before its numbers are read
-        placement = _placed(file.read(outline), onto, layout)
+        _placed(outline, onto, layout, selection)  # before its numbers are read
+        placement = _placed(file.read(outline), onto, layout, selection)
         specs = [TensorSpec(key, c[0][0].shape, torch.float32) for key, c in placement.by_weight.items()]
     write_safetensors(output, specs, _naming(source, placement, progress), {"format": "pt"}, overwrite=overwrite)
     return [spec.key for spec in specs], placement.adapter_set.left_out

@@ -77,6 +77,7 @@ def convert(
     max_error: float | None = None,
     dtype: torch.dtype | None = None,
     architecture: str | None = None,
+    selection: Selection = EVERYTHING,
     overwrite: bool = False,
     progress: Progress = _silent,
 ) -> Conversion:
@@ -89,6 +90,7 @@ def convert(
         max_error: the smallest LoRAs of at most this relative error; with `rank` both hold.
         dtype: storage dtype; by default each tensor's own.
         architecture: the model family, where names and shapes fit several.
+        selection: which modules are written.
         overwrite: replace a file that is there.
         progress: called with the modules that are done and all there are; what it raises ends it.
 
@@ -96,7 +98,7 @@ def convert(
         LycoError: the file is bad, does not fit the layout, or cannot be written; then there is none.
     """
     limits = None if rank is None and max_error is None else Limits(rank, max_error)
-    options = ConvertOptions(to, as_lora=as_lora, limits=limits, dtype=dtype)
+    options = ConvertOptions(to, as_lora=as_lora, limits=limits, dtype=dtype, selection=selection)
     return convert_file(source, output, options, architecture=architecture, overwrite=overwrite, progress=progress)
 
 
@@ -106,6 +108,7 @@ def delta(
     layout: Layout = "comfyui",
     model: Path | Model | None = None,
     architecture: str | None = None,
+    selection: Selection = EVERYTHING,
 ) -> dict[str, Tensor]:
     """What adapters add to each weight of a model at strength 1: the weight's key -> ΔW in float32.
 
@@ -114,6 +117,7 @@ def delta(
         layout: whose names the keys are, where no model says.
         model: a checkpoint, or `Model.of` a state dict, of any family: the keys are its own.
         architecture: the model family, where names and shapes fit several.
+        selection: which modules' changes are wanted.
 
     Raises:
         LycoError: the file is bad, something has no place, or depends on the weight itself (DoRA, say).
@@ -126,7 +130,7 @@ def delta(
             placement = place(require_known(identify(found, architecture=architecture, layout=layout)), layout=layout)
         else:
             placement = onto.place(require_adapters(onto.identify(found, architecture)))
-        return dict(delta_weights(placement.require_complete()))
+        return dict(delta_weights(placement.select(selection).require_complete()))
 
 
 def merge(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class Model:
         shapes = {key: tuple(w.shape) if isinstance(w, Tensor) else w for key, w in weights.items()}
         prefixes = [p for p in _PREFIXES if sum(key.startswith(p) for key in shapes) > (5 if p in _SEVERAL else 0)]
         for prefix in prefixes:
-            if found := recognise(_module_paths(shapes, prefix)):
+            if found := recognise(_modules(shapes, prefix)):
                 return cls(shapes, prefix, *found)
         return cls(shapes, prefixes[0] if prefixes else "", None, "comfyui")
 
@@ -66,9 +66,14 @@ class Model:
         return f"{type(self).__name__}({family}, {len(self.shapes)} weights)"
 
     @functools.cached_property
-    def paths(self) -> set[str]:
+    def modules(self) -> dict[str, tuple[int, ...]]:
+        """Module path -> shape of the weights of the diffusion model."""
+        return _modules(self.shapes, self.prefix)
+
+    @property
+    def paths(self) -> Set[str]:
         """Module paths of the weights of the diffusion model."""
-        return _module_paths(self.shapes, self.prefix)
+        return self.modules.keys()
 
     @functools.cached_property
     def naming(self) -> Layout:
@@ -96,7 +101,7 @@ class Model:
         return identify(
             adapter_set,
             architecture=architecture,
-            model_modules=self.paths,
+            model_modules=self.modules,
             prefer=self.architecture.id if self.architecture else None,
             layout=self.naming,
         )
@@ -139,6 +144,7 @@ def model_of(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
     return dataclasses.replace(stored, shapes=quantization.shapes(stored.shapes)), quantization
 
 
-def _module_paths(keys: Mapping[str, object], prefix: str) -> set[str]:
-    """`prefix` + path + `.weight` -> path, for every key of that form."""
-    return {k[len(prefix) : -len(".weight")] for k in keys if k.startswith(prefix) and k.endswith(".weight")}
+def _modules(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:
+    """Path -> shape, for every key that is `prefix` + path + `.weight`."""
+    start, stop = len(prefix), -len(".weight")
+    return {k[start:stop]: shape for k, shape in shapes.items() if k.startswith(prefix) and k.endswith(".weight")}

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from .adapters import ANY, Adapter, cut, fits
+from .adapters import ANY, Adapter, Full, cut, fits
 from .architectures import Target
 from .errors import PlacementError
-from .layouts import Layout
+from .formats.grammar import is_text_encoders
+from .layouts import BIAS, Layout, parameter_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .adapter_set import AdapterSet
 
-__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "put", "targets_in"]
+__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "keeps_its_name", "put", "targets_in"]
 
 Shape = tuple[int, ...]
 
@@ -69,14 +70,28 @@ class Misfit:
 
 
 def targets_in(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
-    """Where the rows of a module lie in `layout` by its family's table; empty if that has no place for it."""
+    """Where the rows of a module, or its bias, lie in `layout` by its family's table; empty if that has no place."""
     architecture = adapter_set.architecture
     if architecture is None or adapter_set.layout is None:
         return []
-    source = adapter_set.exceptions.get(path, adapter_set.layout)
-    if architecture.resolve(path, source, underscored=False) is None:  # not the family's: as the file spells it
+    module, parameter = parameter_of(path)
+    source = adapter_set.exceptions.get(module, adapter_set.layout)
+    if architecture.resolve(module, source, underscored=False) is None:  # not the family's: as the file spells it
         return []
-    return architecture.locate(path, source, layout)
+    out, inputs = adapter_set.adapters[path].flat_shape
+    return architecture.locate(module, source, layout, (out, ANY if parameter == BIAS else inputs))
+
+
+def keeps_its_name(adapter_set: AdapterSet, path: str, layout: Layout) -> bool:
+    """Whether a difference of a parameter that no table has, a norm's say, is called in `layout` as in the file.
+
+    It is where the modules beside it are; names without dots do not say which module that is.
+    """
+    family, format = adapter_set.architecture, adapter_set.format
+    if family is None or adapter_set.layout is None or format is None or format.underscored:
+        return False
+    ours = not is_text_encoders(adapter_set.prefixes[path]) and isinstance(adapter_set.adapters[path], Full)
+    return ours and family.keeps_names(path, adapter_set.layout, layout)
 
 
 def put(

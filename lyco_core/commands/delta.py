@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ..layouts import LAYOUTS
-from .common import Commands, add_architecture, counter
+from .common import Commands, add_architecture, add_selection, counter
 
 __all__ = ["add"]
 
@@ -21,6 +21,7 @@ def add(commands: Commands) -> None:
     names.add_argument(
         "--model", metavar="CHECKPOINT", help="a model's weights (.safetensors, .gguf), of any family: their own names"
     )
+    add_selection(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
     parser.set_defaults(run=run)
     add_architecture(parser)
@@ -29,6 +30,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     from ..delta_weights import write_delta
     from ..io.paths import only_one
+    from ..selection import Selection
 
     keys, left_out = write_delta(
         only_one(options.file),
@@ -36,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
         layout=options.layout,
         model=options.model and only_one(options.model),
         architecture=options.architecture,
+        selection=Selection.of(options.include, options.exclude),
         overwrite=options.overwrite,
         progress=counter(options.output, "weights"),
     )

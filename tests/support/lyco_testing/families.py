@@ -8,7 +8,13 @@ from lyco_core.layouts import Layout
 
 from .tables import OTHERS, weights
 
-EMBEDDINGS = {"lyric_embs", "llm_adapter.embed"}
+EMBEDDINGS = {
+    "embed_image_indicator",
+    "language_model.embed_tokens",
+    "llm_adapter.embed",
+    "lyric_embs",
+    "visual.pos_embed",
+}
 """Tables that are looked up in: nobody trains them with low-rank factors."""
 
 
