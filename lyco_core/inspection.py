@@ -13,7 +13,6 @@ from .adapter_reader import AdapterFile, require_known
 from .adapter_set import AdapterSet
 from .architectures import identify
 from .errors import FileError, about_file
-from .formats import split_key
 from .formats.suffixes import unread
 from .model import Model
 from .placement import Placement, place
