@@ -128,7 +128,7 @@ BAD_ADAPTERS = {
     "stray key": (part() | {"lora_unet_blocks_0_ffn_0.set_weight": torch.ones(128, 1)}, "keys belong to no adapter"),
     "module of no family": (
         part() | lokr("lora_unet_blocks_0_nothing", 8, 8, random),
-        "1 of 3 modules are not in the comfyui layout (lora_unet_blocks_0_nothing)",
+        "Wan 2.1/2.2 comes nearest, but it has blocks_0_nothing, which Wan 2.1/2.2 has not",
     ),
 }
 

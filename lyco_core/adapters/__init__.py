@@ -16,6 +16,7 @@ from .oftv2 import CAYLEY, TERMS, OFTv2, within
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
 from .scaling import multiplied, with_alpha, with_scale
+from .split_oft import SplitOFT
 from .swapped import Swapped, with_halves_swapped
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "LoRA",
     "OFTv2",
     "OnBase",
+    "SplitOFT",
     "Swapped",
     "agreed",
     "bare",

@@ -34,6 +34,7 @@ LTX_VIDEO = Architecture(
     groups=_SHARED,
     depths={"transformer_blocks": 48},
     widths=(2048, 4096),
+    sizes={2048: {"transformer_blocks": 28}, 4096: {"transformer_blocks": 48}},
 )
 
 _SOUND = same(

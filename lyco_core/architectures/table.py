@@ -55,6 +55,9 @@ class Architecture:
     """The widths of all the models that there are: a file of another is another family's. Empty: any will do."""
     sizes: Mapping[int, Mapping[str, int]] = dataclasses.field(default_factory=dict[int, Mapping[str, int]])
     """Width of a model -> `depths` of those that are so wide, where models differ in both."""
+    twins: tuple[str, ...] = ()
+    """Ids of families whose blocks have the same names and shapes, though one's adapters are nothing to the other: a
+    file that fits both is told as neither."""
     training: TrainedFamily | None = None
     """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"

@@ -34,6 +34,7 @@ WAN = Architecture(
     ),
     depths={"blocks": 40},
     widths=(1536, 3072, 5120),
+    sizes={1536: {"blocks": 30}, 3072: {"blocks": 30}, 5120: {"blocks": 40}},
     training=TrainedFamily(
         excludes=(r".*(patch_embedding|text_embedding|time_embedding|time_projection|norm|head).*",),
         sampling="shift",

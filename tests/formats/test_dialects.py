@@ -173,6 +173,7 @@ def test_a_lohas_alpha_that_the_converter_left_out_is_in_the_metadata():
     tensors, product = loha()
     metadata = FORK | {"ss_network_module": "networks.loha", "ss_network_args": "{}"}
     assert_makes(only(tensors, metadata), W + product / 2)
+    assert_makes(only(tensors, metadata | {"ss_network_module": "lycoris.kohya"}), W + product / 2)
     assert_makes(only(tensors | {"alpha": torch.tensor(3.0)}, metadata), W + product * 3 / 2)
     args = {"audio_dim": "4", "audio_alpha": "8"}
     assert_makes(only(tensors, metadata | {"ss_network_args": json.dumps(args)}), W + product / 2)
@@ -298,6 +299,28 @@ def test_glokr_is_a_lokr_by_another_name_with_magnitudes_on_both_sides(rank: int
             only(tensors | wrong, {}, "lora_unet_x.")
 
 
+def kohyas_oft(blocks: Tensor, alpha: float, rows: Tensor) -> Tensor:
+    """sd-scripts' networks/oft.py and oft_flux.py: Cayley's transform, the norm of all Q held to alpha * rows."""
+    skew = blocks.double() - blocks.double().transpose(1, 2)
+    skew = skew * min(1.0, alpha * len(rows) / float(skew.norm()))
+    eye = torch.eye(blocks.shape[-1], dtype=torch.float64)
+    return torch.block_diag(*((eye + skew) @ torch.linalg.inv(eye - skew))).t() @ rows
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1.0])
+def test_kohyas_oft_of_flux_splits_what_is_fused(alpha: float):
+    q, k, v = 0.2 * normal(2, 2, 2), 0.2 * normal(2, 2, 2) + 0.1, 0.3 * normal(2, 2, 2)
+    parts = {f"oft_blocks.{index}": blocks for index, blocks in enumerate((q, k, v))} | {"alpha": torch.tensor(alpha)}
+    expected = torch.cat([kohyas_oft(b, alpha, W[n : n + 4]) for b, n in ((q, 0), (k, 4), (v, 8))])
+    assert_makes(only(parts, {}, "oft_unet_double_blocks_0_img_attn_qkv."), expected)
+    whole = 0.2 * normal(3, 4, 4)
+    alone = {"oft_blocks.0": whole, "alpha": torch.tensor(alpha)}
+    assert_makes(only(alone, {}, "oft_unet_double_blocks_0_img_attn_proj."), kohyas_oft(whole, alpha, W))
+    assert_makes(only({"oft_blocks": whole, "alpha": torch.tensor(alpha)}, {}, OWN), kohyas_oft(whole, alpha, W))
+    with pytest.raises(AdapterError, match="parts of oft_blocks are missing, or others beside them"):
+        only({"oft_blocks.0": q, "oft_blocks.2": v}, {}, OWN)
+
+
 def tlora(prefix: str) -> Tensors:
     """As LyCORIS 4.1 saves it."""
     shapes = {"q_layer.weight": (4, IN), "p_layer.weight": (OUT, 4), "lambda_layer": (1, 4)}
@@ -323,5 +346,10 @@ def test_what_is_known_and_not_read_is_told_from_what_is_unknown():
     assert unread(["a.b.set_weight", "a.b.reshape_weight", "a.c.strange"]) == [
         "ComfyUI's set_weight and reshape_weight (only ComfyUI itself applies them)"
     ]
+    lora = {"a.b.lora_A.weight": LORA["down"], "a.b.lora_B.weight": LORA["up"], "a.b.strange": normal(3)}
+    with pytest.raises(
+        FormatError, match=r"holds adapters with tensors that are not known here \(strange; half of one"
+    ):
+        require_known(parse(lora, {}))
     with pytest.raises(FormatError, match=r"holds no adapter; found keys like a\.b\.strange"):
         require_known(parse({"a.b.strange": normal(3)}, {}))

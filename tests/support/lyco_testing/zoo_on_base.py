@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lyco_core.adapters import BOFT, CAYLEY, IA3, OFT, BoRA, DoRA, GLoRA, OFTv2, OnBase, Swapped
+from lyco_core.adapters import BOFT, CAYLEY, IA3, OFT, BoRA, DoRA, GLoRA, OFTv2, OnBase, SplitOFT, Swapped
 
 from .zoo import CASES, normal
 
@@ -150,6 +150,16 @@ def _oft(adapter: OnBase, base: Tensor) -> Tensor:
     return result if adapter.rescale is None else result * adapter.rescale.double()
 
 
+def _split_oft(adapter: OnBase, base: Tensor) -> Tensor:
+    """A constraint for each part."""
+    assert isinstance(adapter, SplitOFT)
+    turns: list[Tensor] = []
+    for blocks in adapter.blocks:
+        rows = blocks.shape[0] * blocks.shape[1]
+        turns += _cayley(blocks.double(), (adapter.alpha or 0) * rows)
+    return torch.block_diag(*turns).t() @ base
+
+
 def _boft(adapter: OnBase, base: Tensor) -> Tensor:
     """Each factor as a dense permutation of a block diagonal matrix."""
     assert isinstance(adapter, BOFT)
@@ -209,6 +219,13 @@ ON_BASE = [
     OnBaseCase("oft-rescaled", lambda: OFT(0.2 * normal(3, 4, 4), normal(12, 1) + 2), _oft, (12, 20)),
     OnBaseCase("oft-constrained", lambda: OFT(normal(3, 4, 4), alpha=0.05), _oft, (12, 20)),
     OnBaseCase("oft-conv3", lambda: OFT(0.2 * normal(5, 2, 2), normal(10, 1, 1, 1)), _oft, (10, 6, 3, 3)),
+    OnBaseCase("oft-split", lambda: SplitOFT((0.2 * normal(2, 3, 3), 0.3 * normal(2, 4, 4))), _split_oft, (14, 20)),
+    OnBaseCase(
+        "oft-split-constrained",
+        lambda: SplitOFT((normal(2, 2, 2), normal(2, 3, 3), normal(2, 3, 3) + 1), alpha=0.05),
+        _split_oft,
+        (16, 20),
+    ),
     _dora_by_base(),
     _bora("lokr-low-w2"),
     _bora("lokr-full"),
