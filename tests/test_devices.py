@@ -81,9 +81,12 @@ def test_an_extraction(algorithm: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert all(close(found[key], t) for key, t in expected.items())
 
 
-@pytest.mark.skipif(torch.version.cuda is None, reason="this torch does not know the name cuda:0")
 def test_no_device_is_handed_anothers_memory():
     with FakeTensorMode():
+        try:
+            torch.empty(2, device="cuda:0")[:1]
+        except (AssertionError, RuntimeError) as error:  # torch 2.4 asks the driver; a build without CUDA knows none
+            pytest.skip(f"this torch pretends no tensor on cuda:0: {error}".splitlines()[0])
         for device in ("cuda:0", "cuda:1", "cpu", "cuda:0"):
             assert scratch("test", (4,), device=device).device == torch.device(device)
     from lyco_core.scratch import _own

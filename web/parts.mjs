@@ -30,7 +30,7 @@ export async function about(name) {
     const found = await answer.json();
     return answer.ok ? facts(name, found, api.apiURL(`/lyco/picture?${query}`)) : await wrong(found.error);
   } catch {
-    return el("div", "lyco-error", t("unreachable")); // the node itself works without a card
+    return el("div", "lyco-error lyco-unanswered", t("unreachable")); // the node itself works without a card
   }
 }
 

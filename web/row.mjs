@@ -37,6 +37,13 @@ export class Row {
     this.badge.role = "img";
     this.strength = strengthField(t("strength"), (value) => setValue(node, strength, value), record);
     this.more = button("lyco-more", "⋮", t("more_of_row"), more);
+    /** @type {[HTMLElement, string][]} what there is of each row, and what it does */
+    this.controls = [
+      [this.switch, t("switch")],
+      [this.fold, t("details")],
+      [this.strength.field, t("strength")],
+      [this.more, t("more_of_row")],
+    ];
     this.file = el("div");
     this.match = el("div");
     this.card = el("div", "lyco-row-card", this.file, this.match);
@@ -121,6 +128,8 @@ export class Row {
     this.choice.disabled = links[0];
     this.badge.className = `lyco-badge ${broken || !found ? "" : this.partly ? "lyco-partly" : "lyco-matched"}`;
     this.badge.classList.toggle("lyco-broken", broken);
+    const [, number] = /** @type {RegExpMatchArray} */ (this.names[0].match(/(\d+)$/));
+    for (const [control, what] of this.controls) control.ariaLabel = `${what}: ${number}. ${used ? name : t("choose")}`;
     this.badge.ariaLabel = this.badge.title = broken ? this.file.innerText : found ? t("matched", found.matched, found.modules) : "";
   }
 }
