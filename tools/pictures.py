@@ -39,6 +39,7 @@ def nodes(server: Server) -> None:
                 node = page.add(kind, 160, 120, **files)
                 if len(adapters) > 1:
                     page.page.locator(".lyco-unfold:visible").first.click()
+                    page.page.mouse.move(0, 0)  # else what comes there next shows its tooltip
                 page.page.evaluate("id => app.graph.getNodeById(id).setSize([400, 60])", node)
                 page.page.wait_for_timeout(1500)
                 page.page.locator(f'[data-node-id="{node}"]').screenshot(path=ROOT / "web" / "docs" / kind / name)

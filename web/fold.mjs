@@ -43,7 +43,8 @@ export function addFold(node) {
   }
 
   function name() {
-    const text = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${t("more_inputs", folded.length)}`;
+    const more = t(folded.length === 1 ? "more_input" : "more_inputs", folded.length);
+    const text = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${more}`;
     if (button.textContent === text) return;
     button.ariaExpanded = String(Boolean(node.showAdvanced));
     button.textContent = text;

@@ -11,6 +11,8 @@ import { isLinked, known } from "./would_run.mjs";
 
 /** @typedef {import("./parts.mjs").Match} Match */
 
+const END = 8; // letters
+
 export class Row {
   /**
    * @param {import("./node.mjs").GraphNode} node
@@ -123,7 +125,8 @@ export class Row {
     this.card.hidden = !used || !open;
     this.fold.ariaExpanded = String(open);
     const name = !used ? `+ ${t("choose")}` : file === undefined ? t("linked") : String(file).replace(/\.safetensors$/, "");
-    this.choice.textContent = links[0] ? `⇠ ${name}` : name;
+    this.choice.ariaLabel = links[0] ? `⇠ ${name}` : name;
+    this.choice.replaceChildren(...ends(this.choice.ariaLabel));
     this.choice.title = links[0] ? `${file ?? ""}\n${t("linked")}`.trim() : used ? String(file) : "";
     this.choice.disabled = links[0];
     this.badge.className = `lyco-badge ${broken || !found ? "" : this.partly ? "lyco-partly" : "lyco-matched"}`;
@@ -132,6 +135,16 @@ export class Row {
     for (const [control, what] of this.controls) control.ariaLabel = `${what}: ${number}. ${used ? name : t("choose")}`;
     this.badge.ariaLabel = this.badge.title = broken ? this.file.innerText : found ? t("matched", found.matched, found.modules) : "";
   }
+}
+
+/**
+ * Files of one training have names that differ at their end, so that is never cut off.
+ * @param {string} name
+ */
+function ends(name) {
+  const letters = [...name];
+  const parts = letters.length > 2 * END ? [letters.slice(0, -END), letters.slice(-END)] : [letters];
+  return parts.map((part) => el("span", "", part.join("")));
 }
 
 /**

@@ -25,7 +25,7 @@ def test_rare_inputs_fold(server: Server):
             assert not set(rare) & set(shown), kind
             assert line.count() == bool(rare), kind
             if rare:
-                assert line.inner_text() == f"▸ {len(rare)} more inputs"
+                assert line.inner_text() == f"▸ {len(rare)} more input{'s' * (len(rare) > 1)}"
                 place = line.bounding_box()
                 line.click()
                 at_rest(page)
