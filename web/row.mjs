@@ -1,4 +1,4 @@
-// A row of Load Adapters: its switch, its file and its strength in a line, under which its card unfolds.
+// A row of the stack loader: its switch, its file and its strength in a line, under which its card unfolds.
 import { app } from "./comfy.mjs";
 import { button, el, toggle } from "./dom.mjs";
 import { followFile } from "./file_card.mjs";

@@ -1,4 +1,4 @@
-"""Load Adapters: a line a file, with mouse and keyboard, whose values are those of the node's own widgets."""
+"""The stack loader: a line a file, with mouse and keyboard, whose values are those of the node's own widgets."""
 
 from collections.abc import Sequence
 

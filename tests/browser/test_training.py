@@ -2,6 +2,7 @@
 
 import re
 import time
+import uuid
 
 import pytest
 from lyco_testing.comfy import Server
@@ -206,7 +207,7 @@ def stop(page: Canvas, server: Server, after: int = 3) -> int:
 
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_stopped_reloaded_taken_up_and_finished(renderer: str, server: Server):
-    name = f"taken-up-{renderer}"
+    name = f"taken-up-{renderer}-{uuid.uuid4().hex[:6]}"  # a try before this one has left its files
     with opened(server, (1300, 1000), **RENDERERS[renderer]) as page:
         node = training(page, 100000, output_name=name)
         page.run()
