@@ -121,7 +121,7 @@ def _dora_gain(dora: DoRA, part: Part, before: Sequence[Part], weight: _Weight) 
     height = weight.shape[0]
     first, last = part.rows or (0, height)
     whole = part.order is not None or any(other.whole for other in before)
-    step = height if whole else band_size(dora.flat_shape[1])
+    step = height if whole else band_size(dora.flat_shape[1], weight.device)
     squares: list[Tensor] = []
     for start in range(0, height, step) if whole else range(first, last, step):
         stop = min(start + step, height if whole else last)
