@@ -112,8 +112,9 @@ def test_a_gpu_is_not_given_work_in_crumbs(kind: str, dtype: torch.dtype):
     with FakeTensorMode():
         try:
             weight = made(size, size)
-        except RuntimeError as error:
-            pytest.skip(f"this torch makes no fake tensor of a GPU: {error}")
+            weight[:1]  # torch 2.4 asks the driver for a part of one
+        except (AssertionError, RuntimeError) as error:  # a build without CUDA knows none
+            pytest.skip(f"this torch makes no fake tensor of a GPU: {error}".splitlines()[0])
         adapter = {
             "lora": lambda: LoRA(up=made(size, 16), down=made(16, size)),
             "loha": lambda: LoHa(made(size, 16), made(16, size), made(size, 16), made(16, size)),

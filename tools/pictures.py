@@ -39,6 +39,7 @@ def nodes(server: Server) -> None:
                 node = page.add(kind, 160, 120, **files)
                 if len(adapters) > 1:
                     page.page.locator(".lyco-unfold:visible").first.click()
+                    page.page.mouse.move(0, 0)  # else what comes there next shows its tooltip
                 page.page.evaluate("id => app.graph.getNodeById(id).setSize([400, 60])", node)
                 page.page.wait_for_timeout(1500)
                 page.page.locator(f'[data-node-id="{node}"]').screenshot(path=ROOT / "web" / "docs" / kind / name)
@@ -133,7 +134,7 @@ def readme(server: Server) -> None:
             page.clear()
             model = page.add("UNETLoader", 80, 150, unet_name="wan.safetensors")
             items = page.add("ProbeItems", 80, 300, width=TEXT, count=3, captions=3, size=8)
-            train = page.add("LycoTrainAdapter", 480, 150, max_train_steps=400, learning_rate=0.01, network_dim=8)
+            train = page.add("LycoTrainAdapter", 480, 150, max_train_steps=160, learning_rate=0.01, network_dim=8)
             page.connect(model, 0, train, "model")
             page.connect(items, 0, train, "latents")
             page.connect(items, 1, train, "positive")
@@ -141,7 +142,7 @@ def readme(server: Server) -> None:
             page.run()
             page.page.locator(".lyco-line b").first.wait_for(timeout=60_000)
             page.page.wait_for_function(
-                "parseInt(document.querySelector('.lyco-line b').innerText) > 280", timeout=400_000
+                "parseInt(document.querySelector('.lyco-line b').innerText) > 90", timeout=400_000
             )
             page.page.screenshot(path=ROOT / "docs" / "images" / f"train-{locale}.png", clip=box(470, 104, 420, 790))
             server.post("/interrupt", {})

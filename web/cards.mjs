@@ -1,6 +1,6 @@
 // What lyco.js puts onto nodes.
 export { addStyle } from "./dom.mjs";
-export { addFileCard, refreshCards } from "./file_card.mjs";
+export { addFileCard, listenForAnswers, refreshCards } from "./file_card.mjs";
 export { listenForFailures } from "./failure.mjs";
 export { listenForRuns, lookSoon } from "./last_output.mjs";
 export { listenForRenderer } from "./node.mjs";

@@ -2,7 +2,7 @@
 // page itself shows the beginning of the message, or nothing of it.
 import { after, api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
-import { forget, lastFailure, nowOf } from "./last_output.mjs";
+import { forget, lastFailure, nowOf, queueOf } from "./last_output.mjs";
 import { everyNode, nodeOf } from "./node.mjs";
 import { t } from "./words.mjs";
 
@@ -10,9 +10,8 @@ import { t } from "./words.mjs";
  * @typedef {import("./node.mjs").GraphNode} GraphNode
  * @typedef {object} Failing
  * @property {HTMLElement} place where the error stands
- * @property {number} turn counts what was to be shown or hidden
- * @property {string} queued what was last queued
- * @property {string} ran what failed
+ * @property {number} turn counts what was to be shown or hidden, and runs
+ * @property {string} ran what failed; empty is not known
  * @property {boolean} changed whether something else would run now
  */
 
@@ -32,8 +31,9 @@ export function addFailure(node, content) {
   place.hidden = true;
   content.before(place);
   /** @type {Failing} */
-  const found = { place, turn: 0, queued: "", ran: "", changed: false };
+  const found = { place, turn: 0, ran: "", changed: false };
   failing.set(node, found);
+  queueOf(node);
   // ComfyUI's own outline is missing inside subgraphs, and after the page was loaded again.
   const outline = () => (failed.has(node) && !found.changed ? OUTLINE : undefined);
   Object.assign(node.strokeStyles ?? {}, { lyco: outline }); // litegraph's own, which need not stay
@@ -44,8 +44,9 @@ const OUTLINE = { color: "#e00", lineWidth: 3 };
 
 /** @param {GraphNode} node */
 async function restore(node) {
+  const turn = failing.get(node)?.turn;
   const message = await lastFailure(node);
-  if (message && !failed.has(node)) await show(node, message.trim(), nowOf(node));
+  if (message && turn === failing.get(node)?.turn) await show(node, message.trim(), nowOf(node));
 }
 
 /**
@@ -60,23 +61,32 @@ async function show(node, message, ran) {
   failed.add(node);
   found.ran = ran;
   forget(node);
-  const [{ inWords }, { buttons }] = await Promise.all([import("./messages.mjs"), import("./remedies.mjs")]);
-  const { todo, why, advice } = await inWords(message);
+  const parts = await inParts(node, message).catch(() => [el("div", "lyco-why", message)]); // the server may have gone
   if (turn !== found.turn) return; // the next run began meanwhile
-  const parts = [el("div", "lyco-why", why)];
-  if (todo) parts.unshift(el("div", "lyco-todo", todo));
-  parts.splice(-1, 0, el("div", "lyco-remedies", ...buttons(node, advice)), el("div", "lyco-changed", t("changed")));
   found.place.replaceChildren(...parts);
   found.place.hidden = false;
   mark(node);
 }
 
+/**
+ * @param {GraphNode} node
+ * @param {string} message
+ */
+async function inParts(node, message) {
+  const [{ inWords }, { buttons }] = await Promise.all([import("./messages.mjs"), import("./remedies.mjs")]);
+  const { todo, why, advice } = await inWords(message);
+  const parts = todo ? [el("div", "lyco-todo", todo)] : [];
+  parts.push(el("div", "lyco-remedies", ...buttons(node, advice)), el("div", "lyco-changed", t("changed")));
+  return [...parts, el("div", "lyco-why", why)];
+}
+
 /** @param {GraphNode} node */
 function hide(node) {
-  const found = /** @type {Failing} */ (failing.get(node));
+  const found = failing.get(node);
+  if (!found) return;
   found.turn++;
+  if (!failed.delete(node)) return;
   found.place.hidden = true;
-  failed.delete(node);
   node.setDirtyCanvas(true, true);
 }
 
@@ -86,23 +96,20 @@ function hide(node) {
  */
 function mark(node) {
   const found = /** @type {Failing} */ (failing.get(node));
-  found.changed = found.ran !== nowOf(node);
+  found.changed = found.ran !== "" && found.ran !== nowOf(node);
   found.place.classList.toggle("lyco-done", found.changed);
   node.setDirtyCanvas(true, true);
 }
 
 /** Follow the server's errors; once, when the page is set up. */
 export function listenForFailures() {
-  api.addEventListener("execution_start", () => failed.forEach(hide));
+  api.addEventListener("execution_start", () => {
+    failed.forEach(hide);
+    for (const [node] of everyNode()) hide(node); // those of which it is yet being asked too
+  });
   api.addEventListener("execution_error", (/** @type {any} */ { detail }) => {
     const node = nodeOf(String(detail.node_id ?? ""));
-    if (node) void show(node, String(detail.exception_message ?? "").trim(), failing.get(node)?.queued || nowOf(node));
+    if (node) void show(node, String(detail.exception_message ?? "").trim(), queueOf(node).runs);
   });
   api.addEventListener("graphChanged", () => failed.forEach(mark));
-  api.addEventListener("promptQueued", () => {
-    for (const [node] of everyNode()) {
-      const found = failing.get(node);
-      if (found) found.queued = nowOf(node); // a training goes on while its node is changed
-    }
-  });
 }

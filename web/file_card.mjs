@@ -1,5 +1,5 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
-import { after } from "./comfy.mjs";
+import { after, api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
 import { followRuns } from "./last_output.mjs";
@@ -10,6 +10,19 @@ import { isLinked, known } from "./would_run.mjs";
 
 /** @type {WeakMap<object, () => void>} */
 const refreshers = new WeakMap();
+
+/** @type {Set<() => void>} what asks again for a file of which the server did not answer */
+const unanswered = new Set();
+
+/** Ask again when the server tells of itself, as it does first of all; once, when the page is set up. */
+export function listenForAnswers() {
+  api.addEventListener("status", (/** @type {any} */ { detail }) => {
+    if (!detail) return; // the page found it away
+    const again = [...unanswered];
+    unanswered.clear();
+    for (const ask of again) ask();
+  });
+}
 
 /** The lists of files were read again, and so are the files. */
 export function refreshCards() {
@@ -62,7 +75,9 @@ export function addFileCard(node, input) {
 export function followFile(place, told = () => {}) {
   let shown = "";
   let turn = 0;
-  return async (name, again = false) => {
+
+  /** @type {(name: string, again?: boolean) => Promise<void>} */
+  async function follow(name, again = false) {
     if (name === shown && !again) return;
     shown = name;
     const mine = ++turn;
@@ -70,7 +85,10 @@ export function followFile(place, told = () => {}) {
     if (mine !== turn) return; // asked again meanwhile
     place.replaceChildren(...(card ? [card] : []));
     told(card);
-  };
+    if (card?.classList.contains("lyco-unanswered")) unanswered.add(() => void (mine === turn && follow(name, true)));
+  }
+
+  return follow;
 }
 
 /**

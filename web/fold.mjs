@@ -38,14 +38,22 @@ export function addFold(node) {
     folded = always ? [] : rare.filter(unset);
     for (const widget of rare) widget.advanced = folded.includes(widget);
     line.hidden = !folded.length;
-    button.ariaExpanded = String(Boolean(node.showAdvanced));
-    button.textContent = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${t("more_inputs", folded.length)}`;
+    name();
     fit(node);
+  }
+
+  function name() {
+    const more = t(folded.length === 1 ? "more_input" : "more_inputs", folded.length);
+    const text = node.showAdvanced ? `▾ ${t("fewer_inputs")}` : `▸ ${more}`;
+    if (button.textContent === text) return;
+    button.ariaExpanded = String(Boolean(node.showAdvanced));
+    button.textContent = text;
   }
 
   // ComfyUI itself leaves room for what it hides by `advanced`. What is set stands above the line, which stays in its place.
   const every = node.getLayoutWidgets;
   node.getLayoutWidgets = () => {
+    name(); // Vue's own button unfolds without a word
     const end = node.widgets?.indexOf(line) ?? 0;
     const part = (/** @type {any} */ widget) =>
       widget === line ? 1 : folded.includes(widget) ? 2 : (node.widgets?.indexOf(widget) ?? 0) > end ? 3 : 0;

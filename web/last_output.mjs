@@ -58,7 +58,7 @@ async function runAt(path) {
     for (const [id, ran] of Object.entries(prompt?.[2] ?? {})) {
       const failed = id === error?.node_id;
       if (ran.class_type !== kind || !(id in outputs || failed)) continue;
-      if (await same(path, id, prompt[2])) return failed ? { failure: error.exception_message } : { output: outputs[id] };
+      if (same(path, id, prompt[2])) return failed ? { failure: error.exception_message } : { output: outputs[id] };
     }
   }
   return {};
@@ -83,6 +83,38 @@ export function forget(node) {
   followers.get(node)?.failed();
 }
 
+/** What of a node is in the server's queue, as far as the page sent it. */
+class Queue {
+  /** @param {GraphNode} node */
+  constructor(node) {
+    this.node = node;
+    this.last = "";
+    this.mixed = false; // of several kinds: which of them runs, nobody tells, since one may pass another or be taken out
+  }
+
+  /** @param {boolean} others whether more is queued than what the node is now */
+  add(others) {
+    const now = nowOf(this.node);
+    this.mixed = others && (this.mixed || this.last !== now);
+    this.last = now;
+  }
+
+  /** What runs, or has just run; empty where the page cannot tell. */
+  get runs() {
+    return this.mixed ? "" : this.last;
+  }
+}
+
+/** @type {WeakMap<object, Queue>} */
+const queues = new WeakMap();
+
+/** @param {GraphNode} node that is to be told what it ran as */
+export function queueOf(node) {
+  const queue = queues.get(node) ?? new Queue(node);
+  queues.set(node, queue);
+  return queue;
+}
+
 class Follower {
   /**
    * @param {GraphNode} node
@@ -91,8 +123,7 @@ class Follower {
   constructor(node, card) {
     this.node = node;
     this.card = card;
-    this.queued = "";
-    this.mixed = false; // what is queued are runs of more than one kind: whose output comes, nobody tells
+    this.queue = queueOf(node);
     this.seen = "";
     this.turn = 0;
     this.empty = true;
@@ -104,22 +135,10 @@ class Follower {
     this.card.show(output);
   }
 
-  /** All that the node's result hangs on. */
-  now() {
-    return nowOf(this.node);
-  }
-
-  /** @param {boolean} others whether more is queued than that */
-  queue(others) {
-    const now = this.now();
-    this.mixed = others && (this.mixed || this.queued !== now);
-    this.queued = now;
-  }
-
   /** @param {any} output of what was queued, which need not be what would run now */
   executed(output) {
     this.turn++;
-    this.seen = this.mixed ? "" : this.queued || this.now();
+    this.seen = this.queue.runs;
     this.show(output);
     this.lookAgain();
   }
@@ -132,7 +151,7 @@ class Follower {
 
   /** @param {boolean} [again] also if the same would run */
   async lookAgain(again = false) {
-    const now = this.now();
+    const now = nowOf(this.node);
     if (now === this.seen && !again) return;
     if (now !== this.seen) this.show(null);
     this.seen = now;
@@ -157,10 +176,14 @@ export function followRuns(node, card) {
   lookSoon();
 }
 
-/** @returns {Follower[]} of the whole workflow */
-function everyFollower() {
+/**
+ * @template T
+ * @param {WeakMap<object, T>} kept
+ * @returns {T[]} of the nodes of the whole workflow
+ */
+function every(kept) {
   const nodes = new Set([...everyNode()].map(([node]) => node));
-  return [...nodes].flatMap((node) => followers.get(node) ?? []);
+  return [...nodes].flatMap((node) => kept.get(node) ?? []);
 }
 
 let soon = false;
@@ -171,34 +194,35 @@ export function lookSoon() {
   soon = true;
   setTimeout(() => {
     soon = false;
-    for (const follower of everyFollower()) void follower.lookAgain();
+    for (const follower of every(followers)) void follower.lookAgain();
   });
 }
 
 /** Follow what the page and the server tell; once, when the page is set up. */
 export function listenForRuns() {
   api.addEventListener("graphChanged", lookSoon);
-  let busy = false;
   let remaining = 0;
-  api.addEventListener("promptQueued", (/** @type {any} */ { detail }) => {
-    busy = true;
-    const others = remaining > (detail?.batchCount ?? 1);
-    for (const follower of everyFollower()) follower.queue(others);
+  let sending = false;
+  const add = (/** @type {boolean} */ others) => every(queues).forEach((queue) => queue.add(others));
+  // What is sent may change meanwhile: a seed after each of a batch, or what a person does between two clicks.
+  api.addEventListener("promptQueueing", () => {
+    add(sending || remaining > 0);
+    sending = true;
   });
-  api.addEventListener("execution_start", () => {
-    if (remaining > 1) return;
-    for (const follower of everyFollower()) follower.mixed = false; // the last one that was queued
+  api.addEventListener("promptQueued", () => {
+    add(true);
+    sending = false;
   });
   // Of the server's queue: a run's end is told before the server remembers it.
   api.addEventListener("status", (/** @type {any} */ { detail }) => {
     asked = null;
+    const before = remaining;
     remaining = detail?.exec_info?.queue_remaining ?? 0;
-    if (!busy || remaining) return;
-    busy = false;
-    for (const follower of everyFollower()) if (follower.empty) void follower.lookAgain(true);
+    if (remaining || !before) return;
+    for (const follower of every(followers)) if (follower.empty) void follower.lookAgain(true);
   });
   // A node whose result ComfyUI still has does not run, and says nothing: what it said before counts.
   api.addEventListener("execution_cached", () => {
-    for (const follower of everyFollower()) void follower.lookAgain(true);
+    for (const follower of every(followers)) void follower.lookAgain(true);
   });
 }

@@ -42,6 +42,7 @@ app.registerExtension({
   },
   setup() {
     cards.addStyle();
+    cards.listenForAnswers();
     cards.listenForRuns();
     cards.listenForFailures();
     cards.listenForRenderer();

@@ -30,7 +30,7 @@ export async function about(name) {
     const found = await answer.json();
     return answer.ok ? facts(name, found, api.apiURL(`/lyco/picture?${query}`)) : await wrong(found.error);
   } catch {
-    return el("div", "lyco-error", t("unreachable")); // the node itself works without a card
+    return el("div", "lyco-error lyco-unanswered", t("unreachable")); // the node itself works without a card
   }
 }
 
@@ -112,12 +112,29 @@ function preview(address) {
 export function match(found, named) {
   const whole = found.left_out_count === 0;
   const title = el("div", whole ? "lyco-matched" : "lyco-matched lyco-partly");
-  title.append(t("matched", found.matched, found.modules), el("span", "lyco-chip", found.applied));
+  title.append(t("matched", found.matched, found.modules), el("span", "lyco-chip", how(found.applied)));
   const parts = named ? [el("div", "lyco-title", found.file)] : [];
   parts.push(title, bars(found.blocks, true));
   if (found.stock) parts.push(el("div", "", t("stock", found.stock)));
   if (!whole) parts.push(leftOut(found));
   return el("div", "lyco-match", ...parts);
+}
+
+/** What the server says of how a file was applied, besides its strength. */
+const HOW = {
+  compared: "compared",
+  merged: "merged",
+  "nothing is applied": "nothing_applied",
+  "while sampling": "while_sampling",
+};
+
+/** @param {string} applied */
+function how(applied) {
+  return applied.split(", ").map((part) => {
+    const [, strength] = part.match(/^strength (\S+)$/) ?? [];
+    const word = HOW[/** @type {keyof typeof HOW} */ (part)];
+    return strength ? `${t("strength")} ${strength}` : word ? t(word) : part;
+  }).join(", ");
 }
 
 /** @param {Match} found */

@@ -1,4 +1,4 @@
-// A row of Load Adapters: its switch, its file and its strength in a line, under which its card unfolds.
+// A row of the stack loader: its switch, its file and its strength in a line, under which its card unfolds.
 import { app } from "./comfy.mjs";
 import { button, el, toggle } from "./dom.mjs";
 import { followFile } from "./file_card.mjs";
@@ -10,6 +10,8 @@ import { t } from "./words.mjs";
 import { isLinked, known } from "./would_run.mjs";
 
 /** @typedef {import("./parts.mjs").Match} Match */
+
+const END = 8; // letters
 
 export class Row {
   /**
@@ -37,6 +39,13 @@ export class Row {
     this.badge.role = "img";
     this.strength = strengthField(t("strength"), (value) => setValue(node, strength, value), record);
     this.more = button("lyco-more", "⋮", t("more_of_row"), more);
+    /** @type {[HTMLElement, string][]} what there is of each row, and what it does */
+    this.controls = [
+      [this.switch, t("switch")],
+      [this.fold, t("details")],
+      [this.strength.field, t("strength")],
+      [this.more, t("more_of_row")],
+    ];
     this.file = el("div");
     this.match = el("div");
     this.card = el("div", "lyco-row-card", this.file, this.match);
@@ -116,13 +125,26 @@ export class Row {
     this.card.hidden = !used || !open;
     this.fold.ariaExpanded = String(open);
     const name = !used ? `+ ${t("choose")}` : file === undefined ? t("linked") : String(file).replace(/\.safetensors$/, "");
-    this.choice.textContent = links[0] ? `⇠ ${name}` : name;
+    this.choice.ariaLabel = links[0] ? `⇠ ${name}` : name;
+    this.choice.replaceChildren(...ends(this.choice.ariaLabel));
     this.choice.title = links[0] ? `${file ?? ""}\n${t("linked")}`.trim() : used ? String(file) : "";
     this.choice.disabled = links[0];
     this.badge.className = `lyco-badge ${broken || !found ? "" : this.partly ? "lyco-partly" : "lyco-matched"}`;
     this.badge.classList.toggle("lyco-broken", broken);
+    const [, number] = /** @type {RegExpMatchArray} */ (this.names[0].match(/(\d+)$/));
+    for (const [control, what] of this.controls) control.ariaLabel = `${what}: ${number}. ${used ? name : t("choose")}`;
     this.badge.ariaLabel = this.badge.title = broken ? this.file.innerText : found ? t("matched", found.matched, found.modules) : "";
   }
+}
+
+/**
+ * Files of one training have names that differ at their end, so that is never cut off.
+ * @param {string} name
+ */
+function ends(name) {
+  const letters = [...name];
+  const parts = letters.length > 2 * END ? [letters.slice(0, -END), letters.slice(-END)] : [letters];
+  return parts.map((part) => el("span", "", part.join("")));
 }
 
 /**

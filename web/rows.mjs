@@ -1,5 +1,5 @@
-// The card of Load Adapters: a row for each file, and one that is empty. The widgets hold the values, and show where a link
-// leads to one.
+// The card of the stack loader: a row for each file, and one that is empty. The widgets hold the values, and show where a
+// link leads to one.
 import { after } from "./comfy.mjs";
 import { el, toggle } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";

@@ -9,7 +9,7 @@ const STILL = 3; // so many pixels are a click yet
  * @param {string} label for those who cannot see it
  * @param {(value: number) => void} set
  * @param {() => void} done after the last of some changes
- * @returns {{root: HTMLElement, show: (value: unknown, locked: boolean) => void}}
+ * @returns {{root: HTMLElement, field: HTMLElement, show: (value: unknown, locked: boolean) => void}}
  */
 export function strengthField(label, set, done) {
   const field = /** @type {HTMLInputElement} */ (el("input"));
@@ -65,6 +65,7 @@ export function strengthField(label, set, done) {
 
   return {
     root: el("span", "lyco-strength", arrows[0], field, arrows[1]),
+    field,
     show(value, locked) {
       // What is being typed stays.
       if (value !== shown || document.activeElement !== field) field.value = typeof value === "number" ? text(value) : "⇠";

@@ -67,7 +67,7 @@ class TrainCard {
   async ask() {
     this.unmet ??= [];
     const told = await api.fetchApi("/lyco/training").then((answer) => answer.json()).catch(() => ({}));
-    const exact = await this.wouldRun(told);
+    const exact = this.wouldRun(told);
     const ours = exact || (inside(told.node) === String(this.node.id) && told.workflow === (app.rootGraph ?? app.graph).id);
     const output = ours && (exact || !told.end) ? null : await lastOutput(this.node);
     if (output?.lyco_train) this.finish(output);
@@ -82,13 +82,12 @@ class TrainCard {
    * Whether the node would run the training that the server tells of, be it further.
    * @param {Message & Asked} told
    */
-  async wouldRun({ node, prompt }) {
+  wouldRun({ node, prompt }) {
     const ran = prompt?.[node];
     if (!ran) return false;
     const further = Object.entries(values(this.node)).filter(([name]) => FURTHER.has(name));
     const now = { ...prompt, [node]: { ...ran, inputs: { ...ran.inputs, ...Object.fromEntries(further) } } };
-    for (const path of pathsTo(this.node)) if (await same(path, node, now)) return true;
-    return false;
+    return pathsTo(this.node).some((path) => same(path, node, now));
   }
 
   /**

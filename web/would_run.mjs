@@ -161,9 +161,9 @@ export function signature(path, seen = new Map()) {
  * @param {string} id what it was then called
  * @param {Record<string, {class_type: string, inputs: Record<string, any>}>} prompt
  * @param {Map<any, string>} [seen]
- * @returns {Promise<boolean>}
+ * @returns {boolean}
  */
-export async function same(path, id, prompt, seen = new Map()) {
+export function same(path, id, prompt, seen = new Map()) {
   const [node, ran] = [path.at(-1), prompt[id]];
   if (seen.has(node)) return seen.get(node) === id;
   seen.set(node, id);
@@ -173,8 +173,8 @@ export async function same(path, id, prompt, seen = new Map()) {
     if (!source) return false;
     if (source.from) {
       if (!Array.isArray(value) || source.slot !== value[1]) return false;
-      if (!(await same(source.from, String(value[0]), prompt, seen))) return false;
-    } else if (Array.isArray(value) || !equal(await sent(path, name, source.value), value)) return false;
+      if (!same(source.from, String(value[0]), prompt, seen)) return false;
+    } else if (Array.isArray(value) || !equal(source.value, value)) return false;
   }
   return node.inputs.every(
     (/** @type {any} */ { name }, /** @type {number} */ slot) => name in ran.inputs || !ofInput(path, slot, 0)?.from,
@@ -182,20 +182,8 @@ export async function same(path, id, prompt, seen = new Map()) {
 }
 
 /**
- * @param {Path} path
- * @param {string} name
- * @param {unknown} value of the widget of this name
- */
-async function sent(path, name, value) {
-  const node = path.at(-1);
-  const index = node.widgets?.findIndex((/** @type {any} */ widget) => widget.name === name) ?? -1;
-  const widget = node.widgets?.[index];
-  return widget?.serializeValue && widget.value === value ? widget.serializeValue(node, index) : value;
-}
-
-/**
- * @param {unknown} one
- * @param {any} other
+ * @param {unknown} one a widget's value. What a widget's `serializeValue` makes of it is not asked: that may take a picture.
+ * @param {any} other as it was sent
  */
 function equal(one, other) {
   return JSON.stringify(one) === JSON.stringify(other?.__value__ ?? other);

@@ -210,3 +210,14 @@ def test_a_node_off_the_screen_keeps_its_size(server: Server):
         page.page.evaluate("app.canvas.ds.offset = [5000, 5000], app.canvas.setDirty(true, true)")
         page.page.wait_for_timeout(800)
         assert page.page.evaluate(size, node) == before
+
+
+def test_a_server_that_answers_again_is_asked_again(server: Server):
+    with opened(server) as page:
+        page.page.route("**/lyco/inspect?*", lambda route: route.abort())
+        page.add("LycoInspectAdapter", 200, 200, adapter="my_lokr.safetensors")
+        page.wait("the server does not answer")
+        page.page.unroute("**/lyco/inspect?*")
+        page.page.evaluate("window.comfyAPI.api.api.socket.close()")  # as a server that is started anew does
+        page.wait("ukiyoe style")
+        assert page.page.get_by_text("the server does not answer").count() == 0

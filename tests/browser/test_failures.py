@@ -82,7 +82,7 @@ def test_a_click_does_what_the_card_advises_and_can_be_undone(renderer: str, ser
             "half.safetensors: 10 of 20 modules are not in the model (lora_unet_blocks_9_cross_attn_k"
         )
         keep(page.page, KEPT, f"failure-buttons-{renderer}")
-        failed = page.page.evaluate("app.graph.serialize()")
+        failed = page.saved()
 
         page.choose(node, "exclude", "patch_embedding")
         page.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
@@ -138,7 +138,7 @@ def test_in_a_subgraph_and_in_another_workflow_and_back(renderer: str, server: S
         button(page, WARN).wait_for()
         keep(page.page, KEPT, f"failure-subgraph-{renderer}")
         page.page.evaluate("app.canvas.setGraph(app.rootGraph ?? app.graph)")
-        workflow = page.page.evaluate("(app.rootGraph ?? app.graph).serialize()")
+        workflow = page.saved()
         page.load({"nodes": [], "links": [], "groups": [], "config": {}, "extra": {}, "version": 0.4})
         assert failure(page).count() == 0
         page.load(workflow)
@@ -203,6 +203,15 @@ def test_in_the_persons_language(language: str, todo: str, why: str, server: Ser
         assert last.startswith(why)
         keep(page.page, KEPT, f"failure-{language}")
         assert page.errors == []
+
+
+def test_without_its_words_it_is_told_as_the_server_says_it(server: Server):
+    with opened(server, WINDOW) as page:
+        page.page.route("**/messages.mjs", lambda route: route.abort())
+        page.add("LycoInspectAdapter", 90, 110, adapter="cut.safetensors")
+        page.run()
+        red(page).wait_for()
+        assert failure(page).inner_text().startswith("cut.safetensors: is cut off")
 
 
 @pytest.mark.parametrize("language", ["en", *LANGUAGES])

@@ -1,4 +1,4 @@
-"""Load Adapters: a line a file, with mouse and keyboard, whose values are those of the node's own widgets."""
+"""The stack loader: a line a file, with mouse and keyboard, whose values are those of the node's own widgets."""
 
 from collections.abc import Sequence
 
@@ -73,6 +73,8 @@ def test_a_row_is_chosen_filtered_typed_dragged_switched_and_undone(renderer: st
         becomes(page, adapter_1=HALF)
         page.page.wait_for_timeout(300)
         assert lines(page) == ["half", "+ choose a file"]
+        for name in ("on or off: 1. half", "what it is: 1. half", "more: 1. half", "more: 2. choose a file"):
+            page.page.get_by_role("switch" if "off" in name else "button", name=name, exact=True).wait_for()
         line(page, 2).locator(".lyco-choice").click()
         picked(page, LOKR)
         becomes(page, adapter_2=LOKR)

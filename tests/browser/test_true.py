@@ -1,6 +1,5 @@
 """A card shows what is true of a run as it would be now, or nothing: in subgraphs, after changes and failures."""
 
-import json
 import time
 from typing import Any
 
@@ -12,9 +11,6 @@ from safetensors.torch import save_file
 
 LOKR, HALF = "my_lokr.safetensors", "half.safetensors"
 WHOLE, PARTLY = "20 of 20 modules matched", "10 of 20 modules matched"
-
-CAPTURE = "app.extensionManager.workflow.activeWorkflow?.changeTracker.captureCanvasState()"
-"""As ComfyUI does after each click and key."""
 
 SUBGRAPH = "app.rootGraph.nodes.find((node) => node.subgraph)"
 
@@ -52,7 +48,7 @@ def in_subgraph(page: Canvas, node: int, *promoted: str) -> None:
         }}""",
         [node, promoted],
     )
-    page.page.evaluate(CAPTURE)
+    page.take_state()
 
 
 def promoted(page: Canvas, name: str, value: object) -> None:
@@ -61,12 +57,7 @@ def promoted(page: Canvas, name: str, value: object) -> None:
         f"([name, value]) => lycoChoose({SUBGRAPH}, name, value)",
         [name, value],
     )
-    page.page.evaluate(CAPTURE)
-
-
-def saved(page: Canvas) -> dict[str, Any]:
-    """The workflow as a file has it."""
-    return json.loads(page.page.evaluate("JSON.stringify(app.rootGraph.serialize())"))
+    page.take_state()
 
 
 def inside_again(page: Canvas, server: Server, workflow: dict[str, Any]) -> None:
@@ -84,7 +75,7 @@ def test_a_match_survives_converting_to_a_subgraph_and_back(renderer: str, serve
         shown(page, WHOLE)
         in_subgraph(page, node)
         shown(page, WHOLE)
-        workflow = saved(page)
+        workflow = page.saved()
         inside_again(page, server, workflow)
         shown(page, WHOLE)
         keep(page.page, KEPT, f"true-subgraph-{renderer}")
@@ -111,7 +102,7 @@ def test_with_its_input_promoted_a_card_goes_by_the_value_outside(renderer: str,
         page.page.wait_for_timeout(1000)
         shown(page, WHOLE)
 
-        workflow = saved(page)
+        workflow = page.saved()
         inside_again(page, server, workflow)
         shown(page, WHOLE)
         page.wait("ukiyoe style")
@@ -129,7 +120,7 @@ def test_a_new_page_shows_what_a_cached_run_gave(server: Server):
         in_subgraph(page, node, "adapter")
         page.run()
         shown(page, WHOLE)
-        workflow = saved(page)
+        workflow = page.saved()
         page.page.route("**/history**", lambda route: route.abort())  # a server that keeps none
         inside_again(page, server, workflow)
         shown(page, None)
@@ -156,7 +147,7 @@ def test_other_links_are_another_run(server: Server):
         page.connect(between, 0, node, "model")
         shown(page, None)
         page.page.evaluate("id => void (app.graph.getNodeById(id).mode = 4)", between)
-        page.page.evaluate(CAPTURE)
+        page.take_state()
         shown(page, WHOLE)
         reroute = page.add("Reroute", 400, 640)
         page.page.evaluate(
@@ -169,7 +160,7 @@ def test_other_links_are_another_run(server: Server):
         )
         shown(page, WHOLE)
         page.page.evaluate("id => void (app.graph.getNodeById(id).mode = 2)", first)
-        page.page.evaluate(CAPTURE)
+        page.take_state()
         shown(page, None)
         assert page.errors == []
 
@@ -187,7 +178,7 @@ def test_nothing_stands_after_a_failed_run_or_a_reload_of_it(server: Server):
         page.run()
         shown(page, None)
         page.wait("is cut off")
-        workflow = page.page.evaluate("app.graph.serialize()")
+        workflow = page.saved()
         page.open(server.address)
         page.load(workflow)
         page.wait("is cut off")
@@ -200,10 +191,33 @@ def test_what_was_changed_while_it_ran_is_not_what_ran(server: Server):
         node = loaded(page, HALF, strength=0.78)
         page.page.evaluate("app.queuePrompt(0)")
         page.choose(node, "adapter", LOKR)
-        page.page.evaluate(CAPTURE)
+        page.take_state()
         time.sleep(1)
         shown(page, None)
         page.choose(node, "adapter", HALF)
-        page.page.evaluate(CAPTURE)
+        page.take_state()
         shown(page, PARTLY)
+        assert page.errors == []
+
+
+def test_no_widget_of_others_is_asked_what_it_would_send(server: Server):
+    """That of ComfyUI's webcam takes a picture."""
+    with opened(server) as page:
+        loaded(page, HALF, strength=0.79)
+        page.run()
+        shown(page, PARTLY)
+        workflow = page.saved()
+        page.open(server.address)
+        page.page.evaluate(
+            """() => {
+                const kind = LiteGraph.registered_node_types.UNETLoader, made = kind.prototype.onNodeCreated;
+                kind.prototype.onNodeCreated = function () {
+                    made?.apply(this);
+                    for (const widget of this.widgets) widget.serializeValue = () => (window.lycoAsked = true);
+                };
+            }"""
+        )
+        page.load(workflow)
+        shown(page, PARTLY)
+        assert not page.page.evaluate("window.lycoAsked")
         assert page.errors == []

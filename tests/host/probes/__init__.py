@@ -2,6 +2,9 @@
 
 
 async def comfy_entrypoint():
+    import time
+
+    import comfy.model_management
     import torch
     from comfy_api.latest import ComfyExtension, io
 
@@ -69,8 +72,21 @@ async def comfy_entrypoint():
         def execute(cls, width):
             return io.NodeOutput(Clip(width))
 
+    class ProbeHold(Node):
+        """Runs until somebody stops it; what is queued waits."""
+
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(node_id="ProbeHold", category="probes", is_output_node=True, not_idempotent=True)
+
+        @classmethod
+        def execute(cls):
+            while True:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                time.sleep(0.02)
+
     class Probes(ComfyExtension):
         async def get_node_list(self):
-            return [ProbeConditioning, ProbeItems, ProbeClip]
+            return [ProbeConditioning, ProbeItems, ProbeClip, ProbeHold]
 
     return Probes()

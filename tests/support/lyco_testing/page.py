@@ -1,6 +1,7 @@
 """A real page of a running ComfyUI in headless Chromium, as a person has it before them."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,14 @@ class Canvas:
     def load(self, workflow: dict[str, Any]) -> None:
         """Open a workflow in the graph form."""
         self.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+
+    def take_state(self) -> None:
+        """Have ComfyUI take what can be undone, as it does after each click and key."""
+        self.page.evaluate("app.extensionManager.workflow.activeWorkflow?.changeTracker.captureCanvasState()")
+
+    def saved(self) -> dict[str, Any]:
+        """The workflow as a file has it: without what is undefined, of which an answer of the page makes null."""
+        return json.loads(self.page.evaluate("JSON.stringify((app.rootGraph ?? app.graph).serialize())"))
 
     def search_field(self, x: int, y: int) -> Locator:
         """Double-click the empty canvas; the field of the search that opens."""
