@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ..adapter_set import AdapterSet
-from ..adapters import Adapter, OnBase, to_lora
+from ..adapters import Adapter, OnBase, Swapped, to_lora
 from ..adapters.stack import stacked
 from ..errors import PlacementError, Remedy
 from ..layouts import LAYOUTS, Layout
@@ -89,7 +89,14 @@ def _converted(
     sources = tuple(piece.module_path for piece in pieces)
     whole = len(pieces) == 1 and pieces[0].rows is None
     how, adapter = "renamed", adapters[sources[0]]
-    if whole and pieces[0].source_rows is not None:
+    if whole and pieces[0].swapped:
+        adapter, how = pieces[0].part(adapter), "swapped"
+        if isinstance(adapter, Swapped):
+            raise PlacementError(
+                f"{sources[0]}: the halves of its rows change places in {path}, as the {to} layout wants it, and a "
+                f"{adapter.inner.title} mixes them; load it onto the model, or merge it"
+            )
+    elif whole and pieces[0].source_rows is not None:
         adapter = pieces[0].part(adapter)
         how = "cut" if adapter.algorithm == found.adapters[sources[0]].algorithm else f"as {adapter.title}"
     elif not whole:

@@ -21,7 +21,7 @@ class Converted:
     """Module paths that it was made from."""
     adapter: Adapter
     how: str
-    """`renamed`, `cut`, `stacked`, `as LoRA`, `as LoHa` or `approximated`."""
+    """`renamed`, `cut`, `stacked`, `swapped`, `as LoRA`, `as LoHa` or `approximated`."""
     measured: Measured | None = None
     """How far it is from its source, where it is an approximation or of another dtype; else None."""
 
