@@ -224,7 +224,7 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
         raise FormatError(f"its modules are spelled in an unknown way ({prefixes}); expected one of: {known}")
     if adapter_set.architecture is None:
         prefixes = shorten(list(adapter_set.prefixes.values()))
-        titles = ", ".join(a.title for a in ARCHITECTURES.values() if not a.refused)
+        titles = ", ".join(a.title for a in ARCHITECTURES.values())
         raise ArchitectureError(f"its modules are of no known architecture ({prefixes}); known are {titles}")
     return adapter_set
 

@@ -41,8 +41,7 @@ def identify(
             no rivals.
 
     Raises:
-        ArchitectureError: the family refuses the set's algorithms, or several fit equally well
-            and would put the adapters on different weights.
+        ArchitectureError: several families fit equally well and would put the adapters on different weights.
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
@@ -63,7 +62,6 @@ def identify(
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.architecture.id in (prefer, hint)]
     chosen = _choose(best, layout, settled=hint == best[0].architecture.id)
-    _refuse(chosen.architecture, adapter_set)
     mixed = _mixed(adapter_set, chosen)
     names = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
@@ -192,8 +190,3 @@ def _choose(best: list[Reading], layout: Layout, *, settled: bool) -> Reading:
 def _targets(reading: Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
     return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
-
-
-def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:
-    if architecture.refused and adapter_set.algorithms.keys() - {"lora"}:
-        raise ArchitectureError(f"{architecture.title}: {architecture.refused}")

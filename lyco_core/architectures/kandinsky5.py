@@ -38,4 +38,5 @@ KANDINSKY5 = Architecture(
     ),
     depths={"text_transformer_blocks": 4, "visual_transformer_blocks": 60},
     widths=(1792, 2560, 4096),
+    musubi_lora_only=True,
 )

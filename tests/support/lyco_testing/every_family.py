@@ -111,7 +111,7 @@ def adapter(tiny: Tiny, linears: Mapping[str, tuple[int, int]]) -> tuple[dict[st
 
     A change is a third of the weight's size: larger ones would raise the noise of the base beneath.
     """
-    kinds = ("lora",) if tiny.architecture.refused else ("lokr", "loha", "lora")
+    kinds = ("lokr", "loha", "lora")
     tensors: dict[str, Tensor] = {}
     changes: dict[str, Tensor] = {}
     number = 0
