@@ -57,5 +57,5 @@ def _names(found: AdapterSet, path: str, *own: str, keys: list[str]) -> tuple[st
 
 def _in_comfyui(found: AdapterSet, path: str) -> list[str]:
     """The weights that the tables have for a module there."""
-    module, parameter = parameter_of(path)
-    return [f"{target.path}{parameter}" for target in targets_in(found, module, "comfyui")]
+    parameter = parameter_of(path)[1]
+    return [f"{target.path}{parameter}" for target in targets_in(found, path, "comfyui")]

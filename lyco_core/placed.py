@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .adapters import ANY, Adapter, cut, fits
 from .architectures import Target
 from .errors import PlacementError
-from .layouts import Layout
+from .layouts import BIAS, Layout, parameter_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,14 +69,16 @@ class Misfit:
 
 
 def targets_in(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Target]:
-    """Where the rows of a module lie in `layout` by its family's table; empty if that has no place for it."""
+    """Where the rows of a module, or its bias, lie in `layout` by its family's table; empty if that has no place."""
     architecture = adapter_set.architecture
     if architecture is None or adapter_set.layout is None:
         return []
-    source = adapter_set.exceptions.get(path, adapter_set.layout)
-    if architecture.resolve(path, source, underscored=False) is None:  # not the family's: as the file spells it
+    module, parameter = parameter_of(path)
+    source = adapter_set.exceptions.get(module, adapter_set.layout)
+    if architecture.resolve(module, source, underscored=False) is None:  # not the family's: as the file spells it
         return []
-    return architecture.locate(path, source, layout)
+    out, inputs = adapter_set.adapters[path].flat_shape
+    return architecture.locate(module, source, layout, (out, ANY if parameter == BIAS else inputs))
 
 
 def put(

@@ -219,8 +219,8 @@ def place(
     homeless: list[str] = []
     misfits: list[Misfit] = []
     for path, adapter in adapter_set.adapters.items():
-        module, parameter = parameter_of(path)
-        targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, module, layout)]
+        parameter = parameter_of(path)[1]
+        targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, path, layout)]
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
             targets = [(WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
