@@ -33,7 +33,12 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def converted(
-    tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, to: str, as_lora: bool = False, **options
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+    *,
+    to: str,
+    as_lora: bool = False,
+    **options,
 ):
     found = identify(parse(tensors, metadata or {}), layout=to, **options)
     return convert_set(found, ConvertOptions(to, as_lora=as_lora))

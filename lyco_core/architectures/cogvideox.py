@@ -22,9 +22,10 @@ COGVIDEOX = Architecture(
     title="CogVideoX",
     groups=(
         *inside("blocks.{n}", "blocks.{n}", "transformer_blocks.{n}", _BLOCK),
-        *renamed({"patch_embed.proj": "patch_embed.proj", "proj_out": "proj_out"}),
+        *renamed({"patch_embed.proj": "patch_embed.proj"}),
+        *renamed({"proj_out": "proj_out"}, outputs=(64, 128)),
         *renamed({"patch_embed.text_proj": "patch_embed.text_proj"}, inputs=(4096,)),
-        *renamed({"time_embedding_linear_1": "time_embedding.linear_1"}),
+        *renamed({"time_embedding_linear_1": "time_embedding.linear_1"}, outputs=_TIME),
         *renamed(
             {
                 "time_embedding_linear_2": "time_embedding.linear_2",

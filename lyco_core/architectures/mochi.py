@@ -10,15 +10,19 @@ _LAST = 47
 _HALF = Fraction(1, 2)
 _BLOCK = (
     *renamed({"mod_x": "norm1.linear"}, shape=(4, 1)),
-    *renamed({"attn.qkv_x": "attn1.to_q attn1.to_k attn1.to_v"}, shape=(3, 1)),
-    *renamed({"attn.qkv_y": "attn1.add_q_proj attn1.add_k_proj attn1.add_v_proj"}, shape=(3, _HALF)),
+    *renamed({"attn.qkv_x": "attn1.to_q attn1.to_k attn1.to_v"}, shape=(3, 1), fused="attn1.to_qkv"),
+    *renamed(
+        {"attn.qkv_y": "attn1.add_q_proj attn1.add_k_proj attn1.add_v_proj"},
+        shape=(3, _HALF),
+        fused="attn1.to_added_qkv",
+    ),
     *renamed({"attn.proj_x": "attn1.to_out.0"}, shape=(1, 1)),
     *renamed({"attn.proj_y": "attn1.to_add_out"}, shape=(_HALF, 1)),
     *renamed({"mlp_x.w2": "ff.net.2"}, shape=(1, Fraction(8, 3))),
     *renamed({"mlp_y.w2": "ff_context.net.2"}, shape=(_HALF, Fraction(4, 3))),
     # diffusers keeps the gate and what it gates the other way round.
-    *renamed({"mlp_x.w1": None}, shape=(Fraction(16, 3), 1)),
-    *renamed({"mlp_y.w1": None}, shape=(Fraction(8, 3), _HALF)),
+    *renamed({"mlp_x.w1": "ff.net.0.proj"}, shape=(Fraction(16, 3), 1), swapped=("diffusers",)),
+    *renamed({"mlp_y.w1": "ff_context.net.0.proj"}, shape=(Fraction(8, 3), _HALF), swapped=("diffusers",)),
 )
 
 MOCHI = Architecture(
@@ -47,9 +51,9 @@ MOCHI = Architecture(
             },
             inputs=(4096,),
         ),
-        *renamed({"final_layer.linear": "proj_out"}, inputs=(3072,)),
+        *renamed({"final_layer.linear": "proj_out"}, inputs=(3072,), outputs=(48,)),
         # diffusers keeps the final modulation's scale above its shift.
-        *renamed({"final_layer.mod": None}, shape=(2, 1)),
+        *renamed({"final_layer.mod": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
     ),
     depths={"blocks": 48},
     widths=(3072,),

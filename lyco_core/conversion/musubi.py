@@ -21,14 +21,16 @@ def require_readable(found: AdapterSet, *, as_lora: bool) -> None:
         as_lora: whether all of them become LoRA.
     """
     family = found.architecture
-    if family is not None and family.musubi_lora_only and not as_lora:
-        if other := next((p for p, a in found.adapters.items() if not isinstance(a, LoRA)), None):
-            raise PlacementError(
-                f"{found.prefixes[other]}: is a {found.adapters[other].title}, and Musubi Tuner reads LoRA only for "
-                f"{family.title}",
-                Remedy.AS_LORA,
-            )
-    if family is None or not family.training:
+    if family is None:
+        return
+    other = next((p for p, a in found.adapters.items() if not isinstance(a, LoRA)), None)
+    if family.musubi_lora_only and other is not None and not as_lora:
+        raise PlacementError(
+            f"{found.prefixes[other]}: is a {found.adapters[other].title}, and Musubi Tuner reads LoRA only for "
+            f"{family.title}",
+            Remedy.AS_LORA,
+        )
+    if family.training is None:
         return
     if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
         raise PlacementError(
