@@ -44,8 +44,8 @@ def identify(
             no rivals.
 
     Raises:
-        ArchitectureError: the family refuses the set's algorithms, or several fit equally well
-            and would put the adapters on different weights, or the names are too few to tell one.
+        ArchitectureError: several families fit equally well and would put the adapters on different weights, or the
+            names are too few to tell one.
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
@@ -66,7 +66,6 @@ def identify(
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.has_last or r.architecture.id in (prefer, hint)]
     chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, onto, layout)
-    _refuse(chosen.architecture, adapter_set)
     mixed = _mixed(adapter_set, chosen)
     found = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
@@ -169,11 +168,6 @@ def _doubt(reading: Reading, onto: Onto | None) -> str:
 def _targets(reading: Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
     return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
-
-
-def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:
-    if architecture.refused and adapter_set.algorithms.keys() - {"lora"}:
-        raise ArchitectureError(f"{architecture.title}: {architecture.refused}")
 
 
 def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Layout]]:

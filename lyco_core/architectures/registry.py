@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from .ace_step import ACE_STEP, ACE_STEP_1_5
 from .auraflow import AURAFLOW
 from .chroma import CHROMA
+from .cogvideox import COGVIDEOX
+from .cosmos import COSMOS_1
 from .cosmos_predict2 import COSMOS_PREDICT2
 from .ernie_image import ERNIE_IMAGE
 from .flux import FLUX1, FLUX2
@@ -17,6 +19,8 @@ from .kandinsky5 import KANDINSKY5
 from .krea2 import KREA2
 from .ltx_video import LTX_2, LTX_VIDEO
 from .lumina2 import LUMINA2
+from .minimax import MINIMAX_H3, MINIMAX_MUSIC_3
+from .mochi import MOCHI
 from .omnigen2 import OMNIGEN2
 from .pixart import PIXART
 from .qwen_image import QWEN_IMAGE
@@ -67,5 +71,10 @@ ARCHITECTURES: dict[str, Architecture] = by_id(
         ACE_STEP_1_5,
         COSMOS_PREDICT2,
         ERNIE_IMAGE,
+        MINIMAX_H3,
+        MINIMAX_MUSIC_3,
+        MOCHI,
+        COGVIDEOX,
+        COSMOS_1,
     )
 )

@@ -59,8 +59,8 @@ class Architecture:
     addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
     diffusers_prefix: str = "transformer."
     """What stands before diffusers' names in its files."""
-    refused: str | None = None
-    """Why adapters of this family cannot be used, if so."""
+    musubi_lora_only: bool = False
+    """Whether Musubi Tuner trains and reads LoRA of it, but no LoHa and LoKr."""
 
     def __post_init__(self) -> None:
         for block in self.depths:
