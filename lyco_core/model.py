@@ -20,7 +20,12 @@ from .selection import EVERYTHING, Selection
 
 __all__ = ["Model", "model_of"]
 
-_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "transformer.", "")
+_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "transformer.", "model.model.", "net.", "model.", "")
+"""What the keys of a diffusion model begin with: in ComfyUI, in its checkpoints, in diffusers' pipelines, and what else
+ComfyUI's loader takes off."""
+
+_SEVERAL = {"model.model.", "net."}
+"""Prefixes that may be a module's name as well: taken for one, as ComfyUI does, where more than five keys have it."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -39,10 +44,11 @@ class Model:
     def of(cls, weights: Mapping[str, Tensor | tuple[int, ...]]) -> Model:
         """A model by its state dict, or by the shapes of one: its keys tell architecture, layout and prefix."""
         shapes = {key: tuple(w.shape) if isinstance(w, Tensor) else w for key, w in weights.items()}
-        prefix = next(p for p in _PREFIXES if any(key.startswith(p) for key in shapes) or not p)
-        found = recognise(_modules(shapes, prefix))
-        architecture, layout = found if found else (None, "comfyui")
-        return cls(shapes, prefix, architecture, layout)
+        prefixes = [p for p in _PREFIXES if sum(key.startswith(p) for key in shapes) > (5 if p in _SEVERAL else 0)]
+        for prefix in prefixes:
+            if found := recognise(_modules(shapes, prefix)):
+                return cls(shapes, prefix, *found)
+        return cls(shapes, prefixes[0] if prefixes else "", None, "comfyui")
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Model:
@@ -81,6 +87,8 @@ class Model:
     def identify(self, adapter_set: AdapterSet, architecture: str | None = None) -> AdapterSet:
         """The set with its architecture filled in; where its names leave that open, this model decides.
 
+        A model of no known family has only names of its own: a set whose modules are all among them stays as it is.
+
         Args:
             adapter_set: as `formats.parse` makes it; an outline will do.
             architecture: the family's id, where a person says it.
@@ -88,6 +96,8 @@ class Model:
         Raises:
             ArchitectureError: see `architectures.identify`.
         """
+        if architecture is None and self.architecture is None and self._has_all(adapter_set):
+            return adapter_set
         return identify(
             adapter_set,
             architecture=architecture,
@@ -95,6 +105,13 @@ class Model:
             prefer=self.architecture.id if self.architecture else None,
             layout=self.naming,
         )
+
+    def _has_all(self, adapter_set: AdapterSet) -> bool:
+        """Whether every module, but those of text encoders, is one of this model by its name and its shape."""
+        others = adapter_set.format.other_prefixes if adapter_set.format else ()
+        found = place(adapter_set, self.shapes, prefix=self.prefix)
+        strangers = (path for path in found.homeless if not adapter_set.prefixes[path].startswith(others))
+        return bool(found.placed) and not found.misfits and not any(strangers)
 
     def place(self, adapter_set: AdapterSet, selection: Selection = EVERYTHING) -> Placement:
         """Find the weight, and the rows of it, for each adapter, and what of them takes part.

@@ -10,6 +10,7 @@ from typing import cast
 
 from ..adapter_set import AdapterSet
 from ..adapters import ANY, Full
+from ..formats.grammar import is_text_encoders, unwrapped
 from ..layouts import LAYOUTS, Layout, parameter_of
 from .reading import ModelModules, Names, Reading, read, spelled
 from .registry import ARCHITECTURES
@@ -68,7 +69,8 @@ class Onto:
 
     def names_all(self, names: AdapterNames) -> bool:
         """Whether the model itself has modules of all of a file's names."""
-        return all(spelled(parameter_of(name)[0], underscored=True) in self._names for name in names.telling)
+        modules = (spelled(parameter_of(name)[0], underscored=True) for name in names.telling)
+        return all(any(form in self._names for form in (name, *unwrapped(name))) for name in modules)
 
     @functools.cached_property
     def _names(self) -> set[str]:
@@ -82,18 +84,19 @@ def with_shapes(modules: ModelModules | Iterable[str]) -> ModelModules:
 
 def of_other_models(adapter_set: AdapterSet, name: str) -> bool:
     """Whether a module's spelling says that it is a text encoder's."""
-    return adapter_set.format is not None and adapter_set.prefixes[name].startswith(adapter_set.format.other_prefixes)
+    return is_text_encoders(adapter_set.prefixes[name])
 
 
 def candidates(
     names: Collection[str], families: Iterable[Architecture], *, underscored: bool
 ) -> Iterator[tuple[Architecture, Layout]]:
     """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
-    plain = {spelled(parameter_of(name)[0], underscored=underscored) for name in names}
+    modules = {spelled(parameter_of(name)[0], underscored=underscored) for name in names}
+    plain = {form for name in modules for form in (name, *unwrapped(name))}
     numbered = Counter(template for name in plain for template, _ in templates_of(name))
     for family in families:
         for layout in LAYOUTS:
             known = family.spellings(layout, underscored=underscored)
             count = len(known.keys() & plain) + sum(numbered[template] for template in numbered.keys() & known.keys())
-            if count and 2 * count >= len(plain):
+            if count and 2 * count >= len(modules):
                 yield family, layout

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from ..adapter_set import AdapterSet
 from ..adapters import ANY
 from ..errors import ArchitectureError, Remedy
+from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from ..text import shorten
 from .candidates import AdapterNames, Onto, candidates, of_other_models, with_shapes
@@ -132,6 +133,7 @@ def _best(readings: list[Reading], onto: Onto | None) -> list[Reading]:
     """Those that explain most modules, and of those the ones that put most of them on the model's own."""
     best = _most(readings, lambda r: r.fitting)
     best = _most(best, lambda r: len(r.paths))
+    best = _most(best, lambda r: r.whole_names)
     return best if onto is None else _most(best, onto.homes)
 
 
@@ -193,9 +195,11 @@ def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Lay
 
 
 def _resolved(family: Architecture, name: str, layout: Layout, *, underscored: bool) -> str | None:
-    """The path of the module, or of its bias."""
+    """The path of the module, or of its bias: by its whole name, or by what is left of it without a wrapper's."""
     module, parameter = parameter_of(name)
-    path = family.resolve(spelled(module, underscored=underscored), layout, underscored=underscored)
+    whole = spelled(module, underscored=underscored)
+    paths = (family.resolve(form, layout, underscored=underscored) for form in (whole, *unwrapped(whole)))
+    path = next((path for path in paths if path is not None), None)
     return path + BIAS if path is not None and parameter == BIAS else path
 
 

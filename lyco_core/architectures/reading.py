@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Container, Mapping
 
+from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .table import Architecture
 from .templates import split
@@ -125,6 +126,11 @@ class Reading:
         last = ((above, max(found)) for above, found in self.blocks.items())
         return next(((above, n) for above, n in last if n >= self.limits.get(above, math.inf)), None)
 
+    @functools.cached_property
+    def whole_names(self) -> int:
+        """How many names are the family's as they are spelled, with nothing before them that may be a wrapper's."""
+        return sum(len(path) == len(name) for name, path in self.paths.items())
+
     @property
     def musubis_own(self) -> bool:
         """Whether these are names that Musubi writes: of blocks of a model that it trains."""
@@ -167,7 +173,9 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
         tells = name in telling
         total += tells
         module, parameter = parameter_of(name)
-        template, number = split(spelled(module, underscored=underscored), known)
+        whole = spelled(module, underscored=underscored)
+        found = (split(form, known) for form in (whole, *unwrapped(whole)))
+        template, number = next((f for f in found if f[0] in known), ("", ""))
         if template not in known or (not number and "{n}" in template):  # a file can say `{n}` itself
             missing += [name] * tells
             continue
@@ -199,7 +207,8 @@ def _start(family: Architecture, template: str, layout: Layout) -> str | None:
 def _elsewhere(family: Architecture, name: str) -> bool:
     """Whether the family has the name in some layout, dots or underscores: some files mix them."""
     plain = spelled(parameter_of(name)[0], underscored=True)
-    return any(family.resolve(plain, layout, underscored=True) for layout in LAYOUTS)
+    forms = (plain, *unwrapped(plain))
+    return any(family.resolve(form, layout, underscored=True) for layout in LAYOUTS for form in forms)
 
 
 def _is_of_size(family: Architecture, layout: Layout, template: str) -> bool:

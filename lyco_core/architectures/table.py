@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from ..layouts import LAYOUTS, Layout
 from .group import Group, Shape, Target, group, inside, inside_all, renamed, same, with_aliases
-from .templates import split
+from .templates import split, templates_of
 from .training import TrainedFamily
 
 __all__ = [
@@ -152,6 +152,16 @@ class Architecture:
             return routes[found]
         return [target._replace(path=target.path.replace("{n}", number)) for target in routes[found]]
 
+    def keeps_names(self, path: str, source: Layout, target: Layout) -> bool:
+        """Whether `target` calls the modules nearest to `path` as `source` does: then also a norm that no table has."""
+        if source == target:
+            return True
+        names = self.templates(source)
+        for above in sorted(_above(path), key=lambda name: -name.count(".")):
+            if near := [name for name in names if name.startswith(above)]:
+                return all([name] == [t.path for t in self.locate(name, source, target)] for name in near)
+        return False
+
     def _module(self, template: str, layout: Layout, shape: tuple[int, int] | None = None) -> _Module:
         """The one that `template` means for a module of that shape; the first where that does not tell."""
         found = self._index[layout][template]
@@ -160,3 +170,9 @@ class Architecture:
         out, inputs = shape
         shapes = [(out, inputs)] if inputs else [(out, width) for width in self.widths]
         return next((m for m in found if any(m.group.fits(m.parts, shape) for shape in shapes)), found[0])
+
+
+def _above(path: str) -> set[str]:
+    """What the names of modules begin with that lie in the same module as `path` does, or in one above it."""
+    names = (path, *(template for template, _ in templates_of(path)))
+    return {name[:end] for name in names for end in (0, *(n + 1 for n, sign in enumerate(name) if sign == "."))}

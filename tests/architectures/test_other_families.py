@@ -76,7 +76,16 @@ def test_what_has_no_name_in_diffusers():
     }
     assert {model: names for model, names in without.items() if names} == {
         "auraflow": {"modF.1"},
+        "chroma_radiance": {
+            "img_in_patch",
+            "nerf_blocks.N.param_generator",
+            "nerf_final_layer_conv.conv",
+            "nerf_image_embedder.embedder.0",
+        },
+        "flux3": {"final_layer.image.adaLN_modulation.1"},
         "hunyuan_dit": {"final_layer.adaLN_modulation.1"},
+        "hunyuan_image": {"final_layer.adaLN_modulation.1"},
+        "longcat_image": {"final_layer.adaLN_modulation.1"},
         "sd35_large": {"final_layer.adaLN_modulation.1", "joint_blocks.N.context_block.adaLN_modulation.1"},
         "sd35_medium": {"final_layer.adaLN_modulation.1", "joint_blocks.N.context_block.adaLN_modulation.1"},
     }
@@ -103,7 +112,7 @@ def test_a_file_is_told(model: str, layout: Layout, write: Callable[..., dict[st
     modules = {p: s for p, s in renamed(model, layout).items() if re.fullmatch(PARTS[part], p)}
     file = parse(write(modules, "lora"), {})
     alone = identify(file)
-    assert alone.architecture is ARCHITECTURES[OTHERS[model]] or (alone.architecture, model) == (
+    assert alone.architecture is ARCHITECTURES[OTHERS[model]] or (alone.architecture, OTHERS[model]) == (
         ARCHITECTURES["flux1"],
         "chroma",
     )
