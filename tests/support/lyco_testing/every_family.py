@@ -31,6 +31,8 @@ def known_as(tiny: Tiny) -> Iterator[None]:
     found = getattr(comfy.supported_models, tiny.model)
     with contextlib.ExitStack() as told:
         detection = comfy.model_detection
+        extra = {name: value for name, value in found.unet_extra_config.items() if name not in config}
+        told.enter_context(mock.patch.object(found, "unet_extra_config", extra))
         told.enter_context(mock.patch.object(detection, "detect_unet_config", lambda *_, **__: dict(config)))
         told.enter_context(mock.patch.object(detection, "model_config_from_unet_config", lambda c, *_, **__: found(c)))
         if tiny.fixed is not None:
@@ -92,6 +94,7 @@ def sampled(tiny: Tiny, model) -> Tensor:
         options = dict(model.model_options["transformer_options"])
         options["wrappers"] = comfy.patcher_extension.copy_nested_dicts(options.get("wrappers", {}))
         comfy.patcher_extension.merge_nested_dicts(options["wrappers"], model.wrappers, copy_dict1=False)
+        options |= {"sigmas": torch.tensor([0.7]), "sample_sigmas": torch.tensor([0.7, 0.0])}
         given = {name: _made(value, number) for number, (name, value) in enumerate(tiny.given.items(), 10)}
         noise = [normal(number, 1, *shape) for number, shape in enumerate(tiny.latents, 1)]
         x = noise[0]

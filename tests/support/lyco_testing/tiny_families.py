@@ -27,6 +27,9 @@ class Shape(tuple):
 
 TEXT = Shape(TOKENS, WIDTH)
 
+LATER = ("flux3", "qwen_image_2_1")
+"""Families that are known by their published names: ComfyUI has no model of them yet."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Tiny:
@@ -52,6 +55,9 @@ class Tiny:
     idle: str = "(?!)"
     """Regular expression of modules that ComfyUI computes in no sampling."""
 
+    unable: tuple[str, ...] = ()
+    """Formats in which ComfyUI itself computes no such model."""
+
     @property
     def architecture(self) -> Architecture:
         return ARCHITECTURES[self.family]
@@ -70,6 +76,17 @@ _H3 = {
     "image_model": "minimax_h3", "num_layers": 1, "token_refiner_num_layers": 1, "hidden_size": 3 * WIDTH,
     "num_attention_heads": 8, "ffn_hidden_size": 8 * WIDTH, "text_dim": WIDTH,
 }  # fmt: skip
+_STREAMS = {
+    "axes_dim": [16, 56, 56], "num_heads": 2, "mlp_ratio": 4.0, "theta": 10000, "qkv_bias": True, "patch_size": 2,
+    "hidden_size": WIDTH, "context_in_dim": WIDTH, "vec_in_dim": None, "depth": 1, "depth_single_blocks": 1,
+}  # fmt: skip
+_CHROMA = _STREAMS | {"in_dim": 64, "out_dim": WIDTH, "hidden_dim": WIDTH, "n_layers": 2, "txt_ids_dims": []}
+_RADIANCE = _CHROMA | {
+    "image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "patch_size": 16, "nerf_hidden_size": 64,
+    "nerf_mlp_ratio": 4, "nerf_depth": 1, "nerf_max_freqs": 8, "nerf_tile_size": 512, "nerf_final_head_type": "conv",
+    "nerf_embedder_dtype": torch.float32, "use_x0": False, "use_sequential_txt_ids": False,
+}  # fmt: skip
+_CASCADE = {"c_r": 64, "c_cond": WIDTH}
 _LTX = {"attention_head_dim": 128, "num_attention_heads": 2, "cross_attention_dim": WIDTH, "caption_channels": WIDTH}
 
 
@@ -207,13 +224,12 @@ def models() -> dict[str, Tiny]:
         "chroma": Tiny(
             "chroma",
             "Chroma",
-            {
-                "image_model": "chroma", "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": WIDTH,
-                "hidden_dim": WIDTH, "n_layers": 2, "axes_dim": [16, 56, 56], "num_heads": 2, "mlp_ratio": 4.0,
-                "theta": 10000, "qkv_bias": True, "txt_ids_dims": [], "patch_size": 2, "hidden_size": WIDTH,
-                "context_in_dim": WIDTH, "vec_in_dim": None, "depth": 1, "depth_single_blocks": 1,
-            },
+            _CHROMA | {"image_model": "chroma", "in_channels": 64, "out_channels": 64},
             (Shape(16, 8, 8),),
+        ),
+        "chroma_radiance": Tiny("chroma", "ChromaRadiance", _RADIANCE, (Shape(3, 64, 64),)),
+        "chroma_radiance_linear": Tiny(
+            "chroma", "ChromaRadiance", _RADIANCE | {"nerf_final_head_type": "linear"}, (Shape(3, 64, 64),)
         ),
         "hidream": Tiny(
             "hidream",
@@ -440,5 +456,125 @@ def models() -> dict[str, Tiny]:
             (Shape(128, 4, 4),),
             {},
             Shape(TOKENS, 2 * WIDTH),
+        ),
+        "ideogram4": Tiny(
+            "ideogram4",
+            "Ideogram4",
+            {
+                "image_model": "ideogram4", "in_channels": 128, "num_layers": 1, "num_attention_heads": 1,
+                "attention_head_dim": WIDTH, "intermediate_size": 2 * WIDTH, "llm_features_dim": WIDTH,
+            },
+            (Shape(128, 4, 4),),
+        ),
+        "hidream_o1": Tiny(
+            "hidream_o1",
+            "HiDreamO1",
+            {
+                "image_model": "hidream_o1",
+                "text_config_overrides": {
+                    "vocab_size": 151936, "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH,
+                    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 128,
+                },
+                "vision_config_overrides": {
+                    "hidden_size": WIDTH, "num_heads": 2, "intermediate_size": WIDTH, "depth": 1,
+                },
+            },
+            (Shape(3, 64, 64),),
+            {
+                "text_input_ids": torch.tensor([[151644, 872, 151673, 151645]]),
+                "reference_latents": [torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(5))],
+            },
+            unable=("fp8_raw",),  # the tower's positions are added as they are stored
+        ),
+        "hunyuan_image": Tiny(
+            "hunyuan_image",
+            "HunyuanImage21",
+            _STREAMS | {
+                "image_model": "hunyuan_video", "in_channels": 64, "out_channels": 64, "patch_size": [1, 1],
+                "axes_dim": [64, 64], "guidance_embed": True, "byt5": True, "meanflow": True, "meanflow_sum": False,
+                "use_cond_type_embedding": False, "vision_in_dim": None, "theta": 256,
+            },
+            (Shape(64, 4, 4),),
+            {"conditioning_byt5small": Shape(6, 1472)},
+        ),
+        "longcat_image": Tiny(
+            "longcat_image",
+            "LongCatImage",
+            _STREAMS | {
+                "image_model": "flux", "in_channels": 16, "out_channels": 16, "txt_ids_dims": [1, 2],
+                "guidance_embed": False,
+            },
+            (Shape(16, 8, 8),),
+        ),
+        "mage_flow": Tiny(
+            "mage_flow",
+            "MageFlow",
+            {
+                "image_model": "mage_flow", "in_channels": 128, "num_layers": 1, "num_attention_heads": 2,
+                "attention_head_dim": 128, "joint_attention_dim": WIDTH,
+            },
+            (Shape(128, 4, 4),),
+        ),
+        "lens": Tiny(
+            "lens",
+            "Lens",
+            {
+                "image_model": "lens", "num_layers": 1, "attention_head_dim": 64, "num_attention_heads": 6,
+                "enc_hidden_dim": 64, "selected_layer_index": (0, 1, 2, 3),
+            },
+            (Shape(128, 4, 4),),
+        ),
+        "joyimage": Tiny(
+            "joyimage",
+            "JoyImage",
+            {
+                "image_model": "joyimage", "in_channels": 16, "hidden_size": WIDTH, "patch_size": [1, 2, 2],
+                "num_layers": 1, "num_attention_heads": 2, "text_dim": WIDTH,
+            },
+            (Shape(16, 1, 8, 8),),
+        ),
+        "boogu": Tiny(
+            "boogu",
+            "Boogu",
+            {
+                "image_model": "boogu", "hidden_size": 480, "num_layers": 1, "num_double_stream_layers": 1,
+                "num_refiner_layers": 1, "num_attention_heads": 4, "num_kv_heads": 1, "multiple_of": WIDTH,
+                "instruction_feat_dim": WIDTH,
+            },
+            (Shape(16, 8, 8),),
+            {"reference_latents": [Shape(16, 8, 8)], "attention_mask": torch.ones(1, TOKENS, dtype=torch.int)},
+        ),
+        "sdxl_refiner": Tiny(
+            "sdxl_refiner",
+            "SDXLRefiner",
+            _UNET | {
+                "num_classes": "sequential", "adm_in_channels": 2560, "num_res_blocks": [2, 2, 2, 2],
+                "channel_mult": [1, 2, 4, 1], "transformer_depth": [0, 0, 1, 1, 1, 1, 0, 0],
+                "transformer_depth_middle": 1, "num_head_channels": 64, "use_linear_in_transformer": True,
+                "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 1280,
+            },
+            (Shape(4, 16, 16),),
+            {"pooled_output": Shape(1280)},
+            Shape(TOKENS, 1280),
+        ),
+        "stable_cascade": Tiny(
+            "stable_cascade",
+            "Stable_Cascade_C",
+            _CASCADE | {
+                "stable_cascade_stage": "c", "c_hidden": [WIDTH, WIDTH], "nhead": [2, 2], "blocks": [[1, 1], [1, 1]],
+            },
+            (Shape(16, 8, 8),),
+            {"pooled_output": Shape(1, 1280)},
+            Shape(TOKENS, 1280),
+        ),
+        "stable_cascade_b": Tiny(
+            "stable_cascade_b",
+            "Stable_Cascade_B",
+            _CASCADE | {
+                "stable_cascade_stage": "b", "c_hidden": [64, 128, WIDTH, WIDTH], "nhead": [-1, -1, 2, 2],
+                "blocks": [[1, 1, 1, 1], [1, 1, 1, 1]],
+            },
+            (Shape(4, 32, 32),),
+            {"pooled_output": Shape(1, 1280), "stable_cascade_prior": Shape(16, 8, 8)},
         ),
     }  # fmt: skip
