@@ -45,8 +45,8 @@ def identify(
             no rivals.
 
     Raises:
-        ArchitectureError: the family refuses the set's algorithms, or several fit equally well
-            and would put the adapters on different weights, or the names are too few to tell one.
+        ArchitectureError: several families fit equally well and would put the adapters on different weights, or the
+            names are too few to tell one.
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
@@ -63,11 +63,11 @@ def identify(
     if not best:
         return dataclasses.replace(adapter_set, doubt=why)
     hint = adapter_set.metadata.get("lyco_architecture")
-    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout) if r.has_last else 9))
+    usual = "musubi" if adapter_set.format.id in ("musubi", "comfyui") else "diffusers"
+    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), not r.has_last, r.has_last and r.layout != usual))
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.has_last or r.architecture.id in (prefer, hint)]
     chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, onto, layout)
-    _refuse(chosen.architecture, adapter_set)
     mixed = _mixed(adapter_set, chosen)
     found = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
@@ -88,7 +88,7 @@ def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layo
         for family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
     ]
     best = _most((r for r in readings if not contradiction(r)), lambda r: len(r.paths))
-    best = _most(best, lambda r: r.is_whole)
+    best = _most(best, lambda r: r.has_last)
     return (best[0].architecture, best[0].layout) if best else None
 
 
@@ -171,11 +171,6 @@ def _doubt(reading: Reading, onto: Onto | None) -> str:
 def _targets(reading: Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
     return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
-
-
-def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:
-    if architecture.refused and adapter_set.algorithms.keys() - {"lora"}:
-        raise ArchitectureError(f"{architecture.title}: {architecture.refused}")
 
 
 def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Layout]]:

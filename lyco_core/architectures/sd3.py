@@ -13,7 +13,8 @@ _IMAGE = (
     *renamed({"mlp.fc1": "ff.net.0.proj"}, shape=(4, 1)),
     *renamed({"mlp.fc2": "ff.net.2"}, shape=(1, 4)),
     # Six vectors, or nine where the block has attn2.
-    *renamed({"adaLN_modulation.1": "norm1.linear"}),
+    *renamed({"adaLN_modulation.1": "norm1.linear"}, shape=(6, 1)),
+    *renamed({"adaLN_modulation.1": "norm1.linear"}, shape=(9, 1)),
 )
 
 _TEXT = (

@@ -65,10 +65,10 @@ class Architecture:
     addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
     diffusers_prefix: str = "transformer."
     """What stands before diffusers' names in its files."""
+    musubi_lora_only: bool = False
+    """Whether Musubi Tuner trains and reads LoRA of it, but no LoHa and LoKr."""
     diffusers_fuses: bool = False
     """Whether diffusers' loader fuses the attention of its model for a LoKr that has it fused."""
-    refused: str | None = None
-    """Why adapters of this family cannot be used, if so."""
 
     def __post_init__(self) -> None:
         for block in self.depths:

@@ -50,6 +50,8 @@ class Tiny:
     """Whose names the adapters have."""
     fixed: tuple[str, str, Mapping[str, Any]] | None = None
     """Module, name and sizes of a part that no config makes small."""
+    layers: str | None = None
+    """Module of a list of layers that no config makes short: one is enough."""
     idle: str = "(?!)"
     """Regular expression of modules that ComfyUI computes in no sampling."""
 
@@ -69,6 +71,10 @@ _COSMOS = {
     "max_img_h": 240, "max_img_w": 240, "max_frames": 128, "in_channels": 16, "out_channels": 16, "patch_spatial": 2,
     "patch_temporal": 1, "model_channels": WIDTH, "concat_padding_mask": True, "crossattn_emb_channels": WIDTH,
     "pos_emb_cls": "rope3d", "use_adaln_lora": True, "adaln_lora_dim": 64, "num_blocks": 1, "num_heads": 2,
+}  # fmt: skip
+_H3 = {
+    "image_model": "minimax_h3", "num_layers": 1, "token_refiner_num_layers": 1, "hidden_size": 3 * WIDTH,
+    "num_attention_heads": 8, "ffn_hidden_size": 8 * WIDTH, "text_dim": WIDTH,
 }  # fmt: skip
 _STREAMS = {
     "axes_dim": [16, 56, 56], "num_heads": 2, "mlp_ratio": 4.0, "theta": 10000, "qkv_bias": True, "patch_size": 2,
@@ -99,7 +105,55 @@ def models() -> dict[str, Tiny]:
     )
     return {
         "wan": _musubi(
-            "wan", Shape(16, 2, 8, 8), "WAN21_I2V", {"model_type": "i2v", "in_dim": 36}, clip_vision_output=vision
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN21_I2V",
+            {"model_type": "i2v", "in_dim": 36, "in_dim_ref_conv": 16},
+            clip_vision_output=vision,
+        ),
+        "wan_vace": _musubi(
+            "wan", Shape(16, 2, 8, 8), "WAN21_Vace", {"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}
+        ),
+        "wan_camera": _musubi(
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN21_Camera",
+            {"model_type": "camera", "in_dim": 32},
+            clip_vision_output=vision,
+            camera_conditions=Shape(24, 2, 64, 64),
+        ),
+        "wan_humo": _musubi(
+            "wan", Shape(16, 2, 8, 8), "WAN21_HuMo", {"model_type": "humo"}, audio_embed=Shape(2, 8, 5, 1280)
+        ),
+        "wan_s2v": _musubi(
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN22_S2V",
+            {"model_type": "s2v", "audio_inject_layers": [0]},
+            audio_embed=Shape(25, 1024, 8),
+        ),
+        "wan_animate": _musubi(
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN22_Animate",
+            {"model_type": "animate", "in_dim": 36, "num_layers": 5},
+            clip_vision_output=vision,
+            face_video_pixels=Shape(3, 1, 512, 512),  # halved seven times
+        ),
+        "wan_scail": _musubi(
+            "wan", Shape(16, 2, 8, 8), "WAN21_SCAIL2", {"model_type": "scail2", "in_dim": 20}, clip_vision_output=vision
+        ),
+        "wan_dancer": dataclasses.replace(
+            _musubi(
+                "wan",
+                Shape(16, 2, 8, 8),
+                "WAN22_WanDancer",
+                {"model_type": "wandancer", "in_dim": 36, "audio_inject_layers": [0]},
+                clip_vision_output=vision,
+                clip_vision_output_ref=vision,
+                audio_embed=Shape(12, 35),
+            ),
+            idle=r"head_global\.head",  # of other frame rates
         ),
         "flux1": _musubi("flux1", Shape(16, 8, 8), pooled_output=Shape(24), guidance=3.5),
         "flux2": _musubi("flux2", Shape(128, 4, 4), None, {"guidance_embed": True}, guidance=3.5),
@@ -120,7 +174,7 @@ def models() -> dict[str, Tiny]:
             "kandinsky5",
             "Kandinsky5",
             {
-                "image_model": "kandinsky5", "model_dim": WIDTH, "ff_dim": 2 * WIDTH, "time_dim": WIDTH,
+                "image_model": "kandinsky5", "model_dim": WIDTH, "ff_dim": 4 * WIDTH, "time_dim": WIDTH,
                 "in_text_dim": WIDTH, "in_text_dim2": WIDTH, "visual_embed_dim": 132, "num_text_blocks": 1,
                 "num_visual_blocks": 1, "axes_dims": (16, 24, 24),
             },
@@ -204,6 +258,19 @@ def models() -> dict[str, Tiny]:
                 "image_model": "ltxav", "num_layers": 1, "audio_attention_head_dim": 64,
                 "audio_num_attention_heads": 4, "audio_cross_attention_dim": WIDTH,
                 "connector_attention_head_dim": 128, "connector_num_attention_heads": 2, "connector_num_layers": 1,
+            },
+            (Shape(128, 2, 4, 4), Shape(8, 6, 16)),
+        ),
+        "ltx_2_3": Tiny(
+            "ltx_2",
+            "LTXAV",
+            _LTX | {
+                "image_model": "ltxav", "num_layers": 1, "audio_attention_head_dim": 64,
+                "audio_num_attention_heads": 4, "audio_cross_attention_dim": WIDTH,
+                "connector_attention_head_dim": 128, "connector_num_attention_heads": 2, "connector_num_layers": 1,
+                "connector_apply_gated_attention": True, "apply_gated_attention": True, "cross_attention_adaln": True,
+                "caption_proj_before_connector": True, "caption_projection_first_linear": False,
+                "caption_projection_second_linear": False,
             },
             (Shape(128, 2, 4, 4), Shape(8, 6, 16)),
         ),
@@ -319,6 +386,65 @@ def models() -> dict[str, Tiny]:
                 "LLMAdapter",
                 {"source_dim": WIDTH, "target_dim": WIDTH, "model_dim": WIDTH, "num_layers": 1, "num_heads": 2},
             ),
+        ),
+        "minimax_h3": Tiny(
+            "minimax_h3",
+            "MiniMaxH3",
+            _H3 | {"timestep_input_dim": 64, "time_embed_hidden_size": WIDTH, "time_embed_dim": WIDTH},
+            (Shape(24, 2, 4, 4), Shape(32, 2, 6)),
+        ),
+        "minimax_h3_curve": Tiny(
+            "minimax_h3",
+            "MiniMaxH3",
+            _H3 | {"adaln_curve_grid": 32, "time_embed_dim": 16},
+            (Shape(24, 2, 4, 4), Shape(32, 2, 6)),
+        ),
+        "minimax_music_3": Tiny(
+            "minimax_music_3",
+            "MiniMaxMusic3",
+            {"audio_model": "minimax_music3"},
+            (Shape(128, 8),),
+            {"conditioning_scale": torch.ones(1, 1, 1)},
+            Shape(4, 8 * 4096),
+            layers="comfy.ldm.minimax_music.dit",
+        ),
+        "mochi": Tiny(
+            "mochi",
+            "GenmoMochi",
+            {
+                "image_model": "mochi_preview", "depth": 2, "patch_size": 2, "num_heads": 4,
+                "hidden_size_x": 2 * WIDTH, "hidden_size_y": WIDTH, "mlp_ratio_y": 4.0,
+                "mlp_ratio_x": 12288 / (2 * WIDTH),  # which it asserts
+                "learn_sigma": False, "in_channels": 12, "qk_norm": True, "qkv_bias": False, "out_bias": True,
+                "attn_drop": 0.0, "patch_embed_bias": True, "posenc_preserve_area": True,
+                "timestep_mlp_bias": True, "attend_to_padding": False, "timestep_scale": 1000.0, "use_t5": True,
+                "t5_feat_dim": WIDTH, "t5_token_length": TOKENS, "rope_theta": 10000.0,
+            },
+            (Shape(12, 2, 8, 8),),
+            {"attention_mask": torch.ones(1, TOKENS, dtype=torch.int)},
+        ),
+        "cogvideox": Tiny(
+            "cogvideox",
+            "CogVideoX_I2V",
+            {
+                "image_model": "cogvideox", "num_attention_heads": 4, "attention_head_dim": 64,
+                "time_embed_dim": WIDTH, "num_layers": 1, "in_channels": 32, "patch_size": 2, "patch_size_t": 2,
+                "text_embed_dim": WIDTH, "ofs_embed_dim": WIDTH, "use_learned_positional_embeddings": False,
+                "use_rotary_positional_embeddings": True,
+            },
+            (Shape(16, 2, 8, 8),),
+        ),
+        "cosmos_1": Tiny(
+            "cosmos_1",
+            "CosmosT2V",
+            _COSMOS | {
+                "image_model": "cosmos", "block_config": "FA-CA-MLP", "block_x_format": "THWBD",
+                "affline_emb_norm": True, "pos_emb_learnable": False, "pos_emb_interpolation": "crop",
+                "extra_per_block_abs_pos_emb": True, "extra_per_block_abs_pos_emb_type": "learnable",
+                "rope_h_extrapolation_ratio": 1.0, "rope_w_extrapolation_ratio": 1.0,
+                "rope_t_extrapolation_ratio": 2.0,
+            },
+            (Shape(16, 1, 8, 8),),
         ),
         "ernie_image": Tiny(
             "ernie_image",

@@ -190,7 +190,7 @@ TRAINERS = (
     Trainer("diffusers, SimpleTuner (UNets)", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _UNETS, "the lines above"),
     Trainer(
         "ComfyUI (TrainLoraNode, extraction)", "diffusion_model.", "comfyui", False, ("LoRA", "LoHa", "LoKr", "OFT", "full"),
-        tuple(a for a in ARCHITECTURES if a not in ("framepack", "kandinsky5")), "ComfyUI has no such model, or LoRA only",
+        tuple(a for a in ARCHITECTURES if a != "framepack"), "ComfyUI has no such model",
     ),
 )  # fmt: skip
 
