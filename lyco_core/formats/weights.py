@@ -68,8 +68,10 @@ def weight_adapter(tensors: Mapping[str, Tensor], context: Context) -> Adapter |
         return _oftv2(rotation["vectors"], None, tensors, context)
     adapter = _of_one_algorithm(fields, tensors, context)
     if adapter is None:
-        if magnitudes or bora or rotation:
-            raise AdapterError("its scale is 0 beside magnitudes or a rotation, which change the weight by themselves")
+        if magnitudes:
+            raise AdapterError("its scale is 0 beside a DoRA magnitude, which changes the weight by itself")
+        if bora:
+            raise AdapterError("its scale is 0 beside magnitudes of a BoRA, which change the weight by themselves")
         return None
     if bora is not None:
         return _bora(adapter, bora, magnitudes)
