@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from .dual_stream import COMFYUI_BLOCKS, COMFYUI_NORMS, double_stream, single_stream
+from .group import Alias
 from .table import Architecture, Group, group, inside, renamed, with_aliases
 from .training import ImageInput, MusubiNames, TrainedFamily
 
@@ -58,12 +61,24 @@ _DIFFSYNTH = {
     "final_layer.adaLN_modulation.1": "final_norm_out.linear",
 }
 
+
+def _with_parts(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """`groups` whose parts have names of their own, by which sd-scripts' OFT turns q, k, v and the MLP's rows apart."""
+
+    def put(g: Group) -> Group:
+        fused = (g.musubi or ("",))[0]
+        parts = (Alias(f"{fused}.{n}", "musubi", (n, n + 1)) for n in range(len(g.heights)))
+        return dataclasses.replace(g, aliases=(*g.aliases, *parts)) if len(g.heights) > 1 else g
+
+    return tuple(put(g) for g in groups)
+
+
 FLUX1 = Architecture(
     id="flux1",
     title="FLUX.1",
     groups=with_aliases(
         (
-            *BLOCKS,
+            *_with_parts(BLOCKS),
             *SHARED,
             *renamed({"txt_in": "context_embedder"}, inputs=(4096,)),
             *renamed(

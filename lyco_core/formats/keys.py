@@ -11,7 +11,7 @@ from ..errors import AdapterError
 from .foreign import foreign
 from .grammar import format_of, underscored
 from .modules import has_factors, is_adapter, is_companion
-from .suffixes import NUMBERS, is_known, split_key
+from .suffixes import NUMBERS, OFT_PARTS, is_known, split_key
 
 __all__ = ["Keys", "sort_keys"]
 
@@ -76,6 +76,21 @@ def _grouped(keys: Iterable[str]) -> dict[str, dict[str, str]]:
         whole = grouped.get(spellings.get(underscored(prefix), prefix), {})
         if whole is not grouped[prefix] and whole.keys().isdisjoint(grouped[prefix]):
             whole |= grouped.pop(prefix)
+    return _with_parts(grouped)
+
+
+def _with_parts(grouped: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """`grouped` with each module's alpha beside every part of its OFT; a module of one part is no other than that."""
+    parts: dict[str, list[str]] = {}
+    for prefix, found in grouped.items():
+        module, _, number = prefix.rpartition(".")
+        if found.get(OFT_PARTS, "").endswith(f".{OFT_PARTS}.{number}"):
+            parts.setdefault(module, []).append(prefix)
+    for module, names in parts.items():
+        beside = grouped.pop(module, {})
+        for name in names:
+            found = grouped.pop(name) | beside
+            grouped[module if len(names) == 1 else name] = found
     return grouped
 
 

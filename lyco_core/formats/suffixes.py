@@ -20,6 +20,7 @@ __all__ = [
     "MAGNITUDES",
     "NOTES",
     "NUMBERS",
+    "OFT_PARTS",
     "ON_INPUT",
     "ON_OTHERS",
     "OTHER_SUFFIXES",
@@ -114,6 +115,9 @@ OWN_BIAS_SUFFIXES = frozenset({BIAS_SUFFIX, "b_norm"})
 BIAS_SUFFIXES = OWN_BIAS_SUFFIXES | {"lora_B.bias"}
 """Suffixes of what changes the module's bias; PEFT's lora_B.bias is scaled as its LoRA is."""
 
+OFT_PARTS = "oft_blocks"
+"""Before a number: of the rows of a fused weight that sd-scripts turns apart from the others."""
+
 PARAMETER_SUFFIXES = {"diff_m": ".modulation"}
 """Suffix of a difference of a parameter that is neither the module's weight nor its bias -> the parameter."""
 
@@ -191,7 +195,8 @@ def unread(keys: Iterable[str]) -> list[str]:
 def split_key(key: str) -> tuple[str, str]:
     """(what the module is called, suffix): the longest suffix that the tables know, else the last part.
 
-    A suffix is the same whatever PEFT calls the adapter: `lora_A.default_0.weight` is `lora_A.weight`.
+    A suffix is the same whatever PEFT calls the adapter: `lora_A.default_0.weight` is `lora_A.weight`. What turns some
+    rows of a module, `x.oft_blocks.0`, is called as a module in it: `x.0`.
     """
     for joined in _JOINED:  # old diffusers: to_q_lora.down.weight
         if key.endswith(joined) and not key.endswith("." + joined):
@@ -201,6 +206,8 @@ def split_key(key: str) -> tuple[str, str]:
     for size in (3, 2):
         if (suffix := ".".join(parts[-size:])) in _KNOWN and len(parts) > size:
             return ".".join(parts[:-size]), suffix
+    if len(parts) > 2 and parts[-2] == OFT_PARTS and parts[-1].isdecimal():
+        return ".".join((*parts[:-2], parts[-1])), OFT_PARTS
     return _without_adapters_name(parts) or (key.rpartition(".")[0], parts[-1])
 
 

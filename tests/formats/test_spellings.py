@@ -319,3 +319,39 @@ def test_the_tensor_that_is_not_known_is_named_first():
 def test_every_prefix_has_one_format():
     prefixes = [p for f in FORMATS.values() for p in (*f.module_prefixes, *f.other_prefixes)]
     assert len(prefixes) == len(set(prefixes))
+
+
+def test_sd_scripts_oft_of_flux(tmp_path: Path):
+    """Rows of q, k and v, and of a single block's MLP, are turned apart, each bound by its own number of rows."""
+    torch.manual_seed(0)
+    splits = {"double_blocks.0.img_attn.qkv": (8, 8, 8), "single_blocks.1.linear1": (8, 8, 8, 32)}
+    splits |= {"single_blocks.1.linear2": (8,), "double_blocks.0.txt_attn.proj": (8,)}
+    blocks, base, tensors, alpha = 2, {}, {}, 0.01
+    for path, rows in splits.items():
+        name = "oft_unet_" + path.replace(".", "_")
+        base[f"{path}.weight"] = random(sum(rows), 40 if path.endswith("linear2") else 8)
+        tensors |= {f"{name}.oft_blocks.{n}": random(blocks, r // blocks, r // blocks) for n, r in enumerate(rows)}
+        tensors[f"{name}.alpha"] = torch.tensor(alpha)
+    more = {f"double_blocks.0.{s}_{name}.weight": shape for s in ("img", "txt") for name, shape in {
+        "attn.qkv": (24, 8), "attn.proj": (8, 8), "mlp.0": (32, 8), "mlp.2": (8, 32)}.items()}  # fmt: skip
+    base = {key: random(*shape) for key, shape in more.items()} | base
+    save_file(base, tmp_path / "base.safetensors")
+    save_file(tensors, tmp_path / "a.safetensors")
+    out = tmp_path / "out.safetensors"
+    files = ["--base", str(tmp_path / "base.safetensors"), "--adapter", str(tmp_path / "a.safetensors"), "-o", str(out)]
+    assert main(["merge", *files, "--architecture", "flux1"]) == 0
+    merged = load_file(out)
+    for path, rows in splits.items():
+        start, expected = 0, base[f"{path}.weight"].double()
+        for n, height in enumerate(rows):
+            b = tensors[f"oft_unet_{path.replace('.', '_')}.oft_blocks.{n}"].double()
+            skew = b - b.transpose(1, 2)
+            skew *= min(1.0, alpha * height / float(skew.norm()))
+            eye = torch.eye(skew.shape[-1], dtype=torch.float64)
+            turn = (eye + skew) @ torch.linalg.inv(eye - skew)
+            own = expected[start : start + height].reshape(blocks, height // blocks, -1)
+            expected[start : start + height] = torch.einsum("knm,knp->kmp", turn, own).reshape(height, -1)
+            start += height
+        assert torch.allclose(merged[f"{path}.weight"].double(), expected, atol=1e-5), path
+        assert not torch.allclose(merged[f"{path}.weight"], base[f"{path}.weight"], atol=1e-5)
+    assert emit(parse(tensors, {}))[0].keys() == tensors.keys()

@@ -135,7 +135,7 @@ TRAINERS = (
         "kohya sd-scripts, LyCORIS in it", "lora_unet_", "musubi", True, (*_LYCORIS, "DoRA by inputs"),
         (*_UNETS, "sd3", "flux1", "chroma", "lumina2", "cosmos_predict2", "hunyuan_image"), "does not train it",
     ),
-    Trainer("kohya sd-scripts, networks.oft", "oft_unet_", "musubi", True, ("OFT",), _UNETS, "has no OFT for it; that of FLUX.1 (oft_flux) is refused by name"),
+    Trainer("kohya sd-scripts, networks.oft", "oft_unet_", "musubi", True, ("OFT",), _UNETS, "has no OFT for it; FLUX.1's (oft_flux) has parts of fused weights: tests/formats/test_spellings.py"),
     Trainer(
         "LyCORIS, SimpleTuner's LyCORIS", "lycoris_", "diffusers", True, _LYCORIS,
         (*_UNETS, "sd3", "flux1", "flux2", "chroma", "hidream", "auraflow", "pixart", "ltx_video", "qwen_image", "z_image", "wan", "lumina2", "krea2"),
