@@ -236,7 +236,7 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
             raise ArchitectureError(
                 f"its modules are of no known architecture ({prefixes}): {adapter_set.doubt}", Remedy.ARCHITECTURE
             )
-        titles = ", ".join(a.title for a in ARCHITECTURES.values() if not a.refused)
+        titles = ", ".join(a.title for a in ARCHITECTURES.values())
         raise ArchitectureError(f"its modules are of no known architecture ({prefixes}); known are {titles}")
     return adapter_set
 

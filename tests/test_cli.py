@@ -121,14 +121,10 @@ BAD_ADAPTERS = {
     "no adapter": ({"foo": torch.ones(2)}, "holds no adapter; found keys like foo"),
     "nothing": ({}, "holds no adapter; found no tensors"),
     "unknown family": (lokr("lora_unet_nowhere_0", 8, 8, random), "of no known architecture (lora_unet_nowhere_0)"),
-    "kandinsky": (
-        lokr("lora_unet_visual_transformer_blocks_0_self_attention_to_query", 8, 8, random),
-        "Kandinsky 5: not supported with LoHa/LoKr",
-    ),
     "stray key": (part() | {"lora_unet_blocks_0_ffn_0.set_weight": torch.ones(128, 1)}, "keys belong to no adapter"),
     "module of no family": (
         part() | lokr("lora_unet_blocks_0_nothing", 8, 8, random),
-        "1 of 3 modules are not in the comfyui layout (lora_unet_blocks_0_nothing)",
+        "Wan 2.1/2.2 comes nearest, but it has blocks_0_nothing, which Wan 2.1/2.2 has not",
     ),
 }
 

@@ -32,9 +32,16 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def converted(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, to: str, **options):
+def converted(
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+    *,
+    to: str,
+    as_lora: bool = False,
+    **options,
+):
     found = identify(parse(tensors, metadata or {}), layout=to, **options)
-    return convert_set(found, ConvertOptions(to))
+    return convert_set(found, ConvertOptions(to, as_lora=as_lora))
 
 
 @pytest.mark.parametrize("name", files())
@@ -55,6 +62,19 @@ def test_there_and_back(name, to):
 def test_musubi_reads_none_of_it(name):
     with pytest.raises(PlacementError, match="Musubi Tuner reads LoRA, LoHa and LoKr only"):
         converted(files()[name], to="musubi", architecture="wan")
+
+
+def test_musubi_reads_only_lora_of_kandinsky_5():
+    """It trains LoRA of it, and neither LoHa nor LoKr; other layouts take what there is."""
+    path = "visual_transformer_blocks.0.self_attention.to_query"
+    tensors = lokr(f"transformer.{path}", 1792, 1792, random)
+    with pytest.raises(PlacementError, match=r"to_query: is a LoKr, and Musubi Tuner reads LoRA only for Kandinsky 5"):
+        converted(tensors, to="musubi")
+    made = converted(tensors, to="musubi", as_lora=True)
+    assert {key.partition(".")[0] for key in emit(made.adapter_set)[0]} == {f"lora_unet_{path.replace('.', '_')}"}
+    assert {key.rpartition(".")[0] for key in emit(converted(tensors, to="comfyui").adapter_set)[0]} == {
+        f"diffusion_model.{path}"
+    }
 
 
 def test_kohyas_names_take_all_of_it():

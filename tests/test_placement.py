@@ -112,7 +112,8 @@ def test_an_unknown_family_has_no_places():
 
 
 def test_rows_that_cannot_be_cut_are_refused():
-    found = identify(parse(dotted_file({"layers.0.attention.qkv": (64, 64), "layers.0.attention.out": (64, 64)}), {}))
+    modules = {"layers.0.attention.qkv": (64, 64), "layers.0.attention.out": (64, 64)}
+    found = identify(parse(dotted_file(modules), {}), architecture="z_image")
     placement = place(found, layout="diffusers")
     assert placement.modules == 1
     assert placement.misfits[0].module_path == "layers.0.attention.qkv"
@@ -131,7 +132,7 @@ def test_parts_that_disagree_about_the_weight(shape: tuple[int, int]):
         "layers.0.attention.to_k": shape,
         "layers.0.attention.to_v": (64, 64),
     }
-    placement = placed(musubi_file(modules))
+    placement = place(identify(parse(musubi_file(modules), {}), architecture="z_image"))
     assert [m.module_path for m in placement.misfits] == ["layers.0.attention.to_k"]
     assert placement.misfits[0].expected == (64, 64)
 

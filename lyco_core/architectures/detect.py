@@ -13,7 +13,7 @@ from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from ..text import shorten
 from .candidates import AdapterNames, Onto, candidates, of_other_models, with_shapes
-from .evidence import contradiction, of_one_stream, ruled_out
+from .evidence import contradiction, doubt, ruled_out
 from .reading import ModelModules, Reading, read, spelled
 from .registry import ARCHITECTURES
 from .renaming import with_paths
@@ -45,8 +45,8 @@ def identify(
             no rivals.
 
     Raises:
-        ArchitectureError: the family refuses the set's algorithms, or several fit equally well
-            and would put the adapters on different weights, or the names are too few to tell one.
+        ArchitectureError: several families fit equally well and would put the adapters on different weights, or the
+            names are too few to tell one.
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
@@ -54,20 +54,19 @@ def identify(
         return adapter_set
     names = AdapterNames.of(adapter_set)
     onto = None if model_modules is None else Onto.of(model_modules, prefer, layout)
-    best, doubt = _told(names, onto) if architecture is None else (_said(names, architecture, onto), "")
+    best, why = _told(names, onto) if architecture is None else (_said(names, architecture, onto), "")
     if not best and architecture is not None and adapter_set.adapters:
         spelled_so = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {spelled_so}")
     if onto is not None and onto.family is None and not any(map(onto.has_all, best)) and onto.names_all(names):
         best = []  # no table has the model, and its own names place everything
     if not best:
-        return dataclasses.replace(adapter_set, doubt=doubt)
+        return dataclasses.replace(adapter_set, doubt=why)
     hint = adapter_set.metadata.get("lyco_architecture")
-    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), not r.is_whole, LAYOUTS.index(r.layout)))
+    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout) if r.has_last else 9))
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
-        best = [r for r in best if r.musubis_own or r.architecture.id in (prefer, hint)]
+        best = [r for r in best if r.musubis_own or r.has_last or r.architecture.id in (prefer, hint)]
     chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, onto, layout)
-    _refuse(chosen.architecture, adapter_set)
     mixed = _mixed(adapter_set, chosen)
     found = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
@@ -102,7 +101,7 @@ def _told(names: AdapterNames, onto: Onto | None) -> tuple[list[Reading], str]:
     if onto is not None and onto.family is not None:
         for underscored in names.underscored:
             own = names.readings((onto.family,), underscored=underscored)
-            if best := [r for r in own if onto.has_all(r) and _is_at_home(r, onto)]:
+            if best := [r for r in own if onto.has_all(r) and not _doubt(r, onto)]:
                 return _most(best, lambda r: len(r.paths)), ""
     seen: list[Reading] = []
     for underscored in names.underscored:
@@ -144,32 +143,33 @@ def _most(readings: Iterable[Reading], quality: Callable[[Reading], int]) -> lis
     return [reading for found, reading in qualities if found == most]
 
 
-def _is_at_home(reading: Reading, onto: Onto) -> bool:
-    """Whether that the modules are the model's says that the file is for it: names of one stream are anybody's."""
-    return onto.has_all(reading) and (reading.has_few_blocks or not of_one_stream(reading))
-
-
 def _choose(best: list[Reading], onto: Onto | None, layout: Layout) -> Reading:
     """The first of the equally good readings, unless another would patch other weights, or it may be a stranger's."""
-    first = _targets(best[0], layout)
-    if any(r.architecture != best[0].architecture and _targets(r, layout) != first for r in best[1:]):
-        names = sorted({r.architecture.id for r in best})
-        raise ArchitectureError(f"its modules are those of {' and of '.join(names)}", Remedy.ARCHITECTURE)
-    if (onto is None or not _is_at_home(best[0], onto)) and (why := of_one_stream(best[0])):
-        raise ArchitectureError(
-            f"its modules may be those of {best[0].architecture.id}, but {why}", Remedy.ARCHITECTURE
-        )
-    return best[0]
+    first = best[0]
+    targets = _targets(first, layout)
+    names = " and of ".join(sorted({r.architecture.id for r in best}))
+    rivals = [r for r in best[1:] if r.architecture != first.architecture]
+    if any(_targets(r, layout) != targets or _are_twins(r.architecture, first.architecture) for r in rivals):
+        raise ArchitectureError(f"its modules are those of {names}", Remedy.ARCHITECTURE)
+    if why := _doubt(first, onto):
+        raise ArchitectureError(f"its modules may be those of {names}, but {why}", Remedy.ARCHITECTURE)
+    return first
+
+
+def _are_twins(one: Architecture, other: Architecture) -> bool:
+    return other.id in one.twins or one.id in other.twins
+
+
+def _doubt(reading: Reading, onto: Onto | None) -> str:
+    """What leaves open whether a file is for the reading's family, in general or of the model that has its modules."""
+    if onto is not None and onto.has_all(reading):
+        return doubt(reading, reading.depths_in(onto.modules, onto.layout), of_model=True)
+    return doubt(reading, reading.limits, of_model=False)
 
 
 def _targets(reading: Reading, layout: Layout) -> set[str]:
     locate = reading.architecture.locate
     return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
-
-
-def _refuse(architecture: Architecture, adapter_set: AdapterSet) -> None:
-    if architecture.refused and adapter_set.algorithms.keys() - {"lora"}:
-        raise ArchitectureError(f"{architecture.title}: {architecture.refused}")
 
 
 def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Layout]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..text import clipped, one_line
 from .reading import Reading
 
-__all__ = ["contradiction", "of_one_stream", "ruled_out"]
+__all__ = ["contradiction", "doubt", "ruled_out"]
 
 _STREAMS = (
     ("attn.to_q", "attn.add_q_proj"),
@@ -16,6 +16,9 @@ _STREAMS = (
     ("attn.to_out.0", "attn.to_add_out"),
 )
 """diffusers' names in a block of two streams: those of the first are the names of any block of one."""
+
+_ATTENTIONS = tuple((f"attn1.{name}", f"attn2.{name}") for name in ("to_q", "to_k", "to_v", "to_out.0"))
+"""The same of self-attention, which other models have by these names without any cross-attention."""
 
 
 def contradiction(reading: Reading) -> str:
@@ -32,18 +35,46 @@ def ruled_out(reading: Reading) -> str:
     return f"it has {_quoted(reading.strange[0])}{f' and {more} more' if more else ''}, which {_title(reading)} has not"
 
 
-def of_one_stream(reading: Reading) -> str:
-    """What of a family of two streams there is, if that is one of them alone; empty if the names are enough."""
+def doubt(reading: Reading, depths: Mapping[str, int], *, of_model: bool) -> str:
+    """What leaves open whether the modules are the family's, though nothing contradicts it; empty if nothing does.
+
+    Args:
+        depths: start of a block's name in Musubi's layout -> how many there are.
+        of_model: whether those are the ones of a model that has all of the modules: then a few blocks are enough.
+    """
+    if any(len(found) == depths.get(start) for start, found in reading.blocks.items()):
+        return "" if of_model else _of_self_attention(reading)
+    runs_on = reading.runs_on
+    if runs_on and len(reading.blocks) > 1:
+        counts = [f"{len(found)} of {depths.get(start, 0)} {start}" for start, found in reading.blocks.items()]
+        return f"they are the first {' and '.join(counts)}, which may be all that another has"
+    if of_model and not runs_on:
+        return ""
+    return _of_self_attention(reading) or _of_one_stream(reading)
+
+
+def _of_one_stream(reading: Reading) -> str:
+    pair = _lone(reading, (*_STREAMS, *((other, own) for own, other in _STREAMS)))
+    return f"of two streams they have {pair[0]} alone, without {pair[1]}" if pair else ""
+
+
+def _of_self_attention(reading: Reading) -> str:
+    pair = _lone(reading, _ATTENTIONS)
+    return f"they have {pair[0]} alone, without {pair[1]}" if pair else ""
+
+
+def _lone(reading: Reading, pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first of `pairs` that the family has in a block, and a file of such blocks alone has one name of."""
     known = reading.architecture.spellings(reading.layout, underscored=False)
     found = {reading.architecture.template_of(path, reading.layout)[0] for path in reading.modules}
-    if reading.is_whole or len(reading.blocks) != 1 or not all("{n}" in template for template in found):
-        return ""
-    for own, other in (pair for streams in _STREAMS for pair in (streams, streams[::-1])):
+    if len(reading.blocks) != 1 or not all("{n}" in template for template in found):
+        return None
+    for own, other in pairs:
         for template in found:
             beside = template.removesuffix(own) + other
             if template.endswith(f".{own}") and beside in known and beside not in found:
-                return f"of two streams they have {own} alone, in {len(next(iter(reading.blocks.values())))} blocks"
-    return ""
+                return own, other
+    return None
 
 
 def _of_shapes(reading: Reading) -> str:

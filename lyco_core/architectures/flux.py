@@ -131,6 +131,11 @@ FLUX2 = Architecture(
     ),
     depths={"double_blocks": 8, "single_blocks": 48},
     widths=(3072, 4096, 6144),
+    sizes={
+        3072: {"double_blocks": 5, "single_blocks": 20},
+        4096: {"double_blocks": 8, "single_blocks": 24},
+        6144: {"double_blocks": 8, "single_blocks": 48},
+    },
     training=TrainedFamily(
         excludes=_EXCLUDES,
         sampling="flux2_shift",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Container, Mapping
 
@@ -87,15 +88,37 @@ class Reading:
         """The modules that the names mean; a name may be that of a module's bias."""
         return {parameter_of(path)[0] for path in self.paths.values()}
 
-    @functools.cached_property
+    @property
+    def has_last(self) -> bool:
+        """Whether of every sort of its blocks the last that a model of the family has is there."""
+        last = [max(found) + 1 == self.limits.get(above) for above, found in self.blocks.items()]
+        return bool(last) and all(last)
+
+    @property
     def is_whole(self) -> bool:
         """Whether blocks of some sort are all that a model of the family has."""
         return any(len(found) == self.limits.get(above) for above, found in self.blocks.items())
 
     @property
-    def has_few_blocks(self) -> bool:
-        """Whether its blocks are some that were chosen: many that go on from the first are all that a model has."""
-        return not any(len(found) > _FEW and len(found) == max(found) + 1 for found in self.blocks.values())
+    def runs_on(self) -> bool:
+        """Whether its blocks, and they are many, are the first of their sort: all that some model has, it may be."""
+        counts = {start: len(found) for start, found in self.blocks.items()}
+        return max(counts.values(), default=0) > _FEW and all(
+            count == max(self.blocks[start]) + 1 for start, count in counts.items()
+        )
+
+    def depths_in(self, model: ModelModules, layout: Layout) -> dict[str, int]:
+        """How many of each of its blocks a model with the names of `layout` has."""
+        counts: dict[str, int] = {}
+        for path in self.modules:
+            template, number = self.architecture.template_of(path, self.layout)
+            start = _start(self.architecture, template, self.layout) if number else None
+            if start is not None and start not in counts:
+                paths = (template.replace("{n}", str(n)) for n in itertools.count())
+                located = (self.architecture.locate(path, self.layout, layout) for path in paths)
+                own = itertools.takewhile(lambda found: found and all(t.path in model for t in found), located)
+                counts[start] = len(list(own))
+        return counts
 
     @property
     def beyond(self) -> tuple[str, int] | None:

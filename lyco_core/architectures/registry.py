@@ -8,6 +8,8 @@ from .ace_step import ACE_STEP, ACE_STEP_1_5
 from .auraflow import AURAFLOW
 from .boogu import BOOGU
 from .chroma import CHROMA
+from .cogvideox import COGVIDEOX
+from .cosmos import COSMOS_1
 from .cosmos_predict2 import COSMOS_PREDICT2
 from .ernie_image import ERNIE_IMAGE
 from .flux import FLUX1, FLUX2
@@ -25,6 +27,8 @@ from .longcat_image import LONGCAT_IMAGE
 from .ltx_video import LTX_2, LTX_VIDEO
 from .lumina2 import LUMINA2
 from .mage_flow import MAGE_FLOW
+from .minimax import MINIMAX_H3, MINIMAX_MUSIC_3
+from .mochi import MOCHI
 from .omnigen2 import OMNIGEN2
 from .pixart import PIXART
 from .qwen_image import QWEN_IMAGE
@@ -77,6 +81,11 @@ ARCHITECTURES: dict[str, Architecture] = by_id(
         ACE_STEP_1_5,
         COSMOS_PREDICT2,
         ERNIE_IMAGE,
+        MINIMAX_H3,
+        MINIMAX_MUSIC_3,
+        MOCHI,
+        COGVIDEOX,
+        COSMOS_1,
         FLUX3,
         HUNYUAN_IMAGE,
         LONGCAT_IMAGE,

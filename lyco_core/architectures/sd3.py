@@ -52,4 +52,5 @@ SD3 = Architecture(
     ),
     depths={"joint_blocks": 38},
     widths=(1536, 2432),
+    sizes={1536: {"joint_blocks": 24}, 2432: {"joint_blocks": 38}},
 )

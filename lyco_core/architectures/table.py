@@ -49,6 +49,9 @@ class Architecture:
     """The widths of all the models that there are: a file of another is another family's. Empty: any will do."""
     sizes: Mapping[int, Mapping[str, int]] = dataclasses.field(default_factory=dict[int, Mapping[str, int]])
     """Width of a model -> `depths` of those that are so wide, where models differ in both."""
+    twins: tuple[str, ...] = ()
+    """Ids of families whose blocks have the same names and shapes, though one's adapters are nothing to the other: a
+    file that fits both is told as neither."""
     training: TrainedFamily | None = None
     """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"
@@ -56,8 +59,8 @@ class Architecture:
     addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
     diffusers_prefix: str = "transformer."
     """What stands before diffusers' names in its files."""
-    refused: str | None = None
-    """Why adapters of this family cannot be used, if so."""
+    musubi_lora_only: bool = False
+    """Whether Musubi Tuner trains and reads LoRA of it, but no LoHa and LoKr."""
 
     def __post_init__(self) -> None:
         for block in self.depths:

@@ -80,8 +80,9 @@ def convert_set(
     placement = placed_in(found, layout, options.selection)
     found, exact = placement.adapter_set, exact_modules(placement, options.to)
     if options.to == "musubi":
-        require_readable(found)
-        exact = exact if options.as_lora or options.limits else uniform(exact)
+        as_lora = options.as_lora or options.limits is not None
+        require_readable(found, as_lora=as_lora)
+        exact = exact if as_lora else uniform(exact)
     made = dataclasses.replace(found, adapters={m.module_path: m.adapter for m in exact}, layout=layout, exceptions={})
     made = spelled(made, FORMATS[options.to])
     modules: list[Converted] = []

@@ -12,12 +12,25 @@ from .result import Converted
 __all__ = ["require_readable", "uniform", "with_an_alpha"]
 
 
-def require_readable(found: AdapterSet) -> None:
-    """Refuse what Musubi Tuner would read only half: it ignores the tensors that it does not know.
+def require_readable(found: AdapterSet, *, as_lora: bool) -> None:
+    """Refuse what Musubi Tuner would read only half, or not: it ignores the tensors that it does not know.
 
     Of a family that it does not train, the layout is sd-scripts', where LyCORIS reads all of them.
+
+    Args:
+        as_lora: whether all of them become LoRA.
     """
-    if found.architecture is None or not found.architecture.training:
+    family = found.architecture
+    if family is None:
+        return
+    other = next((p for p, a in found.adapters.items() if not isinstance(a, LoRA)), None)
+    if family.musubi_lora_only and other is not None and not as_lora:
+        raise PlacementError(
+            f"{found.prefixes[other]}: is a {found.adapters[other].title}, and Musubi Tuner reads LoRA only for "
+            f"{family.title}",
+            Remedy.AS_LORA,
+        )
+    if family.training is None:
         return
     if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
         raise PlacementError(

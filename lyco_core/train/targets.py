@@ -100,9 +100,10 @@ def require_trainable(family: Architecture | None) -> tuple[Architecture, Traine
             "the model's architecture is unknown, so it is unknown which of its modules to train; load a model that "
             "Musubi Tuner trains"
         )
-    if family.refused:
+    if family.musubi_lora_only:
         raise TrainError(
-            f"{family.title}: {family.refused}, and which modules it trains is not known here: train it there"
+            f"{family.title}: Musubi Tuner trains it with LoRA only, and which modules it trains is not known here: "
+            "train it there, load it here"
         )
     if family.training is None:
         raise TrainError(

@@ -93,18 +93,6 @@ def test_unknown_architecture_is_named_with_the_known_ones():
         identify(attention_only(), architecture="flux")
 
 
-@pytest.mark.parametrize("algorithm", ["lokr", "loha"])
-def test_kandinsky_is_refused_by_name(algorithm: str):
-    modules = {
-        f"visual_transformer_blocks.{n}.{name}": (64, 64)
-        for n in range(2)
-        for name in ("self_attention.to_query", "cross_attention.to_key", "feed_forward.in_layer")
-    }
-    with pytest.raises(ArchitectureError, match="Kandinsky 5: not supported with LoHa/LoKr"):
-        identify(parse(musubi_file(modules, algorithm), {}))
-    assert identify(parse(musubi_file(modules, "lora"), {})).architecture is ARCHITECTURES["kandinsky5"]
-
-
 def test_names_of_no_family_are_left_as_they_are():
     found = identify(parse(musubi_file({"down_blocks.0.attentions.0": (64, 64)}), {}))
     assert found.architecture is None

@@ -40,6 +40,8 @@ def test_every_adapter_acts(name, form, loras, host, seats):
     if reason := quantized_models.why_not(form):
         pytest.skip(reason)
     tiny = MODELS[name]
+    if form in tiny.unable:
+        pytest.skip(f"ComfyUI computes no {name} as {form}")
     weights, linears, wide, tensors, changes = made(name)
     save_file(tensors, loras / "a.safetensors")
     stored, metadata, numbers = quantized_models.stored(weights, wide, form)
@@ -99,6 +101,8 @@ def test_every_family_and_module_is_walked(pack):
             if tiny.architecture.resolve(path, "comfyui", underscored=False):
                 walked[tiny.family].add(template(path))
     for family, architecture in ARCHITECTURES.items():
+        if family in tiny_families.LATER:
+            continue
         named = {template(name) for name in architecture.templates("comfyui")}
         assert named == walked[family], f"{family}: give lyco_testing/tiny_families.py a model with every module"
 

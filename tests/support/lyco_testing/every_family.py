@@ -31,12 +31,17 @@ def known_as(tiny: Tiny) -> Iterator[None]:
     found = getattr(comfy.supported_models, tiny.model)
     with contextlib.ExitStack() as told:
         detection = comfy.model_detection
+        extra = {name: value for name, value in found.unet_extra_config.items() if name not in config}
+        told.enter_context(mock.patch.object(found, "unet_extra_config", extra))
         told.enter_context(mock.patch.object(detection, "detect_unet_config", lambda *_, **__: dict(config)))
         told.enter_context(mock.patch.object(detection, "model_config_from_unet_config", lambda c, *_, **__: found(c)))
         if tiny.fixed is not None:
             name, part, sizes = tiny.fixed
             module = importlib.import_module(name)
             told.enter_context(mock.patch.object(module, part, functools.partial(getattr(module, part), **sizes)))
+        if tiny.layers is not None:
+            module = importlib.import_module(tiny.layers)
+            told.enter_context(mock.patch.object(module, "range", lambda _: range(1), create=True))
         yield
 
 
@@ -89,6 +94,7 @@ def sampled(tiny: Tiny, model) -> Tensor:
         options = dict(model.model_options["transformer_options"])
         options["wrappers"] = comfy.patcher_extension.copy_nested_dicts(options.get("wrappers", {}))
         comfy.patcher_extension.merge_nested_dicts(options["wrappers"], model.wrappers, copy_dict1=False)
+        options |= {"sigmas": torch.tensor([0.7]), "sample_sigmas": torch.tensor([0.7, 0.0])}
         given = {name: _made(value, number) for number, (name, value) in enumerate(tiny.given.items(), 10)}
         noise = [normal(number, 1, *shape) for number, shape in enumerate(tiny.latents, 1)]
         x = noise[0]
@@ -111,7 +117,7 @@ def adapter(tiny: Tiny, linears: Mapping[str, tuple[int, int]]) -> tuple[dict[st
 
     A change is a third of the weight's size: larger ones would raise the noise of the base beneath.
     """
-    kinds = ("lora",) if tiny.architecture.refused else ("lokr", "loha", "lora")
+    kinds = ("lokr", "loha", "lora")
     tensors: dict[str, Tensor] = {}
     changes: dict[str, Tensor] = {}
     number = 0

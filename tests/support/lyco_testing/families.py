@@ -8,6 +8,8 @@ from lyco_core.layouts import Layout
 
 from .tables import OTHERS, weights
 
+EMBEDDINGS = {"lyric_embs", "llm_adapter.embed", "trainable_cond_mask", "diffusion_transformer.timestep_features"}
+"""Tables that are looked up in, and frequencies: nobody trains them with low-rank factors."""
 EMBEDDINGS = {
     "embed_image_indicator",
     "language_model.embed_tokens",

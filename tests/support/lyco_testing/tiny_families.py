@@ -27,6 +27,9 @@ class Shape(tuple):
 
 TEXT = Shape(TOKENS, WIDTH)
 
+LATER = ("flux3", "qwen_image_2_1")
+"""Families that are known by their published names: ComfyUI has no model of them yet."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Tiny:
@@ -47,8 +50,13 @@ class Tiny:
     """Whose names the adapters have."""
     fixed: tuple[str, str, Mapping[str, Any]] | None = None
     """Module, name and sizes of a part that no config makes small."""
+    layers: str | None = None
+    """Module of a list of layers that no config makes short: one is enough."""
     idle: str = "(?!)"
     """Regular expression of modules that ComfyUI computes in no sampling."""
+
+    unable: tuple[str, ...] = ()
+    """Formats in which ComfyUI itself computes no such model."""
 
     @property
     def architecture(self) -> Architecture:
@@ -64,6 +72,21 @@ _COSMOS = {
     "patch_temporal": 1, "model_channels": WIDTH, "concat_padding_mask": True, "crossattn_emb_channels": WIDTH,
     "pos_emb_cls": "rope3d", "use_adaln_lora": True, "adaln_lora_dim": 64, "num_blocks": 1, "num_heads": 2,
 }  # fmt: skip
+_H3 = {
+    "image_model": "minimax_h3", "num_layers": 1, "token_refiner_num_layers": 1, "hidden_size": 3 * WIDTH,
+    "num_attention_heads": 8, "ffn_hidden_size": 8 * WIDTH, "text_dim": WIDTH,
+}  # fmt: skip
+_STREAMS = {
+    "axes_dim": [16, 56, 56], "num_heads": 2, "mlp_ratio": 4.0, "theta": 10000, "qkv_bias": True, "patch_size": 2,
+    "hidden_size": WIDTH, "context_in_dim": WIDTH, "vec_in_dim": None, "depth": 1, "depth_single_blocks": 1,
+}  # fmt: skip
+_CHROMA = _STREAMS | {"in_dim": 64, "out_dim": WIDTH, "hidden_dim": WIDTH, "n_layers": 2, "txt_ids_dims": []}
+_RADIANCE = _CHROMA | {
+    "image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "patch_size": 16, "nerf_hidden_size": 64,
+    "nerf_mlp_ratio": 4, "nerf_depth": 1, "nerf_max_freqs": 8, "nerf_tile_size": 512, "nerf_final_head_type": "conv",
+    "nerf_embedder_dtype": torch.float32, "use_x0": False, "use_sequential_txt_ids": False,
+}  # fmt: skip
+_CASCADE = {"c_r": 64, "c_cond": WIDTH}
 _LTX = {"attention_head_dim": 128, "num_attention_heads": 2, "cross_attention_dim": WIDTH, "caption_channels": WIDTH}
 
 
@@ -82,7 +105,55 @@ def models() -> dict[str, Tiny]:
     )
     return {
         "wan": _musubi(
-            "wan", Shape(16, 2, 8, 8), "WAN21_I2V", {"model_type": "i2v", "in_dim": 36}, clip_vision_output=vision
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN21_I2V",
+            {"model_type": "i2v", "in_dim": 36, "in_dim_ref_conv": 16},
+            clip_vision_output=vision,
+        ),
+        "wan_vace": _musubi(
+            "wan", Shape(16, 2, 8, 8), "WAN21_Vace", {"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96}
+        ),
+        "wan_camera": _musubi(
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN21_Camera",
+            {"model_type": "camera", "in_dim": 32},
+            clip_vision_output=vision,
+            camera_conditions=Shape(24, 2, 64, 64),
+        ),
+        "wan_humo": _musubi(
+            "wan", Shape(16, 2, 8, 8), "WAN21_HuMo", {"model_type": "humo"}, audio_embed=Shape(2, 8, 5, 1280)
+        ),
+        "wan_s2v": _musubi(
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN22_S2V",
+            {"model_type": "s2v", "audio_inject_layers": [0]},
+            audio_embed=Shape(25, 1024, 8),
+        ),
+        "wan_animate": _musubi(
+            "wan",
+            Shape(16, 2, 8, 8),
+            "WAN22_Animate",
+            {"model_type": "animate", "in_dim": 36, "num_layers": 5},
+            clip_vision_output=vision,
+            face_video_pixels=Shape(3, 1, 512, 512),  # halved seven times
+        ),
+        "wan_scail": _musubi(
+            "wan", Shape(16, 2, 8, 8), "WAN21_SCAIL2", {"model_type": "scail2", "in_dim": 20}, clip_vision_output=vision
+        ),
+        "wan_dancer": dataclasses.replace(
+            _musubi(
+                "wan",
+                Shape(16, 2, 8, 8),
+                "WAN22_WanDancer",
+                {"model_type": "wandancer", "in_dim": 36, "audio_inject_layers": [0]},
+                clip_vision_output=vision,
+                clip_vision_output_ref=vision,
+                audio_embed=Shape(12, 35),
+            ),
+            idle=r"head_global\.head",  # of other frame rates
         ),
         "flux1": _musubi("flux1", Shape(16, 8, 8), pooled_output=Shape(24), guidance=3.5),
         "flux2": _musubi("flux2", Shape(128, 4, 4), None, {"guidance_embed": True}, guidance=3.5),
@@ -103,7 +174,7 @@ def models() -> dict[str, Tiny]:
             "kandinsky5",
             "Kandinsky5",
             {
-                "image_model": "kandinsky5", "model_dim": WIDTH, "ff_dim": 2 * WIDTH, "time_dim": WIDTH,
+                "image_model": "kandinsky5", "model_dim": WIDTH, "ff_dim": 4 * WIDTH, "time_dim": WIDTH,
                 "in_text_dim": WIDTH, "in_text_dim2": WIDTH, "visual_embed_dim": 132, "num_text_blocks": 1,
                 "num_visual_blocks": 1, "axes_dims": (16, 24, 24),
             },
@@ -153,13 +224,12 @@ def models() -> dict[str, Tiny]:
         "chroma": Tiny(
             "chroma",
             "Chroma",
-            {
-                "image_model": "chroma", "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": WIDTH,
-                "hidden_dim": WIDTH, "n_layers": 2, "axes_dim": [16, 56, 56], "num_heads": 2, "mlp_ratio": 4.0,
-                "theta": 10000, "qkv_bias": True, "txt_ids_dims": [], "patch_size": 2, "hidden_size": WIDTH,
-                "context_in_dim": WIDTH, "vec_in_dim": None, "depth": 1, "depth_single_blocks": 1,
-            },
+            _CHROMA | {"image_model": "chroma", "in_channels": 64, "out_channels": 64},
             (Shape(16, 8, 8),),
+        ),
+        "chroma_radiance": Tiny("chroma", "ChromaRadiance", _RADIANCE, (Shape(3, 64, 64),)),
+        "chroma_radiance_linear": Tiny(
+            "chroma", "ChromaRadiance", _RADIANCE | {"nerf_final_head_type": "linear"}, (Shape(3, 64, 64),)
         ),
         "hidream": Tiny(
             "hidream",
@@ -188,6 +258,19 @@ def models() -> dict[str, Tiny]:
                 "image_model": "ltxav", "num_layers": 1, "audio_attention_head_dim": 64,
                 "audio_num_attention_heads": 4, "audio_cross_attention_dim": WIDTH,
                 "connector_attention_head_dim": 128, "connector_num_attention_heads": 2, "connector_num_layers": 1,
+            },
+            (Shape(128, 2, 4, 4), Shape(8, 6, 16)),
+        ),
+        "ltx_2_3": Tiny(
+            "ltx_2",
+            "LTXAV",
+            _LTX | {
+                "image_model": "ltxav", "num_layers": 1, "audio_attention_head_dim": 64,
+                "audio_num_attention_heads": 4, "audio_cross_attention_dim": WIDTH,
+                "connector_attention_head_dim": 128, "connector_num_attention_heads": 2, "connector_num_layers": 1,
+                "connector_apply_gated_attention": True, "apply_gated_attention": True, "cross_attention_adaln": True,
+                "caption_proj_before_connector": True, "caption_projection_first_linear": False,
+                "caption_projection_second_linear": False,
             },
             (Shape(128, 2, 4, 4), Shape(8, 6, 16)),
         ),
@@ -304,6 +387,65 @@ def models() -> dict[str, Tiny]:
                 {"source_dim": WIDTH, "target_dim": WIDTH, "model_dim": WIDTH, "num_layers": 1, "num_heads": 2},
             ),
         ),
+        "minimax_h3": Tiny(
+            "minimax_h3",
+            "MiniMaxH3",
+            _H3 | {"timestep_input_dim": 64, "time_embed_hidden_size": WIDTH, "time_embed_dim": WIDTH},
+            (Shape(24, 2, 4, 4), Shape(32, 2, 6)),
+        ),
+        "minimax_h3_curve": Tiny(
+            "minimax_h3",
+            "MiniMaxH3",
+            _H3 | {"adaln_curve_grid": 32, "time_embed_dim": 16},
+            (Shape(24, 2, 4, 4), Shape(32, 2, 6)),
+        ),
+        "minimax_music_3": Tiny(
+            "minimax_music_3",
+            "MiniMaxMusic3",
+            {"audio_model": "minimax_music3"},
+            (Shape(128, 8),),
+            {"conditioning_scale": torch.ones(1, 1, 1)},
+            Shape(4, 8 * 4096),
+            layers="comfy.ldm.minimax_music.dit",
+        ),
+        "mochi": Tiny(
+            "mochi",
+            "GenmoMochi",
+            {
+                "image_model": "mochi_preview", "depth": 2, "patch_size": 2, "num_heads": 4,
+                "hidden_size_x": 2 * WIDTH, "hidden_size_y": WIDTH, "mlp_ratio_y": 4.0,
+                "mlp_ratio_x": 12288 / (2 * WIDTH),  # which it asserts
+                "learn_sigma": False, "in_channels": 12, "qk_norm": True, "qkv_bias": False, "out_bias": True,
+                "attn_drop": 0.0, "patch_embed_bias": True, "posenc_preserve_area": True,
+                "timestep_mlp_bias": True, "attend_to_padding": False, "timestep_scale": 1000.0, "use_t5": True,
+                "t5_feat_dim": WIDTH, "t5_token_length": TOKENS, "rope_theta": 10000.0,
+            },
+            (Shape(12, 2, 8, 8),),
+            {"attention_mask": torch.ones(1, TOKENS, dtype=torch.int)},
+        ),
+        "cogvideox": Tiny(
+            "cogvideox",
+            "CogVideoX_I2V",
+            {
+                "image_model": "cogvideox", "num_attention_heads": 4, "attention_head_dim": 64,
+                "time_embed_dim": WIDTH, "num_layers": 1, "in_channels": 32, "patch_size": 2, "patch_size_t": 2,
+                "text_embed_dim": WIDTH, "ofs_embed_dim": WIDTH, "use_learned_positional_embeddings": False,
+                "use_rotary_positional_embeddings": True,
+            },
+            (Shape(16, 2, 8, 8),),
+        ),
+        "cosmos_1": Tiny(
+            "cosmos_1",
+            "CosmosT2V",
+            _COSMOS | {
+                "image_model": "cosmos", "block_config": "FA-CA-MLP", "block_x_format": "THWBD",
+                "affline_emb_norm": True, "pos_emb_learnable": False, "pos_emb_interpolation": "crop",
+                "extra_per_block_abs_pos_emb": True, "extra_per_block_abs_pos_emb_type": "learnable",
+                "rope_h_extrapolation_ratio": 1.0, "rope_w_extrapolation_ratio": 1.0,
+                "rope_t_extrapolation_ratio": 2.0,
+            },
+            (Shape(16, 1, 8, 8),),
+        ),
         "ernie_image": Tiny(
             "ernie_image",
             "ErnieImage",
@@ -314,5 +456,125 @@ def models() -> dict[str, Tiny]:
             (Shape(128, 4, 4),),
             {},
             Shape(TOKENS, 2 * WIDTH),
+        ),
+        "ideogram4": Tiny(
+            "ideogram4",
+            "Ideogram4",
+            {
+                "image_model": "ideogram4", "in_channels": 128, "num_layers": 1, "num_attention_heads": 1,
+                "attention_head_dim": WIDTH, "intermediate_size": 2 * WIDTH, "llm_features_dim": WIDTH,
+            },
+            (Shape(128, 4, 4),),
+        ),
+        "hidream_o1": Tiny(
+            "hidream_o1",
+            "HiDreamO1",
+            {
+                "image_model": "hidream_o1",
+                "text_config_overrides": {
+                    "vocab_size": 151936, "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH,
+                    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 128,
+                },
+                "vision_config_overrides": {
+                    "hidden_size": WIDTH, "num_heads": 2, "intermediate_size": WIDTH, "depth": 1,
+                },
+            },
+            (Shape(3, 64, 64),),
+            {
+                "text_input_ids": torch.tensor([[151644, 872, 151673, 151645]]),
+                "reference_latents": [torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(5))],
+            },
+            unable=("fp8_raw",),  # the tower's positions are added as they are stored
+        ),
+        "hunyuan_image": Tiny(
+            "hunyuan_image",
+            "HunyuanImage21",
+            _STREAMS | {
+                "image_model": "hunyuan_video", "in_channels": 64, "out_channels": 64, "patch_size": [1, 1],
+                "axes_dim": [64, 64], "guidance_embed": True, "byt5": True, "meanflow": True, "meanflow_sum": False,
+                "use_cond_type_embedding": False, "vision_in_dim": None, "theta": 256,
+            },
+            (Shape(64, 4, 4),),
+            {"conditioning_byt5small": Shape(6, 1472)},
+        ),
+        "longcat_image": Tiny(
+            "longcat_image",
+            "LongCatImage",
+            _STREAMS | {
+                "image_model": "flux", "in_channels": 16, "out_channels": 16, "txt_ids_dims": [1, 2],
+                "guidance_embed": False,
+            },
+            (Shape(16, 8, 8),),
+        ),
+        "mage_flow": Tiny(
+            "mage_flow",
+            "MageFlow",
+            {
+                "image_model": "mage_flow", "in_channels": 128, "num_layers": 1, "num_attention_heads": 2,
+                "attention_head_dim": 128, "joint_attention_dim": WIDTH,
+            },
+            (Shape(128, 4, 4),),
+        ),
+        "lens": Tiny(
+            "lens",
+            "Lens",
+            {
+                "image_model": "lens", "num_layers": 1, "attention_head_dim": 64, "num_attention_heads": 6,
+                "enc_hidden_dim": 64, "selected_layer_index": (0, 1, 2, 3),
+            },
+            (Shape(128, 4, 4),),
+        ),
+        "joyimage": Tiny(
+            "joyimage",
+            "JoyImage",
+            {
+                "image_model": "joyimage", "in_channels": 16, "hidden_size": WIDTH, "patch_size": [1, 2, 2],
+                "num_layers": 1, "num_attention_heads": 2, "text_dim": WIDTH,
+            },
+            (Shape(16, 1, 8, 8),),
+        ),
+        "boogu": Tiny(
+            "boogu",
+            "Boogu",
+            {
+                "image_model": "boogu", "hidden_size": 480, "num_layers": 1, "num_double_stream_layers": 1,
+                "num_refiner_layers": 1, "num_attention_heads": 4, "num_kv_heads": 1, "multiple_of": WIDTH,
+                "instruction_feat_dim": WIDTH,
+            },
+            (Shape(16, 8, 8),),
+            {"reference_latents": [Shape(16, 8, 8)], "attention_mask": torch.ones(1, TOKENS, dtype=torch.int)},
+        ),
+        "sdxl_refiner": Tiny(
+            "sdxl_refiner",
+            "SDXLRefiner",
+            _UNET | {
+                "num_classes": "sequential", "adm_in_channels": 2560, "num_res_blocks": [2, 2, 2, 2],
+                "channel_mult": [1, 2, 4, 1], "transformer_depth": [0, 0, 1, 1, 1, 1, 0, 0],
+                "transformer_depth_middle": 1, "num_head_channels": 64, "use_linear_in_transformer": True,
+                "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 1280,
+            },
+            (Shape(4, 16, 16),),
+            {"pooled_output": Shape(1280)},
+            Shape(TOKENS, 1280),
+        ),
+        "stable_cascade": Tiny(
+            "stable_cascade",
+            "Stable_Cascade_C",
+            _CASCADE | {
+                "stable_cascade_stage": "c", "c_hidden": [WIDTH, WIDTH], "nhead": [2, 2], "blocks": [[1, 1], [1, 1]],
+            },
+            (Shape(16, 8, 8),),
+            {"pooled_output": Shape(1, 1280)},
+            Shape(TOKENS, 1280),
+        ),
+        "stable_cascade_b": Tiny(
+            "stable_cascade_b",
+            "Stable_Cascade_B",
+            _CASCADE | {
+                "stable_cascade_stage": "b", "c_hidden": [64, 128, WIDTH, WIDTH], "nhead": [-1, -1, 2, 2],
+                "blocks": [[1, 1, 1, 1], [1, 1, 1, 1]],
+            },
+            (Shape(4, 32, 32),),
+            {"pooled_output": Shape(1, 1280), "stable_cascade_prior": Shape(16, 8, 8)},
         ),
     }  # fmt: skip

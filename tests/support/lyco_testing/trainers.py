@@ -98,7 +98,7 @@ class Trainer:
 
 
 _MUSUBI = tuple(TRAINED)
-_DIFFUSERS = tuple(a for a in ARCHITECTURES if a not in ("kandinsky5", "hunyuan_video_1_5", "framepack", "ace_step"))
+_DIFFUSERS = tuple(a for a in ARCHITECTURES if a not in ("hunyuan_video_1_5", "framepack", "ace_step"))
 _UNETS = ("sd15", "sdxl")
 _TRANSFORMERS = tuple(a for a in _DIFFUSERS if a not in _UNETS)
 
@@ -136,7 +136,7 @@ TRAINERS = (
     Trainer("diffusers, UNets", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _UNETS, "lines 9 and 10"),
     Trainer(
         "ComfyUI (TrainLoraNode, extraction)", "diffusion_model.", "comfyui", False, ("LoRA", "LoHa", "LoKr", "OFT", "full"),
-        tuple(a for a in ARCHITECTURES if a not in ("framepack", "kandinsky5")), "ComfyUI has no such model, or LoRA only",
+        tuple(a for a in ARCHITECTURES if a != "framepack"), "ComfyUI has no such model",
     ),
 )  # fmt: skip
 
