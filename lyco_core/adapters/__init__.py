@@ -16,6 +16,7 @@ from .oftv2 import CAYLEY, TERMS, OFTv2, within
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
 from .scaling import multiplied, with_alpha, with_scale
+from .swapped import Swapped, with_halves_swapped
 
 __all__ = [
     "ALGORITHMS",
@@ -39,6 +40,7 @@ __all__ = [
     "LoRA",
     "OFTv2",
     "OnBase",
+    "Swapped",
     "agreed",
     "bare",
     "changes_nothing",
@@ -52,6 +54,7 @@ __all__ = [
     "to_loha",
     "to_lora",
     "with_alpha",
+    "with_halves_swapped",
     "with_scale",
     "within",
 ]

@@ -21,6 +21,7 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 from .oftv2 import OFTv2
+from .swapped import Swapped
 
 __all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
 
@@ -81,6 +82,11 @@ def _(adapter: OFTv2) -> bool:
 def _(adapter: Adapter) -> bool:
     """Their factors do not show it."""
     return False
+
+
+@changes_nothing.register(Swapped)
+def _(adapter: Swapped) -> bool:
+    return changes_nothing(adapter.inner)
 
 
 def same_change(first: Adapter, second: Adapter) -> bool:

@@ -20,6 +20,7 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 from .oftv2 import OFTv2
+from .swapped import Swapped
 
 __all__ = ["multiplied", "with_alpha", "with_scale"]
 
@@ -47,6 +48,11 @@ def _(adapter: LoKr, scale: float) -> LoKr:
 @with_scale.register(DoRA)
 def _(adapter: DoRA, scale: float) -> DoRA:
     return adapter.on(with_scale(adapter.inner, scale))
+
+
+@with_scale.register(Swapped)
+def _(adapter: Swapped, scale: float) -> Swapped:
+    return dataclasses.replace(adapter, inner=with_scale(adapter.inner, scale))
 
 
 @with_scale.register(BoRA)

@@ -49,4 +49,5 @@ COSMOS_PREDICT2 = Architecture(
     ),
     depths={"blocks": 36, "llm_adapter.blocks": 6},
     widths=(2048, 5120),
+    sizes={2048: {"blocks": 28}, 5120: {"blocks": 36}},
 )

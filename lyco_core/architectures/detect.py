@@ -63,7 +63,8 @@ def identify(
     if not best:
         return dataclasses.replace(adapter_set, doubt=why)
     hint = adapter_set.metadata.get("lyco_architecture")
-    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout) if r.has_last else 9))
+    usual = "musubi" if adapter_set.format.id in ("musubi", "comfyui") else "diffusers"
+    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), not r.has_last, r.has_last and r.layout != usual))
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.has_last or r.architecture.id in (prefer, hint)]
     chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, onto, layout)
@@ -87,7 +88,7 @@ def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layo
         for family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
     ]
     best = _most((r for r in readings if not contradiction(r)), lambda r: len(r.paths))
-    best = _most(best, lambda r: r.is_whole)
+    best = _most(best, lambda r: r.has_last)
     return (best[0].architecture, best[0].layout) if best else None
 
 

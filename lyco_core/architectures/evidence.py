@@ -17,7 +17,10 @@ _STREAMS = (
 )
 """diffusers' names in a block of two streams: those of the first are the names of any block of one."""
 
-_ATTENTIONS = tuple((f"attn1.{name}", f"attn2.{name}") for name in ("to_q", "to_k", "to_v", "to_out.0"))
+_ATTENTIONS = (
+    *((f"attn1.{name}", f"attn2.{name}") for name in ("to_q", "to_k", "to_v", "to_out.0")),
+    ("self_attention.to_query", "cross_attention.to_query"),
+)
 """The same of self-attention, which other models have by these names without any cross-attention."""
 
 
@@ -42,15 +45,14 @@ def doubt(reading: Reading, depths: Mapping[str, int], *, of_model: bool) -> str
         depths: start of a block's name in Musubi's layout -> how many there are.
         of_model: whether those are the ones of a model that has all of the modules: then a few blocks are enough.
     """
-    if any(len(found) == depths.get(start) for start, found in reading.blocks.items()):
-        return "" if of_model else _of_self_attention(reading)
-    runs_on = reading.runs_on
-    if runs_on and len(reading.blocks) > 1:
-        counts = [f"{len(found)} of {depths.get(start, 0)} {start}" for start, found in reading.blocks.items()]
+    blocks = {start: len(found) for start, found in reading.blocks.items() if start in depths}
+    whole = [count == depths[start] for start, count in blocks.items()]
+    if len(blocks) > 1 and reading.runs_on and not all(whole):
+        counts = [f"{count} of {depths[start]} {start}" for start, count in blocks.items()]
         return f"they are the first {' and '.join(counts)}, which may be all that another has"
-    if of_model and not runs_on:
+    if of_model and (any(whole) or not reading.runs_on):
         return ""
-    return _of_self_attention(reading) or _of_one_stream(reading)
+    return _of_self_attention(reading) or ("" if any(whole) else _of_one_stream(reading))
 
 
 def _of_one_stream(reading: Reading) -> str:

@@ -24,11 +24,10 @@ BLOCKS = blocks(double_stream({}, ff=("net.0.proj", "net.2"), mlp=(4, 4)), singl
 
 ENDS = renamed({"img_in": "x_embedder", "final_layer.linear": "proj_out"})
 
-# diffusers keeps the final modulation's scale above its shift, the others the shift above the
-# scale: no renaming turns one into the other, so it has no name there.
+# diffusers keeps the final modulation's scale above its shift, the others the shift above the scale.
 SHARED = (
     *ENDS,
-    *renamed({"final_layer.adaLN_modulation.1": None}, shape=(2, 1)),
+    *renamed({"final_layer.adaLN_modulation.1": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
 )
 
 # What DiffSynth calls the modules of FLUX.1: its own names, for rows in ComfyUI's order.
@@ -129,6 +128,7 @@ FLUX2 = Architecture(
             }
         ),
     ),
+    diffusers_fuses=True,
     depths={"double_blocks": 8, "single_blocks": 48},
     widths=(3072, 4096, 6144),
     sizes={

@@ -50,8 +50,8 @@ FLUX3 = Architecture(
             },
             shape=(1, 1),
         ),
-        # diffusers keeps its scale above its shift: no renaming turns one into the other.
-        *renamed({"final_layer.image.adaLN_modulation.1": None}, shape=(2, 1)),
+        # diffusers keeps its scale above its shift.
+        *renamed({"final_layer.image.adaLN_modulation.1": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
     ),
     depths={
         **{f"content_mode_blocks.{image}": 5 for image in _IMAGES},

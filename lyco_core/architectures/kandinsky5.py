@@ -38,5 +38,10 @@ KANDINSKY5 = Architecture(
     ),
     depths={"text_transformer_blocks": 4, "visual_transformer_blocks": 60},
     widths=(1792, 2560, 4096),
+    sizes={
+        1792: {"text_transformer_blocks": 2, "visual_transformer_blocks": 32},
+        2560: {"text_transformer_blocks": 2, "visual_transformer_blocks": 50},
+        4096: {"text_transformer_blocks": 4, "visual_transformer_blocks": 60},
+    },
     musubi_lora_only=True,
 )

@@ -91,13 +91,9 @@ class Reading:
     @property
     def has_last(self) -> bool:
         """Whether of every sort of its blocks the last that a model of the family has is there."""
-        last = [max(found) + 1 == self.limits.get(above) for above, found in self.blocks.items()]
+        limits = self.limits
+        last = [max(found) + 1 == limits[above] for above, found in self.blocks.items() if above in limits]
         return bool(last) and all(last)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether blocks of some sort are all that a model of the family has."""
-        return any(len(found) == self.limits.get(above) for above, found in self.blocks.items())
 
     @property
     def runs_on(self) -> bool:

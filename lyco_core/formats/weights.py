@@ -147,7 +147,7 @@ def _dora(adapter: Adapter, tensors: Mapping[str, Tensor], context: Context) -> 
 
 
 def _bora(adapter: Adapter, fields: Mapping[str, Tensor], magnitudes: object) -> BoRA:
-    if magnitudes is not None or fields.keys() != {"row", "column"} or not isinstance(adapter, Additive):
+    if magnitudes is not None or set(fields) != {"row", "column"} or not isinstance(adapter, Additive):
         raise AdapterError(
             f"magnitudes of a BoRA ({', '.join(sorted(fields))}) beside a {adapter.title}; expected bora_m_row and "
             "bora_m_col, on a LoRA, LoHa or LoKr without DoRA"
@@ -169,7 +169,7 @@ def _oftv2(vectors: Tensor, inner: Adapter | None, tensors: Mapping[str, Tensor]
     scaled = number(_SCALED, tensors)
     # The fork's files from before it said so were all scaled where there is a LoKr.
     of_old = inner is not None and not context.dialect.oft_series
-    own = tensors if inner is None else {}
+    own: Mapping[str, Tensor] = {} if inner is not None else tensors
     made = OFTv2(
         vectors if eps is None else within(vectors, eps),
         own.get("dora_scale"),

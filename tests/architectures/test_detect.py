@@ -1,14 +1,18 @@
 """The family is told from keys and shapes alone, for every model, algorithm and way of spelling."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lyco_testing.tables import ARCHITECTURE_OF, MODELS, dotted_file, musubi_file, targets, weights
 
+from lyco_core.adapter_reader import require_known
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.architectures import ARCHITECTURES, identify, recognise
 from lyco_core.errors import ArchitectureError
 from lyco_core.formats import FORMATS, parse
+from lyco_core.model import Model
 from lyco_core.placement import place
 
 
@@ -104,3 +108,100 @@ def test_models_are_recognised(model: str):
     found = recognise(comfyui_paths(model))
     assert found is not None
     assert (found[0].id, found[1]) in ((ARCHITECTURE_OF[model], "comfyui"), (ARCHITECTURE_OF[model], "musubi"))
+
+
+def blocks_of(model: str, count: int) -> dict[str, tuple[int, int]]:
+    """The first blocks of a full-size model, by diffusers' names."""
+    family = ARCHITECTURES[model]
+    shapes = {k.removeprefix("diffusion_model.").removesuffix(".weight"): s for k, s in weights(model).items()}
+    return {
+        path: (shape[0], shape[1])
+        for path, shape in shapes.items()
+        if path.startswith("transformer_blocks.") and len(shape) == 2
+        if int(family.template_of(path, "comfyui")[1]) < count
+    }
+
+
+@pytest.mark.parametrize("model", ["qwen_image", "mage_flow"])
+def test_blocks_that_two_families_share_are_told_as_neither(model: str):
+    """The model, or a word, decides between Qwen-Image and Mage-Flow, which has the first twelve of its blocks."""
+    file = parse(dotted_file(blocks_of(model, 12)), {})
+    with pytest.raises(ArchitectureError, match="its modules are those of mage_flow and of qwen_image; say which"):
+        identify(file)
+    assert identify(file, architecture="qwen_image").architecture is ARCHITECTURES["qwen_image"]
+    for onto in ("qwen_image", "mage_flow"):
+        found = Model.of(weights(onto)).identify(file)
+        assert found.architecture is ARCHITECTURES[onto]
+    assert identify(parse(dotted_file(blocks_of("qwen_image", 13)), {})).architecture is ARCHITECTURES["qwen_image"]
+
+
+CONTRADICTIONS = {
+    "a width": (
+        {"layers.0.attention.to_q": (4608, 4608)},
+        "Z-Image comes nearest, but layers.0.attention.to_q is of a model 4608 wide, Z-Image is 3840 wide",
+    ),
+    "two widths": (
+        {"double_blocks.0.img_attn.proj": (3072, 3072), "double_blocks.0.txt_attn.proj": (4096, 4096)},
+        "FLUX.2 comes nearest, but double_blocks.0.img_attn.proj is of a model 3072 wide, "
+        "double_blocks.0.txt_attn.proj of one 4096 wide, which are one in FLUX.2",
+    ),
+    "proportions": (
+        {"transformer_blocks.0.img_mlp.net.0.proj": (12288, 2048)},
+        "Qwen-Image comes nearest, but transformer_blocks.0.img_mlp.net.0.proj is [12288, 2048], "
+        "which are not the proportions of Qwen-Image's",
+    ),
+    "a depth": (
+        {"transformer_blocks.60.img_mod.1": (18432, 3072)},
+        "Qwen-Image comes nearest, but it has block 60 of transformer_blocks, Qwen-Image has 60",
+    ),
+    "the depth of its width": (
+        {"blocks.30.self_attn.q": (1536, 1536)},
+        "Wan 2.1/2.2 comes nearest, but it has block 30 of blocks, Wan 2.1/2.2 has 30",
+    ),
+    "names": (
+        {f"blocks.0.self_attn.{name}": (5120, 5120) for name in ("q", "k", "z")},
+        "Wan 2.1/2.2 comes nearest, but it has blocks.0.self_attn.z, which Wan 2.1/2.2 has not",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+def test_one_contradiction_rules_a_family_out(what: str):
+    modules, why = CONTRADICTIONS[what]
+    found = identify(parse(dotted_file(modules, "lora"), {}))
+    assert (found.architecture, found.doubt) == (None, why)
+    with pytest.raises(ArchitectureError, match=re.escape(why)):
+        require_known(found)
+
+
+def test_one_stream_of_many_blocks_is_another_models():
+    """Also on a model that has them all: attention of 24 blocks, as wide as HunyuanVideo 1.5, which has 54."""
+    attention = {
+        f"transformer_blocks.{n}.attn.{name}": (2048, 2048)
+        for n in range(24)
+        for name in ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
+    }
+    strange, few = (parse(dotted_file(m, "lora"), {}) for m in (attention, dict(list(attention.items())[:4])))
+    model = Model.of(weights("hunyuan_video_1_5"))
+    for told in (identify, model.identify):
+        with pytest.raises(ArchitectureError, match="they have attn.to_q alone, without attn.add_q_proj"):
+            told(strange)
+    assert model.identify(few).architecture is ARCHITECTURES["hunyuan_video_1_5"]
+
+
+def test_the_first_blocks_of_every_sort_are_another_models():
+    """Bria's: as many single blocks as FLUX.1 has not, all from the first on."""
+    counts = {"transformer_blocks": 8, "single_transformer_blocks": 28}
+    modules = {f"{block}.{n}.attn.to_q": (3072, 3072) for block, count in counts.items() for n in range(count)}
+    with pytest.raises(ArchitectureError, match="the first 8 of 19 double_blocks and 28 of 38 single_blocks"):
+        identify(parse(dotted_file(modules, "lora"), {}))
+
+
+def test_fewer_blocks_of_a_family_are_a_pruned_models():
+    assert identify(parse(dotted_file(blocks_of("qwen_image", 40)), {})).architecture is ARCHITECTURES["qwen_image"]
+
+
+def test_a_model_of_another_width_is_no_model_of_the_family():
+    shapes = {key: tuple(4608 if n == 3840 else n for n in shape) for key, shape in weights("z_image").items()}
+    assert Model.of(weights("z_image")).architecture is ARCHITECTURES["z_image"]
+    assert Model.of(shapes).architecture is None

@@ -75,19 +75,12 @@ def test_what_has_no_name_in_diffusers():
         for model in OTHERS
     }
     assert {model: names for model, names in without.items() if names} == {
-        "auraflow": {"modF.1"},
         "chroma_radiance": {
             "img_in_patch",
             "nerf_blocks.N.param_generator",
             "nerf_final_layer_conv.conv",
             "nerf_image_embedder.embedder.0",
         },
-        "flux3": {"final_layer.image.adaLN_modulation.1"},
-        "hunyuan_dit": {"final_layer.adaLN_modulation.1"},
-        "hunyuan_image": {"final_layer.adaLN_modulation.1"},
-        "longcat_image": {"final_layer.adaLN_modulation.1"},
-        "sd35_large": {"final_layer.adaLN_modulation.1", "joint_blocks.N.context_block.adaLN_modulation.1"},
-        "sd35_medium": {"final_layer.adaLN_modulation.1", "joint_blocks.N.context_block.adaLN_modulation.1"},
     }
 
 
