@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
@@ -110,12 +110,14 @@ class AdapterFile:
         """
         with about_file(self.path):
             self._file.require_memory()
-            tensors = {key: self._file.tensor(key) for key in self._file.header.tensors}
+            tensors, finite = self._file.tensors()
             tensors = tensors if rename is None else _renamed(tensors, rename)
             same = tensors.keys() == self._file.header.tensors.keys()
             keys = self.keys if same else sort_keys(tensors, tensors.__getitem__)
             found = parse(tensors, self._file.header.metadata, self._config, keys)
-            _check_all_finite({key: tensors[key] for key in keys.of_factors})
+            if not finite:
+                for key in keys.of_factors:
+                    check_finite(key, tensors[key])
             return found if outline is None else named_as(found, outline)
 
     def _small(self, key: str) -> Tensor:
@@ -174,14 +176,6 @@ def _renamed(tensors: dict[str, Tensor], rename: Rename) -> dict[str, Tensor]:
             f"its keys look like a trainer's whose files the host renames, and lack what those have "
             f"({type(error).__name__}: {error}); the file is incomplete"
         ) from None
-
-
-def _check_all_finite(tensors: Mapping[str, Tensor]) -> None:
-    """`check_finite` of each, where not all of their sums are finite: one question for a whole file."""
-    if not tensors or bool(torch.isfinite(torch.stack([_sum(tensor) for tensor in tensors.values()])).all()):
-        return
-    for key, tensor in tensors.items():
-        check_finite(key, tensor)
 
 
 def check_finite(key: str, tensor: Tensor) -> None:

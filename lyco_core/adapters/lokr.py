@@ -8,6 +8,7 @@ w1[l, m] * w2[k, n]. Everything below reads the weight as (out_l, out_k, in_m, i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
@@ -82,7 +83,7 @@ class LoKr(Additive):
             return self.w2_a.shape[1], self.w2_b.shape[1], *self.t2.shape[2:]
         return self.w2_a.shape[0], *self.w2_b.shape[1:]
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         (out_l, in_m), (out_k, in_n, *kernel) = self.shape1, self.shape2
         return (out_l * out_k, in_m * in_n, *kernel)

@@ -53,6 +53,7 @@ class Onto:
     modules: ModelModules
     family: Architecture | None
     layout: Layout
+    _homes: dict[int, tuple[Reading, int]] = dataclasses.field(default_factory=dict[int, "tuple[Reading, int]"])
 
     @classmethod
     def of(cls, modules: ModelModules | Collection[str], family: str | None, layout: Layout) -> Onto:
@@ -60,8 +61,10 @@ class Onto:
         return cls(with_shapes(modules), None if family is None else ARCHITECTURES[family], layout)
 
     def homes(self, reading: Reading) -> int:
-        """How many of a reading's modules lie on the model's."""
-        return reading.homes(self.modules, self.layout)
+        """How many of a reading's modules lie on the model's; asked several times of a few readings."""
+        if id(reading) not in self._homes:
+            self._homes[id(reading)] = reading, reading.homes(self.modules, self.layout)
+        return self._homes[id(reading)][1]
 
     def has_all(self, reading: Reading) -> bool:
         """Whether everything that a file tells lies on the model's modules."""

@@ -117,6 +117,7 @@ FORMATS: dict[str, Format] = {
 """Id -> format, those of the most particular prefixes first."""
 
 
+@functools.lru_cache(maxsize=2**14)
 def format_of(prefix: str) -> Format | None:
     """The format that spells a module as `prefix`, or None: a bare name is one only if it has a dot."""
     for candidate in FORMATS.values():

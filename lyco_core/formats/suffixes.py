@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -192,6 +193,7 @@ def unread(keys: Iterable[str]) -> list[str]:
     return named
 
 
+@functools.lru_cache(maxsize=2**14)
 def split_key(key: str) -> tuple[str, str]:
     """(what the module is called, suffix): the longest suffix that the tables know, else the last part.
 

@@ -107,7 +107,10 @@ def _of_one_algorithm(
         return _split_oft(parts, alpha)
     adapter = cls(**{name: own.get(name) for name in cls.tensor_names}, alpha=alpha or None)
     if alpha is not None and adapter.rank is not None:
-        return with_alpha(adapter, _meant(alpha, adapter, tensors)) if alpha else None
+        if not alpha:
+            return None
+        meant = _meant(alpha, adapter, tensors)
+        return adapter if meant == alpha else with_alpha(adapter, meant)
     if alpha is None and config is not None and algorithm in LOW_RANK:
         scale = config.scale(context.module, adapter.rank)
         if scale is None:

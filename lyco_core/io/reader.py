@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, about_file
+from .bulk import read_whole, views
 from .header import Header, TensorInfo, header_of, open_binary
 from .positional import SharedFile
 
@@ -82,6 +83,20 @@ class SafetensorsFile:
         if info.bytes:
             self.read_into(tensor.view(-1).view(torch.uint8).numpy().data, key)
         return tensor
+
+    def tensors(self) -> tuple[dict[str, Tensor], bool]:
+        """All tensors, as parts of one memory, and whether it is sure that every number in them is finite.
+
+        Raises:
+            FileError: a dtype is not one that can be read, there is no memory, or the file is cut off.
+        """
+        table = self.header.tensors
+        dtypes = {info.dtype: self.dtype(key) for key, info in table.items()}
+        try:
+            data, finite = read_whole(self._file, table)
+        except (OSError, EOFError, MemoryError):  # one by one, to say which cannot be read
+            return {key: self.tensor(key) for key in table}, False
+        return views(data, table, dtypes), finite
 
     def _empty(self, key: str, info: TensorInfo) -> Tensor:
         dtype = self.dtype(key)

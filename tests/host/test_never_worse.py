@@ -169,3 +169,24 @@ def test_every_name_that_stock_has_is_placed(name: str, modules):
                 if few:
                     failures += unlike(modules, patcher, weights, kind, {n: of_kind[n] for n in few})
     assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "model."])
+@pytest.mark.parametrize("name", sorted({"MiniMaxH3", "MiniMaxMusic3", "Trellis2", "TripoSplat", "PiD"} & {*MODELS}))
+def test_a_checkpoint_places_what_the_graph_places(name: str, prefix: str, modules):
+    """The command line has only the file's keys and shapes, under what ComfyUI's loader takes off."""
+    weights = modules["matching"].model_weights(every_model.patcher(name))
+    inside = {k.removeprefix("diffusion_model."): s for k, s in weights.shapes.items() if k.startswith("diffusion_mod")}
+    checkpoint = type(weights).of({prefix + key: shape for key, shape in inside.items()})
+    assert checkpoint.prefix == prefix
+    paths = [key.removesuffix(".weight") for key, s in inside.items() if key.endswith(".weight") and len(s) > 1]
+    paths = [path for path in sample(paths) if not path.startswith(("structure_model.", "shape2txt."))]
+    for spelled in ("lora_unet_{}", "diffusion_model.{}", "{}"):
+        made: dict[str, torch.Tensor] = {}
+        for path in paths:
+            module = spelled.format(path if "." in spelled or spelled == "{}" else path.replace(".", "_"))
+            made |= tensors("lokr", module, inside[f"{path}.weight"])
+        adapters = modules["formats"].parse(made, {})
+        graph = {(p.key.removeprefix("diffusion_model."), p.rows) for p in weights.place(adapters).placed}
+        assert {(p.key.removeprefix(prefix), p.rows) for p in checkpoint.place(adapters).placed} == graph
+        assert len(graph) == len(paths)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import weakref
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import torch
+from torch import nn
 
 from ....lyco_core.adapter_reader import AdapterFile
 from ....lyco_core.adapter_set import AdapterSet
@@ -23,9 +28,12 @@ from ..protocols import CLIP, ModelPatcher
 from .patch import LycoPatch
 from .places import Change, Changes, Patches, Place, put, require_apart
 from .stock import StockMatch, match_by_names, their_names
-from .weights import weight_shapes
+from .weights import held_shapes, weight_shapes
 
 log = logging.getLogger("lyco")
+
+_models: weakref.WeakKeyDictionary[nn.Module, tuple[Mapping[str, torch.Size], Model]] = weakref.WeakKeyDictionary()
+"""A model in memory -> the shapes of what it held when it was asked what it is, and what it was."""
 
 
 class OpenedFile(NamedTuple):
@@ -143,8 +151,14 @@ def match_model(
 
 
 def model_weights(model: ModelPatcher) -> Model:
-    """Keys and shapes of a model's weights; of quantized ones, the shape that they stand for."""
-    return Model.of(weight_shapes(model.model))
+    """Keys and shapes of a model's weights; of quantized ones, the shape that they stand for. Asked again only once
+    the model holds others."""
+    held = held_shapes(model.model)
+    before, known = _models.get(model.model, (None, None))
+    if known is None or before != held:
+        known = Model.of(weight_shapes(model.model))
+        _models[model.model] = held, known
+    return known
 
 
 def our_patches(placement: Placement) -> Patches:

@@ -15,11 +15,13 @@ from ..linear import rounding_error
 from ..patch import LycoPatch, row_order
 from ..places import Change, Changes, Patch, Place
 from ..weights import (
+    holds,
     input_scale_of,
     is_linear,
     is_quantized,
     is_readable,
     is_rounded,
+    modules_of,
     stored_as,
 )
 
@@ -74,24 +76,25 @@ def divide(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) ->
     Raises:
         PlacementError: a weight that cannot be read would have to be written.
     """
-    keys = {key for key, _ in (*patcher.model.named_parameters(), *patcher.model.named_buffers())}
+    modules = modules_of(patcher.model)
     places: set[Place] = set()
     parts: dict[str, tuple[Part, ...]] = {}
     patched: Changes = {}
     requantized: list[str] = []
     for place, (patch, strength) in changes.items():
         key = place.key
-        if key not in keys:
+        path, _, name = key.rpartition(".")
+        module = modules.get(path)
+        if module is None or not holds(module, name):
             continue
         places.add(place)
-        quantized = is_quantized(patcher.model, key)
-        if _wants_beside(mode, quantized) and isinstance(patch, LycoPatch) and _can_be_beside(patcher.model, place):
-            path = key.removesuffix(".weight")
+        quantized = is_quantized(module, name)
+        if _wants_beside(mode, quantized) and isinstance(patch, LycoPatch) and _can_be_beside(module, place):
             parts[path] = (*parts.get(path, ()), _part(patch.adapter, strength, place))
             continue
-        _require_readable(patcher.model, key, mode)
-        patched[place] = Change(_fitting(patcher.model, key, patch), strength)
-        if quantized and is_rounded(patcher.model, key):
+        _require_readable(module, key, mode)
+        patched[place] = Change(_fitting(module, key, patch), strength)
+        if quantized and is_rounded(module, name):
             requantized.append(key)
     return Division(parts, patched, tuple(requantized), frozenset(places))
 
@@ -100,9 +103,11 @@ def _wants_beside(mode: str, quantized: bool) -> bool:
     return mode == MODES[2] or (mode == MODES[0] and quantized)
 
 
-def _can_be_beside(model: nn.Module, place: Place) -> bool:
+def _can_be_beside(module: nn.Module, place: Place) -> bool:
     """Columns instead of rows, and rows that are reordered too, have only patches."""
-    return is_linear(model, place.key) and (place.rows is None or (place.rows[0] == 0 and place.reorder is None))
+    return is_linear(module, place.key.rpartition(".")[2]) and (
+        place.rows is None or (place.rows[0] == 0 and place.reorder is None)
+    )
 
 
 def _part(adapter: Adapter, strength: float, place: Place) -> Part:
@@ -113,9 +118,9 @@ def _part(adapter: Adapter, strength: float, place: Place) -> Part:
     return Part(adapter, strength, order=None if place.reorder is None else row_order(place.reorder, adapter.shape[0]))
 
 
-def _fitting(model: nn.Module, key: str, patch: Patch) -> Patch:
+def _fitting(module: nn.Module, key: str, patch: Patch) -> Patch:
     """The patch for a weight as its module uses it."""
-    inputs = input_scale_of(model.get_submodule(key.rpartition(".")[0])) if key.endswith(".weight") else None
+    inputs = input_scale_of(module) if key.endswith(".weight") else None
     if inputs is None:
         return patch
     if not isinstance(patch, LycoPatch) or not inputs.all():
@@ -126,10 +131,11 @@ def _fitting(model: nn.Module, key: str, patch: Patch) -> Patch:
     return patch.behind(inputs)
 
 
-def _require_readable(model: nn.Module, key: str, mode: str) -> None:
-    if not is_readable(model, key):
+def _require_readable(module: nn.Module, key: str, mode: str) -> None:
+    name = key.rpartition(".")[2]
+    if not is_readable(module, name):
         way_out = "choose the mode 'auto'" if mode == MODES[1] else "load another file of this model"
         raise PlacementError(
-            f"{key}: is stored as {stored_as(model, key)}, whose numbers ComfyUI cannot give, so that a patch would "
+            f"{key}: is stored as {stored_as(module, name)}, whose numbers ComfyUI cannot give, so that a patch would "
             f"be lost and the loaded model spoiled; {way_out}"
         )
