@@ -100,13 +100,15 @@ class Trainer:
 _MUSUBI = tuple(TRAINED)
 _DIFFUSERS = tuple(a for a in ARCHITECTURES if a not in ("kandinsky5", "hunyuan_video_1_5", "framepack", "ace_step"))
 _UNETS = ("sd15", "sdxl")
-_TRANSFORMERS = tuple(a for a in _DIFFUSERS if a not in _UNETS)
+_ALL_UNETS = (*_UNETS, "sdxl_refiner", "stable_cascade", "stable_cascade_b")
+_OWN_CLASSES = ("boogu", "hidream_o1", "lens", "mage_flow")
+_TRANSFORMERS = tuple(a for a in _DIFFUSERS if a not in (*_ALL_UNETS, *_OWN_CLASSES))
 
 TRAINERS = (
     Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "Musubi does not train them (Kandinsky 5: LoRA only)"),
     Trainer(
         "kohya sd-scripts, LyCORIS in it", "lora_unet_", "musubi", True, (*_LYCORIS, "DoRA by inputs"),
-        (*_UNETS, "sd3", "flux1", "chroma", "lumina2"), "does not train it",
+        (*_UNETS, "sd3", "flux1", "chroma", "lumina2", "hunyuan_image", "cosmos_predict2"), "does not train it",
     ),
     Trainer(
         "LyCORIS, SimpleTuner", "lycoris_", "diffusers", True, _LYCORIS,
@@ -115,11 +117,13 @@ TRAINERS = (
     ),
     Trainer(
         "ai-toolkit", "diffusion_model.", "comfyui", False, ("LoRA (A, B)", "LoKr", "DoRA (magnitude)"),
-        ("flux1", "flux2", "chroma", "hidream", "lumina2", "omnigen2", "qwen_image", "wan", "z_image"), "does not train it, or under kohya's names",
+        (
+            "flux1", "flux2", "chroma", "hidream", "hidream_o1", "lumina2", "omnigen2", "boogu", "mage_flow", "qwen_image", "wan", "z_image",
+        ), "does not train it, or under kohya's names",
     ),
     Trainer(
         "OneTrainer", "lora_transformer_", "diffusers", True, ("LoRA", "LoHa", "DoRA by inputs", "DoRA by outputs"),
-        ("flux1", "sd3", "chroma", "hidream", "pixart", "qwen_image", "z_image", "hunyuan_video"), "does not train it, or under kohya's names",
+        ("flux1", "sd3", "chroma", "hidream", "ideogram4", "pixart", "qwen_image", "z_image", "hunyuan_video"), "does not train it, or under kohya's names",
     ),
     Trainer(
         "diffusion-pipe", "diffusion_model.", "comfyui", False, ("LoRA (A, B)",),
@@ -132,8 +136,8 @@ TRAINERS = (
         "PEFT", "base_model.model.", "diffusers", False, ("LoRA (A, B)", "DoRA (PEFT)", "LoHa without alpha", "LoKr without alpha"),
         _DIFFUSERS, "diffusers has no such model, or no table of ours its names",
     ),
-    Trainer("diffusers, transformers", "transformer.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)"), _TRANSFORMERS, "as in line 9; UNets are line 11"),
-    Trainer("diffusers, UNets", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _UNETS, "lines 9 and 10"),
+    Trainer("diffusers, transformers", "transformer.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)"), _TRANSFORMERS, "as in line 9, or its class is not diffusers'; UNets are line 11"),
+    Trainer("diffusers, UNets", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _ALL_UNETS, "lines 9 and 10"),
     Trainer(
         "ComfyUI (TrainLoraNode, extraction)", "diffusion_model.", "comfyui", False, ("LoRA", "LoHa", "LoKr", "OFT", "full"),
         tuple(a for a in ARCHITECTURES if a not in ("framepack", "kandinsky5")), "ComfyUI has no such model, or LoRA only",
