@@ -14,7 +14,7 @@ from .adapter_set import AdapterSet
 from .architectures import identify
 from .errors import FileError, about_file
 from .formats import split_key
-from .formats.suffixes import OTHER_SUFFIXES
+from .formats.suffixes import unread
 from .model import Model
 from .placement import Placement, place
 from .text import one_line, shorten, size_text
@@ -118,6 +118,7 @@ class Inspection:
         if found.unrecognised_keys:
             keys = found.unrecognised_keys
             lines.append(f"{'unrecognised':<13} {len(keys)} keys, e.g. {_clip(keys[0], 300)}")
+            lines += [f"{'not read':<13} {_clip(other, 500)}" for other in unread(keys)]
         lines += [f"{'left out':<13} {_clip(line, 500)}" for line in found.left_out]
         lines += [f"{'metadata':<13} {line}" for line in _notes(found.metadata)]
         if self.placement is not None:
@@ -146,7 +147,7 @@ def inspect_file(
         found = identify(outline, architecture=architecture) if onto is None else onto.identify(outline, architecture)
         checkpoint = _as_checkpoint(found)
         found = checkpoint or place(found).adapter_set
-        if not found.adapters and checkpoint is None and not _other_algorithms(found):
+        if not found.adapters and checkpoint is None and not unread(found.unrecognised):
             require_known(found)
         placement = None if onto is None else onto.place(found)
         try:
@@ -180,12 +181,6 @@ def _as_checkpoint(found: AdapterSet) -> AdapterSet | None:
     if model.architecture is None:
         return None
     return AdapterSet({}, {}, None, found.metadata, architecture=model.architecture, layout=model.layout)
-
-
-def _other_algorithms(found: AdapterSet) -> bool:
-    """Whether the file's keys are those of adapters that are known but not read here."""
-    suffixes = {split_key(key)[1] for key in found.unrecognised}
-    return not suffixes.isdisjoint(OTHER_SUFFIXES)
 
 
 def _by_block(placement: Placement) -> dict[str, int]:

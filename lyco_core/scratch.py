@@ -25,14 +25,13 @@ def scratch(
 
     Only uses of a few megabytes belong here: the memory is kept as long as the thread lives.
     """
-    kind = torch.device(device)
-    if kind.type != "cpu" and ":" not in str(kind):  # the current one, which changes
-        kind = torch.empty(0, device=kind).device
+    if torch.device(device).type != "cpu":  # whose allocator keeps memory, and lends it to others meanwhile
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
     size = torch.Size(shape).numel() * dtype.itemsize
-    buffers: dict[tuple[str, torch.device, bool], Tensor] = _own.__dict__.setdefault("buffers", {})
-    buffer = buffers.get((use, kind, pinned))
+    buffers: dict[tuple[str, bool], Tensor] = _own.__dict__.setdefault("buffers", {})
+    buffer = buffers.get((use, pinned))
     if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # ComfyUI's nodes run in it; the next user may not
-            buffer = torch.empty(size, dtype=torch.uint8, device=kind, pin_memory=pinned)
-        buffers[use, kind, pinned] = buffer
+            buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        buffers[use, pinned] = buffer
     return buffer[:size].view(dtype).view(*shape)

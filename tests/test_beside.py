@@ -75,7 +75,7 @@ def test_one_after_another(first, second):
 def test_norms_are_taken_band_by_band(monkeypatch):
     import lyco_core.beside.settle as module
 
-    monkeypatch.setattr(module, "band_size", lambda _: 7)
+    monkeypatch.setattr(module, "band_size", lambda *_: 7)
     torch.manual_seed(4)
     for case in LINEAR:
         if "dora" in case.name:

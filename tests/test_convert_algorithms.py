@@ -24,6 +24,13 @@ def files() -> dict[str, dict[str, torch.Tensor]]:
         "IA3": {f"{Q}.weight": random(64), f"{Q}.on_input": torch.tensor(1)},
         "OFT": {f"{Q}.oft_blocks": random(16, 4, 4) / 5, f"{Q}.rescale": random(64, 1) + 2},
         "BOFT": {f"{Q}.oft_blocks": random(4, 16, 4, 4) / 5},
+        "OFTv2": {f"{Q}.oft_R.weight": random(16, 6), f"{Q}.oft_R.scaled_oft": torch.tensor(True)},
+        "OFTv2 with DoRA, one block for all": {
+            f"{Q}.oft_R.weight": random(1, 28) / 9,
+            f"{Q}.dora_scale": random(64, 1).abs() + 4,
+            f"{Q}.initial_norm": random(64, 1).abs() + 4,
+        },
+        "BoRA": plain | {f"{Q}.bora_m_row": random(64, 1).abs() + 4, f"{Q}.bora_m_col": random(1, 64).abs() + 4},
         "a difference with a bias": {f"{Q}.diff": random(64, 64), f"{Q}.diff_b": random(64)},
     }
 

@@ -16,6 +16,7 @@ from .oftv2 import CAYLEY, TERMS, OFTv2, within
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
 from .scaling import multiplied, with_alpha, with_scale
+from .split_oft import SplitOFT
 
 __all__ = [
     "ALGORITHMS",
@@ -39,6 +40,7 @@ __all__ = [
     "LoRA",
     "OFTv2",
     "OnBase",
+    "SplitOFT",
     "agreed",
     "bare",
     "changes_nothing",

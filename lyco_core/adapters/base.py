@@ -41,6 +41,9 @@ BAKED = 1e6
 CACHE_BAND_BYTES = 2**21
 """Bytes of float32 that a band may take to be computed in the caches: a core's L2 and a share of the next."""
 
+DEVICE_BAND_BYTES = 2**27
+"""The same where every band costs launches of kernels that outlast its arithmetic: a weight of 5120 x 5120 is one."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adapter(ABC):
@@ -207,9 +210,10 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
 
 
-def band_size(elements: int) -> int:
-    """How many lines of `elements` float32 numbers make one band; at least one."""
-    return max(1, CACHE_BAND_BYTES // (4 * elements))
+def band_size(elements: int, device: torch.device) -> int:
+    """How many lines of `elements` float32 numbers make one band on `device`; at least one."""
+    most = CACHE_BAND_BYTES if device.type == "cpu" else DEVICE_BAND_BYTES
+    return max(1, most // (4 * elements))
 
 
 @contextmanager

@@ -90,4 +90,4 @@ class BoRA(OnBase):
 
 
 def _norm(weight: Tensor, axis: int) -> Tensor:
-    return weight.norm(dim=axis, keepdim=True).clamp(min=LEAST_NORM)
+    return weight.square().sum(dim=axis, keepdim=True).sqrt().clamp(min=LEAST_NORM)

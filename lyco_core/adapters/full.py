@@ -42,7 +42,7 @@ class Full(Additive):
 
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         diff = self.diff.reshape(flat.shape)
-        step = band_size(flat.shape[1])
+        step = band_size(flat.shape[1], flat.device)
         for start in range(0, flat.shape[0], step):
             with working(flat[start : start + step]) as band:
                 band.add_(diff[start : start + step].to(band), alpha=factor)

@@ -76,7 +76,7 @@ class LoHa(Additive):
 
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         w1_a, w1_b, w2_a, w2_b = self.factors(compute_dtype(flat.dtype), flat.device)
-        step = min(flat.shape[0], band_size(flat.shape[1]))
+        step = min(flat.shape[0], band_size(flat.shape[1], flat.device))
         first, second = scratch("halves", (2, step, flat.shape[1]), w1_b.dtype, flat.device).unbind()
         for start in range(0, flat.shape[0], step):
             band = slice(start, start + step)
@@ -93,7 +93,7 @@ class LoHa(Additive):
         if w1_b.shape[0] ** 2 * (w1_a.shape[0] + w1_b.shape[1]) < w1_a.shape[0] * w1_b.shape[1]:
             return _by_pairs(x, w1_a, w1_b, w2_a, w2_b)
         out = x.new_empty((*x.shape[:-1], w1_a.shape[0]))
-        step = band_size(w1_b.shape[1])
+        step = band_size(w1_b.shape[1], x.device)
         for start in range(0, w1_a.shape[0], step):
             band = slice(start, start + step)
             out[..., band] = x @ ((w1_a[band] @ w1_b) * (w2_a[band] @ w2_b)).t()

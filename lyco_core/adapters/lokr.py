@@ -114,7 +114,7 @@ class LoKr(Additive):
         a, b = self.factor2(dtype, flat.device)
         (out_l, in_m), out_k, columns = w1.shape, a.shape[0], flat.shape[1]
         blocks = flat.view(out_l, out_k, columns)
-        lines = band_size(columns)
+        lines = band_size(columns, flat.device)
         step_k = min(out_k, lines)
         step_l = min(out_l, lines if flat.dtype == dtype else max(1, 4 * lines // step_k))
         for k in range(0, out_k, step_k):

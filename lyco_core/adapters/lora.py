@@ -60,7 +60,7 @@ class LoRA(Additive):
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         up, down = self.factors(compute_dtype(flat.dtype), flat.device)
         whole = flat.dtype == up.dtype and flat.device.type in COMPLETE  # nothing is made beside it
-        step = flat.shape[0] if whole else band_size(flat.shape[1])
+        step = flat.shape[0] if whole else band_size(flat.shape[1], flat.device)
         for start in range(0, flat.shape[0], step):
             with working(flat[start : start + step]) as band:
                 add_product_(band, up[start : start + step], down, factor)

@@ -101,7 +101,7 @@ class OFTv2(OnBase):
     def stored(self) -> dict[tuple[str, str], Tensor]:
         named = {("oftv2", "vectors"): self.vectors}
         if self.scaled:
-            named["oftv2", "scaled"] = torch.tensor(1.0)
+            named["oftv2", "scaled"] = torch.tensor(True)
         named |= {("oftv2", name): tensor for name, tensor in super().tensors.items()}
         return {**({} if self.inner is None else self.inner.stored), **named}
 
@@ -205,5 +205,5 @@ def within(vectors: Tensor, limit: float) -> Tensor:
         return vectors
     most = limit / math.sqrt(vectors.shape[0])
     wide = vectors.to(torch.float32)
-    norms = math.sqrt(2) * wide.norm(dim=1, keepdim=True)  # of the whole skew matrix
+    norms = (2 * wide.square().sum(dim=1, keepdim=True)).sqrt()  # of the whole skew matrix
     return wide * (most / norms).clamp(max=1) if bool((norms > most).any()) else vectors

@@ -1,4 +1,5 @@
-"""Adapters whose change is computed from the weight that they change: DoRA, GLoRA, IA3, OFT, BOFT."""
+"""Adapters whose change is computed from the weight that they change: DoRA, BoRA, GLoRA, IA3, OFT,
+OFTv2, BOFT."""
 
 from __future__ import annotations
 

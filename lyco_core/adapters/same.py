@@ -21,6 +21,7 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 from .oftv2 import OFTv2
+from .split_oft import SplitOFT
 
 __all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
 
@@ -77,7 +78,7 @@ def _(adapter: OFTv2) -> bool:
     return not bool(_wide(adapter.vectors).any()) and (adapter.inner is None or changes_nothing(adapter.inner))
 
 
-@changes_nothing.register(GLoRA, IA3, OFT, BOFT)
+@changes_nothing.register(GLoRA, IA3, OFT, SplitOFT, BOFT)
 def _(adapter: Adapter) -> bool:
     """Their factors do not show it."""
     return False

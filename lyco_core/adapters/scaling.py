@@ -20,6 +20,7 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 from .oftv2 import OFTv2
+from .split_oft import SplitOFT
 
 __all__ = ["multiplied", "with_alpha", "with_scale"]
 
@@ -66,7 +67,7 @@ def _(adapter: OFTv2, scale: float) -> OFTv2:
     return dataclasses.replace(adapter, inner=inner)
 
 
-@with_scale.register(Full, IA3, OFT, BOFT)
+@with_scale.register(Full, IA3, OFT, SplitOFT, BOFT)
 def _(adapter: Adapter, scale: float) -> Adapter:
     return adapter
 

@@ -14,7 +14,17 @@ from torch import Tensor
 from ..adapters import BOFT, OFT, Adapter, Additive
 from ..adapters.oftv2 import rotation
 
-__all__ = ["Added", "Effect", "InputChanged", "OutputGained", "OutputTurned", "Recomposed", "Reordered", "computed"]
+__all__ = [
+    "Added",
+    "Effect",
+    "InputChanged",
+    "OutputGained",
+    "OutputTurned",
+    "Recomposed",
+    "Reordered",
+    "Several",
+    "computed",
+]
 
 Function = Callable[[Tensor], Tensor]
 """(…, in) -> (…, out); what it returns is the caller's to change."""
@@ -242,3 +252,18 @@ class Reordered(Effect):
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Reordered:
         return dataclasses.replace(self, effect=self.effect.to(device, dtype), order=self.order.to(device))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Several(Effect):
+    """Effects on rows of their own, one after another."""
+
+    effects: tuple[Effect, ...]
+
+    def __call__(self, function: Function, x: Tensor) -> Tensor:
+        for effect in self.effects:
+            function = functools.partial(effect, function)
+        return function(x)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Several:
+        return dataclasses.replace(self, effects=tuple(effect.to(device, dtype) for effect in self.effects))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..adapters import BOFT, IA3, OFT, Adapter, Additive, BoRA, ByType, DoRA, GLoRA, OFTv2, OnBase
+from ..adapters import BOFT, IA3, OFT, Adapter, Additive, BoRA, ByType, DoRA, GLoRA, OFTv2, OnBase, SplitOFT
 from ..adapters.base import band_size
 from ..errors import AdapterError
-from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Recomposed, Reordered
+from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Recomposed, Reordered, Several
 
 __all__ = ["Part", "effect_of", "settled"]
 
@@ -121,6 +122,19 @@ def _(adapter: OFT | BOFT, part: Part, before: Sequence[Part], weight: _Weight) 
     return OutputTurned(rows=part.rows, adapter=adapter, strength=part.strength, turns=adapter.turns(weight.device))
 
 
+@effect_of.register(SplitOFT)
+def _(adapter: SplitOFT, part: Part, before: Sequence[Part], weight: _Weight) -> Several:
+    first = part.rows[0] if part.rows else 0
+    bands = zip(adapter.parts, itertools.pairwise(adapter.borders), strict=True)
+    effects = (
+        OutputTurned(
+            rows=(first + start, first + stop), adapter=one, strength=part.strength, turns=one.turns(weight.device)
+        )
+        for one, (start, stop) in bands
+    )
+    return Several(rows=part.rows, effects=tuple(effects))
+
+
 @effect_of.register(OFTv2)
 def _(adapter: OFTv2, part: Part, before: Sequence[Part], weight: _Weight) -> Recomposed:
     if weight.kernel:
@@ -165,7 +179,7 @@ def _dora_gain(dora: DoRA, part: Part, before: Sequence[Part], weight: _Weight) 
     height = weight.shape[0]
     first, last = part.rows or (0, height)
     whole = part.order is not None or any(other.whole for other in before)
-    step = height if whole else band_size(dora.flat_shape[1])
+    step = height if whole else band_size(dora.flat_shape[1], weight.device)
     squares: list[Tensor] = []
     for start in range(0, height, step) if whole else range(first, last, step):
         stop = min(start + step, height if whole else last)

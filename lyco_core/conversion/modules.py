@@ -40,7 +40,10 @@ def placed_in(found: AdapterSet, layout: Layout, selection: Selection = EVERYTHI
         return placement
     taken = {placed.module_path for placed in placement.chosen()}
     adapters = {path: adapter for path, adapter in placement.adapter_set.adapters.items() if path in taken}
-    return dataclasses.replace(placement, adapter_set=dataclasses.replace(placement.adapter_set, adapters=adapters))
+    return dataclasses.replace(
+        placement.without(placement.adapter_set.adapters.keys() - taken),
+        adapter_set=dataclasses.replace(placement.adapter_set, adapters=adapters),
+    )
 
 
 def exact_modules(placement: Placement, to: Layout) -> list[Converted]:

@@ -23,6 +23,9 @@ OFT_SERIES = "lyco_oftv2"
 _FORK = {"networks.lora_ltx2", "networks.lokr"}
 """Modules of AkaneTendo25's fork of Musubi whose converter to ComfyUI's names makes magnitudes for ComfyUI's norm."""
 
+_WITHOUT_ALPHA = {"networks.loha", "lycoris.kohya"}
+"""Whose LoHas that converter writes without their alphas."""
+
 _MOST_BYTES = 2**22
 
 
@@ -74,7 +77,7 @@ def dialect_of(metadata: Mapping[str, str]) -> Dialect:
     Raises:
         FormatError: what this writes there cannot be read.
     """
-    module = metadata.get("ss_network_module", "")
+    module = metadata.get("ss_network_module", "").removeprefix("musubi_tuner.")
     norm = metadata.get(DORA_NORM, "weight" if metadata.get("ss_adapter") == "dora" else None)
     if norm not in ("weight", "change", None):
         raise FormatError(f"its metadata {DORA_NORM} is {norm[:40]!r}, expected weight or change")
@@ -82,7 +85,7 @@ def dialect_of(metadata: Mapping[str, str]) -> Dialect:
     return Dialect(
         norm,
         module in _FORK,
-        _loha_scales(metadata) if module == "networks.loha" else None,
+        _loha_scales(metadata) if module in _WITHOUT_ALPHA else None,
         _series(metadata[OFT_SERIES]) if OFT_SERIES in metadata else series,
     )
 
@@ -104,6 +107,8 @@ def _loha_scales(metadata: Mapping[str, str]) -> tuple[tuple[int, float], ...]:
     try:
         args = cast(dict[str, Any], parse_small(metadata.get("ss_network_args", "{}"), _MOST_BYTES))
         dim, alpha = metadata["ss_network_dim"], metadata["ss_network_alpha"]
+        if str(args.get("rs_lora", "")).lower() == "true":  # LyCORIS's alpha / sqrt(rank)
+            return ()
         found = [(dim, alpha)]
         for kind in ("audio", "cross_modal"):
             if args.get(f"{kind}_dim") is not None:

@@ -163,7 +163,7 @@ def _config(config: Mapping[str, Any]) -> PeftConfig:
 
 def _oft(config: Mapping[str, Any]) -> OftOptions | None:
     series, version = config.get("use_cayley_neumann"), str(config.get("peft_version", "0")).split("@")[0].split(".")
-    if series is None or [int(n) for n in version[:2] if n.isdecimal()] < list(_OFT_VERSION):
+    if series is None or tuple(int(n) for n in version[:2] if n.isdecimal()) < _OFT_VERSION:
         return None
     terms = int(_positive(config.get("num_cayley_neumann_terms", TERMS))) if series else CAYLEY
     return OftOptions(terms, _positive(config.get("eps", 6e-5)) if config.get("coft") else None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..text import shorten
+
 __all__ = [
     "ALPHA",
     "BIAS_SUFFIX",
@@ -71,6 +73,9 @@ _LORA_OTHERS = {
 
 _LOKR = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")
 
+_MOST_OFT_PARTS = 4
+"""Of one weight's rows, in kohya's OFT for FLUX.1: q, k, v and the MLP."""
+
 TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     **{suffix: ("lora", field) for spelled in (_LORA, _LORA_PEFT) for field, suffix in spelled.items()},
     **{suffix: ("lora", field) for field, suffixes in _LORA_OTHERS.items() for suffix in suffixes},
@@ -79,6 +84,7 @@ TENSOR_SUFFIXES: dict[str, tuple[str, str]] = {
     **{f"lokr_{field}": ("lokr", field) for field in (*_LOKR, "t2")},
     **{f"{field}.weight": ("glora", field) for field in ("a1", "a2", "b1", "b2", "bm")},
     "oft_blocks": ("oft", "blocks"),
+    **{f"oft_blocks.{part}": ("oft", f"blocks.{part}") for part in range(_MOST_OFT_PARTS)},
     "rescale": ("oft", "rescale"),
     "oft_R.weight": ("oftv2", "vectors"),
     "bora_m_row": (BORA, "row"),
@@ -172,9 +178,14 @@ def is_known(suffix: str) -> bool:
 
 
 def unread(keys: Iterable[str]) -> list[str]:
-    """`T-LoRA (why it is not read)` and the like, of each algorithm among keys that belong to no adapter."""
-    found = dict.fromkeys(OTHER_SUFFIXES[s] for s in (split_key(key)[1] for key in keys) if s in OTHER_SUFFIXES)
-    return [f"{what} ({why})" for what, why in found]
+    """What is among keys that belong to no adapter: `T-LoRA (why it is not read)`, or adapters with unknown tensors."""
+    suffixes = dict.fromkeys(split_key(key)[1] for key in keys)
+    found = dict.fromkeys(OTHER_SUFFIXES[suffix] for suffix in suffixes if suffix in OTHER_SUFFIXES)
+    named = [f"{what} ({why})" for what, why in found]
+    strange = [suffix for suffix in suffixes if not is_known(suffix)]
+    if strange and not found and not suffixes.keys().isdisjoint(TENSOR_SUFFIXES):
+        named.append(f"adapters with tensors that are not known here ({shorten(strange)}; half of one is a wrong one)")
+    return named
 
 
 def split_key(key: str) -> tuple[str, str]:

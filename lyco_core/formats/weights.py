@@ -12,6 +12,7 @@ from ..adapters import (
     BAKED,
     BOFT,
     LOW_RANK,
+    OFT,
     TERMS,
     Adapter,
     Additive,
@@ -20,6 +21,7 @@ from ..adapters import (
     LoHa,
     LoKr,
     OFTv2,
+    SplitOFT,
     with_alpha,
     with_scale,
     within,
@@ -99,6 +101,8 @@ def _of_one_algorithm(
     if algorithm == "oft" and "blocks" in own and own["blocks"].dim() == BOFT.dimensions:
         algorithm = "boft"
     cls, config, alpha = ALGORITHMS[algorithm], context.config, number(ALPHA, tensors)
+    if (parts := [own.get(f"blocks.{index}") for index in range(len(own))]) and parts[0] is not None:
+        return _split_oft(parts, alpha)
     adapter = cls(**{name: own.get(name) for name in cls.tensor_names}, alpha=alpha or None)
     if alpha is not None and adapter.rank is not None:
         return with_alpha(adapter, _meant(alpha, adapter, tensors)) if alpha else None
@@ -112,6 +116,14 @@ def _of_one_algorithm(
     if alpha is None and context.dotted and isinstance(adapter, LoHa):
         return with_alpha(adapter, context.dialect.loha_alpha(adapter.rank))
     return adapter
+
+
+def _split_oft(parts: list[Tensor | None], alpha: float | None) -> Adapter:
+    """kohya's OFT for FLUX.1: one part is a weight's that is not split."""
+    blocks = tuple(part for part in parts if part is not None)
+    if len(blocks) < len(parts):
+        raise AdapterError("parts of oft_blocks are missing, or others beside them; the file is incomplete")
+    return OFT(blocks[0], alpha=alpha or None) if len(blocks) == 1 else SplitOFT(blocks, alpha=alpha or None)
 
 
 def _meant(alpha: float, adapter: Adapter, tensors: Mapping[str, Tensor]) -> float:
@@ -144,7 +156,7 @@ def _dora(adapter: Adapter, tensors: Mapping[str, Tensor], context: Context) -> 
 
 
 def _bora(adapter: Adapter, fields: Mapping[str, Tensor], magnitudes: object) -> BoRA:
-    if magnitudes is not None or fields.keys() != {"row", "column"} or not isinstance(adapter, Additive):
+    if magnitudes is not None or set(fields) != {"row", "column"} or not isinstance(adapter, Additive):
         raise AdapterError(
             f"magnitudes of a BoRA ({', '.join(sorted(fields))}) beside a {adapter.title}; expected bora_m_row and "
             "bora_m_col, on a LoRA, LoHa or LoKr without DoRA"
@@ -166,7 +178,7 @@ def _oftv2(vectors: Tensor, inner: Adapter | None, tensors: Mapping[str, Tensor]
     scaled = number(_SCALED, tensors)
     # The fork's files from before it said so were all scaled where there is a LoKr.
     of_old = inner is not None and not context.dialect.oft_series
-    own = tensors if inner is None else {}
+    own: Mapping[str, Tensor] = {} if inner is not None else tensors
     made = OFTv2(
         vectors if eps is None else within(vectors, eps),
         own.get("dora_scale"),

@@ -76,6 +76,8 @@ def on_base(kind: str, path: str, out: int, width: int) -> dict[str, torch.Tenso
         "dora-in": lora | {"dora_scale": 1 + normal(1, width) / 10},
         "oft": {"oft_blocks": normal(out // 16, 16, 16) / 30},
         "boft": {"oft_blocks": normal(2, out // 16, 16, 16) / 40},
+        "oftv2": {"oft_R.weight": normal(width // 8, 28) / 30},
+        "bora": lora | {"bora_m_row": 1 + normal(out, 1) / 10, "bora_m_col": 1 + normal(1, width) / 10},
         "ia3-out": {"weight": normal(out, 1) / 10, "on_input": torch.tensor(False)},
         "ia3-in": {"weight": normal(1, width) / 10, "on_input": torch.tensor(True)},
         "glora": {
@@ -88,7 +90,7 @@ def on_base(kind: str, path: str, out: int, width: int) -> dict[str, torch.Tenso
     return {f"{path}.{name}": tensor.contiguous() for name, tensor in made[kind].items()}
 
 
-KINDS = ("dora-out", "dora-in", "oft", "boft", "ia3-out", "ia3-in", "glora")
+KINDS = ("dora-out", "dora-in", "oft", "oftv2", "bora", "boft", "ia3-out", "ia3-in", "glora")
 
 
 @pytest.mark.parametrize("name", ["float32", "fp8_raw", "nvfp4_pre_quant", "int8_convrot", "mxfp8"])

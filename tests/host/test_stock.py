@@ -1,5 +1,7 @@
 """Never worse than stock: what ComfyUI loads fully loads here too, through its own names."""
 
+import importlib
+
 import pytest
 import torch
 from lyco_testing.comfy_models import patched_weight, tiny_model
@@ -120,8 +122,54 @@ def test_a_text_encoders_part_goes_onto_clip(loras, host, clip):
     found = patched_weight(loaded.clip.patcher, key) - before
     w1, a, b = (tensors[f"lora_te_text_model_encoder_layers_1_mlp_fc1.lokr_{x}"] for x in ("w1", "w2_a", "w2_b"))
     assert torch.allclose(found, torch.kron(w1, a @ b) / 2, atol=1e-5)
-    with pytest.raises(Exception, match="1 of 2 modules are not in the model"):
+    with pytest.raises(Exception, match=r"1 of 2 modules are the text encoder's .*: connect CLIP"):
         host.load_onto(model, None, "a.safetensors", 1.0, partial=False)
+
+
+LAYER = "text_model.encoder.layers.1.mlp.fc1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{start}{LAYER.replace('.', '_') if start.endswith('_') else LAYER}"
+        for start in (
+            "lora_te_", "lora_te1_", "lora_clip_l_", "text_encoder.", "text_encoders.clip_l.transformer.", "clip_l.",
+            "transformer.", "base_model.model.", "",
+        )
+    ],
+)  # fmt: skip
+def test_a_text_encoder_has_every_trainers_name(name, loras, host, clip):
+    torch.manual_seed(5)
+    tensors = lokr("diffusion_model.blocks.0.self_attn.q", 64, 64, random) | lokr(name, 64, 32, random)
+    save_file(tensors, loras / "a.safetensors")
+    model = tiny_model("wan")
+    loaded = host.load_onto(model, clip, "a.safetensors", 1.0, partial=False)
+    assert list(loaded.clip.patcher.patches) == [f"clip_l.transformer.{LAYER}.weight"]
+    assert list(loaded.model.patches) == ["diffusion_model.blocks.0.self_attn.q.weight"]
+    with pytest.raises(Exception, match=r"1 of 2 modules are the text encoder's .*: connect CLIP"):
+        host.load_onto(model, None, "a.safetensors", 1.0, partial=False)
+
+
+def test_encoders_are_numbered_as_their_pipelines_number_them(pack):
+    """HunyuanVideo's llama before its CLIP, FLUX's T5 after it; a name that two encoders have means neither."""
+    named = importlib.import_module(f"{pack.__name__}.nodes.host.model.text_encoders").encoder_names
+    clip, t5 = "clip_l.transformer.text_model.x.weight", "t5xxl.transformer.encoder.block.0.y.weight"
+    llama = "llama.transformer.model.layers.0.z.weight"
+    flux = named([clip, t5])
+    assert flux["text_encoder.text_model.x"] == flux["lora_te1_text_model_x"] == clip
+    assert flux["text_encoder_2.encoder.block.0.y"] == flux["lora_te2_encoder_block_0_y"] == t5
+    hunyuan = named([clip, llama])
+    assert hunyuan["text_encoder_2.text_model.x"] == hunyuan["lora_te2_text_model_x"] == clip
+    assert hunyuan["text_encoder.layers.0.z"] == hunyuan["text_encoder.model.layers.0.z"] == llama
+    assert hunyuan["lora_te1_layers_0_z"] == llama
+    both = named([clip, clip.replace("clip_l", "clip_g")])
+    assert "text_model.x" not in both
+    assert both["clip_g.text_model.x"] == both["text_encoder_2.text_model.x"] == clip.replace("clip_l", "clip_g")
+    strangers = named([clip, llama.replace("llama", "other")])
+    assert not any("text_encoder" in name or "lora_te" in name for name in strangers)
+    projection = named(["text_embedding_projection.weight", llama.replace("llama", "gemma3_12b")])
+    assert projection["text_embedding_projection.aggregate_embed"] == "text_embedding_projection.weight"
 
 
 NOTHING = {

@@ -25,7 +25,16 @@ def files() -> dict[str, dict[str, torch.Tensor]]:
         "DoRA of a convolution, inputs": conv | {f"{CONV}.dora_scale": random(1, 16, 1, 1, 1).abs() + 4},
         "GLoRA": {f"{Q}.{n}.weight": random(*((64, 3) if n[1] == "1" else (3, 64))) for n in ("a1", "a2", "b1", "b2")},
         "IA3 of a convolution, inputs": {f"{CONV}.weight": random(1, 16, 1, 1, 1), f"{CONV}.on_input": torch.tensor(1)},
+        "magnitudes for the weight's norm": plain
+        | {f"{Q}.dora_scale": random(64, 1).abs() + 4, f"{Q}.initial_norm": torch.ones(64)},
         "BOFT": {f"{Q}.oft_blocks": random(4, 16, 4, 4) / 5},
+        "OFTv2": {f"{Q}.oft_R.weight": random(16, 6), f"{Q}.oft_R.scaled_oft": torch.tensor(True)},
+        "OFTv2 with DoRA, one block for all": {
+            f"{Q}.oft_R.weight": random(1, 28) / 9,
+            f"{Q}.dora_scale": random(64, 1).abs() + 4,
+            f"{Q}.initial_norm": random(64, 1).abs() + 4,
+        },
+        "BoRA": plain | {f"{Q}.bora_m_row": random(64, 1).abs() + 4, f"{Q}.bora_m_col": random(1, 64).abs() + 4},
         "a difference with a bias": {f"{Q}.diff": random(64, 64), f"{Q}.diff_b": random(64)},
     }
 

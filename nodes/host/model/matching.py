@@ -11,6 +11,7 @@ from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.architectures import named_as
 from ....lyco_core.errors import PlacementError, Remedy
 from ....lyco_core.exclusion import exclusion
+from ....lyco_core.formats.grammar import is_text_encoders
 from ....lyco_core.inspection import describe_match
 from ....lyco_core.model import Model
 from ....lyco_core.names import weight_names
@@ -159,6 +160,6 @@ def problem(remaining: Placement, *, with_clip: bool) -> str:
     """What of the file is left out and why, in one line; empty if nothing is."""
     prefixes = [remaining.adapter_set.prefixes[path] for path in remaining.homeless]
     text = remaining.problem()
-    if not with_clip and any(prefix.startswith(("lora_te", "text_encoder")) for prefix in prefixes):
+    if not with_clip and any(map(is_text_encoders, prefixes)):
         text += "; it was trained on the text encoder too: connect CLIP"
     return text

@@ -21,6 +21,7 @@ from ....lyco_core.placement import Placement
 from ..protocols import CLIP, ModelPatcher, PatchKey
 from .patch import LycoPatch
 from .places import Patches, Place, put
+from .text_encoders import encoder_names
 from .weights import weight_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -90,6 +91,7 @@ def key_map(model: ModelPatcher, clip: CLIP | None, shapes: Shapes) -> tuple[dic
     names: dict[str, PatchKey] = comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+        names = encoder_names(clip.cond_stage_model.state_dict()) | names
         shapes = {**shapes, **weight_shapes(clip.cond_stage_model)}
     places = {name: Place.of(key) for name, key in names.items()}
     return {name: place for name, place in places.items() if place.key in shapes}, shapes

@@ -59,6 +59,7 @@ _KOHYA, _PEFT = _pair(".lora_up.weight", ".lora_down.weight"), _pair(".lora_B.we
 ALGORITHMS: dict[str, Callable[[str, int, int], Tensors]] = {
     "LoRA": _KOHYA,
     "LoRA (A, B)": _PEFT,
+    "LoRA (A, B, alpha)": _pair(".lora_B.weight", ".lora_A.weight"),
     "LoRA (A.default)": _pair(".lora_B.default.weight", ".lora_A.default.weight", alpha=False),
     "LoRA (_lora.down)": _pair("_lora.up.weight", "_lora.down.weight", alpha=False),
     "LoHa": loha,
@@ -75,6 +76,10 @@ ALGORITHMS: dict[str, Callable[[str, int, int], Tensors]] = {
     "GLoRA": _glora,
     "IA3": _ia3,
     "OFT": lambda prefix, rows, _: {f"{prefix}.oft_blocks": outline(rows // 4, 4, 4)},
+    "OFTv2": lambda prefix, _, columns: {
+        f"{prefix}.oft_R.weight": outline(columns // 2, 1),
+        f"{prefix}.oft_R.scaled_oft": torch.tensor(True),
+    },
     "BOFT": lambda prefix, rows, _: {f"{prefix}.oft_blocks": outline(1, rows // 4, 4, 4)},
     "full": _all(_with("diff", -1, -2), _with("diff_b", -1)),
 }
@@ -98,46 +103,91 @@ class Trainer:
 
 
 _MUSUBI = tuple(TRAINED)
-_DIFFUSERS = tuple(a for a in ARCHITECTURES if a not in ("kandinsky5", "hunyuan_video_1_5", "framepack", "ace_step"))
 _UNETS = ("sd15", "sdxl")
-_ALL_UNETS = (*_UNETS, "sdxl_refiner", "stable_cascade", "stable_cascade_b")
-_OWN_CLASSES = ("boogu", "hidream_o1", "lens", "mage_flow")
-_TRANSFORMERS = tuple(a for a in _DIFFUSERS if a not in (*_ALL_UNETS, *_OWN_CLASSES))
+_DIFFUSERS = tuple(
+    a
+    for a, family in ARCHITECTURES.items()
+    if len(family.templates("diffusers")) >= 6 and a not in ("kandinsky5", "hunyuan_video_1_5", "framepack", "ace_step")
+)
+_TRANSFORMERS = tuple(a for a in _DIFFUSERS if ARCHITECTURES[a].diffusers_prefix == "transformer.")
+_ONETRAINER = (
+    "flux1",
+    "flux2",
+    "sd3",
+    "chroma",
+    "hidream",
+    "pixart",
+    "qwen_image",
+    "z_image",
+    "hunyuan_video",
+    "cosmos_predict2",
+    "ernie_image",
+    "ideogram4",
+    "krea2",
+)
 
 TRAINERS = (
-    Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "Musubi does not train them (Kandinsky 5: LoRA only)"),
+    Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "Musubi does not train them (Kandinsky 5: LoRA only), or line 2"),
+    Trainer("Musubi Tuner (HiDream-O1)", "lora_unet_model_", "comfyui", True, ("LoRA", "LoHa", "LoKr"), ("hidream_o1",), "line 1"),
+    Trainer("Musubi Tuner's LTX-2 fork", "lora_unet_model_", "musubi", True, ("LoRA", "LoHa", "LoKr", "OFTv2"), ("ltx_2",), "line 1"),
+    Trainer("the fork's converter (.comfy)", "diffusion_model.", "comfyui", False, ("LoRA (A, B)", "LoKr"), ("ltx_2",), "line 1"),
     Trainer(
         "kohya sd-scripts, LyCORIS in it", "lora_unet_", "musubi", True, (*_LYCORIS, "DoRA by inputs"),
-        (*_UNETS, "sd3", "flux1", "chroma", "lumina2", "hunyuan_image", "cosmos_predict2"), "does not train it",
+        (*_UNETS, "sd3", "flux1", "chroma", "lumina2", "cosmos_predict2", "hunyuan_image"), "does not train it",
+    ),
+    Trainer("kohya sd-scripts, networks.oft", "oft_unet_", "musubi", True, ("OFT",), _UNETS, "has no OFT for it; that of FLUX.1 (oft_flux) is refused by name"),
+    Trainer(
+        "LyCORIS, SimpleTuner's LyCORIS", "lycoris_", "diffusers", True, _LYCORIS,
+        (*_UNETS, "sd3", "flux1", "flux2", "chroma", "hidream", "auraflow", "pixart", "ltx_video", "qwen_image", "z_image", "wan", "lumina2", "krea2"),
+        "no such file is known; PEFT's names are read the same way",
     ),
     Trainer(
-        "LyCORIS, SimpleTuner", "lycoris_", "diffusers", True, _LYCORIS,
-        (*_UNETS, "sd3", "flux1", "flux2", "chroma", "hidream", "auraflow", "pixart", "ltx_video", "qwen_image", "z_image", "wan", "lumina2"),
-        "no such file is known; line 9's names are read the same way",
+        "SimpleTuner, lora_format: comfyui", "diffusion_model.", "diffusers", False, ("LoRA (A, B, alpha)",),
+        ("sd3", "flux1", "chroma", "hidream", "auraflow", "ltx_video", "qwen_image", "z_image", "wan", "lumina2", "krea2", "cosmos_predict2", "hunyuan_video"),
+        "does not train it, or under diffusers' or kohya's names",
     ),
     Trainer(
         "ai-toolkit", "diffusion_model.", "comfyui", False, ("LoRA (A, B)", "LoKr", "DoRA (magnitude)"),
-        (
-            "flux1", "flux2", "chroma", "hidream", "hidream_o1", "lumina2", "omnigen2", "boogu", "mage_flow", "qwen_image", "wan", "z_image",
-        ), "does not train it, or under kohya's names",
+        ("flux1", "flux2", "chroma", "hidream", "lumina2", "omnigen2", "qwen_image", "wan", "z_image", "cosmos_predict2", "ernie_image", "krea2", "ltx_2", "ideogram4", "mage_flow", "boogu", "hidream_o1"),
+        "does not train it, or under kohya's names",
     ),
     Trainer(
-        "OneTrainer", "lora_transformer_", "diffusers", True, ("LoRA", "LoHa", "DoRA by inputs", "DoRA by outputs"),
-        ("flux1", "sd3", "chroma", "hidream", "ideogram4", "pixart", "qwen_image", "z_image", "hunyuan_video"), "does not train it, or under kohya's names",
+        "OneTrainer, diffusers", "transformer.", "diffusers", False, ("LoRA (A, B)", "LoHa", "LoKr", "DoRA (PEFT)", "OFTv2"), _ONETRAINER,
+        "does not train it; UNets are under `unet.`",
+    ),
+    Trainer(
+        "OneTrainer, kohya", "lora_unet_", "comfyui", True, ("LoRA", "LoHa", "LoKr", "DoRA by inputs", "DoRA by outputs", "OFTv2"),
+        _ONETRAINER, "does not train it; UNets are under sd-scripts' names",
+    ),
+    Trainer(
+        "OneTrainer, legacy", "lora_transformer_", "diffusers", True,
+        ("LoRA", "LoHa", "LoKr", "DoRA by inputs", "DoRA by outputs", "OFTv2"),
+        ("flux1", "sd3", "chroma", "hidream", "pixart", "qwen_image", "z_image", "hunyuan_video"), "does not train it, or has no such output",
+    ),
+    Trainer(
+        "OneTrainer, original", "", "comfyui", False, ("LoRA (A, B, alpha)", "LoHa", "LoKr", "OFTv2"),
+        tuple(a for a in _ONETRAINER if a != "cosmos_predict2"), "does not train it; Anima is the next line",
+    ),
+    Trainer("OneTrainer, original (Anima)", "net.", "comfyui", False, ("LoRA (A, B, alpha)", "LoHa", "LoKr", "OFTv2"), ("cosmos_predict2",), "the line above"),
+    Trainer(
+        "OneTrainer, comfy", "diffusion_model.", "comfyui", False, ("LoRA (A, B, alpha)", "LoHa", "LoKr", "OFTv2"), _ONETRAINER, "does not train it",
     ),
     Trainer(
         "diffusion-pipe", "diffusion_model.", "comfyui", False, ("LoRA (A, B)",),
-        ("flux1", "flux2", "wan", "ltx_video", "chroma", "hidream", "lumina2", "cosmos_predict2", "qwen_image", "z_image", "omnigen2", "auraflow"),
+        ("flux2", "wan", "ltx_video", "ltx_2", "chroma", "hidream", "lumina2", "cosmos_predict2", "qwen_image", "z_image", "omnigen2", "ernie_image", "ideogram4", "krea2", "hunyuan_image", "hunyuan_video_1_5"),
         "does not train it, or under other names here",
     ),
+    Trainer("diffusion-pipe (FLUX.1, SD3, AuraFlow)", "transformer.", "diffusers", False, ("LoRA (A, B)",), ("flux1", "sd3", "auraflow"), "as the line above"),
     Trainer("diffusion-pipe (HunyuanVideo)", "transformer.", "musubi", False, ("LoRA (A, B)",), ("hunyuan_video",), "as the line above"),
-    Trainer("DiffSynth", "", "diffusers", False, ("LoRA (A.default)",), ("wan", "flux1", "flux2", "qwen_image", "z_image"), "does not train it"),
+    Trainer("DiffSynth", "", "diffusers", False, ("LoRA (A.default)",), ("flux2", "qwen_image", "z_image"), "does not train it, or under other names: FLUX.1's are its own"),
+    Trainer("DiffSynth (Wan)", "", "comfyui", False, ("LoRA (A.default)",), ("wan",), "the line above"),
+    Trainer("HunyuanVideo-I2V's own", "Hunyuan_video_I2V_lora_", "musubi", True, ("LoRA",), ("hunyuan_video",), "does not train it"),
     Trainer(
         "PEFT", "base_model.model.", "diffusers", False, ("LoRA (A, B)", "DoRA (PEFT)", "LoHa without alpha", "LoKr without alpha"),
         _DIFFUSERS, "diffusers has no such model, or no table of ours its names",
     ),
-    Trainer("diffusers, transformers", "transformer.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)"), _TRANSFORMERS, "as in line 9, or its class is not diffusers'; UNets are line 11"),
-    Trainer("diffusers, UNets", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _ALL_UNETS, "lines 9 and 10"),
+    Trainer("diffusers, SimpleTuner (transformers)", "transformer.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)"), _TRANSFORMERS, "as in PEFT's line; UNets are the next one"),
+    Trainer("diffusers, SimpleTuner (UNets)", "unet.", "diffusers", False, ("LoRA (A, B)", "DoRA (diffusers)", "LoRA (_lora.down)"), _UNETS, "the lines above"),
     Trainer(
         "ComfyUI (TrainLoraNode, extraction)", "diffusion_model.", "comfyui", False, ("LoRA", "LoHa", "LoKr", "OFT", "full"),
         tuple(a for a in ARCHITECTURES if a not in ("framepack", "kandinsky5")), "ComfyUI has no such model, or LoRA only",
@@ -149,11 +199,18 @@ _OLD = "another version's name of what a line above writes; tests/formats reads 
 WITHOUT_TRAINER = {
     **dict.fromkeys(("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2", "bm.weight"), f"of convolutions: {_ZOO}"),
     **dict.fromkeys(("lokr_w1_a", "lokr_w1_b", "lokr_w2", "rescale"), _ZOO),
+    **dict.fromkeys((f"oft_blocks.{part}" for part in range(4)), "kohya's OFT for FLUX.1; test_dialects.py reads it"),
+    **dict.fromkeys(
+        ("glokr_w1", "glokr_w1_a", "glokr_w1_b", "glokr_w2", "glokr_w2_a", "glokr_w2_b", "bora_m_row", "bora_m_col"),
+        "of one trainer of Anima; tests/formats/test_dialects.py reads it",
+    ),
     **dict.fromkeys(("w_norm", "b_norm"), f"of norms, and the cells are of Linears: {_ZOO}"),
-    **dict.fromkeys(("lora_B.bias", "lora_B.default.bias"), f"PEFT's lora_bias: {_ZOO}"),
+    "lora_B.bias": f"PEFT's lora_bias: {_ZOO}",
+    **dict.fromkeys(
+        ("diff_m", "diff_param"), "of parameters that are no module's; tests/formats/test_spellings.py reads it"
+    ),
     **dict.fromkeys(("lora_A", "lora_B", "lora.down.weight", "lora.up.weight"), _OLD),
     **dict.fromkeys(("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"), _OLD),
-    "lora_magnitude_vector.default.weight": _OLD,
 }
 """Suffix -> why no line of `TRAINERS` writes it."""
 
