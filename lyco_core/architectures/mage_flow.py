@@ -13,7 +13,7 @@ MAGE_FLOW = Architecture(
         *ENDS,
         *same("img_in", inputs=(128,)),
         *same("txt_in", inputs=(2560,)),
-        *same("proj_out"),
+        *same("proj_out", outputs=(128,)),
     ),
     depths={"transformer_blocks": 12},
     widths=(3072,),
