@@ -51,7 +51,7 @@ BOOGU = Architecture(
         *same("time_caption_embed.timestep_embedder.linear_1", inputs=(256,)),
         *same("time_caption_embed.timestep_embedder.linear_2", "norm_out.linear_1", inputs=(1024,)),
         *same("time_caption_embed.caption_embedder.1", inputs=(4096,)),
-        *same("norm_out.linear_2"),
+        *same("norm_out.linear_2", outputs=(64,)),
     ),
     depths={
         "double_stream_layers": 8,

@@ -34,8 +34,9 @@ FLUX3 = Architecture(
             },
             shape=(3, 1),
         ),
-        *renamed({f"emb_in.{image}": f"x_embedders.{image}" for image in _IMAGES}),
-        *renamed({"txt_in": "context_embedder", "final_layer.image.linear": "proj_out"}),
+        *renamed({f"emb_in.{image}": f"x_embedders.{image}" for image in _IMAGES}, inputs=(128,)),
+        *renamed({"txt_in": "context_embedder"}, inputs=(20480,)),
+        *renamed({"final_layer.image.linear": "proj_out"}, outputs=(128,)),
         *renamed(
             {
                 "time_in.in_layer": "timestep_embedder.linear_1",

@@ -27,7 +27,7 @@ HIDREAM_O1 = Architecture(
         *same("t_embedder1.mlp.2", shape=(1, 1)),
         *same("x_embedder.proj1", inputs=(3072,)),
         *same("x_embedder.proj2", shape=(1, Fraction(1, 4))),
-        *same("final_layer2.linear"),
+        *same("final_layer2.linear", outputs=(3072,)),
     ),
     depths={"language_model.layers": 36, "visual.blocks": 27, "visual.deepstack_merger_list": 3},
     widths=(4096,),

@@ -105,7 +105,10 @@ HUNYUAN_VIDEO = Architecture(
     ),
 )
 
-_BYT5 = tuple(group(f"byt5_in.fc{n}", f"byt5_in.fc{n}", f"context_embedder_2.linear_{n}") for n in (1, 2, 3))
+_BYT5 = tuple(
+    group(f"byt5_in.fc{n}", f"byt5_in.fc{n}", f"context_embedder_2.linear_{n}", inputs=(width,))
+    for n, width in enumerate((1472, 2048, 2048), 1)
+)
 
 HUNYUAN_VIDEO_1_5 = Architecture(
     id="hunyuan_video_1_5",

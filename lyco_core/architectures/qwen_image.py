@@ -34,7 +34,7 @@ QWEN_IMAGE = Architecture(
     groups=(
         *inside_all("transformer_blocks.{n}", BLOCK),
         *ENDS,
-        *same("img_in"),
+        *same("img_in", inputs=(64,)),
         *same("proj_out", outputs=(64,)),
         *same("txt_in", inputs=(3584,)),
     ),

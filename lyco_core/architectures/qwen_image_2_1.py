@@ -26,7 +26,7 @@ QWEN_IMAGE_2_1 = Architecture(
         ),
         *same("modulation.1", shape=(4, 1)),
         *same("img_in", inputs=(64,)),
-        *same("proj_out"),
+        *same("proj_out", outputs=(64,)),
     ),
     depths={"transformer_blocks": 32},
     widths=(4096,),

@@ -12,9 +12,10 @@ _BLOCK = (
         shape=(3, 1),
     ),
     group("attention.to_out.0", "attention.out", "attention.to_out.0", shape=(1, 1)),
-    *same("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+    *same("feed_forward.w1", "feed_forward.w3", inputs=(3840,), outputs=(10240,)),
+    *same("feed_forward.w2", inputs=(10240,), outputs=(3840,)),
 )
-_MODULATION = same("adaLN_modulation.0")
+_MODULATION = same("adaLN_modulation.0", inputs=(256,))
 
 Z_IMAGE = Architecture(
     id="z_image",

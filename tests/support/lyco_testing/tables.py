@@ -123,8 +123,8 @@ def random(*shape: int) -> Tensor:
 
 
 def lokr(prefix: str, rows: int, columns: int, tensor: Empty = outline) -> dict[str, Tensor]:
-    """A LoKr's tensors as Musubi writes them for factor 4 (2 where 4 does not divide), rank 2."""
-    out_l, in_m = (4 if n % 4 == 0 else 2 for n in (rows, columns))
+    """A LoKr's tensors as Musubi writes them for factor 4 (2 or 1 where 4 does not divide), rank 2."""
+    out_l, in_m = (next(factor for factor in (4, 2, 1) if n % factor == 0) for n in (rows, columns))
     return {
         f"{prefix}.lokr_w1": tensor(out_l, in_m),
         f"{prefix}.lokr_w2_a": tensor(rows // out_l, 2),
