@@ -1,4 +1,4 @@
-"""Full-size models of video and of sound: class of comfy.supported_models, and the config that its detection would give."""
+"""Full-size models of video and of sound: class of comfy.supported_models, and the config that detection would give."""
 
 from typing import Any
 
