@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from .adapters import ANY, Adapter, cut, fits
+from .adapters import ANY, Adapter, cut, fits, with_halves_swapped
 from .architectures import Target
 from .errors import PlacementError
 from .layouts import BIAS, Layout, parameter_of
@@ -41,9 +41,13 @@ class Placed:
     """start:stop in the adapter; None for all of them."""
     by_name: bool = False
     """Whether the model's own name for the module decided, as no table has it."""
+    swapped: bool = False
+    """Whether the two halves of the adapter's rows change places."""
 
     def part(self, adapter: Adapter) -> Adapter:
         """The piece of the module's adapter that goes here; exact, if need be as a LoRA."""
+        if self.swapped:
+            return with_halves_swapped(adapter)
         if self.source_rows is None:
             return adapter
         piece = cut(adapter, *self.source_rows)
@@ -90,8 +94,9 @@ def put(
     band_height = height if source is None else source[1] - source[0]
     start, stop, total = target.rows
     whole = stop - start == total
-    if source is not None and height % target.source[2]:
-        return Misfit(path, key, (height - height % target.source[2], *adapter.shape[1:]), adapter.shape)
+    parts = 2 if target.swapped else target.source[2]
+    if (source is not None or target.swapped) and height % parts:
+        return Misfit(path, key, (height - height % parts, *adapter.shape[1:]), adapter.shape)
     if not whole and band_height % (stop - start):
         return Misfit(path, key, (band_height - band_height % (stop - start), *adapter.shape[1:]), adapter.shape)
     full_height = band_height if whole else band_height // (stop - start) * total
@@ -103,7 +108,7 @@ def put(
     part = adapter.shape if adapter.shape[0] == ANY else (band_height, *adapter.shape[1:])
     if not fits(part, expected) or (rows is not None and shape[0] % total):
         return Misfit(path, key, expected, adapter.shape)
-    return Placed(path, key, shape, rows, source, by_name)
+    return Placed(path, key, shape, rows, source, by_name, target.swapped)
 
 
 def _height_for(target: Target, weight: Shape | None) -> int:

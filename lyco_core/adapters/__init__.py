@@ -14,6 +14,7 @@ from .oft import BOFT, OFT
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
 from .scaling import multiplied, with_alpha, with_scale
+from .swapped import Swapped, with_halves_swapped
 
 __all__ = [
     "ALGORITHMS",
@@ -32,6 +33,7 @@ __all__ = [
     "LoKr",
     "LoRA",
     "OnBase",
+    "Swapped",
     "agreed",
     "bare",
     "changes_nothing",
@@ -45,6 +47,7 @@ __all__ = [
     "to_loha",
     "to_lora",
     "with_alpha",
+    "with_halves_swapped",
     "with_scale",
 ]
 

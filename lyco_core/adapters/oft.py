@@ -90,6 +90,14 @@ class OFT(_Rotation):
     title: ClassVar[str] = "OFT"
     dimensions: ClassVar[int] = 3
 
+    def rows(self, start: int, stop: int) -> OnBase | None:
+        """That of whole blocks, where no norm of all of them bounds each; else as of any rotation."""
+        size = self.blocks.shape[-1]
+        if start % size or stop % size or start == stop or (self.alpha or 0) > 0:
+            return super().rows(start, stop)
+        rescale = None if self.rescale is None else self.rescale[start:stop]
+        return dataclasses.replace(self, blocks=self.blocks[start // size : stop // size], rescale=rescale)
+
     def _rotated(self, flat: Tensor, turns: Tensor) -> Tensor:
         grouped = flat.reshape(turns.shape[0], turns.shape[1], -1)
         return (turns.transpose(1, 2) @ grouped).view(flat.shape)

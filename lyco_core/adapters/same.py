@@ -17,6 +17,7 @@ from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
+from .swapped import Swapped
 
 __all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
 
@@ -65,6 +66,11 @@ def _(adapter: DoRA) -> bool:
 def _(adapter: Adapter) -> bool:
     """Their factors do not show it."""
     return False
+
+
+@changes_nothing.register(Swapped)
+def _(adapter: Swapped) -> bool:
+    return changes_nothing(adapter.inner)
 
 
 def same_change(first: Adapter, second: Adapter) -> bool:

@@ -17,6 +17,7 @@ from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
+from .swapped import Swapped
 
 __all__ = ["multiplied", "with_alpha", "with_scale"]
 
@@ -44,6 +45,11 @@ def _(adapter: LoKr, scale: float) -> LoKr:
 @with_scale.register(DoRA)
 def _(adapter: DoRA, scale: float) -> DoRA:
     return adapter.on(with_scale(adapter.inner, scale))
+
+
+@with_scale.register(Swapped)
+def _(adapter: Swapped, scale: float) -> Swapped:
+    return dataclasses.replace(adapter, inner=with_scale(adapter.inner, scale))
 
 
 @with_scale.register(Full, IA3, OFT, BOFT)

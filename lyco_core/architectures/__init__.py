@@ -1,6 +1,7 @@
 """Model families as data, and telling which one an adapter was trained for."""
 
 from .detect import identify, recognise
+from .fused import FUSED
 from .registry import ARCHITECTURES
 from .renaming import named_as
 from .table import Architecture, Group, Target
@@ -8,6 +9,7 @@ from .training import TrainedFamily
 
 __all__ = [
     "ARCHITECTURES",
+    "FUSED",
     "Architecture",
     "Group",
     "Target",

@@ -40,10 +40,10 @@ AURAFLOW = Architecture(
                 "cond_seq_linear": "context_embedder",
                 "init_x_linear": "pos_embed.proj",
                 "final_linear": "proj_out",
-                # diffusers keeps its scale above its shift: no renaming turns one into the other.
-                "modF.1": None,
             }
         ),
+        # diffusers keeps its scale above its shift.
+        *renamed({"modF.1": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
     ),
     depths={"double_layers": 4, "single_layers": 32},
     widths=(3072,),

@@ -21,11 +21,10 @@ def blocks(double: tuple[Group, ...], single: tuple[Group, ...]) -> tuple[Group,
 
 ENDS = renamed({"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"})
 
-# diffusers keeps the final modulation's scale above its shift, the others the shift above the
-# scale: no renaming turns one into the other, so it has no name there.
+# diffusers keeps the final modulation's scale above its shift, the others the shift above the scale.
 _SHARED = (
     *ENDS,
-    *renamed({"final_layer.adaLN_modulation.1": None}, shape=(2, 1)),
+    *renamed({"final_layer.adaLN_modulation.1": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
 )
 
 FLUX1 = Architecture(
@@ -89,6 +88,7 @@ FLUX2 = Architecture(
             }
         ),
     ),
+    diffusers_fuses=True,
     depths={"double_blocks": 8, "single_blocks": 48},
     widths=(3072, 4096, 6144),
     training=TrainedFamily(

@@ -116,6 +116,12 @@ class Group:
             for i in range(*parts)
         ]
 
+    def shape_of(self, parts: tuple[int, int]) -> Shape | None:
+        """The shape of a module that holds `parts`, where the family fixes it."""
+        if self.shape is None:
+            return None
+        return Fraction(self.shape[0]) * sum(self.heights[slice(*parts)]) / sum(self.heights), self.shape[1]
+
     def fits(self, parts: tuple[int, int], shape: tuple[int, int]) -> bool:
         """Whether a module of (out, in) that holds `parts` is possible: the family fixes some ratios and sizes."""
         out, held, total = shape[0], sum(self.heights[slice(*parts)]), sum(self.heights)

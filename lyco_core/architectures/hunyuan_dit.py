@@ -36,10 +36,10 @@ HUNYUAN_DIT = Architecture(
                 "extra_embedder.2": "time_extra_emb.extra_embedder.linear_2",
                 **{f"pooler.{name}_proj": f"time_extra_emb.pooler.{name}_proj" for name in "kqvc"},
                 "final_layer.linear": "proj_out",
-                # diffusers keeps its scale above its shift: no renaming turns one into the other.
-                "final_layer.adaLN_modulation.1": None,
             }
         ),
+        # diffusers keeps its scale above its shift.
+        *renamed({"final_layer.adaLN_modulation.1": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
     ),
     depths={"blocks": 40},
     widths=(1408,),

@@ -62,13 +62,18 @@ _TEXT = (
     ),
 )
 
-# diffusers keeps the final modulation's scale above its shift, the others the shift above the
-# scale: no renaming turns one into the other, so it has no name there.
+# diffusers keeps the final modulation's scale above its shift, the others the shift above the scale.
 _SHARED = (
     *inside("txt_in", "txt_in", "context_embedder", _TEXT),
     group("img_in.proj", "img_in.proj", "x_embedder.proj"),
     group("final_layer.linear", "final_layer.linear", "proj_out"),
-    group("final_layer.adaLN_modulation.1", "final_layer.adaLN_modulation.1", None, shape=(2, 1)),
+    group(
+        "final_layer.adaLN_modulation.1",
+        "final_layer.adaLN_modulation.1",
+        "norm_out.linear",
+        shape=(2, 1),
+        swapped=("diffusers",),
+    ),
 )
 
 HUNYUAN_VIDEO = Architecture(
@@ -136,8 +141,8 @@ HUNYUAN_VIDEO_1_5 = Architecture(
 
 
 def _as_framepack(g: Group) -> Group:
-    """A group of HunyuanVideo with Musubi's FramePack names, which are diffusers' own."""
-    return dataclasses.replace(g, musubi=g.diffusers)
+    """A group of HunyuanVideo with Musubi's FramePack names, and rows, which are diffusers' own."""
+    return dataclasses.replace(g, musubi=g.diffusers, swapped=("musubi", "diffusers") if g.swapped else ())
 
 
 FRAMEPACK = Architecture(
@@ -153,7 +158,6 @@ FRAMEPACK = Architecture(
                 "clean_x_embedder.proj_4x",
                 "image_projection.up",
                 "image_projection.down",
-                "norm_out.linear",
             )
         ),
     ),

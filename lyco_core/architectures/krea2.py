@@ -2,23 +2,31 @@
 
 from fractions import Fraction
 
-from .table import Architecture, Group, Shape, inside, renamed
+from .table import Architecture, Group, Shape, group, inside, renamed
 
 __all__ = ["KREA2"]
 
 
-def _block(wide: Shape | None, keys: Shape | None, up: Shape | None, down: Shape | None) -> tuple[Group, ...]:
-    """A block's groups; the shapes are those of what has the model's width, keys and values, and the MLP's layers."""
+def _block(
+    heights: tuple[int, int, int], qkv: Shape | None, wide: Shape | None, up: Shape | None, down: Shape | None
+) -> tuple[Group, ...]:
+    """A block's groups.
+
+    Args:
+        heights: how many rows queries, keys and values have, relative to each other.
+        qkv: their shape together; the others are those of what has the model's width, and of the MLP's layers.
+    """
+    ours = "attn.wq attn.wk attn.wv"
     return (
-        *renamed({"attn.wq": "attn.to_q", "attn.gate": "attn.to_gate", "attn.wo": "attn.to_out.0"}, shape=wide),
-        *renamed({"attn.wk": "attn.to_k", "attn.wv": "attn.to_v"}, shape=keys),
+        group(ours, ours, "attn.to_q attn.to_k attn.to_v", heights=heights, shape=qkv),
+        *renamed({"attn.gate": "attn.to_gate", "attn.wo": "attn.to_out.0"}, shape=wide),
         *renamed({"mlp.gate": "ff.gate", "mlp.up": "ff.up"}, shape=up),
         *renamed({"mlp.down": "ff.down"}, shape=down),
     )
 
 
-_BLOCK = _block((1, 1), (Fraction(1, 4), 1), (Fraction(8, 3), 1), (1, Fraction(8, 3)))
-_TEXT = _block(None, None, None, None)  # as wide as the text's embedding
+_BLOCK = _block((4, 1, 1), (Fraction(3, 2), 1), (1, 1), (Fraction(8, 3), 1), (1, Fraction(8, 3)))
+_TEXT = _block((1, 1, 1), None, None, None, None)  # as wide as the text's embedding
 
 KREA2 = Architecture(
     id="krea2",

@@ -16,14 +16,15 @@ _IMAGE = (
     *renamed({"adaLN_modulation.1": "norm1.linear"}),
 )
 
-# In the last block, and at the end, diffusers keeps the modulation's scale above its shift, the
-# others the shift above the scale: no renaming turns one into the other, so it has no name there.
 _TEXT = (
     *renamed({"attn.qkv": DIFFUSERS_QKV["txt"]}, shape=(3, 1)),
     *renamed({"attn.proj": "attn.to_add_out"}, shape=(1, 1)),
     *renamed({"mlp.fc1": "ff_context.net.0.proj"}, shape=(4, 1)),
     *renamed({"mlp.fc2": "ff_context.net.2"}, shape=(1, 4)),
-    *renamed({"adaLN_modulation.1": None}),
+    *renamed({"adaLN_modulation.1": "norm1_context.linear"}, shape=(6, 1)),
+    # Nothing follows the text in the last block, of two vectors: there, and at the end, diffusers keeps the scale
+    # above the shift.
+    *renamed({"adaLN_modulation.1": "norm1_context.linear"}, shape=(2, 1), swapped=("diffusers",)),
 )
 
 SD3 = Architecture(
@@ -46,9 +47,9 @@ SD3 = Architecture(
                 "y_embedder.mlp.0": "time_text_embed.text_embedder.linear_1",
                 "y_embedder.mlp.2": "time_text_embed.text_embedder.linear_2",
                 "final_layer.linear": "proj_out",
-                "final_layer.adaLN_modulation.1": None,
             }
         ),
+        *renamed({"final_layer.adaLN_modulation.1": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
     ),
     depths={"joint_blocks": 38},
     widths=(1536, 2432),

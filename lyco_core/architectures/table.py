@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from ..layouts import LAYOUTS, Layout
+from .fused import with_fused_names
 from .group import Group, Shape, Target, group, inside, inside_all, renamed, same, with_aliases
 from .templates import split
 from .training import TrainedFamily
@@ -34,6 +35,11 @@ class _Module:
     parts: tuple[int, int]
     """start:stop of the group's parts that it holds."""
 
+    @property
+    def shape(self) -> Shape | None:
+        """(out, in) in widths of the model, where the family fixes it."""
+        return self.group.shape_of(self.parts)
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -56,6 +62,8 @@ class Architecture:
     """What stands before diffusers' names in its files."""
     musubi_lora_only: bool = False
     """Whether Musubi Tuner trains and reads LoRA of it, but no LoHa and LoKr."""
+    diffusers_fuses: bool = False
+    """Whether diffusers' loader fuses the attention of its model for a LoKr that has it fused."""
 
     def __post_init__(self) -> None:
         for block in self.depths:
@@ -66,13 +74,13 @@ class Architecture:
     def _index(self) -> dict[Layout, dict[str, tuple[_Module, ...]]]:
         """Layout -> template -> the module that it means; several where a module's shape tells which."""
         index: dict[Layout, dict[str, tuple[_Module, ...]]] = {layout: {} for layout in LAYOUTS}
-        for rows in self.groups:
+        for rows in with_fused_names(self.groups):
             for layout in LAYOUTS:
                 for name, parts in rows.modules(layout).items():
-                    others = index[layout].get(name, ())
-                    if any(rows.shape is None or other.group.shape in (None, rows.shape) for other in others):
+                    others, module = index[layout].get(name, ()), _Module(rows, parts)
+                    if any(None in (module.shape, other.shape) or module.shape == other.shape for other in others):
                         raise ValueError(f"{self.id}: {layout} has {name} twice")
-                    index[layout][name] = (*others, _Module(rows, parts))
+                    index[layout][name] = (*others, module)
         return index
 
     @functools.cached_property
@@ -138,6 +146,13 @@ class Architecture:
         if not number:
             return routes[found]
         return [target._replace(path=target.path.replace("{n}", number)) for target in routes[found]]
+
+    def fused_name(self, path: str, source: Layout, target: Layout) -> str | None:
+        """What `target` calls a module of all the rows of `path` at once, though files have them apart there."""
+        template, number = self.template_of(path, source)
+        found = self._module(template, source)
+        names = (a.name for a in found.group.aliases if a.layout == target and a.parts == found.parts)
+        return next((name.replace("{n}", number) for name in names), None)
 
     def _module(self, template: str, layout: Layout, shape: tuple[int, int] | None = None) -> _Module:
         """The one that `template` means for a module of that shape; the first where that does not tell."""

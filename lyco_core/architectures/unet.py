@@ -17,11 +17,16 @@ _LAYERS = 2
 _RESNET = {"in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.3": "conv2"}
 _SHORTCUT = {"skip_connection": "conv_shortcut"}
 _TRANSFORMER = (
-    *(f"{attention}.{name}" for attention in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")),
-    "ff.net.0.proj",
-    "ff.net.2",
+    ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    ("attn1.to_out.0",),
+    ("attn2.to_q",),
+    ("attn2.to_k", "attn2.to_v"),
+    ("attn2.to_out.0",),
+    ("ff.net.0.proj",),
+    ("ff.net.2",),
 )
-_PROJECTIONS = ("proj_in", "proj_out")
+"""A block's modules; what has as many rows as each other, and can be one module in diffusers, together."""
+_PROJECTIONS = (("proj_in",), ("proj_out",))
 _ENDS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
@@ -49,7 +54,7 @@ class _UNet:
     """diffusers' name of what embeds a vector beside the time."""
 
     def names(self) -> Iterator[tuple[str, str]]:
-        """(LDM's name, diffusers') of every module."""
+        """(LDM's name, diffusers') of every module, or of several that are of one group."""
         yield from _ENDS.items()
         yield from ((f"label_emb.0.{2 * n}", f"{self.label}.linear_{n + 1}") for n in range(2))
         for number, level in enumerate(self.levels):
@@ -89,8 +94,9 @@ def _resnet(ldm: str, diffusers: str, *, shortcut: bool) -> Iterator[tuple[str, 
 
 
 def _transformer(ldm: str, diffusers: str, depth: int) -> Iterator[tuple[str, str]]:
-    inside = [f"transformer_blocks.{n}.{name}" for n in range(depth) for name in _TRANSFORMER]
-    yield from ((f"{ldm}.{name}", f"{diffusers}.{name}") for name in (*_PROJECTIONS, *inside) if depth)
+    inside = [[f"transformer_blocks.{n}.{name}" for name in names] for n in range(depth) for names in _TRANSFORMER]
+    for names in (*_PROJECTIONS, *inside) if depth else ():
+        yield " ".join(f"{ldm}.{name}" for name in names), " ".join(f"{diffusers}.{name}" for name in names)
 
 
 def _groups(unet: _UNet, *, text: tuple[int, ...], kohya_has_ldm_names: bool) -> tuple[Group, ...]:
@@ -105,7 +111,8 @@ def _groups(unet: _UNet, *, text: tuple[int, ...], kohya_has_ldm_names: bool) ->
             ldm if kohya_has_ldm_names else diffusers,
             ldm,
             diffusers,
-            inputs=text if ldm.endswith(("attn2.to_k", "attn2.to_v")) else (),
+            heights=(1,) * len(ldm.split()),
+            inputs=text if ldm.endswith("attn2.to_v") else (),
         )
         for ldm, diffusers in unet.names()
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..adapters import BOFT, IA3, OFT, Adapter, Additive, ByType, DoRA, GLoRA, OnBase
+from ..adapters import BOFT, IA3, OFT, Adapter, Additive, ByType, DoRA, GLoRA, OnBase, Swapped
 from ..adapters.base import band_size
 from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Reordered
 
@@ -114,6 +114,12 @@ def _(adapter: GLoRA, part: Part, before: Sequence[Part], weight: _Weight) -> In
 @effect_of.register(OFT, BOFT)
 def _(adapter: OFT | BOFT, part: Part, before: Sequence[Part], weight: _Weight) -> OutputTurned:
     return OutputTurned(rows=part.rows, adapter=adapter, strength=part.strength, turns=adapter.turns(weight.device))
+
+
+@effect_of.register(Swapped)
+def _(adapter: Swapped, part: Part, before: Sequence[Part], weight: _Weight) -> Reordered:
+    order = torch.arange(adapter.shape[0], device=weight.device).roll(adapter.shape[0] // 2)
+    return Reordered(rows=None, effect=effect_of(adapter.inner, part, before, weight), order=order)
 
 
 def _dora_gain(dora: DoRA, part: Part, before: Sequence[Part], weight: _Weight) -> Tensor:

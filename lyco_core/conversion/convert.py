@@ -13,7 +13,7 @@ import torch
 from ..adapter_reader import read_adapter_set, require_known
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
-from ..adapters import Adapter, LoRA, OnBase, bare, to_lora
+from ..adapters import Adapter, LoKr, LoRA, OnBase, bare, to_lora
 from ..approximate.lora import best_lora
 from ..approximate.options import RankTooSmall
 from ..approximate.report import Measured
@@ -22,6 +22,7 @@ from ..errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from ..formats import FORMATS, Format, spelled
 from ..io import is_same_file, refuse_existing
 from ..version import __version__
+from .diffusers import SINCE, for_diffusers
 from .modules import exact_modules, layout_for, placed_in
 from .musubi import require_readable, uniform, with_an_alpha
 from .options import ConvertOptions
@@ -83,6 +84,8 @@ def convert_set(
         as_lora = options.as_lora or options.limits is not None
         require_readable(found, as_lora=as_lora)
         exact = exact if as_lora else uniform(exact)
+    if options.to == "diffusers" and not (options.as_lora or options.limits):
+        exact = for_diffusers(exact, found)
     made = dataclasses.replace(found, adapters={m.module_path: m.adapter for m in exact}, layout=layout, exceptions={})
     made = spelled(made, FORMATS[options.to])
     modules: list[Converted] = []
@@ -97,7 +100,9 @@ def convert_set(
         options.limits.require(needed, [m.measured for m in modules if m.measured is not None])
     if options.to == "musubi":
         modules = [with_an_alpha(module) for module in modules]
-    return Conversion(found, tuple(modules), _filled(made, found, modules, options, name))
+    lokr = options.to == "diffusers" and all(isinstance(m.adapter, LoKr) for m in modules)
+    note = f"LoKr, which diffusers reads since {SINCE}" if lokr and modules else ""
+    return Conversion(found, tuple(modules), _filled(made, found, modules, options, name), note)
 
 
 def _as_wanted(module: Converted, prefix: str, format: Format, options: ConvertOptions) -> Converted:

@@ -35,6 +35,8 @@ class Conversion:
     modules: tuple[Converted, ...]
     adapter_set: AdapterSet
     """The same change under the other layout's names, as a file of it holds it."""
+    note: str = ""
+    """What of it is for whom, where not all that go by the layout read it."""
 
     @property
     def report(self) -> Report | None:
@@ -49,4 +51,5 @@ class Conversion:
         if (report := self.report) is not None:
             worst = report.worst[0]
             text += f"; relative error {report.error:.2e}, at worst {worst.error:.2e} ({worst.name})"
+        text = "; ".join(filter(None, [text, self.note]))
         return "; left out: ".join([text, *self.source.left_out])

@@ -5,7 +5,7 @@ import torch
 from lyco_testing.zoo import normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 
-from lyco_core.adapters import BOFT, IA3, OFT, DoRA, Full, LoKr, LoRA, lora_rank, to_loha, to_lora
+from lyco_core.adapters import BOFT, IA3, OFT, DoRA, Full, LoKr, LoRA, Swapped, lora_rank, to_loha, to_lora
 from lyco_core.approximate.lora import best_lora
 from lyco_core.approximate.options import Limits
 from lyco_core.errors import AdapterError
@@ -55,7 +55,7 @@ def test_rows_are_exact_or_refused(case: OnBaseCase):
         band = adapter.rows(start, stop)
         if band is not None:
             assert relative(band.add_to_(weight[start:stop].clone()), expected[start:stop]) < 2e-6
-    by_rows = not isinstance(adapter, OFT | BOFT) and not (isinstance(adapter, DoRA) and adapter.axis == 1)
+    by_rows = not isinstance(adapter, OFT | BOFT | Swapped) and not (isinstance(adapter, DoRA) and adapter.axis == 1)
     assert (adapter.rows(0, case.shape[0] // 2) is not None) == by_rows
     assert adapter.rows(0, case.shape[0]) is not None
 

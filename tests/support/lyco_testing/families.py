@@ -34,7 +34,7 @@ def renamed(model: str, layout: Layout) -> dict[str, tuple[int, int]]:
     """The same modules in a layout, (out, in) each; what ComfyUI fuses comes apart."""
     made: dict[str, tuple[int, int]] = {}
     for path, (height, *columns) in shapes_of(model).items():
-        for target in family_of(model).locate(path, "comfyui", layout):
+        for target in family_of(model).locate(path, "comfyui", layout, (height, math.prod(columns))):
             start, stop, total = target.source
             assert height % total == 0
             assert target.rows == (0, target.rows[2], target.rows[2]), "no layout fuses what ComfyUI keeps apart"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lyco_core.adapters import BOFT, IA3, OFT, DoRA, GLoRA, OnBase
+from lyco_core.adapters import BOFT, IA3, OFT, DoRA, GLoRA, OnBase, Swapped
 
 from .zoo import CASES, normal
 
@@ -103,6 +103,13 @@ def _boft(adapter: OnBase, base: Tensor) -> Tensor:
     return result if adapter.rescale is None else result * adapter.rescale.double()
 
 
+def _swapped(adapter: OnBase, base: Tensor) -> Tensor:
+    assert isinstance(adapter, Swapped)
+    half = len(base) // 2
+    result = _boft(adapter.inner, torch.cat([base[half:], base[:half]]))
+    return torch.cat([result[half:], result[:half]])
+
+
 _DORA = (
     "lora",
     "lora-conv3",
@@ -138,5 +145,6 @@ ON_BASE = [
     OnBaseCase("oft-conv3", lambda: OFT(0.2 * normal(5, 2, 2), normal(10, 1, 1, 1)), _oft, (10, 6, 3, 3)),
     OnBaseCase("boft", lambda: BOFT(0.2 * normal(3, 4, 4, 4)), _boft, (16, 20)),
     OnBaseCase("boft-rescaled", lambda: BOFT(0.2 * normal(2, 6, 4, 4), normal(24, 1), alpha=0.01), _boft, (24, 7)),
+    OnBaseCase("boft-swapped", lambda: Swapped(BOFT(0.2 * normal(2, 6, 4, 4))), _swapped, (24, 20)),
     OnBaseCase("boft-conv3", lambda: BOFT(0.2 * normal(2, 2, 6, 6)), _boft, (12, 5, 3, 3)),
 ]
