@@ -107,6 +107,7 @@ CONVERTERS = {
     "ltx_2": "convert_ltx2_transformer_to_diffusers",
     "ltx_video_13b": "convert_ltx_transformer_checkpoint_to_diffusers",
     "lumina2": "convert_lumina2_to_diffusers",
+    "minimax_h3": "convert_minimax_h3_transformer_checkpoint_to_diffusers",
     "wan_vace": "convert_wan_transformer_to_diffusers",
 }
 """Of those families whose diffusers names ComfyUI's key map has not, or has as ours."""
@@ -124,9 +125,10 @@ def test_diffusers_converts_the_same_rows(model: str):
     }
     numbers = torch.arange(sum(heights.values())).split(list(heights.values()))
     weights = dict(zip(heights, (rows[:, None] for rows in numbers), strict=True))
-    prefix = "net." if model == "anima" else ""  # as NVIDIA's own checkpoints
+    prefix = "net." if model in ("anima", "cosmos_1_7b") else ""  # as NVIDIA's own checkpoints
     beside = dict.fromkeys(("positional_encoding", "init_x_linear.bias") if model == "auraflow" else ())
-    converted = convert(beside | {f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()})
+    given = beside | {f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()}
+    converted = convert(given, **({"config": {}} if model == "minimax_h3" else {}))
     for path in renamed(model, "diffusers"):
         (target,) = family.locate(path, "diffusers", "comfyui")
         start, stop, total = (heights[target.path] * edge // target.rows[2] for edge in target.rows)
