@@ -39,6 +39,7 @@ MINIMAX_H3 = Architecture(
     ),
     depths={"blocks": 50, "token_refiner.blocks": 2},
     widths=(5376,),
+    diffsynth_head=128,
 )
 
 _MUSIC = "diffusion_transformer.transformer"

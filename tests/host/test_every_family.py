@@ -19,6 +19,7 @@ EXACT = ("fp8_scaled", "nvfp4_pre_quant", "int8_convrot")
 """One of each way to compute: by a scale, packed behind scaled inputs, by kernels that callers fuse with others."""
 ACTING = ("fp8_raw",)
 """Where it is only asked whether all act; test_beside.py asks it of fewer families in every format."""
+NO_KERNEL = {("minimax_h3", "fp8_raw")}
 
 
 @pytest.fixture
@@ -40,6 +41,8 @@ def test_every_adapter_acts(name, form, loras, host, seats):
     if reason := quantized_models.why_not(form):
         pytest.skip(reason)
     tiny = MODELS[name]
+    if (tiny.family, form) in NO_KERNEL:
+        pytest.skip("ComfyUI's own kernel takes no norm in this format")
     weights, linears, wide, tensors, changes = made(name)
     save_file(tensors, loras / "a.safetensors")
     stored, metadata, numbers = quantized_models.stored(weights, wide, form)
