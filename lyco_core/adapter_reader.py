@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .architectures import ARCHITECTURES, identify, named_as
-from .errors import AdapterError, ArchitectureError, FileError, FormatError, about_file
+from .errors import AdapterError, ArchitectureError, FileError, FormatError, Remedy, about_file
 from .formats import FORMATS, parse, sort_keys, split_key
 from .formats.peft import read_config
-from .formats.suffixes import NUMBERS
+from .formats.suffixes import NUMBERS, unread
 from .io import SafetensorsFile
 from .layouts import Layout
 from .model import Model
@@ -34,6 +34,7 @@ __all__ = [
     "load_adapter_set",
     "outline_adapter_set",
     "read_adapter_set",
+    "require_adapters",
     "require_known",
 ]
 
@@ -205,6 +206,23 @@ def _numbers(tensor: Tensor) -> Tensor:
     return tensor if tensor.element_size() in (2, 4) else tensor.to(torch.float32)
 
 
+def require_adapters(adapter_set: AdapterSet) -> AdapterSet:
+    """The set itself, if it holds adapters; on a model, that is all that is asked of it.
+
+    Raises:
+        FormatError: it holds none.
+    """
+    if not adapter_set.adapters and adapter_set.idle:
+        raise FormatError(f"holds nothing that changes a model: {'; '.join(adapter_set.left_out)}")
+    if not adapter_set.adapters:
+        keys = [*adapter_set.unrecognised_keys, *adapter_set.foreign]
+        if others := unread(keys):
+            raise FormatError(f"holds {'; '.join(others)}, which is not read here")
+        what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
+        raise FormatError(f"holds no adapter; found {what}; expected one of: {_known_formats()}")
+    return adapter_set
+
+
 def require_known(adapter_set: AdapterSet) -> AdapterSet:
     """The set itself, if it holds adapters of a known format and architecture.
 
@@ -212,21 +230,25 @@ def require_known(adapter_set: AdapterSet) -> AdapterSet:
         FormatError: it holds none, or their modules are spelled in no known way.
         ArchitectureError: they are of no known model family.
     """
-    known = "; ".join(f.title for f in FORMATS.values())
-    if not adapter_set.adapters and adapter_set.idle:
-        raise FormatError(f"holds nothing that changes a model: {'; '.join(adapter_set.left_out)}")
-    if not adapter_set.adapters:
-        keys = [*adapter_set.unrecognised_keys, *adapter_set.foreign]
-        what = checkpoint_of(adapter_set) or (f"keys like {shorten(keys)}" if keys else "no tensors")
-        raise FormatError(f"holds no adapter; found {what}; expected one of: {known}")
+    require_adapters(adapter_set)
     if adapter_set.format is None:
         prefixes = shorten(list(adapter_set.prefixes.values()))
-        raise FormatError(f"its modules are spelled in an unknown way ({prefixes}); expected one of: {known}")
+        raise FormatError(
+            f"its modules are spelled in an unknown way ({prefixes}); expected one of: {_known_formats()}"
+        )
     if adapter_set.architecture is None:
         prefixes = shorten(list(adapter_set.prefixes.values()))
+        if adapter_set.doubt:
+            raise ArchitectureError(
+                f"its modules are of no known architecture ({prefixes}): {adapter_set.doubt}", Remedy.ARCHITECTURE
+            )
         titles = ", ".join(a.title for a in ARCHITECTURES.values())
         raise ArchitectureError(f"its modules are of no known architecture ({prefixes}); known are {titles}")
     return adapter_set
+
+
+def _known_formats() -> str:
+    return "; ".join(f.title for f in FORMATS.values())
 
 
 def checkpoint_of(adapter_set: AdapterSet) -> str | None:

@@ -47,6 +47,8 @@ class AdapterSet:
     """What the keys of a module begin with -> suffix -> key as the file has it, for the next file to have it too."""
     architecture: Architecture | None = None
     """The model family; None where it is unknown."""
+    doubt: str = ""
+    """Where it is unknown, the family that comes nearest and what rules it out."""
     layout: Layout | None = None
     """Whose module names the paths are."""
     exceptions: Mapping[str, Layout] = dataclasses.field(default_factory=dict[str, Layout])

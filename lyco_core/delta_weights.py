@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .adapter_reader import AdapterFile, check_finite, require_known
+from .adapter_reader import AdapterFile, check_finite, require_adapters, require_known
+from .adapter_set import AdapterSet
 from .adapters import OnBase
 from .architectures import identify
 from .errors import AdapterError, about_file
 from .io import TensorSpec, write_safetensors
 from .layouts import Layout
+from .model import Model
 from .placement import Placement, place
+from .selection import EVERYTHING, Selection
 from .text import size_text
 
 __all__ = ["delta_weights", "write_delta"]
@@ -55,12 +58,19 @@ def _zeros(key: str, shape: tuple[int, ...]) -> Tensor:
         raise AdapterError(f"{key}: there is no memory for a weight of {list(shape)}, {size}") from None
 
 
+def _placed(adapters: AdapterSet, model: Model | None, layout: Layout, selection: Selection) -> Placement:
+    placement = place(adapters, layout=layout) if model is None else model.place(adapters)
+    return placement.select(selection).require_complete()
+
+
 def write_delta(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     layout: Layout = "comfyui",
+    model: str | os.PathLike[str] | None = None,
     architecture: str | None = None,
+    selection: Selection = EVERYTHING,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[str], list[str]]:
@@ -69,13 +79,23 @@ def write_delta(
     Weights are computed and written one at a time: memory holds the adapters and one of them. `progress` is called
     with the weights that are done and all there are.
 
+    Args:
+        layout: whose names the weights have, where no model says.
+        model: a checkpoint, whose header gives names and shapes; it may be of no family that is known here.
+        selection: which modules' changes are written.
+
     Raises:
         LycoError: the file cannot be read or wholly placed, or the output cannot be written.
     """
+    onto = None if model is None else Model.of_file(model)
     with about_file(source), AdapterFile(source) as file:
-        outline = require_known(identify(file.outline, architecture=architecture, layout=layout))
-        place(outline, layout=layout).require_complete()
-        placement = place(file.read(outline), layout=layout)
+        outline = file.outline
+        if onto is None:
+            outline = require_known(identify(outline, architecture=architecture, layout=layout))
+        else:
+            outline = require_adapters(onto.identify(outline, architecture))
+        _placed(outline, onto, layout, selection)  # before its numbers are read
+        placement = _placed(file.read(outline), onto, layout, selection)
         specs = [TensorSpec(key, c[0][0].shape, torch.float32) for key, c in placement.by_weight.items()]
     write_safetensors(output, specs, _naming(source, placement, progress), {"format": "pt"}, overwrite=overwrite)
     return [spec.key for spec in specs], placement.adapter_set.left_out

@@ -63,6 +63,7 @@ class Remedy(Enum):
         "adapter without merging it"
     )
     LEAVE_OUT = "take the rest alone, or exclude these: {}"
+    EXCLUDE = "leave these out by a selection that excludes {}"
     OVERWRITE = "choose another name, or pass overwrite=True"
     SMALLNESS = "give a rank, an energy or a largest error"
     AGAIN = "call it again to go on{}"

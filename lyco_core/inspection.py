@@ -12,14 +12,14 @@ from typing import Any
 from .adapter_reader import AdapterFile, require_known
 from .adapter_set import AdapterSet
 from .architectures import identify
-from .errors import FileError, PlacementError, about_file
+from .errors import FileError, about_file
 from .formats import split_key
 from .formats.suffixes import OTHER_SUFFIXES
 from .model import Model
 from .placement import Placement, place
 from .text import one_line, shorten, size_text
 
-__all__ = ["Inspection", "describe_match", "inspect_file", "known_model"]
+__all__ = ["Inspection", "describe_match", "inspect_file"]
 
 SHOWN = 50
 """So many different ranks, alphas and kinds of blocks are listed, and four times as many notes of the metadata."""
@@ -134,12 +134,12 @@ def inspect_file(
     """Read the header of an adapter file, and of a model's checkpoint, and say what they are.
 
     Args:
-        model: the checkpoint, or what `known_model` has read of it, for several files.
+        model: the checkpoint, or what `Model.of_file` has read of it, for several files.
 
     Raises:
         LycoError: the file is not an adapter that is known here.
     """
-    onto = model if model is None or isinstance(model, Model) else known_model(model)
+    onto = model if model is None or isinstance(model, Model) else Model.of_file(model)
     with about_file(path):
         with AdapterFile(path) as file:
             outline = file.outline
@@ -154,17 +154,6 @@ def inspect_file(
         except OSError as error:
             raise FileError(f"went away while it was read: {error.strerror}; try again") from None
     return Inspection(os.path.basename(os.fspath(path)), size, found, placement, checkpoint is not None)
-
-
-def known_model(path: str | os.PathLike[str]) -> Model:
-    """The model of a checkpoint, from its header. Raises `LycoError` if it is of no architecture that is known here."""
-    model = Model.of_file(path)
-    if model.architecture is None:
-        with about_file(path):
-            raise PlacementError(
-                "its weights are those of no known model; expected a checkpoint of a known architecture"
-            )
-    return model
 
 
 def describe_match(placement: Placement) -> list[str]:

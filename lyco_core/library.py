@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .adapter_reader import load_adapter_set, require_known
+from .adapter_reader import read_adapter_set, require_adapters, require_known
 from .adapter_set import AdapterSet
 from .adapter_writer import save_adapter_set
 from .approximate.extract import extract_file
@@ -24,6 +25,7 @@ from .io import refuse_existing
 from .layouts import Layout
 from .merging import MergeOptions, Source, merge_checkpoint
 from .merging.merge import Merged
+from .model import Model
 from .placement import place
 from .selection import EVERYTHING, Selection
 
@@ -75,6 +77,7 @@ def convert(
     max_error: float | None = None,
     dtype: torch.dtype | None = None,
     architecture: str | None = None,
+    selection: Selection = EVERYTHING,
     overwrite: bool = False,
     progress: Progress = _silent,
 ) -> Conversion:
@@ -87,6 +90,7 @@ def convert(
         max_error: the smallest LoRAs of at most this relative error; with `rank` both hold.
         dtype: storage dtype; by default each tensor's own.
         architecture: the model family, where names and shapes fit several.
+        selection: which modules are written.
         overwrite: replace a file that is there.
         progress: called with the modules that are done and all there are; what it raises ends it.
 
@@ -94,28 +98,39 @@ def convert(
         LycoError: the file is bad, does not fit the layout, or cannot be written; then there is none.
     """
     limits = None if rank is None and max_error is None else Limits(rank, max_error)
-    options = ConvertOptions(to, as_lora=as_lora, limits=limits, dtype=dtype)
+    options = ConvertOptions(to, as_lora=as_lora, limits=limits, dtype=dtype, selection=selection)
     return convert_file(source, output, options, architecture=architecture, overwrite=overwrite, progress=progress)
 
 
 def delta(
-    adapters: AdapterSet | Path, *, layout: Layout = "comfyui", architecture: str | None = None
+    adapters: AdapterSet | Path,
+    *,
+    layout: Layout = "comfyui",
+    model: Path | Model | None = None,
+    architecture: str | None = None,
+    selection: Selection = EVERYTHING,
 ) -> dict[str, Tensor]:
     """What adapters add to each weight of a model at strength 1: the weight's key -> ΔW in float32.
 
     Args:
         adapters: a file, or what `load` gives.
-        layout: whose names the keys are.
+        layout: whose names the keys are, where no model says.
+        model: a checkpoint, or `Model.of` a state dict, of any family: the keys are its own.
         architecture: the model family, where names and shapes fit several.
+        selection: which modules' changes are wanted.
 
     Raises:
-        LycoError: the file is bad, something has no place in the layout, or depends on the weight itself (DoRA, say).
+        LycoError: the file is bad, something has no place, or depends on the weight itself (DoRA, say).
     """
-    if isinstance(adapters, AdapterSet):
-        found = identify(adapters, architecture=architecture, layout=layout)
-    else:
-        found = load_adapter_set(adapters, architecture=architecture, layout=layout)
-    return dict(delta_weights(place(require_known(found), layout=layout).require_complete()))
+    onto = model if model is None or isinstance(model, Model) else Model.of_file(model)
+    in_file = not isinstance(adapters, AdapterSet)
+    with about_file(adapters) if in_file else contextlib.nullcontext():
+        found = read_adapter_set(adapters) if in_file else adapters
+        if onto is None:
+            placement = place(require_known(identify(found, architecture=architecture, layout=layout)), layout=layout)
+        else:
+            placement = onto.place(require_adapters(onto.identify(found, architecture)))
+        return dict(delta_weights(placement.select(selection).require_complete()))
 
 
 def merge(

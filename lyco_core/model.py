@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from torch import Tensor
 
@@ -20,7 +20,12 @@ from .selection import EVERYTHING, Selection
 
 __all__ = ["Model", "model_of"]
 
-_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "transformer.", "")
+_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "transformer.", "model.model.", "net.", "model.", "")
+"""What the keys of a diffusion model begin with: in ComfyUI, in its checkpoints, in diffusers' pipelines, and what else
+ComfyUI's loader takes off."""
+
+_SEVERAL = {"model.model.", "net."}
+"""Prefixes that may be a module's name as well: taken for one, as ComfyUI does, where more than five keys have it."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -39,10 +44,11 @@ class Model:
     def of(cls, weights: Mapping[str, Tensor | tuple[int, ...]]) -> Model:
         """A model by its state dict, or by the shapes of one: its keys tell architecture, layout and prefix."""
         shapes = {key: tuple(w.shape) if isinstance(w, Tensor) else w for key, w in weights.items()}
-        prefix = next(p for p in _PREFIXES if any(key.startswith(p) for key in shapes) or not p)
-        found = recognise(_module_paths(shapes, prefix))
-        architecture, layout = found if found else (None, "comfyui")
-        return cls(shapes, prefix, architecture, layout)
+        prefixes = [p for p in _PREFIXES if sum(key.startswith(p) for key in shapes) > (5 if p in _SEVERAL else 0)]
+        for prefix in prefixes:
+            if found := recognise(_modules(shapes, prefix)):
+                return cls(shapes, prefix, *found)
+        return cls(shapes, prefixes[0] if prefixes else "", None, "comfyui")
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Model:
@@ -60,9 +66,14 @@ class Model:
         return f"{type(self).__name__}({family}, {len(self.shapes)} weights)"
 
     @functools.cached_property
-    def paths(self) -> set[str]:
+    def modules(self) -> dict[str, tuple[int, ...]]:
+        """Module path -> shape of the weights of the diffusion model."""
+        return _modules(self.shapes, self.prefix)
+
+    @property
+    def paths(self) -> Set[str]:
         """Module paths of the weights of the diffusion model."""
-        return _module_paths(self.shapes, self.prefix)
+        return self.modules.keys()
 
     @functools.cached_property
     def naming(self) -> Layout:
@@ -76,6 +87,8 @@ class Model:
     def identify(self, adapter_set: AdapterSet, architecture: str | None = None) -> AdapterSet:
         """The set with its architecture filled in; where its names leave that open, this model decides.
 
+        A model of no known family has only names of its own: a set whose modules are all among them stays as it is.
+
         Args:
             adapter_set: as `formats.parse` makes it; an outline will do.
             architecture: the family's id, where a person says it.
@@ -83,13 +96,22 @@ class Model:
         Raises:
             ArchitectureError: see `architectures.identify`.
         """
+        if architecture is None and self.architecture is None and self._has_all(adapter_set):
+            return adapter_set
         return identify(
             adapter_set,
             architecture=architecture,
-            model_modules=self.paths,
+            model_modules=self.modules,
             prefer=self.architecture.id if self.architecture else None,
             layout=self.naming,
         )
+
+    def _has_all(self, adapter_set: AdapterSet) -> bool:
+        """Whether every module, but those of text encoders, is one of this model by its name and its shape."""
+        others = adapter_set.format.other_prefixes if adapter_set.format else ()
+        found = place(adapter_set, self.shapes, prefix=self.prefix)
+        strangers = (path for path in found.homeless if not adapter_set.prefixes[path].startswith(others))
+        return bool(found.placed) and not found.misfits and not any(strangers)
 
     def place(self, adapter_set: AdapterSet, selection: Selection = EVERYTHING) -> Placement:
         """Find the weight, and the rows of it, for each adapter, and what of them takes part.
@@ -122,6 +144,7 @@ def model_of(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
     return dataclasses.replace(stored, shapes=quantization.shapes(stored.shapes)), quantization
 
 
-def _module_paths(keys: Mapping[str, object], prefix: str) -> set[str]:
-    """`prefix` + path + `.weight` -> path, for every key of that form."""
-    return {k[len(prefix) : -len(".weight")] for k in keys if k.startswith(prefix) and k.endswith(".weight")}
+def _modules(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:
+    """Path -> shape, for every key that is `prefix` + path + `.weight`."""
+    start, stop = len(prefix), -len(".weight")
+    return {k[start:stop]: shape for k, shape in shapes.items() if k.startswith(prefix) and k.endswith(".weight")}

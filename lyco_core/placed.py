@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from .adapters import ANY, Adapter, cut, fits, with_halves_swapped
+from .adapters import ANY, Adapter, Full, cut, fits, with_halves_swapped
 from .architectures import Target
 from .errors import PlacementError
+from .formats.grammar import is_text_encoders
 from .layouts import BIAS, Layout, parameter_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from .adapter_set import AdapterSet
 
-__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "put", "targets_in"]
+__all__ = ["KEY_PREFIXES", "WHOLE", "Misfit", "Placed", "Shape", "keeps_its_name", "put", "targets_in"]
 
 Shape = tuple[int, ...]
 
@@ -83,6 +84,18 @@ def targets_in(adapter_set: AdapterSet, path: str, layout: Layout) -> list[Targe
         return []
     out, inputs = adapter_set.adapters[path].flat_shape
     return architecture.locate(module, source, layout, (out, ANY if parameter == BIAS else inputs))
+
+
+def keeps_its_name(adapter_set: AdapterSet, path: str, layout: Layout) -> bool:
+    """Whether a difference of a parameter that no table has, a norm's say, is called in `layout` as in the file.
+
+    It is where the modules beside it are; names without dots do not say which module that is.
+    """
+    family, format = adapter_set.architecture, adapter_set.format
+    if family is None or adapter_set.layout is None or format is None or format.underscored:
+        return False
+    ours = not is_text_encoders(adapter_set.prefixes[path]) and isinstance(adapter_set.adapters[path], Full)
+    return ours and family.keeps_names(path, adapter_set.layout, layout)
 
 
 def put(

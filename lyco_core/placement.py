@@ -14,10 +14,13 @@ from .adapter_set import AdapterSet
 from .adapters import Adapter, fits, is_outline, shape_text
 from .architectures import Architecture
 from .duplicates import duplicate_modules
-from .errors import AdapterError, PlacementError
-from .layouts import Layout, parameter_of
+from .errors import AdapterError, PlacementError, Remedy
+from .exclusion import exclusion
+from .formats.grammar import is_text_encoders, unwrapped
+from .formats.suffixes import unread
+from .layouts import BIAS, Layout, parameter_of
 from .names import Names, every_name, names_in
-from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, put, targets_in
+from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, keeps_its_name, put, targets_in
 from .selection import EVERYTHING, Selection
 from .text import shorten
 
@@ -81,8 +84,12 @@ class Placement:
         if self.homeless and not self.placed and ours and self.family and ours is not self.family:
             parts.append(f"is an adapter for {ours.title}, {model} is {self.family.title}")
         if self.homeless:
-            names = shorten([self.adapter_set.prefixes[path] for path in self.homeless])
-            parts.append(f"{len(self.homeless)} of {total} modules are not in {self.where} ({names})")
+            prefixes = [self.adapter_set.prefixes[path] for path in self.homeless]
+            encoders = [prefix for prefix in prefixes if is_text_encoders(prefix)]
+            if others := [prefix for prefix in prefixes if prefix not in encoders]:
+                parts.append(f"{len(others)} of {total} modules are not in {self.where} ({shorten(others)})")
+            if encoders:
+                parts.append(f"{len(encoders)} of {total} modules are the text encoder's ({shorten(encoders)})")
         if self.misfits:
             first = self.misfits[0]
             parts.append(
@@ -92,6 +99,7 @@ class Placement:
         if self.adapter_set.unrecognised_keys:
             keys = list(self.adapter_set.unrecognised_keys)
             parts.append(f"{len(keys)} keys belong to no adapter that is known here ({shorten(keys)})")
+            parts += [f"among them are {other}" for other in unread(keys)]
         return "; ".join(parts)
 
     def without(self, paths: Collection[str]) -> Placement:
@@ -108,7 +116,9 @@ class Placement:
     def require_complete(self) -> Placement:
         """The placement itself; raises `PlacementError` if anything in the file has no place."""
         if not self.complete:
-            raise PlacementError(self.problem())
+            pattern = exclusion(self.left, every_name({placed: self.names[placed] for placed in self.placed}))
+            possible = bool(pattern and self.placed)
+            raise PlacementError(self.problem(), Remedy.EXCLUDE if possible else None, pattern)
         return self
 
     def select(self, selection: Selection, more_names: Names | None = None) -> Placement:
@@ -214,7 +224,7 @@ def place(
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
     known: dict[str, Shape] = {} if shapes is None else dict(shapes)
-    own_names = _own_names(known, prefix)
+    own_names: dict[str, list[str]] | None = None
     placed: list[Placed] = []
     homeless: list[str] = []
     misfits: list[Misfit] = []
@@ -223,7 +233,10 @@ def place(
         targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, path, layout)]
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
-            targets = [(WHOLE, key) for key in own_names.get(path.replace(".", "_"), ())]
+            own_names = _own_names(known, prefix) if own_names is None else own_names
+            targets = [(WHOLE, key) for key in _by_name(own_names, path)]
+        if not targets and shapes is None and keeps_its_name(adapter_set, path, layout):
+            targets = [(WHOLE, f"{prefix}{path}{'' if parameter == BIAS else parameter}")]
         if len(targets) != 1 and by_name:
             homeless.append(path)
             continue
@@ -238,10 +251,21 @@ def place(
     return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where, prefix)
 
 
+def _by_name(own_names: Mapping[str, list[str]], path: str) -> list[str]:
+    """The keys that a module's name may mean, by itself or without what a wrapper has before it."""
+    for name in (path, *unwrapped(path)):
+        if keys := own_names.get(name) or own_names.get(name.replace(".", "_")):
+            return keys
+    return []
+
+
 def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:
-    """What a module, or its bias, is called in underscores -> the keys that may be meant."""
+    """What a module, or its bias, is called, with `prefix` or without, in dots or underscores -> the keys of it."""
     names: dict[str, list[str]] = {}
     for key in weights:
         if key.startswith(prefix):
-            names.setdefault(key.removeprefix(prefix).removesuffix(".weight").replace(".", "_"), []).append(key)
+            whole = key.removesuffix(".weight")
+            dotted = {whole, whole[len(prefix) :]}
+            for name in dotted | {name.replace(".", "_") for name in dotted}:
+                names.setdefault(name, []).append(key)
     return names

@@ -104,7 +104,8 @@ def test_round_trips_give_back_the_same_tensors(data: st.DataObject):
     before, after = deltas(tensors, {}, architecture), deltas(*emit(there.adapter_set), architecture)
     assert before.keys() == after.keys()
     assert all(relative(after[key], delta) < 2e-6 for key, delta in before.items())
-    if {m.how for m in there.modules} <= {"renamed", "cut"}:
+    scaled = through == "diffusers" and algorithm.startswith("lokr")  # no file of it has alphas
+    if {m.how for m in there.modules} <= {"renamed", "cut"} and not scaled:
         back = convert_set(parsed(*emit(there.adapter_set)), ConvertOptions("musubi"))
         assert emit(back.adapter_set)[0].keys() == tensors.keys()
         assert all(bytes_of(emit(back.adapter_set)[0][k]) == bytes_of(t) for k, t in tensors.items())
@@ -137,7 +138,7 @@ HOW = {
     "framepack": ("stacked", "stacked", "as LoHa", "renamed", "renamed", "renamed"),
     "hunyuan_video": ("renamed", "renamed", "renamed", "cut", "cut", "as LoRA"),
     "flux1_kontext": ("renamed", "renamed", "renamed", "cut", "cut", "as LoRA"),
-    "flux2_dev": ("renamed", "renamed", "renamed", "cut", "cut", "as LoRA"),
+    "flux2_dev": ("renamed", "renamed", "renamed", "cut", "cut", "renamed"),
 }
 
 

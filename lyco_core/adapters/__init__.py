@@ -1,7 +1,8 @@
 """The algebra: one algorithm a file; `base.py`, `additive.py` and `on_base.py` hold the contract."""
 
 from .additive import Additive
-from .base import ANY, Adapter, fits, shape_text
+from .base import ANY, BAKED, Adapter, fits, shape_text
+from .bora import BoRA
 from .by_type import ByType
 from .dora import DoRA, bare
 from .full import Full
@@ -11,6 +12,7 @@ from .loha import LoHa, to_loha
 from .lokr import LoKr
 from .lora import LoRA, cut, lora_rank, to_lora
 from .oft import BOFT, OFT
+from .oftv2 import CAYLEY, TERMS, OFTv2, within
 from .on_base import OnBase
 from .same import agreed, changes_nothing, is_outline, same_change
 from .scaling import multiplied, with_alpha, with_scale
@@ -19,12 +21,16 @@ from .swapped import Swapped, with_halves_swapped
 __all__ = [
     "ALGORITHMS",
     "ANY",
+    "BAKED",
     "BOFT",
+    "CAYLEY",
     "IA3",
     "LOW_RANK",
     "OFT",
+    "TERMS",
     "Adapter",
     "Additive",
+    "BoRA",
     "ByType",
     "DoRA",
     "Full",
@@ -32,6 +38,7 @@ __all__ = [
     "LoHa",
     "LoKr",
     "LoRA",
+    "OFTv2",
     "OnBase",
     "Swapped",
     "agreed",
@@ -49,11 +56,12 @@ __all__ = [
     "with_alpha",
     "with_halves_swapped",
     "with_scale",
+    "within",
 ]
 
 LOW_RANK: dict[str, type[Additive]] = {cls.algorithm: cls for cls in (LoRA, LoHa, LoKr)}
 """LoRA, LoHa and LoKr by id: changes of low rank that do not depend on the weight. They are what is trained and
 extracted, and what DoRA sits on."""
 
-ALGORITHMS: dict[str, type[Adapter]] = {**LOW_RANK, **{cls.algorithm: cls for cls in (GLoRA, OFT, BOFT, Full)}}
-"""Every algorithm by id whose adapters are made from named tensors and an alpha alone: not DoRA and IA3."""
+ALGORITHMS: dict[str, type[Adapter]] = {**LOW_RANK, **{cls.algorithm: cls for cls in (GLoRA, OFT, BOFT, OFTv2, Full)}}
+"""Every algorithm by id whose adapters are made from named tensors and an alpha alone: not DoRA, BoRA and IA3."""

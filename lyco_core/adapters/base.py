@@ -15,7 +15,17 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["ANY", "CACHE_BAND_BYTES", "Adapter", "band_size", "fits", "require_usable_alpha", "shape_text", "working"]
+__all__ = [
+    "ANY",
+    "BAKED",
+    "CACHE_BAND_BYTES",
+    "Adapter",
+    "band_size",
+    "fits",
+    "require_usable_alpha",
+    "shape_text",
+    "working",
+]
 
 A = TypeVar("A", bound="Adapter")
 
@@ -24,6 +34,9 @@ ANY = 0
 
 MOST_ELEMENTS = 2**31
 """How large a weight an adapter may change: some megabytes of factors can spell one of terabytes."""
+
+BAKED = 1e6
+"""An alpha from here on says that the scale is in the tensors already: Fizgig writes 1e10, ai-toolkit 9999999999."""
 
 CACHE_BAND_BYTES = 2**21
 """Bytes of float32 that a band may take to be computed in the caches: a core's L2 and a share of the next."""
@@ -175,6 +188,8 @@ def fits(adapter: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     The same rows and as many elements in each: kernels may be flattened into the columns. Or the
     same dimensions but for ones: (6, in) changes Wan's modulation of (1, 6, in).
     """
+    if ANY in adapter and len(adapter) == 2 < len(weight):  # a kernel's positions are columns, or alike
+        return adapter[0] in (weight[0], ANY) and adapter[1] in (weight[1], math.prod(weight[1:]), ANY)
     if ANY in adapter:
         return len(weight) >= len(adapter) and all(a in (n, ANY) for a, n in zip(adapter, weight, strict=False))
     if not weight or math.prod(adapter) != math.prod(weight):

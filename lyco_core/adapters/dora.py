@@ -1,5 +1,5 @@
 """DoRA, weight-decomposed adaptation (arXiv:2402.09353), on a LoRA, LoHa or LoKr:
-W' = magnitude * (W + ΔW) / ‖W + ΔW‖, norms and magnitude along one axis."""
+W' = magnitude * (W + ΔW) / ‖W + ΔW‖, norms and magnitude along one axis; with `by_base`, / ‖W‖."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class DoRA(OnBase):
 
     axis 0: a magnitude for each of the rows, (out, 1, …): LyCORIS since 3.2, PEFT, ai-toolkit.
     axis 1: for each input channel, (1, in, 1, …): LyCORIS before, and OneTrainer.
+    by_base: the magnitudes are made to be divided by ‖W‖, as ComfyUI's own loader does for rows, not by ‖W + ΔW‖.
     """
 
     inner: Additive
     magnitude: Tensor
     axis: int
+    by_base: bool = False
 
     def check(self) -> None:
         out, width = self.flat_shape
@@ -41,8 +43,10 @@ class DoRA(OnBase):
             )
 
     @classmethod
-    def of(cls, inner: Additive, magnitude: Tensor, *, on_output: bool | None = None) -> DoRA:
+    def of(cls, inner: Additive, magnitude: Tensor, *, on_output: bool | None = None, by_base: bool = False) -> DoRA:
         """A DoRA whose axis follows from the magnitude's shape, unless `on_output` says it: axis 0 if True.
+
+        by_base: see the class; along the inputs it counts for nothing, where ComfyUI's norm is ‖W + ΔW‖ too.
 
         Raises:
             AdapterError: the magnitude is neither one number a row nor one an input channel.
@@ -52,7 +56,7 @@ class DoRA(OnBase):
         axis = 0 if on_output else 1
         plain = [1] * len(inner.shape)
         plain[axis] = -1
-        return cls(inner, magnitude.reshape(plain), axis, alpha=inner.alpha)
+        return cls(inner, magnitude.reshape(plain), axis, by_base and axis == 0, alpha=inner.alpha)
 
     def on(self, inner: Adapter) -> DoRA:
         """A copy with these magnitudes on another adapter."""
@@ -104,7 +108,7 @@ class DoRA(OnBase):
     def change(self, base: Tensor) -> Tensor:
         """(g - 1) W + g ΔW with g = magnitude / ‖W + ΔW‖: no difference of two nearly equal weights."""
         delta = self.inner.add_to_(torch.zeros_like(base))
-        view = self._by_channel(base + delta)
+        view = self._by_channel(base if self.by_base else base + delta)
         gain = along(self.gain(self._sums(view)), self.axis, view)
         old, new = base.view_as(view), delta.view_as(view)
         return (new.mul_(gain) + old * (gain - 1)).view_as(base)
@@ -112,12 +116,12 @@ class DoRA(OnBase):
     def squares(self, band: Tensor, start: int) -> Tensor:
         """Sums of squares of W + ΔW, in `band`'s dtype: of rows start:… (axis 0), or of those rows for each input.
 
-        band: those rows of W, (rows, …), float32 or float64; it becomes W + ΔW.
+        band: those rows of W, (rows, …), float32 or float64; it becomes W + ΔW, unless magnitudes go by W alone.
         """
-        return self._sums(self._by_channel(self.inner.add_band_(band, start)))
+        return self._sums(self._by_channel(band if self.by_base else self.inner.add_band_(band, start)))
 
     def gain(self, squares: Tensor) -> Tensor:
-        """magnitude / ‖W + ΔW‖ from whole sums of squares, (rows,) or (inputs,)."""
+        """magnitude / ‖W + ΔW‖, or / ‖W‖, from whole sums of squares, (rows,) or (inputs,)."""
         # eps as in LyCORIS: a row of zeros stays one.
         return self.magnitude.to(squares).flatten() / (squares.sqrt() + torch.finfo(squares.dtype).eps)
 

@@ -34,6 +34,10 @@ class IA3(OnBase):
     def shape(self) -> tuple[int, ...]:
         return (ANY, self.weight.numel()) if self.on_input else (self.weight.numel(), ANY)
 
+    def require_fit(self, weight: Tensor) -> None:
+        """`Adapter.require_fit`, which here takes no number for each position of a kernel."""
+        super().require_fit(weight if weight.dim() < 3 else weight[(..., *[0] * (weight.dim() - 2))])
+
     @property
     def rank(self) -> None:
         return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from ..devices import norm
 from .additive import Additive
 from .base import Adapter
+from .bora import BoRA
 from .by_type import ByType
 from .dora import DoRA
 from .full import Full
@@ -17,6 +20,7 @@ from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
+from .oftv2 import OFTv2
 from .swapped import Swapped
 
 __all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
@@ -62,6 +66,18 @@ def _(adapter: DoRA) -> bool:
     return changes_nothing(adapter.inner)
 
 
+@changes_nothing.register(BoRA)
+def _(adapter: BoRA) -> bool:
+    """As a DoRA's."""
+    return changes_nothing(adapter.inner)
+
+
+@changes_nothing.register(OFTv2)
+def _(adapter: OFTv2) -> bool:
+    """Its rotation is none until it is trained; a LoKr within it may change the weight all the same."""
+    return not bool(_wide(adapter.vectors).any()) and (adapter.inner is None or changes_nothing(adapter.inner))
+
+
 @changes_nothing.register(GLoRA, IA3, OFT, BOFT)
 def _(adapter: Adapter) -> bool:
     """Their factors do not show it."""
@@ -76,7 +92,7 @@ def _(adapter: Swapped) -> bool:
 def same_change(first: Adapter, second: Adapter) -> bool:
     """Whether both change a weight alike, up to the rounding of float32."""
     if isinstance(first, DoRA) and isinstance(second, DoRA):
-        alike = first.axis == second.axis and _equal(first.magnitude.flatten(), second.magnitude.flatten())
+        alike = _options(first) == _options(second) and _equal(first.magnitude.flatten(), second.magnitude.flatten())
         return alike and same_change(first.inner, second.inner)
     if isinstance(first, Additive) and isinstance(second, Additive):
         if first.flat_shape != second.flat_shape:
@@ -86,7 +102,14 @@ def same_change(first: Adapter, second: Adapter) -> bool:
         return norm(second.add_to_(delta, -1.0)) <= _SAME * whole
     ours, theirs = first.tensors, second.tensors
     alike = first.algorithm == second.algorithm and first.scale == second.scale and ours.keys() == theirs.keys()
+    alike = alike and _options(first) == _options(second)
     return alike and all(_equal(ours[name], theirs[name]) for name in ours)
+
+
+def _options(adapter: Adapter) -> dict[str, object]:
+    """What an adapter has beside its tensors and its alpha."""
+    fields = ((f.name, getattr(adapter, f.name)) for f in dataclasses.fields(adapter))
+    return {name: value for name, value in fields if isinstance(value, int)}
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -7,7 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from .additive import Additive
 from .base import Adapter
+from .bora import BoRA
 from .by_type import ByType
 from .dora import DoRA
 from .full import Full
@@ -17,6 +19,7 @@ from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
+from .oftv2 import OFTv2
 from .swapped import Swapped
 
 __all__ = ["multiplied", "with_alpha", "with_scale"]
@@ -52,6 +55,23 @@ def _(adapter: Swapped, scale: float) -> Swapped:
     return dataclasses.replace(adapter, inner=with_scale(adapter.inner, scale))
 
 
+@with_scale.register(BoRA)
+def _(adapter: BoRA, scale: float) -> BoRA:
+    inner = with_scale(adapter.inner, scale)
+    assert isinstance(inner, Additive)
+    return adapter.on(inner)
+
+
+@with_scale.register(OFTv2)
+def _(adapter: OFTv2, scale: float) -> OFTv2:
+    """A rotation has no scale; a LoKr within it has."""
+    if adapter.inner is None:
+        return adapter
+    inner = with_scale(adapter.inner, scale)
+    assert isinstance(inner, DoRA)
+    return dataclasses.replace(adapter, inner=inner)
+
+
 @with_scale.register(Full, IA3, OFT, BOFT)
 def _(adapter: Adapter, scale: float) -> Adapter:
     return adapter
@@ -59,8 +79,10 @@ def _(adapter: Adapter, scale: float) -> Adapter:
 
 def with_alpha(adapter: Adapter, alpha: float | None) -> Adapter:
     """A copy with another alpha, or with none."""
-    if isinstance(adapter, DoRA):
-        return adapter.on(with_alpha(adapter.inner, alpha))
+    if isinstance(adapter, DoRA | BoRA):
+        inner = with_alpha(adapter.inner, alpha)
+        assert isinstance(inner, Additive)
+        return adapter.on(inner)
     return dataclasses.replace(adapter, alpha=alpha)
 
 

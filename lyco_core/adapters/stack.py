@@ -56,10 +56,13 @@ def _stacked_dora(parts: Sequence[AtRow], height: int) -> DoRA | None:
     doras = [adapter for _, adapter in parts if isinstance(adapter, DoRA) and adapter.axis == 0]
     if len(doras) < len(parts) or sum(dora.shape[0] for dora in doras) != height:
         return None
+    if len({dora.by_base for dora in doras}) > 1:
+        return None
     inner = _stacked_additive([(start, dora.inner) for (start, _), dora in zip(parts, doras, strict=True)], height)
     if inner is None:
         return None
-    return DoRA.of(inner, torch.cat(_one_dtype([dora.magnitude for dora in doras])), on_output=True)
+    magnitude = torch.cat(_one_dtype([dora.magnitude for dora in doras]))
+    return DoRA.of(inner, magnitude, on_output=True, by_base=doras[0].by_base)
 
 
 def _stacked_lokr(parts: Sequence[AtRow], height: int) -> LoKr | None:

@@ -33,7 +33,7 @@ def with_halves_swapped(adapter: Adapter) -> Adapter:
         return dataclasses.replace(adapter.on(inner), magnitude=magnitude)
     half = adapter.shape[0] // 2
     first, second = adapter.rows(0, half), adapter.rows(half, 2 * half)
-    if first is not None and second is not None:
+    if first is not None and second is not None and first.tensors.keys() == adapter.tensors.keys():
         parts = ((name, second.tensors[name], first.tensors[name], t) for name, t in adapter.tensors.items())
         return adapter.with_tensors({name: _joined(above, below, whole) for name, above, below, whole in parts})
     if isinstance(adapter, OnBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..adapters import BOFT, IA3, OFT, Adapter, ByType, DoRA, Full, GLoRA, LoHa, LoKr, LoRA, Swapped
+from ..adapters import BOFT, IA3, OFT, Adapter, BoRA, ByType, DoRA, Full, GLoRA, LoHa, LoKr, LoRA, OFTv2, Swapped
 from .hadamard import nearest_loha
 from .lora import best_lora
 from .options import Limits
@@ -82,7 +82,7 @@ def _(adapter: LoHa, limits: Limits) -> LoHa | None:
     return None
 
 
-@resized.register(Full, GLoRA, IA3, OFT, BOFT, Swapped)
+@resized.register(Full, GLoRA, IA3, OFT, BOFT, OFTv2, BoRA, Swapped)
 def _(adapter: Adapter, limits: Limits) -> None:
     """None has a smaller form of its own."""
     return None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterable
 
 from ..adapter_set import AdapterSet
-from ..adapters import Full
+from ..adapters import ANY
 from ..errors import ArchitectureError, Remedy
+from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from ..text import shorten
-from .reading import Reading, tells_nothing
+from .candidates import AdapterNames, Onto, candidates, of_other_models, with_shapes
+from .evidence import contradiction, of_one_stream, ruled_out
+from .reading import ModelModules, Reading, read, spelled
 from .registry import ARCHITECTURES
 from .renaming import with_paths
 from .table import Architecture
-from .templates import templates_of
 
 __all__ = ["identify", "recognise"]
 
@@ -23,51 +26,144 @@ def identify(
     adapter_set: AdapterSet,
     *,
     architecture: str | None = None,
-    model_modules: Collection[str] | None = None,
+    model_modules: ModelModules | Collection[str] | None = None,
     prefer: str | None = None,
     layout: Layout = "comfyui",
 ) -> AdapterSet:
     """The set with dotted module paths, its architecture and layout filled in.
 
-    Names that the family does not have keep their spelling; a set of no known family comes back
-    as it was.
+    A family is told if nothing in the file contradicts it. Names that it does not have keep their
+    spelling; a set of no known family comes back as it was, but for what ruled out the nearest.
 
     Args:
-        architecture: the family's id, where a person says it.
-        model_modules: module paths of the model, in `layout`, which decide between families whose names the
-            file fits equally well.
+        architecture: the family's id, where a person says it: then half of the names are enough.
+        model_modules: module paths of the model, in `layout`, with the shapes of their weights where those are
+            known: a file that lies on them all is for that model, and of several families the one decides that puts
+            most of it there.
         prefer: of families that fit equally well, the one to name: the model's, say.
         layout: where the adapters are to go; families that put them on the same weights there are
             no rivals.
 
     Raises:
-        ArchitectureError: several families fit equally well and would put the adapters on different weights.
+        ArchitectureError: several families fit equally well and would put the adapters on different weights, or the
+            names are too few to tell one.
     """
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ArchitectureError(f"there is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
     if adapter_set.format is None:
         return adapter_set
-    families = ARCHITECTURES.values() if architecture is None else (ARCHITECTURES[architecture],)
-    underscored = adapter_set.format.underscored
-    best = _best(_readings(adapter_set, families, underscored=underscored), model_modules, layout)
-    if not best and not underscored:  # some underscores may be dots
-        best = _best(_readings(adapter_set, families, underscored=True), model_modules, layout)
+    names = AdapterNames.of(adapter_set)
+    onto = None if model_modules is None else Onto.of(model_modules, prefer, layout)
+    best, doubt = _told(names, onto) if architecture is None else (_said(names, architecture, onto), "")
     if not best and architecture is not None and adapter_set.adapters:
-        names = shorten(list(adapter_set.prefixes.values()))
-        raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {names}")
+        spelled_so = shorten(list(adapter_set.prefixes.values()))
+        raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {spelled_so}")
+    if onto is not None and onto.family is None and not any(map(onto.has_all, best)) and onto.names_all(names):
+        best = []  # no table has the model, and its own names place everything
     if not best:
-        return adapter_set
+        return dataclasses.replace(adapter_set, doubt=doubt)
     hint = adapter_set.metadata.get("lyco_architecture")
-    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), LAYOUTS.index(r.layout)))
+    best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), not r.is_whole, LAYOUTS.index(r.layout)))
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.architecture.id in (prefer, hint)]
-    chosen = _choose(best, layout, settled=hint == best[0].architecture.id)
+    chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, onto, layout)
     mixed = _mixed(adapter_set, chosen)
-    names = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
+    found = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
         parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout
     }
-    return with_paths(adapter_set, names, chosen.architecture, chosen.layout, others)
+    return with_paths(adapter_set, found, chosen.architecture, chosen.layout, others)
+
+
+def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layout] | None:
+    """The family and layout whose module names at least half of a model's `modules` are, and that nothing contradicts.
+
+    Args:
+        modules: their paths, with the shapes of their weights where those are known.
+    """
+    shapes = {path: _flat(shape) for path, shape in with_shapes(modules).items()}
+    readings = [
+        read(family, layout, shapes, shapes, underscored=False)
+        for family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
+    ]
+    best = _most((r for r in readings if not contradiction(r)), lambda r: len(r.paths))
+    best = _most(best, lambda r: r.is_whole)
+    return (best[0].architecture, best[0].layout) if best else None
+
+
+def _flat(shape: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """(out, in) of a weight; None for a vector, and for what is not known."""
+    return None if shape is None or len(shape) < 2 else (shape[0], math.prod(shape[1:]))
+
+
+def _told(names: AdapterNames, onto: Onto | None) -> tuple[list[Reading], str]:
+    """The readings that may be meant, equally good; where there are none, which family was nearest, and why not."""
+    if onto is not None and onto.family is not None:
+        for underscored in names.underscored:
+            own = names.readings((onto.family,), underscored=underscored)
+            if best := [r for r in own if onto.has_all(r) and _is_at_home(r, onto)]:
+                return _most(best, lambda r: len(r.paths)), ""
+    seen: list[Reading] = []
+    for underscored in names.underscored:
+        readings = [r for r in names.readings(ARCHITECTURES.values(), underscored=underscored) if _explains_half(r)]
+        if best := _best([r for r in readings if not ruled_out(r)], onto):
+            return best, ""
+        seen += readings
+    if onto is not None:  # what of it is the model's may be wanted without the rest
+        own = [r for r in seen if r.architecture is onto.family and 2 * onto.homes(r) >= r.total]
+        return _most(own, onto.homes), ""
+    nearest = max(seen, key=lambda r: r.fitting, default=None)
+    return [], f"{nearest.architecture.title} comes nearest, but {ruled_out(nearest)}" if nearest else ""
+
+
+def _said(names: AdapterNames, architecture: str, onto: Onto | None) -> list[Reading]:
+    """The readings as the family that a person says."""
+    for underscored in names.underscored:
+        readings = names.readings((ARCHITECTURES[architecture],), underscored=underscored)
+        if best := _best([r for r in readings if _explains_half(r)], onto):
+            return best
+    return []
+
+
+def _explains_half(reading: Reading) -> bool:
+    return bool(reading.paths) and 2 * reading.fitting >= reading.total
+
+
+def _best(readings: list[Reading], onto: Onto | None) -> list[Reading]:
+    """Those that explain most modules, and of those the ones that put most of them on the model's own."""
+    best = _most(readings, lambda r: r.fitting)
+    best = _most(best, lambda r: len(r.paths))
+    best = _most(best, lambda r: r.whole_names)
+    return best if onto is None else _most(best, onto.homes)
+
+
+def _most(readings: Iterable[Reading], quality: Callable[[Reading], int]) -> list[Reading]:
+    qualities = [(quality(reading), reading) for reading in readings]
+    most = max((found for found, _ in qualities), default=0)
+    return [reading for found, reading in qualities if found == most]
+
+
+def _is_at_home(reading: Reading, onto: Onto) -> bool:
+    """Whether that the modules are the model's says that the file is for it: names of one stream are anybody's."""
+    return onto.has_all(reading) and (reading.has_few_blocks or not of_one_stream(reading))
+
+
+def _choose(best: list[Reading], onto: Onto | None, layout: Layout) -> Reading:
+    """The first of the equally good readings, unless another would patch other weights, or it may be a stranger's."""
+    first = _targets(best[0], layout)
+    if any(r.architecture != best[0].architecture and _targets(r, layout) != first for r in best[1:]):
+        names = sorted({r.architecture.id for r in best})
+        raise ArchitectureError(f"its modules are those of {' and of '.join(names)}", Remedy.ARCHITECTURE)
+    if (onto is None or not _is_at_home(best[0], onto)) and (why := of_one_stream(best[0])):
+        raise ArchitectureError(
+            f"its modules may be those of {best[0].architecture.id}, but {why}", Remedy.ARCHITECTURE
+        )
+    return best[0]
+
+
+def _targets(reading: Reading, layout: Layout) -> set[str]:
+    locate = reading.architecture.locate
+    return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
 
 
 def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Layout]]:
@@ -78,7 +174,7 @@ def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Lay
     family = chosen.architecture
     found: dict[str, tuple[str, Layout]] = {}
     for name, adapter in adapter_set.adapters.items():
-        if name in chosen.paths or _of_other_models(adapter_set, name):
+        if name in chosen.paths or of_other_models(adapter_set, name):
             continue
         meant: dict[Layout, str] = {}
         for layout in (chosen.layout, *LAYOUTS):
@@ -92,101 +188,14 @@ def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Lay
     return found
 
 
-def recognise(paths: Iterable[str]) -> tuple[Architecture, Layout] | None:
-    """The family and layout whose module names at least half of a model's `paths` are, or None."""
-    names = list(paths)
-    readings: list[Reading] = []
-    for family, layout in _candidates(names, ARCHITECTURES.values(), underscored=False):
-        known = {n: n for n in names if family.resolve(n, layout, underscored=False)}
-        readings.append(Reading(family, layout, known, {}, len(names)))
-    best = _most(readings, lambda r: len(r.paths))
-    best = _most(best, lambda r: r.depth)
-    return (best[0].architecture, best[0].layout) if best else None
-
-
-def _readings(adapter_set: AdapterSet, families: Iterable[Architecture], *, underscored: bool) -> list[Reading]:
-    shapes = {
-        name: adapter.flat_shape
-        for name, adapter in adapter_set.adapters.items()
-        if not _of_other_models(adapter_set, name)
-    }
-    # Differences of norms and tables, which families do not list, say nothing where there is more.
-    telling = {n: s for n, s in shapes.items() if not isinstance(adapter_set.adapters[n], Full)} or shapes
-    readings: list[Reading] = []
-    for family, layout in _candidates(telling, families, underscored=underscored):
-        resolved = ((name, _resolved(family, name, layout, underscored=underscored)) for name in shapes)
-        paths = {name: path for name, path in resolved if path is not None}
-        fitting = {p: telling[n] for n, p in paths.items() if n in telling and _fits(family, p, layout, telling[n])}
-        readings.append(Reading(family, layout, paths, fitting, len(telling)))
-    return readings
-
-
-def _of_other_models(adapter_set: AdapterSet, name: str) -> bool:
-    """Whether a module's spelling says that it is a text encoder's."""
-    return adapter_set.format is not None and adapter_set.prefixes[name].startswith(adapter_set.format.other_prefixes)
-
-
-def _candidates(
-    names: Collection[str], families: Iterable[Architecture], *, underscored: bool
-) -> Iterator[tuple[Architecture, Layout]]:
-    """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
-    plain = {_spelled(parameter_of(name)[0], underscored=underscored) for name in names}
-    numbered = Counter(template for name in plain for template, _ in templates_of(name))
-    for family in families:
-        for layout in LAYOUTS:
-            known = family.spellings(layout, underscored=underscored)
-            count = len(known.keys() & plain) + sum(numbered[template] for template in numbered.keys() & known.keys())
-            if count and 2 * count >= len(plain):
-                yield family, layout
-
-
-def _spelled(module: str, *, underscored: bool) -> str:
-    return module.replace(".", "_") if underscored else module
-
-
 def _resolved(family: Architecture, name: str, layout: Layout, *, underscored: bool) -> str | None:
-    """The path of the module, or of its bias."""
+    """The path of the module, or of its bias: by its whole name, or by what is left of it without a wrapper's."""
     module, parameter = parameter_of(name)
-    path = family.resolve(_spelled(module, underscored=underscored), layout, underscored=underscored)
+    whole = spelled(module, underscored=underscored)
+    paths = (family.resolve(form, layout, underscored=underscored) for form in (whole, *unwrapped(whole)))
+    path = next((path for path in paths if path is not None), None)
     return path + BIAS if path is not None and parameter == BIAS else path
 
 
 def _fits(family: Architecture, path: str, layout: Layout, shape: tuple[int, int]) -> bool:
-    return tells_nothing(path, shape) or family.fits(path, layout, shape)
-
-
-def _best(readings: Iterable[Reading], model_modules: Collection[str] | None, layout: Layout) -> list[Reading]:
-    """The readings that explain most modules, half of them at least.
-
-    Of those, the ones that put most of them on the model's own; then those of a model that there is, if any.
-    """
-    best = [r for r in readings if r.paths and 2 * len(r.fitting) >= r.total]
-    best = _most(best, lambda r: len(r.fitting))
-    if model_modules is not None:
-        best = _most(best, lambda r: r.homes(model_modules, layout))
-    best = _most(best, lambda r: min(r.depth, 1))
-    if any(r.known_width for r in best):
-        best = [r for r in best if r.known_width is not False]
-    return _most(best, lambda r: r.depth)
-
-
-def _most(readings: list[Reading], quality: Callable[[Reading], int]) -> list[Reading]:
-    if len(readings) < 2:
-        return readings
-    qualities = [quality(r) for r in readings]
-    return [r for r, found in zip(readings, qualities, strict=True) if found == max(qualities)]
-
-
-def _choose(best: list[Reading], layout: Layout, *, settled: bool) -> Reading:
-    """The first of the equally good readings, unless another would patch other weights."""
-    first = _targets(best[0], layout)
-    rivals = [r for r in best[1:] if r.architecture != best[0].architecture and _targets(r, layout) != first]
-    if rivals and not settled:
-        names = sorted({r.architecture.id for r in best})
-        raise ArchitectureError(f"its modules are those of {' and of '.join(names)}", Remedy.ARCHITECTURE)
-    return best[0]
-
-
-def _targets(reading: Reading, layout: Layout) -> set[str]:
-    locate = reading.architecture.locate
-    return {t.path for path in reading.modules for t in locate(path, reading.layout, layout)}
+    return path.endswith(BIAS) or ANY in shape or family.fits(path, layout, shape)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .dual_stream import COMFYUI_BLOCKS, COMFYUI_NORMS, double_stream, single_stream
-from .table import Architecture, Group, group, inside, renamed
+from .table import Architecture, Group, group, inside, renamed, with_aliases
 from .training import ImageInput, MusubiNames, TrainedFamily
 
-__all__ = ["ENDS", "FLUX1", "FLUX2", "blocks"]
+__all__ = ["BLOCKS", "ENDS", "FLUX1", "FLUX2", "SHARED", "blocks"]
 
 _EXCLUDES = (r".*(img_mod\.lin|txt_mod\.lin|modulation\.lin).*", r".*(norm).*")
 
@@ -19,33 +19,72 @@ def blocks(double: tuple[Group, ...], single: tuple[Group, ...]) -> tuple[Group,
     )
 
 
-ENDS = renamed({"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"})
+BLOCKS = blocks(double_stream({}, ff=("net.0.proj", "net.2"), mlp=(4, 4)), single_stream("modulation.lin"))
+"""FLUX.1's."""
+
+ENDS = renamed({"img_in": "x_embedder", "final_layer.linear": "proj_out"})
 
 # diffusers keeps the final modulation's scale above its shift, the others the shift above the scale.
-_SHARED = (
+SHARED = (
     *ENDS,
     *renamed({"final_layer.adaLN_modulation.1": "norm_out.linear"}, shape=(2, 1), swapped=("diffusers",)),
 )
 
+# What DiffSynth calls the modules of FLUX.1: its own names, for rows in ComfyUI's order.
+_DIFFSYNTH = {
+    **{
+        f"double_blocks.{{n}}.{stream}_{ours}": f"blocks.{{n}}.{theirs.format(s=letter)}"
+        for stream, letter in {"img": "a", "txt": "b"}.items()
+        for ours, theirs in {
+            "attn.qkv": "attn.{s}_to_qkv",
+            "attn.proj": "attn.{s}_to_out",
+            "mlp.0": "ff_{s}.0",
+            "mlp.2": "ff_{s}.2",
+            "mod.lin": "norm1_{s}.linear",
+        }.items()
+    },
+    "single_blocks.{n}.linear1": "single_blocks.{n}.to_qkv_mlp",
+    "single_blocks.{n}.linear2": "single_blocks.{n}.proj_out",
+    "single_blocks.{n}.modulation.lin": "single_blocks.{n}.norm.linear",
+    "txt_in": "context_embedder",
+    "img_in": "x_embedder",
+    "time_in.in_layer": "time_embedder.timestep_embedder.0",
+    "time_in.out_layer": "time_embedder.timestep_embedder.2",
+    "guidance_in.in_layer": "guidance_embedder.timestep_embedder.0",
+    "guidance_in.out_layer": "guidance_embedder.timestep_embedder.2",
+    "vector_in.in_layer": "pooled_text_embedder.0",
+    "vector_in.out_layer": "pooled_text_embedder.2",
+    "final_layer.linear": "final_proj_out",
+    "final_layer.adaLN_modulation.1": "final_norm_out.linear",
+}
+
 FLUX1 = Architecture(
     id="flux1",
     title="FLUX.1",
-    groups=(
-        *blocks(
-            double_stream({}, ff=("net.0.proj", "net.2"), mlp=(4, 4)),
-            single_stream("modulation.lin"),
+    groups=with_aliases(
+        (
+            *BLOCKS,
+            *SHARED,
+            *renamed({"txt_in": "context_embedder"}, inputs=(4096,)),
+            *renamed(
+                {
+                    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
+                    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
+                },
+                inputs=(256,),
+            ),
+            *renamed({"vector_in.in_layer": "time_text_embed.text_embedder.linear_1"}, inputs=(768,)),
+            *renamed(
+                {
+                    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
+                    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
+                    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
+                },
+                shape=(1, 1),
+            ),
         ),
-        *_SHARED,
-        *renamed(
-            {
-                "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
-                "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
-                "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-                "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
-                "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
-                "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
-            }
-        ),
+        "comfyui",
+        _DIFFSYNTH,
     ),
     depths={"double_blocks": 19, "single_blocks": 38},
     widths=(3072,),
@@ -75,9 +114,10 @@ FLUX2 = Architecture(
     title="FLUX.2",
     groups=(
         *blocks(_FLUX2_DOUBLE, _FLUX2_SINGLE),
-        *_SHARED,
+        *SHARED,
         *renamed(
             {
+                "txt_in": "context_embedder",
                 "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
                 "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
                 "single_stream_modulation.lin": "single_stream_modulation.linear",

@@ -105,6 +105,8 @@ HUNYUAN_VIDEO = Architecture(
     ),
 )
 
+_BYT5 = tuple(group(f"byt5_in.fc{n}", f"byt5_in.fc{n}", f"context_embedder_2.linear_{n}") for n in (1, 2, 3))
+
 HUNYUAN_VIDEO_1_5 = Architecture(
     id="hunyuan_video_1_5",
     title="HunyuanVideo 1.5",
@@ -113,9 +115,7 @@ HUNYUAN_VIDEO_1_5 = Architecture(
         *_SHARED,
         group("time_in.mlp.0", "time_in.in_layer", "time_embed.timestep_embedder.linear_1"),
         group("time_in.mlp.2", "time_in.out_layer", "time_embed.timestep_embedder.linear_2"),
-        group("byt5_in.fc1", "byt5_in.fc1", "context_embedder_2.linear_1"),
-        group("byt5_in.fc2", "byt5_in.fc2", "context_embedder_2.linear_2"),
-        group("byt5_in.fc3", "byt5_in.fc3", "context_embedder_2.linear_3"),
+        *_BYT5,
         group("vision_in.proj.1", "vision_in.proj.1", "image_embedder.linear_1"),
         group("vision_in.proj.3", "vision_in.proj.3", "image_embedder.linear_2"),
     ),
@@ -137,6 +137,31 @@ HUNYUAN_VIDEO_1_5 = Architecture(
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
     ),
+)
+
+
+# diffusers calls its time's embedding as HunyuanVideo's guidance is called beside it; the step that a distilled model
+# goes to is told as another time.
+HUNYUAN_IMAGE = Architecture(
+    id="hunyuan_image",
+    title="HunyuanImage 2.1",
+    groups=(
+        *_double(_MUSUBI),
+        *_SINGLE,
+        *_SHARED,
+        *_BYT5,
+        *(
+            group(f"{ours}.mlp.{2 * n}", f"{ours}.{layer}_layer", f"time_guidance_embed.{theirs}.linear_{n + 1}")
+            for ours, theirs in (
+                ("time_in", "timestep_embedder"),
+                ("time_r_in", "timestep_embedder_r"),
+                ("guidance_in", "guidance_embedder"),
+            )
+            for n, layer in enumerate(("in", "out"))
+        ),
+    ),
+    depths={"double_blocks": 20, "single_blocks": 40},
+    widths=(3584,),
 )
 
 

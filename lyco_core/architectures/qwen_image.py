@@ -3,7 +3,9 @@
 from .table import Architecture, inside_all, same
 from .training import MusubiNames, TrainedFamily
 
-_BLOCK = (
+__all__ = ["BLOCK", "ENDS", "QWEN_IMAGE"]
+
+BLOCK = (
     *same("img_mod.1", "txt_mod.1", shape=(6, 1)),
     *same(
         "attn.to_q",
@@ -20,19 +22,20 @@ _BLOCK = (
     *same("img_mlp.net.2", "txt_mlp.net.2", shape=(1, 4)),
 )
 
+ENDS = (
+    *same("time_text_embed.timestep_embedder.linear_1", inputs=(256,)),
+    *same("time_text_embed.timestep_embedder.linear_2", shape=(1, 1)),
+    *same("norm_out.linear", shape=(2, 1)),
+)
+
 QWEN_IMAGE = Architecture(
     id="qwen_image",
     title="Qwen-Image",
     groups=(
-        *inside_all("transformer_blocks.{n}", _BLOCK),
-        *same(
-            "img_in",
-            "txt_in",
-            "time_text_embed.timestep_embedder.linear_1",
-            "time_text_embed.timestep_embedder.linear_2",
-            "norm_out.linear",
-            "proj_out",
-        ),
+        *inside_all("transformer_blocks.{n}", BLOCK),
+        *ENDS,
+        *same("img_in", "proj_out"),
+        *same("txt_in", inputs=(3584,)),
     ),
     depths={"transformer_blocks": 60},
     widths=(3072,),

@@ -1,39 +1,86 @@
-"""A file's modules as those of one family in one layout: how well they fit."""
+"""A file's modules, or a model's, as those of one family in one layout: what is counted of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 
-from ..adapters import ANY
-from ..layouts import BIAS, Layout, parameter_of
+from ..formats.grammar import unwrapped
+from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .table import Architecture
+from .templates import split
 
-__all__ = ["Reading", "tells_nothing"]
+__all__ = ["Kind", "ModelModules", "Names", "Reading", "read", "spelled"]
+
+Names = Mapping[str, tuple[int, int] | None]
+"""Name of a module as it is spelled -> (out, in), or None where that says nothing of the family."""
+
+ModelModules = Mapping[str, tuple[int, ...] | None]
+"""Path of a model's module -> the shape of its weight, or None where that is not known."""
+
+Kind = tuple[str, tuple[int, int]]
+"""A path with `{n}` for its block's number, and (out, in) there: blocks are alike."""
+
+_FEW = 8
+"""So many blocks, the first of a model's, somebody may train; more of them are more likely all that another has."""
+
+_TOY = 512
+"""No model that people have is narrower: of one that is, a test's, only names, ratios and depths are held."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A file's modules read as those of one family in one layout."""
+    """Modules read as those of one family in one layout."""
 
     architecture: Architecture
     layout: Layout
     paths: Mapping[str, str]
     """Name as spelled -> dotted path, for the names that the family has."""
-    fitting: Mapping[str, tuple[int, int]]
-    """Path -> (out, in) of those of them whose shape the family allows."""
+    kinds: Mapping[Kind, list[str]]
+    """The names of each kind, where shapes tell something."""
+    blocks: Mapping[str, set[int]]
+    """Start of a block's name in Musubi's layout -> the numbers of such blocks."""
+    strange: tuple[str, ...]
+    """Names that tell something, and that the family has in no layout."""
+    missing: int
+    """How many names tell something, and are none of the family's in this layout."""
     total: int
-    """How many modules there are."""
+    """How many names tell something."""
 
     @functools.cached_property
-    def known_width(self) -> bool | None:
-        """Whether one of them has the width of a model that there is; None where no shape tells a width."""
-        sized = ((path, shape) for path, shape in self.fitting.items() if not tells_nothing(path, shape))
-        kinds = {(self.architecture.template_of(path, self.layout)[0], shape) for path, shape in sized}
-        found = {self.architecture.width(template, self.layout, shape) for template, shape in kinds} - {None}
-        return bool(found & set(self.architecture.widths)) if found else None
+    def widths(self) -> dict[float, str]:
+        """Widths of the model by what the family fixes -> a name of a module that is so wide."""
+        found: dict[float, str] = {}
+        for (template, shape), names in self.kinds.items():
+            width = self.architecture.width(template, self.layout, shape)
+            if width is not None:
+                found.setdefault(float(width), names[0])
+        return found
+
+    @functools.cached_property
+    def is_toy(self) -> bool:
+        """Whether the model is too narrow to be anybody's."""
+        return bool(self.widths) and max(self.widths) < _TOY
+
+    @functools.cached_property
+    def misfits(self) -> tuple[Kind, ...]:
+        """Of `kinds`, those that no model of the family has: it fixes another shape."""
+        family, layout = self.architecture, self.layout
+        odd = (kind for kind in self.kinds if not family.fits(kind[0], layout, kind[1]))
+        return tuple(kind for kind in odd if not (self.is_toy and _is_of_size(family, layout, kind[0])))
+
+    @property
+    def fitting(self) -> int:
+        """How many of the names that tell something the family has, with shapes that it allows."""
+        return self.total - self.missing - sum(len(self.kinds[kind]) for kind in self.misfits)
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """How many of each block the model has at most, by its width where that tells."""
+        width = next(iter(self.widths), None) if len(self.widths) == 1 else None
+        return self.architecture.depths if width is None else self.architecture.depths_at(width)
 
     @functools.cached_property
     def modules(self) -> set[str]:
@@ -41,18 +88,25 @@ class Reading:
         return {parameter_of(path)[0] for path in self.paths.values()}
 
     @functools.cached_property
-    def depth(self) -> int:
-        """2 if the blocks are all that the largest model has, 1 if it could have them, 0 if one is too many."""
-        blocks: dict[str, set[int]] = {}
-        for path in self.modules:
-            template, number = self.architecture.template_of(path, self.layout)
-            names = self.architecture.group_of(template, self.layout)[0].musubi
-            if names and "{n}" in names[0]:
-                blocks.setdefault(names[0].split(".{n}", 1)[0], set()).add(int(number))
-        limits = self.architecture.depths
-        if any(max(found) >= limits.get(above, math.inf) for above, found in blocks.items()):
-            return 0
-        return 2 if any(len(found) == limits.get(above) for above, found in blocks.items()) else 1
+    def is_whole(self) -> bool:
+        """Whether blocks of some sort are all that a model of the family has."""
+        return any(len(found) == self.limits.get(above) for above, found in self.blocks.items())
+
+    @property
+    def has_few_blocks(self) -> bool:
+        """Whether its blocks are some that were chosen: many that go on from the first are all that a model has."""
+        return not any(len(found) > _FEW and len(found) == max(found) + 1 for found in self.blocks.values())
+
+    @property
+    def beyond(self) -> tuple[str, int] | None:
+        """(Start of its name, number) of a block that no model of the family has."""
+        last = ((above, max(found)) for above, found in self.blocks.items())
+        return next(((above, n) for above, n in last if n >= self.limits.get(above, math.inf)), None)
+
+    @functools.cached_property
+    def whole_names(self) -> int:
+        """How many names are the family's as they are spelled, with nothing before them that may be a wrapper's."""
+        return sum(len(path) == len(name) for name, path in self.paths.items())
 
     @property
     def musubis_own(self) -> bool:
@@ -60,12 +114,86 @@ class Reading:
         trained = self.architecture.training is not None and self.layout == "musubi"
         return trained and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
 
-    def homes(self, model_modules: Collection[str], layout: Layout) -> int:
-        """How many of its modules lie wholly on those of a model with the names of `layout`."""
-        located = (self.architecture.locate(path, self.layout, layout) for path in self.modules)
-        return sum(bool(targets) and all(target.path in model_modules for target in targets) for targets in located)
+    def homes(self, model: ModelModules, layout: Layout) -> int:
+        """How many of its modules lie wholly on those of a model with the names of `layout`, as large as they are."""
+        other = {parameter_of(self.paths[n])[0] for kind in self.kinds for n in self._outsized(kind, model, layout)}
+        located = (self.architecture.locate(path, self.layout, layout) for path in self.modules - other)
+        return sum(bool(targets) and all(target.path in model for target in targets) for targets in located)
+
+    def _outsized(self, kind: Kind, model: ModelModules, layout: Layout) -> list[str]:
+        """The names of a kind, if the first of them lies on weights of other sizes."""
+        (out, inputs), names = kind[1], self.kinds[kind]
+        for target in self.architecture.locate(self.paths[names[0]], self.layout, layout, kind[1]):
+            shape = model.get(target.path)
+            if shape is not None and (
+                math.prod(shape[1:]) != inputs or out * _share(target.source) != shape[0] * _share(target.rows)
+            ):
+                return names
+        return []
 
 
-def tells_nothing(path: str, shape: tuple[int, int]) -> bool:
-    """Whether the shape is a bias's, or one that an adapter leaves open."""
-    return path.endswith(BIAS) or ANY in shape
+def read(family: Architecture, layout: Layout, names: Names, telling: Container[str], *, underscored: bool) -> Reading:
+    """`names` as those of a family in a layout.
+
+    Args:
+        telling: those of the names that say something of the family; the others may be none of its.
+        underscored: whether dots may be underscores.
+    """
+    known = family.spellings(layout, underscored=underscored)
+    paths: dict[str, str] = {}
+    kinds: dict[Kind, list[str]] = {}
+    blocks: dict[str, set[int]] = {}
+    starts: dict[str, str | None] = {}
+    missing: list[str] = []
+    total = 0
+    for name, shape in names.items():
+        tells = name in telling
+        total += tells
+        module, parameter = parameter_of(name)
+        whole = spelled(module, underscored=underscored)
+        found = (split(form, known) for form in (whole, *unwrapped(whole)))
+        template, number = next((f for f in found if f[0] in known), ("", ""))
+        if template not in known or (not number and "{n}" in template):  # a file can say `{n}` itself
+            missing += [name] * tells
+            continue
+        dotted = known[template]
+        path = dotted.replace("{n}", number) if number else dotted
+        paths[name] = path + BIAS if parameter == BIAS else path
+        if tells and shape is not None and parameter != BIAS:
+            kinds.setdefault((dotted, shape), []).append(name)
+        if number:
+            if dotted not in starts:
+                starts[dotted] = _start(family, dotted, layout)
+            if (start := starts[dotted]) is not None:
+                blocks.setdefault(start, set()).add(int(number))
+    strange = tuple(name for name in missing if not _elsewhere(family, name))
+    return Reading(family, layout, paths, kinds, blocks, strange, len(missing), total)
+
+
+def spelled(module: str, *, underscored: bool) -> str:
+    """A module's name as `Architecture.spellings` has it."""
+    return module.replace(".", "_") if underscored else module
+
+
+def _start(family: Architecture, template: str, layout: Layout) -> str | None:
+    """Start of the block's name in Musubi's layout; None where the block is not in it, or has no number there."""
+    names = family.group_of(template, layout)[0].musubi
+    return names[0].split(".{n}", 1)[0] if names and "{n}" in names[0] else None
+
+
+def _elsewhere(family: Architecture, name: str) -> bool:
+    """Whether the family has the name in some layout, dots or underscores: some files mix them."""
+    plain = spelled(parameter_of(name)[0], underscored=True)
+    forms = (plain, *unwrapped(plain))
+    return any(family.resolve(form, layout, underscored=True) for layout in LAYOUTS for form in forms)
+
+
+def _is_of_size(family: Architecture, layout: Layout, template: str) -> bool:
+    """Whether the family fixes numbers of a module, rather than its proportions alone."""
+    group = family.group_of(template, layout)[0]
+    return bool(group.inputs or group.outputs)
+
+
+def _share(band: tuple[int, int, int]) -> float:
+    start, stop, of = band
+    return (stop - start) / of

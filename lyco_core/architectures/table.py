@@ -10,7 +10,7 @@ from fractions import Fraction
 from ..layouts import LAYOUTS, Layout
 from .fused import with_fused_names
 from .group import Group, Shape, Target, group, inside, inside_all, renamed, same, with_aliases
-from .templates import split
+from .templates import split, templates_of
 from .training import TrainedFamily
 
 __all__ = [
@@ -53,6 +53,8 @@ class Architecture:
     family's. If the family is trained, the Linear modules of these blocks are."""
     widths: tuple[int, ...] = ()
     """The widths of all the models that there are: a file of another is another family's. Empty: any will do."""
+    sizes: Mapping[int, Mapping[str, int]] = dataclasses.field(default_factory=dict[int, Mapping[str, int]])
+    """Width of a model -> `depths` of those that are so wide, where models differ in both."""
     training: TrainedFamily | None = None
     """What training needs to know; None: neither Musubi Tuner nor this trains LoHa and LoKr of it."""
     comfyui_takes: Layout = "comfyui"
@@ -71,6 +73,10 @@ class Architecture:
         for block in self.depths:
             if not any(name.startswith(f"{block}.{{n}}.") for g in self.groups for name in g.musubi or ()):
                 raise ValueError(f"{self.id}: there is no block {block}.{{n}} in Musubi's layout")
+        if any(
+            width not in self.widths or not depths.keys() <= self.depths.keys() for width, depths in self.sizes.items()
+        ):
+            raise ValueError(f"{self.id}: a size has a width or a block that the family has not")
 
     @functools.cached_property
     def _index(self) -> dict[Layout, dict[str, tuple[_Module, ...]]]:
@@ -134,6 +140,10 @@ class Architecture:
         group = self._module(self.template_of(path, layout)[0], layout, shape).group
         return None if group.shape is None else Fraction(shape[1]) / group.shape[1]
 
+    def depths_at(self, width: float) -> Mapping[str, int]:
+        """`depths` of the largest model of a width."""
+        return {**self.depths, **self.sizes.get(int(width), {})}
+
     def locate(self, path: str, source: Layout, target: Layout, shape: tuple[int, int] | None = None) -> list[Target]:
         """Where the rows of `path` lie in `target`, top to bottom; empty if it has no such module.
 
@@ -156,6 +166,16 @@ class Architecture:
         names = (a.name for a in found.group.aliases if a.layout == target and a.parts == found.parts)
         return next((name.replace("{n}", number) for name in names), None)
 
+    def keeps_names(self, path: str, source: Layout, target: Layout) -> bool:
+        """Whether `target` calls the modules nearest to `path` as `source` does: then also a norm that no table has."""
+        if source == target:
+            return True
+        names = self.templates(source)
+        for above in sorted(_above(path), key=lambda name: -name.count(".")):
+            if near := [name for name in names if name.startswith(above)]:
+                return all([name] == [t.path for t in self.locate(name, source, target)] for name in near)
+        return False
+
     def _module(self, template: str, layout: Layout, shape: tuple[int, int] | None = None) -> _Module:
         """The one that `template` means for a module of that shape; the first where that does not tell."""
         found = self._index[layout][template]
@@ -164,3 +184,9 @@ class Architecture:
         out, inputs = shape
         shapes = [(out, inputs)] if inputs else [(out, width) for width in self.widths]
         return next((m for m in found if any(m.group.fits(m.parts, shape) for shape in shapes)), found[0])
+
+
+def _above(path: str) -> set[str]:
+    """What the names of modules begin with that lie in the same module as `path` does, or in one above it."""
+    names = (path, *(template for template, _ in templates_of(path)))
+    return {name[:end] for name in names for end in (0, *(n + 1 for n, sign in enumerate(name) if sign == "."))}

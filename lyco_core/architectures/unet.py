@@ -141,3 +141,15 @@ SDXL = Architecture(
     ),
     depths={},
 )
+
+SDXL_REFINER = Architecture(
+    id="sdxl_refiner",
+    title="SDXL refiner",
+    diffusers_prefix="unet.",
+    groups=_groups(
+        _UNet((_Level(384, 0), _Level(768, 4), _Level(1536, 4), _Level(1536, 0)), label="add_embedding"),
+        text=(1280,),
+        kohya_has_ldm_names=True,
+    ),
+    depths={},
+)

@@ -1,4 +1,4 @@
-"""What an adapter does to a linear module's function: four effects, one after another as patches are."""
+"""What an adapter does to a linear module's function: five effects, one after another as patches are."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..adapters import BOFT, OFT, Adapter, Additive
+from ..adapters.oftv2 import rotation
 
-__all__ = ["Added", "Effect", "InputChanged", "OutputGained", "OutputTurned", "Reordered", "computed"]
+__all__ = ["Added", "Effect", "InputChanged", "OutputGained", "OutputTurned", "Recomposed", "Reordered", "computed"]
 
 Function = Callable[[Tensor], Tensor]
 """(…, in) -> (…, out); what it returns is the caller's to change."""
@@ -172,6 +173,44 @@ class InputChanged(Effect):
         if self.adapter is not None:
             gained = x if self.added_gain is None else (x * self.added_gain).to(x.dtype)
             self.band(output).add_(self.adapter.apply(gained), alpha=self.strength)
+        return output
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recomposed(Effect):
+    """y + strength * (gain * (W + ΔW) x' - y), x' being x turned, or multiplied: OFTv2, BoRA."""
+
+    turns: Tensor | None = None
+    """R - I of every block of inputs, float32."""
+    input_gain: Tensor | None = None
+    """(in,), float32."""
+    adapter: Additive | None = None
+    gain: Tensor | None = None
+    """(out of the rows,), float32."""
+    strength: float
+
+    def __call__(self, function: Function, x: Tensor) -> Tensor:
+        changed = x if self.input_gain is None else (x * self.input_gain).to(x.dtype)
+        if self.turns is not None:
+            alone = self.adapter is None and self.gain is None  # then it is linear in x: one product for any strength
+            changed = x.add(rotation(x, self.turns.to(x.dtype)), alpha=self.strength if alone else 1.0)
+            if alone:
+                return self._in_its_band(function(changed), function, x, 1.0)
+        made = function(changed)
+        band = self.band(made)
+        if self.adapter is not None:
+            band.add_(self.adapter.apply(changed))
+        if self.gain is not None:
+            band.mul_(self.gain)
+        return self._in_its_band(made, function, x, self.strength)
+
+    def _in_its_band(self, made: Tensor, function: Function, x: Tensor, strength: float) -> Tensor:
+        """The function's own output of x, but in the band, which goes so far towards `made`."""
+        if self.rows is None and strength == 1:
+            return made
+        output = function(x)
+        band = self.band(output)
+        band.add_(self.band(made) - band, alpha=strength)
         return output
 
 

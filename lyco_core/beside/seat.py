@@ -94,7 +94,8 @@ class Seat:
         """
         parts = [part for change in changes.values() for part in change.parts if part.strength != 0]
         try:
-            effects = settled(parts, self._rows, self._shape, self.module.weight.device)
+            kernel = not isinstance(self.module, nn.Linear)
+            effects = settled(parts, self._rows, self._shape, self.module.weight.device, kernel=kernel)
         except AdapterError as error:
             raise error.within(self.path) from None
         bias = None if all(effect.adds for effect in effects) else self.module.bias

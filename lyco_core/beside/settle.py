@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..adapters import BOFT, IA3, OFT, Adapter, Additive, ByType, DoRA, GLoRA, OnBase, Swapped
+from ..adapters import BOFT, IA3, OFT, Adapter, Additive, BoRA, ByType, DoRA, GLoRA, OFTv2, OnBase, Swapped
 from ..adapters.base import band_size
-from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Reordered
+from ..errors import AdapterError
+from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Recomposed, Reordered
 
 __all__ = ["Part", "effect_of", "settled"]
 
@@ -45,7 +46,9 @@ class Part:
         return self.order is not None or (isinstance(self.adapter, OnBase) and self.adapter.rows(0, 1) is None)
 
 
-def settled(parts: Sequence[Part], read: ReadRows, shape: tuple[int, int], device: torch.device) -> tuple[Effect, ...]:
+def settled(
+    parts: Sequence[Part], read: ReadRows, shape: tuple[int, int], device: torch.device, *, kernel: bool = False
+) -> tuple[Effect, ...]:
     """The parts as effects, in their order; what depends on the weight is computed, once.
 
     Args:
@@ -53,8 +56,9 @@ def settled(parts: Sequence[Part], read: ReadRows, shape: tuple[int, int], devic
         read: its weight's rows; only called where a norm must be known.
         shape: (out, in) of the weight.
         device: on which norms are computed.
+        kernel: whether the module is a convolution.
     """
-    weight = _Weight(read, shape, device)
+    weight = _Weight(read, shape, device, kernel)
     effects: list[Effect] = []
     for index, part in enumerate(parts):
         effect = effect_of(part.adapter, part, parts[:index], weight)
@@ -69,6 +73,7 @@ class _Weight:
     read: ReadRows
     shape: tuple[int, int]
     device: torch.device
+    kernel: bool
 
 
 @ByType
@@ -120,6 +125,45 @@ def _(adapter: OFT | BOFT, part: Part, before: Sequence[Part], weight: _Weight) 
 def _(adapter: Swapped, part: Part, before: Sequence[Part], weight: _Weight) -> Reordered:
     order = torch.arange(adapter.shape[0], device=weight.device).roll(adapter.shape[0] // 2)
     return Reordered(rows=None, effect=effect_of(adapter.inner, part, before, weight), order=order)
+
+
+@effect_of.register(OFTv2)
+def _(adapter: OFTv2, part: Part, before: Sequence[Part], weight: _Weight) -> Recomposed:
+    if weight.kernel:
+        raise AdapterError(
+            f"{adapter.title} does not act beside a convolution; patch this weight, or merge the adapter into the model"
+        )
+    gain = adapter.gain(torch.empty(0, dtype=torch.float32, device=weight.device))
+    if adapter.inner is not None:
+        gain = _dora_gain(adapter.inner, part, before, weight)
+    return Recomposed(
+        rows=part.rows,
+        turns=adapter.turns(weight.device),
+        adapter=None if adapter.inner is None else adapter.inner.inner,
+        gain=gain,
+        strength=part.strength,
+    )
+
+
+@effect_of.register(BoRA)
+def _(adapter: BoRA, part: Part, before: Sequence[Part], weight: _Weight) -> Recomposed:
+    row, column = adapter.gains(adapter.inner.add_to_(_rows_of(part, before, weight)))
+    return Recomposed(
+        rows=part.rows,
+        input_gain=column.flatten(),
+        adapter=adapter.inner,
+        gain=row.flatten(),
+        strength=part.strength,
+    )
+
+
+def _rows_of(part: Part, before: Sequence[Part], weight: _Weight) -> Tensor:
+    """All rows of the part, in its adapter's order, as the parts before leave them; float32."""
+    whole = weight.read(0, weight.shape[0])
+    for other in before:
+        other.change_(whole, 0)
+    first, last = part.rows or (0, weight.shape[0])
+    return whole[first:last] if part.order is None else whole[part.order.argsort()]
 
 
 def _dora_gain(dora: DoRA, part: Part, before: Sequence[Part], weight: _Weight) -> Tensor:

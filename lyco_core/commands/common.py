@@ -21,6 +21,7 @@ __all__ = [
     "add_architecture",
     "add_limits",
     "add_report",
+    "add_selection",
     "counter",
     "each",
     "given_limits",
@@ -51,6 +52,7 @@ ADVICE = {
     Remedy.SMALLNESS: "give --rank, --energy or --max-error",
     Remedy.AGAIN: "go on with the same command{}",
     Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
+    Remedy.EXCLUDE: 'leave these out with --exclude "{}"',
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',
 }
 """What to do about an error, in the options of the command line: each means the same in all commands."""
@@ -88,6 +90,12 @@ def add_limits(parser: argparse.ArgumentParser, what: str = "an approximation") 
         help="the least rank of this relative error, 0.05 say; with --rank both must hold",
     )
     group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="what numbers are stored as")
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say which modules take part."""
+    parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
+    parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
 
 
 def given_limits(options: argparse.Namespace) -> tuple[int | None, float | None, float | None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..errors import FileError, about_file, advising
 from ..layouts import LAYOUTS
 from ..text import size_text
-from .common import ADVICE, Commands, add_architecture, add_limits, counter, each, given_limits
+from .common import ADVICE, Commands, add_architecture, add_limits, add_selection, counter, each, given_limits
 
 __all__ = ["add"]
 
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--to", choices=LAYOUTS, required=True, help="whose module names it is to have")
     parser.add_argument("--as", dest="form", choices=("lora",), help="every adapter as a LoRA, exactly")
     add_limits(parser, "the best LoRAs instead, or numbers of another dtype")
+    add_selection(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.set_defaults(run=run)
     add_architecture(parser)
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
     from ..conversion import ConvertOptions, convert_file
     from ..io.output import make_folder_of
     from ..io.paths import expanded
+    from ..selection import Selection
 
     given = given_limits(options)
     wanted = ConvertOptions(
@@ -47,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         as_lora=options.form == "lora",
         limits=None if given == (None, None, None) else Limits.of(*given),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
+        selection=Selection.of(options.include, options.exclude),
     )
     sources = _sources(expanded(options.files), options.output)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..text import size_text
-from .common import Commands, add_limits, add_report, counter, given_limits, print_report, require_report
+from .common import Commands, add_limits, add_report, add_selection, counter, given_limits, print_report, require_report
 
 __all__ = ["add"]
 
@@ -24,8 +24,7 @@ def add(commands: Commands) -> None:
     add_limits(parser)
     add_report(parser)
     parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
-    parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
-    parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
+    add_selection(parser)
     parser.add_argument(
         "--device",
         default="cpu",

@@ -57,9 +57,10 @@ def run(options: argparse.Namespace) -> None:
 
 def _several(given: Sequence[str], model: str | None, options: argparse.Namespace) -> None:
     """A line for each file, or one list of JSON. Raises `LycoError` if one is no adapter, or does not fit the model."""
-    from ..inspection import inspect_file, known_model
+    from ..inspection import inspect_file
+    from ..model import Model
 
-    onto = None if model is None else known_model(model)
+    onto = None if model is None else Model.of_file(model)
     files = [file for one in given for file in _files(one)]
     # Of each file only what is printed is kept: with their modules, thousands would take gigabytes.
     inspected: list[dict[str, Any]] = []
@@ -108,7 +109,8 @@ def _require_fit(done: Inspection, model: str | None) -> None:
     with about_file(done.file):
         if ours and theirs and ours is not theirs:
             raise PlacementError(f"is an adapter for {ours.title}, {name} is a model of {theirs.title}")
-        raise PlacementError(f"nothing of it has a place in {name}")
+        unknown = "" if theirs else ", a model of no known family"
+        raise PlacementError(f"nothing of it has a place in {name}{unknown}")
 
 
 def _print_json(found: object) -> None:

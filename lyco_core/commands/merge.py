@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..text import clipped, one_line, size_text
-from .common import Commands, add_architecture, counter, print_warning
+from .common import Commands, add_architecture, add_selection, counter, print_warning
 
 __all__ = ["add"]
 
@@ -28,8 +28,7 @@ def add(commands: Commands) -> None:
         help="an adapter, and how much of it [1]; may be given again",
     )
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write, or index of shards")
-    parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
-    parser.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these modules")
+    add_selection(parser)
     parser.add_argument(
         "--block-strength", metavar="REGEX=N", action="append", default=[], help="multiplies the strength of these"
     )

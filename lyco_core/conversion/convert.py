@@ -78,7 +78,7 @@ def convert_set(
         PlacementError: a module has no place in the layout, or cannot be expressed there.
     """
     layout = layout_for(require_known(found), options.to)
-    placement = placed_in(found, layout)
+    placement = placed_in(found, layout, options.selection)
     found, exact = placement.adapter_set, exact_modules(placement, options.to)
     if options.to == "musubi":
         as_lora = options.as_lora or options.limits is not None

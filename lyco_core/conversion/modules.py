@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from ..adapter_set import AdapterSet
@@ -11,6 +12,7 @@ from ..errors import PlacementError, Remedy
 from ..layouts import LAYOUTS, Layout
 from ..placed import Placed
 from ..placement import Placement, place
+from ..selection import EVERYTHING, Selection
 from .result import Converted
 
 __all__ = ["exact_modules", "layout_for", "placed_in"]
@@ -23,17 +25,22 @@ def layout_for(found: AdapterSet, to: Layout) -> Layout:
     return to
 
 
-def placed_in(found: AdapterSet, layout: Layout) -> Placement:
-    """Where all of it goes in the new file.
+def placed_in(found: AdapterSet, layout: Layout, selection: Selection = EVERYTHING) -> Placement:
+    """Where all of it that is selected goes in the new file; the placement's set has nothing else.
 
     Raises:
         PlacementError: something of it has no place in `layout`.
+        SelectionError: see `Placement.chosen`.
     """
-    placement = place(found, layout=layout, prefix="")
-    if not placement.complete:
-        others = _what_would_work(placement)
-        raise PlacementError(placement.problem(), Remedy.OTHER_LAYOUT if others else None, others)
-    return placement
+    placement = place(found, layout=layout, prefix="").select(selection)
+    if not placement.complete and (others := _what_would_work(placement)):
+        raise PlacementError(placement.problem(), Remedy.OTHER_LAYOUT, others)
+    placement.require_complete()
+    if not selection:
+        return placement
+    taken = {placed.module_path for placed in placement.chosen()}
+    adapters = {path: adapter for path, adapter in placement.adapter_set.adapters.items() if path in taken}
+    return dataclasses.replace(placement, adapter_set=dataclasses.replace(placement.adapter_set, adapters=adapters))
 
 
 def exact_modules(placement: Placement, to: Layout) -> list[Converted]:

@@ -8,6 +8,7 @@ import torch
 
 from ..approximate.options import Limits
 from ..layouts import Layout
+from ..selection import EVERYTHING, Selection
 
 __all__ = ["ConvertOptions"]
 
@@ -23,3 +24,5 @@ class ConvertOptions:
     """How small, or how exact, the best LoRAs are to be that are written instead."""
     dtype: torch.dtype | None = None
     """Storage dtype of what is written; by default each tensor's own, float32 for products."""
+    selection: Selection = EVERYTHING
+    """Which modules are written."""

@@ -7,7 +7,7 @@ from .emit import emit, is_peft, spelled
 from .grammar import FORMATS, Format, format_of
 from .keys import Keys, sort_keys
 from .parse import parse
-from .suffixes import TENSOR_SUFFIXES, split_key
+from .suffixes import TENSOR_SUFFIXES, split_key, unread
 
 __all__ = [
     "FORMATS",
@@ -21,4 +21,5 @@ __all__ = [
     "sort_keys",
     "spelled",
     "split_key",
+    "unread",
 ]

@@ -10,14 +10,24 @@ import torch
 from torch import Tensor
 
 from ..adapter_set import AdapterSet
-from ..adapters import Adapter, DoRA, Full, LoRA, bare
+from ..adapters import Adapter, DoRA, Full, LoRA, OFTv2, bare
 from ..errors import PlacementError
 from ..layouts import BIAS, parameter_of
 from ..text import shorten
-from .grammar import Format, format_of, underscored
+from .dialects import DORA_NORM, OFT_SERIES, dialect_of, series_text
+from .grammar import Format, format_of, is_text_encoders, underscored
 from .modules import is_adapter
 from .peft import ADAPTER_METADATA, adapter_metadata
-from .suffixes import ALPHA, BIAS_SUFFIX, MAGNITUDES, OWN_BIAS_SUFFIXES, TENSOR_SUFFIXES, suffix_of
+from .suffixes import (
+    ALPHA,
+    BIAS_SUFFIX,
+    DORA,
+    MAGNITUDES,
+    OWN_BIAS_SUFFIXES,
+    PARAMETER_SUFFIXES,
+    TENSOR_SUFFIXES,
+    suffix_of,
+)
 
 __all__ = ["emit", "is_peft", "spelled"]
 
@@ -48,6 +58,9 @@ def emit(adapter_set: AdapterSet, format: Format | None = None) -> tuple[dict[st
         module, known = modules.setdefault(prefix, {}), adapter_set.keys.get(prefix, {})
         if path.endswith(BIAS):
             _put_bias(module, known, prefix, adapter)
+            continue
+        if isinstance(adapter, Full) and (own := _parameter_suffix(path, known)):
+            _put(module, known, prefix, own, adapter.diff)
             continue
         _put_weight(module, known, prefix, _as_peft(adapter) if peft else adapter, adapter_set.format)
         if peft and ALPHA not in known:
@@ -81,7 +94,7 @@ def _prefix(adapter_set: AdapterSet, format: Format, module: str) -> str:
     why = ""
     if own is not None and own.underscored and not format.underscored and not _in_a_table(adapter_set, module):
         why = "is spelled with underscores, and no known architecture tells which of them are dots"
-    if own is not None and module.startswith(own.other_prefixes):
+    if is_text_encoders(module):
         why = "is a text encoder's"
     prefix = format.prefix(module)
     if format.id == "diffusers" and family is not None:
@@ -112,11 +125,14 @@ def _put_weight(
     module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter, format: Format | None
 ) -> None:
     """Add the tensors that change the module's weight."""
+    dora = adapter.inner if isinstance(adapter, OFTv2) else adapter
     for field, tensor in adapter.stored.items():
         suffix = next((s for s in known if TENSOR_SUFFIXES.get(s) == field), None)
         suffix = suffix or suffix_of(*field, peft=format is not None and format.peft)
-        if isinstance(adapter, DoRA) and suffix in MAGNITUDES and suffix != "dora_scale":
-            if adapter.axis == 1:
+        if isinstance(dora, DoRA) and field == (DORA, "magnitude"):
+            _require_norm(prefix, dora, suffix, known, format)
+        if isinstance(dora, DoRA) and suffix in MAGNITUDES and suffix != "dora_scale":
+            if dora.axis == 1:
                 raise PlacementError(
                     f"{prefix}: its DoRA magnitude is along the inputs, {format.id if format else suffix} knows the "
                     "outputs' only; convert to another layout"
@@ -125,12 +141,26 @@ def _put_weight(
         _put(module, known, prefix, suffix, tensor)
 
 
+def _require_norm(prefix: str, dora: DoRA, suffix: str, known: Mapping[str, str], format: Format | None) -> None:
+    """Refuse names under which readers divide magnitudes by another norm than they are made for."""
+    if dora.by_base and not (suffix == "dora_scale" and (suffix in known or (format and format.id == "comfyui"))):
+        raise PlacementError(
+            f"{prefix}: its DoRA magnitudes are made for the norm that ComfyUI's own loader divides by, readers of "
+            f"{format.id if format else suffix} divide by another; convert the trainer's own file, or to comfyui"
+        )
+
+
 def _put_bias(module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter) -> None:
     """Add the difference of the module's bias; not under PEFT's name, which its LoRA's scale goes for too."""
     if not isinstance(adapter, Full):
         raise PlacementError(f"{prefix}: no format has names for a {adapter.title} of a bias, only for its difference")
     suffix = next((s for s in known if s in OWN_BIAS_SUFFIXES), BIAS_SUFFIX)
     _put(module, known, prefix, suffix, adapter.diff)
+
+
+def _parameter_suffix(path: str, known: Mapping[str, str]) -> str | None:
+    """The suffix under which the file has the parameter of that path apart from its module's weight and bias."""
+    return next((s for s, parameter in PARAMETER_SUFFIXES.items() if s in known and path.endswith(parameter)), None)
 
 
 def _alpha(adapter: Adapter, kept: Tensor | None) -> Tensor | None:
@@ -161,9 +191,27 @@ def _as_peft(adapter: Adapter) -> Adapter:
     return adapter.with_tensors({**adapter.tensors, "up": up.reshape(*up.shape[:2], *[1] * (down.dim() - 2))})
 
 
+def _dialect(adapter_set: AdapterSet, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the tensors do not tell of themselves."""
+    found: dict[str, str] = {}
+    every = [a.inner if isinstance(a, OFTv2) else a for a in adapter_set.adapters.values()]
+    norms = {a.by_base for a in every if isinstance(a, DoRA) and a.axis == 0}
+    dotted = adapter_set.format is not None and adapter_set.format.id == "comfyui"
+    if norms - {dialect_of(metadata).dora_by_base(dotted=dotted, initial_norm=False)}:
+        if len(norms) > 1:
+            raise PlacementError("DoRA magnitudes that are made for two norms; write them into two files")
+        found[DORA_NORM] = "weight" if True in norms else "change"
+    series = {series_text(a.terms, of_peft=a.of_peft) for a in adapter_set.adapters.values() if isinstance(a, OFTv2)}
+    if len(series) > 1:
+        raise PlacementError("OFTv2 of several options of PEFT; write them into several files")
+    return {**found, OFT_SERIES: series.pop()} if series else found
+
+
 def _metadata(adapter_set: AdapterSet, configured: Mapping[str, Adapter]) -> dict[str, str]:
     """The set's own, its architecture, and the ranks and alphas of the LoRA that have them there, by prefix."""
-    metadata = {key: value for key, value in adapter_set.metadata.items() if key != ADAPTER_METADATA}
+    written = {ADAPTER_METADATA, DORA_NORM, OFT_SERIES}
+    metadata = {key: value for key, value in adapter_set.metadata.items() if key not in written}
+    metadata |= _dialect(adapter_set, metadata)
     if adapter_set.architecture is not None:
         metadata["lyco_architecture"] = adapter_set.architecture.id
     if not configured or adapter_set.format is None:

@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Iterator
 
-__all__ = ["FORMATS", "Format", "format_of", "underscored"]
+__all__ = ["FORMATS", "WRAPPERS", "Format", "format_of", "is_text_encoders", "underscored", "unwrapped"]
 
 
 def underscored(name: str) -> str:
     """A name with every dot as an underscore: one for all spellings of it that mix the two."""
     return name.replace(".", "_")
+
+
+WRAPPERS = (
+    "model.",
+    "net.",
+    "module.",
+    "_orig_mod.",
+    "pipe.",
+    "dit.",
+    "video_dit.",
+    "diffusion_model.",
+)
+"""What may stand before every name of a model, after a format's prefix: the attribute by which a trainer's wrapper, a
+pipeline or the original checkpoint holds the model. A model's own modules may begin so too, so it is taken off only
+where a family, or the model, has what follows and not the whole."""
+
+_WRAPPERS = (*WRAPPERS, *map(underscored, WRAPPERS))
+
+TEXT_ENCODERS = (
+    "lora_te",
+    "lora_prior_te",
+    "lora_clip_",
+    "lora_t5",
+    "oft_te",
+    "text_encoder",
+    "text_model.",
+    "text_model_",
+    "clip_l.",
+    "clip_g.",
+    "clip_h.",
+    "t5.",
+    "t5xxl.",
+    "mt5.",
+    "hydit_clip.",
+    "cond_stage_model.",
+    "conditioner.embedders.",
+    "text_embedding_projection.",
+)
+"""What the name of a text encoder's module begins with in any spelling, after a format's prefix or as a whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +62,7 @@ class Format:
     module_prefixes: tuple[str, ...]
     """What stands before the name of a module of the diffusion model; the first one is written."""
     other_prefixes: tuple[str, ...] = ()
-    """What stands before modules of its text encoders; these keep their whole name."""
+    """What else its keys begin with: modules of text encoders, which keep their whole name."""
     underscored: bool = False
     """Every `.` of the module path is written as `_`: the name is ambiguous without a table."""
     peft: bool = False
@@ -33,11 +74,15 @@ class Format:
 
     def module(self, prefix: str) -> str:
         """What a module is called whose keys begin with `prefix`; some files mix dots into underscored names."""
-        if prefix.startswith(self.other_prefixes):
+        if is_text_encoders(prefix):
             return prefix
-        start = next(p for p in _longest_first(self.module_prefixes) if prefix.startswith(p))
-        name = prefix.removeprefix(start)
+        name = self._name(prefix)
         return underscored(name) if self.underscored else name
+
+    def _name(self, prefix: str) -> str:
+        """What follows the format's prefix, which is the longest that fits."""
+        start = next((p for p in _longest_first(self.module_prefixes) if prefix.startswith(p)), "")
+        return prefix.removeprefix(start)
 
 
 def _longest_first(prefixes: tuple[str, ...]) -> list[str]:
@@ -50,8 +95,8 @@ FORMATS: dict[str, Format] = {
         Format(
             "musubi",
             "Musubi Tuner / kohya (lora_unet_…)",
-            ("lora_unet_", "lora_unet__", "lora_prior_unet_"),
-            ("lora_te", "lora_prior_te"),
+            ("lora_unet_", "lora_unet__", "lora_prior_unet_", "oft_unet_", "Hunyuan_video_I2V_lora_"),
+            ("lora_te", "lora_prior_te", "oft_te", "lora_clip_", "lora_t5"),
             underscored=True,
         ),
         Format("onetrainer", "OneTrainer (lora_transformer_…)", ("lora_transformer_",), underscored=True),
@@ -78,3 +123,18 @@ def format_of(prefix: str) -> Format | None:
         if prefix.startswith((*candidate.module_prefixes, *candidate.other_prefixes)):
             return candidate if candidate.id != "bare" or "." in prefix else None
     return None
+
+
+def unwrapped(name: str) -> Iterator[str]:
+    """What is left of a module's name as each of the `WRAPPERS` before it is taken off in turn; nothing if none is."""
+    while wrapper := next((w for w in _WRAPPERS if name.startswith(w) and name != w), None):
+        name = name.removeprefix(wrapper)
+        yield name
+
+
+@functools.lru_cache(maxsize=2**14)
+def is_text_encoders(prefix: str) -> bool:
+    """Whether the keys of a module that begin with `prefix` are of a text encoder."""
+    found = format_of(prefix)
+    names = [prefix] if found is None else [prefix, found._name(prefix)]  # pyright: ignore[reportPrivateUsage]
+    return any(form.startswith(TEXT_ENCODERS) for name in names for form in (name, *unwrapped(name)))

@@ -10,11 +10,13 @@ from torch import Tensor
 from ..adapter_set import AdapterSet
 from ..layouts import parameter_of
 from ..modules_once import ModulesOnce
+from .dialects import dialect_of
 from .grammar import Format, format_of
 from .keys import Keys, sort_keys
 from .modules import WEIGHT, build, has_factors
 from .peft import PeftConfig, config_in_metadata
 from .suffixes import ALPHA
+from .weights import Context
 
 __all__ = ["parse"]
 
@@ -42,7 +44,7 @@ def parse(
         FormatError: the metadata's configuration cannot be read.
     """
     sorted_keys = sorted_keys or sort_keys(tensors, tensors.__getitem__)
-    config = config_in_metadata(metadata) or config
+    config, dialect = config_in_metadata(metadata) or config, dialect_of(metadata)
 
     modules = ModulesOnce()
     alphas: dict[str, Tensor] = {}
@@ -50,9 +52,12 @@ def parse(
     for prefix, keys in sorted_keys.modules.items():
         found = format_of(prefix)
         module = found.module(prefix) if found else prefix
-        own_config = config if found is not None and found.peft else None
+        peft = found is not None and found.peft
+        context = Context(
+            module, dialect, config if peft else None, dotted=found is not None and found.id == "comfyui", peft=peft
+        )
         own = {suffix: tensors[key] for suffix, key in keys.items()}
-        built = build(prefix, own, own_config, module)
+        built = build(prefix, own, context)
         if WEIGHT not in built and has_factors(keys):
             modules.idle[prefix] = "off, by an alpha of 0"
         for parameter, adapter in built.items():

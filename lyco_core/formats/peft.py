@@ -9,11 +9,21 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from ..adapters import CAYLEY, TERMS
 from ..errors import FileError, FormatError
 from ..io.header import open_binary, read_all
 from ..io.small_json import parse_small
 
-__all__ = ["ADAPTER_METADATA", "CONFIG_FILE", "PeftConfig", "adapter_metadata", "config_in_metadata", "read_config"]
+__all__ = [
+    "ADAPTER_METADATA",
+    "CONFIG_FILE",
+    "OFT_OPTIONS",
+    "OftOptions",
+    "PeftConfig",
+    "adapter_metadata",
+    "config_in_metadata",
+    "read_config",
+]
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
@@ -27,6 +37,22 @@ _COMPONENTS = ("transformer.", "unet.")
 """What diffusers puts before each of a component's settings."""
 
 
+OFT_OPTIONS = "use_cayley_neumann and num_cayley_neumann_terms"
+
+_OFT_VERSION = 0, 18
+"""Of PEFT: what those before wrote becomes another rotation, and their configuration does not name the version."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OftOptions:
+    """How an OFTConfig makes rotations."""
+
+    terms: int
+    """See `adapters.OFTv2`."""
+    eps: float | None
+    """What COFT holds a block's norm to, if it does."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PeftConfig:
     """The ranks and alphas of a LoraConfig, LoHaConfig or LoKrConfig; patterns are by the end of a module's name."""
@@ -37,6 +63,8 @@ class PeftConfig:
     """End of a module's name -> rank."""
     alpha_pattern: Mapping[str, float]
     use_rslora: bool
+    oft: OftOptions | None = None
+    """None of another kind of configuration, or of one that does not tell the rotation."""
 
     def scale(self, module: str, rank: int | None) -> float | None:
         """What PEFT multiplies a module's product with: alpha / r, for rsLoRA (arXiv:2312.03732) alpha / sqrt(r).
@@ -129,7 +157,16 @@ def _config(config: Mapping[str, Any]) -> PeftConfig:
         _by_end(config.get("rank_pattern"), _positive),
         _by_end(config.get("alpha_pattern"), _finite),
         bool(config.get("use_rslora")),
+        _oft(config) if config.get("peft_type") == "OFT" else None,
     )
+
+
+def _oft(config: Mapping[str, Any]) -> OftOptions | None:
+    series, version = config.get("use_cayley_neumann"), str(config.get("peft_version", "0")).split("@")[0].split(".")
+    if series is None or tuple(int(n) for n in version[:2] if n.isdecimal()) < _OFT_VERSION:
+        return None
+    terms = int(_positive(config.get("num_cayley_neumann_terms", TERMS))) if series else CAYLEY
+    return OftOptions(terms, _positive(config.get("eps", 6e-5)) if config.get("coft") else None)
 
 
 def _by_end(pattern: object, number: Callable[[Any], float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from ..adapter_reader import AdapterFile, require_known
+from ..adapter_reader import AdapterFile, require_adapters, require_known
 from ..adapter_set import AdapterSet
 from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..exclusion import exclusion
@@ -15,6 +15,7 @@ from ..model import Model
 from ..placed import Placed
 from ..placement import Placement
 from ..selection import weight_path
+from ..text import shorten
 from .options import MergeOptions, Source
 
 __all__ = ["Addition", "add_file"]
@@ -44,10 +45,12 @@ def add_file(
         """Where it goes, and what is left out."""
         placement = base.place(adapters, options.selection)
         _require_mergeable(placement, base, refused, checkpoint)
+        if not placement.placed and not placement.misfits:
+            _require_related(placement.adapter_set, base, checkpoint)
         return placement, _left_out(placement, partial=options.partial)
 
     with about_file(source.path), AdapterFile(source.path) as file:
-        outline = require_known(base.identify(file.outline, options.architecture))
+        outline = require_adapters(base.identify(file.outline, options.architecture))
         fitting(outline)  # before its numbers are read
         placement, left_out = fitting(file.read(outline))
         pieces: dict[str, list[tuple[Placed, float]]] = {}
@@ -70,6 +73,17 @@ def _require_mergeable(placement: Placement, base: Model, refused: Mapping[str, 
             f"merged into ({key}: {title})",
             Remedy.UNMERGED,
         )
+
+
+def _require_related(adapters: AdapterSet, base: Model, checkpoint: Checkpoint) -> None:
+    """Say what is unknown, the adapter's family or the base's, where nothing has a place."""
+    if base.architecture is None:
+        ours, theirs = shorten(list(adapters.prefixes.values())), shorten(sorted(base.paths))
+        raise PlacementError(
+            f"none of its modules ({ours}) is in {os.path.basename(checkpoint.path)}, a model of no known family "
+            f"({theirs}); expected a checkpoint that has modules of these names, or one of a known family"
+        )
+    require_known(adapters)
 
 
 def _left_out(placement: Placement, *, partial: bool) -> str:

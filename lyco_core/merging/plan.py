@@ -11,7 +11,7 @@ import torch
 from ..adapters import Adapter
 from ..adapters.base import compute_dtype
 from ..devices import knows
-from ..errors import MergeError, PlacementError, Remedy, about_file
+from ..errors import MergeError, Remedy, about_file
 from ..io import Checkpoint
 from ..io.gguf import GgufFile
 from ..io.writer import StoredSpec
@@ -128,8 +128,6 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
     """
     with about_file(checkpoint.path):
         base, quantization = model_of(checkpoint)
-        if base.architecture is None:
-            raise PlacementError("its weights are those of no known model; expected a checkpoint of a known one")
     refused = quantization.refused if options.dtype else {**quantization.unwritable, **quantization.refused}
     additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):

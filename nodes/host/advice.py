@@ -48,6 +48,7 @@ CONVERT = _NEW_FILE | {
     Remedy.RANK: "set a rank",
     Remedy.AS_IT_IS: "set dtype to as it is",
     Remedy.LAYOUT: "set to to {}",
+    Remedy.EXCLUDE: 'leave these out on the command line: lyco convert --exclude "{}"',
     Remedy.OTHER_LAYOUT: "set to to {}, which have a place for them",
 }
 INSPECT = {

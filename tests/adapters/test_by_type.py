@@ -55,7 +55,7 @@ def test_every_algorithm_has_forms_that_the_tests_try():
 
 def test_every_algorithm_that_a_key_names_is_found():
     """What a file's tensors are made into is looked up there."""
-    lacking = {algorithm for algorithm, _ in TENSOR_SUFFIXES.values()} - {"dora"} - ALGORITHMS.keys()
+    lacking = {algorithm for algorithm, _ in TENSOR_SUFFIXES.values()} - {"dora", "bora"} - ALGORITHMS.keys()
     assert not lacking, "formats/suffixes.py names them; list their classes in ALGORITHMS of adapters/__init__.py"
 
 

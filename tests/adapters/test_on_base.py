@@ -5,7 +5,7 @@ import torch
 from lyco_testing.zoo import normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 
-from lyco_core.adapters import BOFT, IA3, OFT, DoRA, Full, LoKr, LoRA, Swapped, lora_rank, to_loha, to_lora
+from lyco_core.adapters import BOFT, IA3, OFT, BoRA, DoRA, Full, LoKr, LoRA, OFTv2, Swapped, lora_rank, to_loha, to_lora
 from lyco_core.approximate.lora import best_lora
 from lyco_core.approximate.options import Limits
 from lyco_core.errors import AdapterError
@@ -55,7 +55,9 @@ def test_rows_are_exact_or_refused(case: OnBaseCase):
         band = adapter.rows(start, stop)
         if band is not None:
             assert relative(band.add_to_(weight[start:stop].clone()), expected[start:stop]) < 2e-6
-    by_rows = not isinstance(adapter, OFT | BOFT | Swapped) and not (isinstance(adapter, DoRA) and adapter.axis == 1)
+    by_rows = not isinstance(adapter, OFT | BOFT | BoRA | Swapped) and not (
+        isinstance(adapter, DoRA) and adapter.axis == 1
+    )
     assert (adapter.rows(0, case.shape[0] // 2) is not None) == by_rows
     assert adapter.rows(0, case.shape[0]) is not None
 
@@ -107,6 +109,17 @@ def test_a_row_of_zeros_stays_finite():
         (lambda: OFT(normal(3, 4, 5)), "expected square blocks"),
         (lambda: OFT(normal(3, 4, 4), normal(5, 1)), "expected 12 rows"),
         (lambda: BOFT(normal(3, 4, 3, 3)), "need an even size"),
+        (lambda: OFTv2(normal(3, 5)), r"has shape \[3, 5\], expected b\(b - 1\)/2 numbers a block"),
+        (lambda: OFTv2(normal(3, 6), normal(4, 1)), "initial_norm missing"),
+        (lambda: OFTv2(normal(3, 6), normal(4, 1), normal(5, 1)), "4 magnitudes and 5 norms"),
+        (
+            lambda: OFTv2(normal(3, 6), inner=DoRA.of(LoRA(normal(4, 2), normal(2, 6)), normal(4, 1))),
+            "of blocks of 4, beside factors of 6 inputs",
+        ),
+        (
+            lambda: BoRA(LoRA(normal(4, 2), normal(2, 6)), normal(4, 1), normal(5)),
+            "4 of rows and 5 of columns, expected 4 and 6",
+        ),
         (lambda: BOFT(normal(4, 3, 4, 4)), "a multiple of 32 rows"),
     ],
 )

@@ -45,6 +45,12 @@ CONFIGS = {
     "lokr-both": lambda: peft.LoKrConfig(
         r=1, alpha=3, decompose_both=True, decompose_factor=6, use_effective_conv2d=True, target_modules=ALL
     ),
+    "oft": lambda: peft.OFTConfig(oft_block_size=6, target_modules=LINEAR),
+    "oft-transform": lambda: peft.OFTConfig(oft_block_size=6, use_cayley_neumann=False, target_modules=LINEAR),
+    "oft-terms": lambda: peft.OFTConfig(oft_block_size=12, num_cayley_neumann_terms=8, target_modules=LINEAR),
+    "oft-three-terms": lambda: peft.OFTConfig(oft_block_size=12, num_cayley_neumann_terms=3, target_modules=LINEAR),
+    "oft-shared": lambda: peft.OFTConfig(r=4, oft_block_size=0, block_share=True, target_modules=LINEAR),
+    "oft-constrained": lambda: peft.OFTConfig(oft_block_size=6, coft=True, eps=0.4, target_modules=LINEAR),
 }
 
 
@@ -55,7 +61,7 @@ def test_what_peft_saves_makes_what_peft_merges(name: str, tmp_path: Path):
     model = peft.get_peft_model(copy.deepcopy(original), CONFIGS[name]())
     generator = torch.Generator().manual_seed(3)
     for key, parameter in model.named_parameters():
-        if "base_layer" not in key and any(part in key for part in ("lora_", "hada_", "lokr_")):
+        if "base_layer" not in key and any(part in key for part in ("lora_", "hada_", "lokr_", "oft_")):
             parameter.data += torch.randn(parameter.shape, generator=generator) * 0.2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

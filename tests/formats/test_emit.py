@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.adapter_writer import save_adapter_set
-from lyco_core.adapters import IA3, LOW_RANK, Adapter, DoRA, Full, LoRA, bare, with_alpha
+from lyco_core.adapters import IA3, LOW_RANK, Adapter, DoRA, Full, LoRA, OFTv2, bare, with_alpha
 from lyco_core.architectures import identify
 from lyco_core.errors import AdapterError, PlacementError
 from lyco_core.formats import FORMATS, Format, emit, parse
@@ -33,8 +33,18 @@ def set_of(adapters: dict[str, Adapter]) -> AdapterSet:
 
 
 def refused(adapter: Adapter, format: Format) -> bool:
-    """PEFT's names know no magnitudes along the inputs."""
-    return isinstance(adapter, DoRA) and adapter.axis == 1 and format.peft
+    """PEFT's names know no magnitudes along the inputs, and ComfyUI's alone those for the weight's own norm."""
+    return isinstance(adapter, DoRA) and (
+        (adapter.axis == 1 and format.peft) or (adapter.by_base and format.id != "comfyui")
+    )
+
+
+def contradictory(adapters: dict[str, Adapter]) -> bool:
+    """Whether one file cannot say both of what two of them are."""
+    rotations = [a for a in adapters.values() if isinstance(a, OFTv2)]
+    doras = [a.inner if isinstance(a, OFTv2) else a for a in adapters.values()]
+    norms = {a.by_base for a in doras if isinstance(a, DoRA) and a.axis == 0}
+    return len(norms) > 1 or len({(a.terms, a.of_peft) for a in rotations}) > 1
 
 
 def expected_of(adapters: dict[str, Adapter], format: Format) -> dict[str, Adapter]:
@@ -59,7 +69,9 @@ def assert_same(found: Adapter, expected: Adapter) -> None:
         assert found.tensors[name].dtype == tensor.dtype
         assert torch.equal(found.tensors[name], tensor), name
     if isinstance(found, DoRA) and isinstance(expected, DoRA):
-        assert found.axis == expected.axis
+        assert (found.axis, found.by_base) == (expected.axis, expected.by_base)
+    if isinstance(found, OFTv2) and isinstance(expected, OFTv2):
+        assert (found.terms, found.of_peft, found.scaled) == (expected.terms, expected.of_peft, expected.scaled)
     if isinstance(found, IA3) and isinstance(expected, IA3):
         assert found.on_input == expected.on_input
 
@@ -85,7 +97,8 @@ def test_every_form_comes_back_or_is_refused_by_name(format: Format, form: str):
     adapter = FORMS[form]
     if not refused(adapter, format):
         return assert_identity({PATHS[0]: adapter}, format)
-    with pytest.raises(PlacementError, match=r"self_attn.q: its DoRA magnitude is along the inputs, .* knows the outp"):
+    message = "is along the inputs, .* knows the outp|are made for the norm that ComfyUI's own loader divides by"
+    with pytest.raises(PlacementError, match=rf"self_attn.q: its DoRA magnitudes? ({message})"):
         emit(set_of({PATHS[0]: adapter}), format)
 
 
@@ -106,6 +119,10 @@ def test_parse_of_emit_is_the_identity(format: Format, algorithm: str, data: st.
         adapters[path] = adapter
         if not isinstance(adapter, IA3) and data.draw(st.booleans()):
             adapters[path + ".bias"] = Full(normal(adapter.shape[0] or 3))
+    if contradictory(adapters):
+        with pytest.raises(PlacementError, match=r"made for two norms|of several options of PEFT"):
+            emit(set_of(adapters), format)
+        return
     assert_identity(adapters, format)
 
 

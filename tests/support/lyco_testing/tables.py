@@ -1,6 +1,7 @@
 """Full-size module tables (`tests/golden/architectures.json`), and outlines of files for them."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 _TABLES: dict[str, dict[str, dict[str, tuple[int, tuple[int, ...]]]]] = json.loads(
     (GOLDEN / "architectures.json").read_text()
 )
+_NUMBER = re.compile(r"\{(\d*)n(?:\+(\d+))?\}")
+"""`{n}` for the first, second, … of a module's blocks, `{3n+2}` where they are every third from the third on."""
 
 ARCHITECTURE_OF = {
     "flux1_kontext": "flux1",
@@ -39,31 +42,45 @@ OTHERS = {
     "ace_step_1_5": "ace_step_1_5",
     "anima": "cosmos_predict2",
     "auraflow": "auraflow",
+    "boogu": "boogu",
     "chroma": "chroma",
+    "chroma_radiance": "chroma",
     "cogvideox_1_5": "cogvideox",
     "cogvideox_5b": "cogvideox",
     "cosmos_1_7b": "cosmos_1",
     "ernie_image": "ernie_image",
+    "flux3": "flux3",
     "hidream": "hidream",
+    "hidream_o1": "hidream_o1",
     "hunyuan_dit": "hunyuan_dit",
+    "hunyuan_image": "hunyuan_image",
+    "ideogram4": "ideogram4",
+    "joyimage": "joyimage",
     "kandinsky5_image": "kandinsky5",
     "kandinsky5_lite": "kandinsky5",
     "kandinsky5_pro": "kandinsky5",
     "krea2": "krea2",
+    "lens": "lens",
+    "longcat_image": "longcat_image",
     "ltx_2": "ltx_2",
     "ltx_2_3": "ltx_2",
     "ltx_video_13b": "ltx_video",
     "ltx_video_2b": "ltx_video",
     "lumina2": "lumina2",
+    "mage_flow": "mage_flow",
     "minimax_h3": "minimax_h3",
     "minimax_music_3": "minimax_music_3",
     "mochi": "mochi",
     "omnigen2": "omnigen2",
     "pixart_alpha": "pixart",
+    "qwen_image_2_1": "qwen_image_2_1",
     "sd15": "sd15",
     "sd35_large": "sd3",
     "sd35_medium": "sd3",
     "sdxl": "sdxl",
+    "sdxl_refiner": "sdxl_refiner",
+    "stable_cascade": "stable_cascade",
+    "stable_cascade_b": "stable_cascade_b",
     "wan_animate": "wan",
     "wan_camera": "wan",
     "wan_dancer": "wan",
@@ -88,7 +105,7 @@ def weights(model: str) -> dict[str, tuple[int, ...]]:
 
 def _expand(table: Mapping[str, tuple[int, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
     return {
-        template.replace("{n}", str(n)): tuple(shape)
+        _NUMBER.sub(lambda found, n=n: str(int(found[1] or 1) * n + int(found[2] or 0)), template): tuple(shape)
         for template, (count, shape) in table.items()
         for n in range(count)
     }

@@ -75,6 +75,10 @@ ALGORITHMS: dict[str, Callable[[str, int, int], Tensors]] = {
     "GLoRA": _glora,
     "IA3": _ia3,
     "OFT": lambda prefix, rows, _: {f"{prefix}.oft_blocks": outline(rows // 4, 4, 4)},
+    "OFTv2": lambda prefix, _, columns: {
+        f"{prefix}.oft_R.weight": outline(columns // 2, 1),
+        f"{prefix}.oft_R.scaled_oft": torch.tensor(True),
+    },
     "BOFT": lambda prefix, rows, _: {f"{prefix}.oft_blocks": outline(1, rows // 4, 4, 4)},
     "full": _all(_with("diff", -1, -2), _with("diff_b", -1)),
 }
@@ -118,7 +122,8 @@ TRAINERS = (
         ("flux1", "flux2", "chroma", "hidream", "lumina2", "omnigen2", "qwen_image", "wan", "z_image"), "does not train it, or under kohya's names",
     ),
     Trainer(
-        "OneTrainer", "lora_transformer_", "diffusers", True, ("LoRA", "LoHa", "DoRA by inputs", "DoRA by outputs"),
+        "OneTrainer", "lora_transformer_", "diffusers", True,
+        ("LoRA", "LoHa", "DoRA by inputs", "DoRA by outputs", "OFTv2"),
         ("flux1", "sd3", "chroma", "hidream", "pixart", "qwen_image", "z_image", "hunyuan_video"), "does not train it, or under kohya's names",
     ),
     Trainer(
@@ -145,6 +150,10 @@ _OLD = "another version's name of what a line above writes; tests/formats reads 
 WITHOUT_TRAINER = {
     **dict.fromkeys(("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t2", "bm.weight"), f"of convolutions: {_ZOO}"),
     **dict.fromkeys(("lokr_w1_a", "lokr_w1_b", "lokr_w2", "rescale"), _ZOO),
+    **dict.fromkeys(
+        ("glokr_w1", "glokr_w1_a", "glokr_w1_b", "glokr_w2", "glokr_w2_a", "glokr_w2_b", "bora_m_row", "bora_m_col"),
+        "of one trainer of Anima; tests/formats/test_dialects.py reads it",
+    ),
     **dict.fromkeys(("w_norm", "b_norm"), f"of norms, and the cells are of Linears: {_ZOO}"),
     **dict.fromkeys(("lora_B.bias", "lora_B.default.bias"), f"PEFT's lora_bias: {_ZOO}"),
     **dict.fromkeys(("lora_A", "lora_B", "lora.down.weight", "lora.up.weight"), _OLD),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lyco_core.adapters import BOFT, IA3, OFT, DoRA, GLoRA, OnBase, Swapped
+from lyco_core.adapters import BOFT, CAYLEY, IA3, OFT, BoRA, DoRA, GLoRA, OFTv2, OnBase, Swapped
 
 from .zoo import CASES, normal
 
@@ -46,6 +46,72 @@ def _dora(name: str, axis: int) -> OnBaseCase:
         return total / norm * adapter.magnitude.double()
 
     return OnBaseCase(f"dora-{name}-{'out' if axis == 0 else 'in'}", make, changed, case.shape)
+
+
+def _dora_by_base() -> OnBaseCase:
+    """Magnitudes for ComfyUI's norm of rows: the weight's alone."""
+    case = _INNER["lokr-low-w2"]
+
+    def changed(adapter: OnBase, base: Tensor) -> Tensor:
+        assert isinstance(adapter, DoRA)
+        total = base + case.dense(adapter.inner)
+        return total / base.norm(dim=1, keepdim=True) * adapter.magnitude.double()
+
+    def make() -> DoRA:
+        return DoRA.of(case.make(), normal(case.shape[0], 1).abs() + 1, by_base=True)
+
+    return OnBaseCase("dora-by-base", make, changed, case.shape)
+
+
+def _bora(name: str) -> OnBaseCase:
+    case = _INNER[name]
+
+    def changed(adapter: OnBase, base: Tensor) -> Tensor:
+        assert isinstance(adapter, BoRA)
+        total = base + case.dense(adapter.inner)
+        rows = total / total.norm(dim=1, keepdim=True) * adapter.row.double()
+        return rows / rows.norm(dim=0, keepdim=True) * adapter.column.double()
+
+    def make() -> BoRA:
+        out, width = case.shape
+        return BoRA(case.make(), normal(out, 1).abs() + 1, normal(1, width).abs() + 1)
+
+    return OnBaseCase(f"bora-{name}", make, changed, case.shape)
+
+
+def _oftv2(adapter: OnBase, base: Tensor) -> Tensor:
+    """R as a dense block diagonal matrix, Q element by element."""
+    assert isinstance(adapter, OFTv2)
+    blocks, numbers = adapter.vectors.shape
+    size = next(b for b in range(2, 99) if b * (b - 1) // 2 == numbers)
+    made: list[Tensor] = []
+    for vector in adapter.vectors.double() / (2 * (size - 1) ** 0.5 if adapter.scaled else 1):
+        skew, entries = torch.zeros(size, size, dtype=torch.float64), iter(vector)
+        for row in range(size):
+            for column in range(row + 1, size):
+                skew[row, column] = next(entries)
+        skew, eye = skew - skew.t(), torch.eye(size, dtype=torch.float64)
+        if adapter.terms == CAYLEY:
+            made.append((eye - skew) @ torch.linalg.inv(eye + skew))
+            continue
+        assert adapter.terms == 5
+        square = skew @ skew
+        made.append(eye + 2 * skew + 2 * square + 2 * square @ skew + square @ square)
+    flat = base.flatten(1)
+    turn = torch.block_diag(*(made * (flat.shape[1] // size) if blocks == 1 else made))
+    if adapter.inner is not None:
+        case = _INNER["lokr-low-w2"]
+        flat = flat + case.dense(adapter.inner.inner)
+        flat = flat / flat.norm(dim=1, keepdim=True) * adapter.inner.magnitude.double()
+    if adapter.magnitude is not None and adapter.initial_norm is not None:
+        flat = flat * (adapter.magnitude.double() / adapter.initial_norm.double())
+    return (flat @ (turn if base.dim() > 2 and not adapter.of_peft else turn.t())).view_as(base)
+
+
+def _oftv2_on_lokr() -> OFTv2:
+    inner = _INNER["lokr-low-w2"].make()
+    dora = DoRA.of(inner, normal(inner.shape[0], 1).abs() + 1)
+    return OFTv2(0.2 * normal(6, 3), scaled=True, inner=dora)
 
 
 def _glora(adapter: OnBase, base: Tensor) -> Tensor:
@@ -143,6 +209,20 @@ ON_BASE = [
     OnBaseCase("oft-rescaled", lambda: OFT(0.2 * normal(3, 4, 4), normal(12, 1) + 2), _oft, (12, 20)),
     OnBaseCase("oft-constrained", lambda: OFT(normal(3, 4, 4), alpha=0.05), _oft, (12, 20)),
     OnBaseCase("oft-conv3", lambda: OFT(0.2 * normal(5, 2, 2), normal(10, 1, 1, 1)), _oft, (10, 6, 3, 3)),
+    _dora_by_base(),
+    _bora("lokr-low-w2"),
+    _bora("lokr-full"),
+    _bora("lora"),
+    OnBaseCase("oftv2", lambda: OFTv2(0.2 * normal(5, 6)), _oftv2, (12, 20)),
+    OnBaseCase("oftv2-scaled", lambda: OFTv2(normal(2, 45), scaled=True), _oftv2, (12, 20)),
+    OnBaseCase("oftv2-shared", lambda: OFTv2(0.2 * normal(1, 6)), _oftv2, (12, 20)),
+    OnBaseCase("oftv2-cayley", lambda: OFTv2(0.2 * normal(5, 6), terms=CAYLEY, of_peft=True), _oftv2, (12, 20)),
+    OnBaseCase("oftv2-conv3", lambda: OFTv2(0.2 * normal(18, 3)), _oftv2, (10, 6, 3, 3)),
+    OnBaseCase("oftv2-conv1-peft", lambda: OFTv2(0.2 * normal(2, 3), of_peft=True), _oftv2, (10, 6, 1, 1)),
+    OnBaseCase(
+        "oftv2-dora", lambda: OFTv2(0.2 * normal(5, 6), normal(12, 1).abs() + 1, normal(12, 1) + 9), _oftv2, (12, 20)
+    ),
+    OnBaseCase("oftv2-lokr-dora", _oftv2_on_lokr, _oftv2, (20, 18)),
     OnBaseCase("boft", lambda: BOFT(0.2 * normal(3, 4, 4, 4)), _boft, (16, 20)),
     OnBaseCase("boft-rescaled", lambda: BOFT(0.2 * normal(2, 6, 4, 4), normal(24, 1), alpha=0.01), _boft, (24, 7)),
     OnBaseCase("boft-swapped", lambda: Swapped(BOFT(0.2 * normal(2, 6, 4, 4))), _swapped, (24, 20)),

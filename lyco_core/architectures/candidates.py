@@ -1,0 +1,102 @@
+"""The names of a file or of a model, the families that they may be of, and the model that a file is put onto."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import cast
+
+from ..adapter_set import AdapterSet
+from ..adapters import ANY, Full
+from ..formats.grammar import is_text_encoders, unwrapped
+from ..layouts import LAYOUTS, Layout, parameter_of
+from .reading import ModelModules, Names, Reading, read, spelled
+from .registry import ARCHITECTURES
+from .table import Architecture
+from .templates import templates_of
+
+__all__ = ["AdapterNames", "Onto", "candidates", "of_other_models", "with_shapes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterNames:
+    """The modules of a file as it spells them."""
+
+    shapes: Names
+    telling: Collection[str]
+    """Those that say something: differences of norms and tables, which families do not list, do not where there is
+    more."""
+    underscored: tuple[bool, ...]
+    """Whether dots are underscores; both where some may be."""
+
+    @classmethod
+    def of(cls, adapter_set: AdapterSet) -> AdapterNames:
+        """The names of a set whose format is known, but for those of text encoders."""
+        adapters = {name: a for name, a in adapter_set.adapters.items() if not of_other_models(adapter_set, name)}
+        shapes = {name: None if ANY in adapter.flat_shape else adapter.flat_shape for name, adapter in adapters.items()}
+        telling = {name for name, adapter in adapters.items() if not isinstance(adapter, Full)} or shapes.keys()
+        underscored = adapter_set.format is not None and adapter_set.format.underscored
+        return cls(shapes, telling, (True,) if underscored else (False, True))
+
+    def readings(self, families: Iterable[Architecture], *, underscored: bool) -> list[Reading]:
+        """The file as one of each of `families` that has half of its names."""
+        found = candidates(self.telling, families, underscored=underscored)
+        return [read(family, layout, self.shapes, self.telling, underscored=underscored) for family, layout in found]
+
+
+@dataclasses.dataclass(frozen=True)
+class Onto:
+    """The model that a file is put onto."""
+
+    modules: ModelModules
+    family: Architecture | None
+    layout: Layout
+
+    @classmethod
+    def of(cls, modules: ModelModules | Collection[str], family: str | None, layout: Layout) -> Onto:
+        """The model with `modules`, in `layout`, of a family where that is known."""
+        return cls(with_shapes(modules), None if family is None else ARCHITECTURES[family], layout)
+
+    def homes(self, reading: Reading) -> int:
+        """How many of a reading's modules lie on the model's."""
+        return reading.homes(self.modules, self.layout)
+
+    def has_all(self, reading: Reading) -> bool:
+        """Whether everything that a file tells lies on the model's modules."""
+        return not reading.strange and bool(reading.modules) and self.homes(reading) == len(reading.modules)
+
+    def names_all(self, names: AdapterNames) -> bool:
+        """Whether the model itself has modules of all of a file's names."""
+        modules = (spelled(parameter_of(name)[0], underscored=True) for name in names.telling)
+        return all(any(form in self._names for form in (name, *unwrapped(name))) for name in modules)
+
+    @functools.cached_property
+    def _names(self) -> set[str]:
+        return {spelled(path, underscored=True) for path in self.modules}
+
+
+def with_shapes(modules: ModelModules | Iterable[str]) -> ModelModules:
+    """A model's modules; where only their paths are known, without shapes."""
+    return cast(ModelModules, modules) if isinstance(modules, Mapping) else dict.fromkeys(modules)
+
+
+def of_other_models(adapter_set: AdapterSet, name: str) -> bool:
+    """Whether a module's spelling says that it is a text encoder's."""
+    return is_text_encoders(adapter_set.prefixes[name])
+
+
+def candidates(
+    names: Collection[str], families: Iterable[Architecture], *, underscored: bool
+) -> Iterator[tuple[Architecture, Layout]]:
+    """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
+    modules = {spelled(parameter_of(name)[0], underscored=underscored) for name in names}
+    plain = {form for name in modules for form in (name, *unwrapped(name))}
+    numbered = Counter(template for name in plain for template, _ in templates_of(name))
+    for family in families:
+        for layout in LAYOUTS:
+            known = family.spellings(layout, underscored=underscored)
+            count = len(known.keys() & plain) + sum(numbered[template] for template in numbered.keys() & known.keys())
+            if count and 2 * count >= len(modules):
+                yield family, layout
