@@ -135,7 +135,6 @@ def test_names_and_shapes(model: str):
 CONVERTERS = {
     "auraflow": "convert_auraflow_transformer_checkpoint_to_diffusers",
     "anima": "convert_cosmos_transformer_checkpoint_to_diffusers",
-    "cosmos_1_7b": "convert_cosmos_transformer_checkpoint_to_diffusers",
     "flux3": "convert_flux3_transformer_checkpoint_to_diffusers",
     "hidream": "convert_hidream_transformer_to_diffusers",
     "krea2": "convert_krea2_transformer_checkpoint_to_diffusers",
@@ -161,7 +160,7 @@ def test_diffusers_converts_the_same_rows(model: str):
     }
     numbers = torch.arange(sum(heights.values())).split(list(heights.values()))
     weights = dict(zip(heights, (rows[:, None] for rows in numbers), strict=True))
-    prefix = "net." if model in ("anima", "cosmos_1_7b") else ""  # as NVIDIA's own checkpoints
+    prefix = "net." if model == "anima" else ""  # as NVIDIA's own checkpoints
     beside = dict.fromkeys(("positional_encoding", "init_x_linear.bias") if model == "auraflow" else ())
     given = beside | {f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()}
     converted = convert(given, **({"config": {}} if model == "minimax_h3" else {}))
