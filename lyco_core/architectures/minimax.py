@@ -12,7 +12,7 @@ _HIDDEN = Fraction(8, 3)
 
 def _block() -> tuple[Group, ...]:
     return (
-        *renamed({"attn.qkv_proj": "attn.to_q attn.to_k attn.to_v"}, shape=(3 * _INNER, 1), fused="attn.to_qkv"),
+        *renamed({"attn.qkv_proj": "attn.to_q attn.to_k attn.to_v"}, shape=(3 * _INNER, 1)),
         *renamed({"attn.out_proj": "attn.to_out.0"}, shape=(1, _INNER)),
         # diffusers keeps the value above its gate, the others the gate above the value.
         *renamed({"mlp.fc1": "ff.net.0.proj"}, shape=(2 * _HIDDEN, 1), swapped=("diffusers",)),
@@ -39,6 +39,7 @@ MINIMAX_H3 = Architecture(
     ),
     depths={"blocks": 50, "token_refiner.blocks": 2},
     widths=(5376,),
+    diffsynth_head=128,
 )
 
 _MUSIC = "diffusion_transformer.transformer"
@@ -53,7 +54,7 @@ MINIMAX_MUSIC_3 = Architecture(
             _LAYER,
             "transformer_blocks.{n}",
             (
-                *renamed({"self_attn.to_qkv": "attn.to_q attn.to_k attn.to_v"}, shape=(3, 1), fused="attn.to_qkv"),
+                *renamed({"self_attn.to_qkv": "attn.to_q attn.to_k attn.to_v"}, shape=(3, 1)),
                 *renamed({"self_attn.to_out": "attn.to_out.0"}, shape=(1, 1)),
                 *renamed({"ff.ff.0.proj": "ff_in"}, shape=(8, 1)),
                 *renamed({"ff.ff.2": "ff_out"}, shape=(1, 4)),

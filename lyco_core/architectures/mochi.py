@@ -10,11 +10,10 @@ _LAST = 47
 _HALF = Fraction(1, 2)
 _BLOCK = (
     *renamed({"mod_x": "norm1.linear"}, shape=(4, 1)),
-    *renamed({"attn.qkv_x": "attn1.to_q attn1.to_k attn1.to_v"}, shape=(3, 1), fused="attn1.to_qkv"),
+    *renamed({"attn.qkv_x": "attn1.to_q attn1.to_k attn1.to_v"}, shape=(3, 1)),
     *renamed(
         {"attn.qkv_y": "attn1.add_q_proj attn1.add_k_proj attn1.add_v_proj"},
         shape=(3, _HALF),
-        fused="attn1.to_added_qkv",
     ),
     *renamed({"attn.proj_x": "attn1.to_out.0"}, shape=(1, 1)),
     *renamed({"attn.proj_y": "attn1.to_add_out"}, shape=(_HALF, 1)),

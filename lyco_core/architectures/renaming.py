@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from ..adapter_set import AdapterSet
+from ..errors import AdapterError
 from ..layouts import Layout, parameter_of
 from ..modules_once import ModulesOnce
+from .interleaved import head_by_head, stacked
 from .table import Architecture
 
 __all__ = ["named_as", "with_paths"]
@@ -30,8 +32,16 @@ def with_paths(
         AdapterError: a module is there under two names, and the two contradict each other.
     """
     modules = ModulesOnce()
+    keys = dict(adapter_set.keys)
     for name, adapter in adapter_set.adapters.items():
-        modules.add(names.get(name, name), adapter, adapter_set.prefixes[name])
+        path, prefix = names.get(name, name), adapter_set.prefixes[name]
+        if head_by_head(adapter_set, path, prefix, family, exceptions.get(path, layout)):
+            try:
+                adapter = stacked(adapter, family.diffsynth_head)
+            except AdapterError as error:
+                raise error.within(prefix) from None
+            keys.pop(prefix, None)  # by which the rows would be taken for DiffSynth's again
+        modules.add(path, adapter, prefix)
     alphas = {
         prefix: adapter_set.alpha_tensors[module]
         for name, prefix in adapter_set.prefixes.items()
@@ -49,6 +59,7 @@ def with_paths(
         layout=layout,
         exceptions=exceptions,
         names=names,
+        keys=keys,
     )
 
 

@@ -65,6 +65,8 @@ class Architecture:
     addresses rows of a fused weight by diffusers' names, adapters need not be fused for it."""
     diffusers_prefix: str = "transformer."
     """What stands before diffusers' names in its files."""
+    diffsynth_head: int = 0
+    """How many rows each head's queries have, where DiffSynth's fused attention goes head by head; 0: nowhere."""
     musubi_lora_only: bool = False
     """Whether Musubi Tuner trains and reads LoRA of it, but no LoHa and LoKr."""
     diffusers_fuses: bool = False

@@ -184,7 +184,7 @@ def test_one_stream_of_many_blocks_is_another_models():
     strange, few = (parse(dotted_file(m, "lora"), {}) for m in (attention, dict(list(attention.items())[:4])))
     model = Model.of(weights("hunyuan_video_1_5"))
     for told in (identify, model.identify):
-        with pytest.raises(ArchitectureError, match="they have attn.to_q alone, without attn.add_q_proj"):
+        with pytest.raises(ArchitectureError, match=r"they have attn\.to_q alone, without attn\.add_q_proj"):
             told(strange)
     assert model.identify(few).architecture is ARCHITECTURES["hunyuan_video_1_5"]
 

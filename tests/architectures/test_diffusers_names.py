@@ -1,6 +1,7 @@
 """Our diffusers names are modules of diffusers' own classes, shapes too, and its converters agree on every row."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -15,6 +16,14 @@ MODELS = {
     "auraflow": ("AuraFlowTransformer2DModel", {}),
     "chroma": ("ChromaTransformer2DModel", {}),
     "anima": ("CosmosTransformer3DModel", {"num_attention_heads": 16, "num_layers": 28, "extra_pos_embed_type": None}),
+    "cogvideox_1_5": ("CogVideoXTransformer3DModel", {
+        "num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True, "in_channels": 32,
+        "patch_size_t": 2, "ofs_embed_dim": 512,
+    }),
+    "cogvideox_5b": ("CogVideoXTransformer3DModel", {
+        "num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True,
+    }),
+    "cosmos_1_7b": ("CosmosTransformer3DModel", {"num_layers": 28, "extra_pos_embed_type": None}),
     "ernie_image": ("ErnieImageTransformer2DModel", {
         "hidden_size": 4096, "num_attention_heads": 32, "num_layers": 36, "ffn_hidden_size": 12288,
         "text_in_dim": 3072,
@@ -35,14 +44,24 @@ MODELS = {
     "joyimage": ("JoyImageEditTransformer3DModel", {
         "hidden_size": 4096, "num_attention_heads": 32, "num_layers": 40,
     }),
+    "kandinsky5_lite": ("Kandinsky5Transformer3DModel", {
+        "in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168, "visual_cond": True,
+    }),
     "krea2": ("Krea2Transformer2DModel", {}),
     "longcat_image": ("LongCatImageTransformer2DModel", {"num_layers": 10, "num_single_layers": 20}),
     "ltx_2": ("LTX2VideoTransformer3DModel", {}),
+    "ltx_2_3": ("LTX2VideoTransformer3DModel", {
+        "gated_attn": True, "cross_attn_mod": True, "audio_gated_attn": True, "audio_cross_attn_mod": True,
+        "use_prompt_embeddings": False,
+    }),
     "ltx_video_2b": ("LTXVideoTransformer3DModel", {}),
     "ltx_video_13b": ("LTXVideoTransformer3DModel", {
         "attention_head_dim": 128, "num_layers": 48, "cross_attention_dim": 4096,
     }),
     "lumina2": ("Lumina2Transformer2DModel", {"cap_feat_dim": 2304}),
+    "minimax_h3": ("MiniMaxH3Transformer3DModel", {}),
+    "minimax_music_3": ("MiniMaxMusic3Transformer1DModel", {}),
+    "mochi": ("MochiTransformer3DModel", {}),
     "pixart_alpha": ("PixArtTransformer2DModel", {
         "sample_size": 128, "caption_channels": 4096, "use_additional_conditions": True,
     }),
@@ -85,10 +104,15 @@ MODELS = {
         "pixel_mapper_in_channels": 3, "self_attn": True, "timestep_conditioning_type": ("sca",),
         "up_blocks_repeat_mappers": (3, 3, 2, 2), "up_num_layers_per_block": (6, 28, 6, 2),
     }),
+    "wan_animate": ("WanAnimateTransformer3DModel", {"added_kv_proj_dim": 5120}),
+    "wan_vace": ("WanVACETransformer3DModel", {}),
 }  # fmt: skip
 
 LOOKED_UP = {"ideogram4": {"embed_image_indicator"}}
 """Weights of two dimensions that no Linear has."""
+
+TABLES = re.compile(r"(.*\.)?scale_shift_table|time_proj|motion_encoder\.motion_synthesis_weight|\w+_frequencies")
+"""Parameters and frequencies that nobody trains with low-rank factors."""
 
 
 @pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")  # diffusers' own, in its Chroma
@@ -102,7 +126,7 @@ def test_names_and_shapes(model: str):
     theirs = {
         key.removesuffix(".weight"): (weight.shape[0], math.prod(weight.shape[1:]))
         for key, weight in built.state_dict().items()
-        if key.endswith(".weight") and weight.ndim > 1
+        if key.endswith(".weight") and weight.ndim > 1 and not TABLES.fullmatch(key.removesuffix(".weight"))
     }
     ours = renamed(model, "diffusers")
     assert ours == {path: shape for path, shape in theirs.items() if path not in LOOKED_UP.get(model, ())}
@@ -118,6 +142,8 @@ CONVERTERS = {
     "ltx_video_13b": "convert_ltx_transformer_checkpoint_to_diffusers",
     "lumina2": "convert_lumina2_to_diffusers",
     "qwen_image_2_1": "convert_qwen_image21_transformer_checkpoint_to_diffusers",
+    "minimax_h3": "convert_minimax_h3_transformer_checkpoint_to_diffusers",
+    "wan_vace": "convert_wan_transformer_to_diffusers",
 }
 """Of those families whose diffusers names ComfyUI's key map has not, or has as ours."""
 
@@ -136,7 +162,8 @@ def test_diffusers_converts_the_same_rows(model: str):
     weights = dict(zip(heights, (rows[:, None] for rows in numbers), strict=True))
     prefix = "net." if model == "anima" else ""  # as NVIDIA's own checkpoints
     beside = dict.fromkeys(("positional_encoding", "init_x_linear.bias") if model == "auraflow" else ())
-    converted = convert(beside | {f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()})
+    given = beside | {f"{prefix}{path}.weight": weight.clone() for path, weight in weights.items()}
+    converted = convert(given, **({"config": {}} if model == "minimax_h3" else {}))
     for path in renamed(model, "diffusers"):
         (target,) = family.locate(path, "diffusers", "comfyui")
         start, stop, total = (heights[target.path] * edge // target.rows[2] for edge in target.rows)

@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from lyco_testing.comfy_models import known_config
 from lyco_testing.families import EMBEDDINGS
 from lyco_testing.tables import OTHERS, weights
 from lyco_testing.tiny_families import LATER
+from lyco_testing.video_models import MODELS as VIDEO_MODELS
 
 from lyco_core.architectures import ARCHITECTURES, Architecture
 from lyco_core.layouts import LAYOUTS
@@ -61,7 +63,7 @@ def mmdit(depth: int, **others) -> dict:
     }  # fmt: skip
 
 
-MODELS = {
+MODELS = VIDEO_MODELS | {
     "ace_step": ("ACEStep", {
         "audio_model": "ace", "attention_head_dim": 128, "in_channels": 8, "inner_dim": 2560, "max_height": 16,
         "max_position": 32768, "max_width": 32768, "mlp_ratio": 2.5, "num_attention_heads": 20, "num_layers": 24,
@@ -167,12 +169,16 @@ FAMILIES = OTHERS | {
     "chroma_radiance_linear": "chroma",
     "cosmos_predict2": "cosmos_predict2",
     "hunyuan_image_distilled": "hunyuan_image",
+    "hunyuan_video_i2v": "hunyuan_video",
+    "minimax_h3_curve": "minimax_h3",
     "pixart_sigma": "pixart",
     "sd21": "sd15",
     "ssd_1b": "sdxl",
     "stable_cascade_b_lite": "stable_cascade_b",
     "stable_cascade_lite": "stable_cascade",
     "vega": "sdxl",
+    "wan_animate_2": "wan",
+    "wan_fun": "wan",
 }
 
 UNDERSCORED = ("lora_unet_", "lora_prior_unet_", "lora_transformer_", "lycoris_")
@@ -212,11 +218,10 @@ def meta_model(pack, request):
     import torch
 
     name, config = MODELS[request.param]
-    if not hasattr(comfy.supported_models, name):
-        pytest.skip(f"this ComfyUI has no {name}")
+    config = known_config(name, dict(config))
     if request.param in OTHER_CONFIG_BEFORE and not hasattr(comfy.supported_models, "Krea2"):
         pytest.skip(f"this ComfyUI detects another configuration of {name}")
-    family = getattr(comfy.supported_models, name)(dict(config))
+    family = getattr(comfy.supported_models, name)(config)
     family.set_inference_dtype(torch.float32, None)
     family.custom_operations = comfy.ops.manual_cast
     # One computes while it is built.

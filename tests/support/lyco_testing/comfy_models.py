@@ -136,6 +136,7 @@ def known_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
     params = {
         "Flux": comfy.ldm.flux.model.FluxParams,
         "HunyuanVideo": comfy.ldm.hunyuan_video.model.HunyuanVideoParams,
+        "HunyuanVideoI2V": comfy.ldm.hunyuan_video.model.HunyuanVideoParams,
     }.get(name)
     if params is None:
         return dict(config)

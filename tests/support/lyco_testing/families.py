@@ -8,16 +8,16 @@ from lyco_core.layouts import Layout
 
 from .tables import OTHERS, weights
 
-EMBEDDINGS = {"lyric_embs", "llm_adapter.embed", "trainable_cond_mask", "diffusion_transformer.timestep_features"}
-"""Tables that are looked up in, and frequencies: nobody trains them with low-rank factors."""
 EMBEDDINGS = {
+    "diffusion_transformer.timestep_features",
     "embed_image_indicator",
     "language_model.embed_tokens",
     "llm_adapter.embed",
     "lyric_embs",
+    "trainable_cond_mask",
     "visual.pos_embed",
 }
-"""Tables that are looked up in: nobody trains them with low-rank factors."""
+"""Tables that are looked up in, and frequencies: nobody trains them with low-rank factors."""
 
 
 def family_of(model: str) -> Architecture:

@@ -54,7 +54,6 @@ class Tiny:
     """Module of a list of layers that no config makes short: one is enough."""
     idle: str = "(?!)"
     """Regular expression of modules that ComfyUI computes in no sampling."""
-
     unable: tuple[str, ...] = ()
     """Formats in which ComfyUI itself computes no such model."""
 
@@ -392,12 +391,14 @@ def models() -> dict[str, Tiny]:
             "MiniMaxH3",
             _H3 | {"timestep_input_dim": 64, "time_embed_hidden_size": WIDTH, "time_embed_dim": WIDTH},
             (Shape(24, 2, 4, 4), Shape(32, 2, 6)),
+            unable=("fp8_raw",),  # its kernel takes no norm so
         ),
         "minimax_h3_curve": Tiny(
             "minimax_h3",
             "MiniMaxH3",
             _H3 | {"adaln_curve_grid": 32, "time_embed_dim": 16},
             (Shape(24, 2, 4, 4), Shape(32, 2, 6)),
+            unable=("fp8_raw",),  # its kernel takes no norm so
         ),
         "minimax_music_3": Tiny(
             "minimax_music_3",
