@@ -127,7 +127,10 @@ def ours(placement, rest, shapes) -> dict[str, dict[str, Bands]]:
     for placed in placement.placed:
         start, stop = placed.rows or (0, placed.shape[0])
         source = placed.source_rows[0] if placed.source_rows else 0
-        bands[placement.adapter_set.prefixes[placed.module_path]][placed.key].append((start, stop, source))
+        middle, half = (start + stop) // 2, (stop - start) // 2
+        halves = [(start, middle, source + half), (middle, stop, source)]
+        found = halves if placed.swapped else [(start, stop, source)]
+        bands[placement.adapter_set.prefixes[placed.module_path]][placed.key] += found
     for place, spelled in rest.names.items():
         for name in set(spelled):
             bands[name][place.key] += bands_of(place, shapes)
