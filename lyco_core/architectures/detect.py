@@ -87,7 +87,7 @@ def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layo
         read(family, layout, shapes, shapes, underscored=False)
         for family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
     ]
-    best = _most((r for r in readings if not contradiction(r)), lambda r: len(r.paths))
+    best = _most((r for r in _fullest(readings) if not contradiction(r)), lambda r: len(r.paths))
     best = _most(best, lambda r: r.has_last)
     return (best[0].architecture, best[0].layout) if best else None
 
@@ -106,15 +106,16 @@ def _told(names: AdapterNames, onto: Onto | None) -> tuple[list[Reading], str]:
                 return _most(best, lambda r: len(r.paths)), ""
     seen: list[Reading] = []
     for underscored in names.underscored:
-        readings = [r for r in names.readings(ARCHITECTURES.values(), underscored=underscored) if _explains_half(r)]
-        if best := _best([r for r in readings if not ruled_out(r)], onto):
+        readings = names.readings(ARCHITECTURES.values(), underscored=underscored)
+        if best := _best([r for r in _fullest(readings) if _explains_half(r) and not ruled_out(r)], onto):
             return best, ""
         seen += readings
     if onto is not None:  # what of it is the model's may be wanted without the rest
         own = [r for r in seen if r.architecture is onto.family and 2 * onto.homes(r) >= r.total]
         return _most(own, onto.homes), ""
-    nearest = max(seen, key=lambda r: r.fitting, default=None)
-    return [], f"{nearest.architecture.title} comes nearest, but {ruled_out(nearest)}" if nearest else ""
+    nearest = max(_fullest(seen), key=lambda r: r.fitting, default=None)
+    why = "" if nearest is None else ruled_out(nearest)
+    return [], f"{nearest.architecture.title} comes nearest, but {why}" if nearest and why else ""
 
 
 def _said(names: AdapterNames, architecture: str, onto: Onto | None) -> list[Reading]:
@@ -136,6 +137,14 @@ def _best(readings: list[Reading], onto: Onto | None) -> list[Reading]:
     best = _most(best, lambda r: len(r.paths))
     best = _most(best, lambda r: r.whole_names)
     return best if onto is None else _most(best, onto.homes)
+
+
+def _fullest(readings: Iterable[Reading]) -> list[Reading]:
+    """Of each family those in the layout that has most of the names: in another, what contradicts has no name."""
+    families: dict[str, list[Reading]] = {}
+    for reading in readings:
+        families.setdefault(reading.architecture.id, []).append(reading)
+    return [r for several in families.values() for r in _most(several, lambda r: len(r.paths))]
 
 
 def _most(readings: Iterable[Reading], quality: Callable[[Reading], int]) -> list[Reading]:

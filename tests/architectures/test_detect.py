@@ -126,7 +126,7 @@ def blocks_of(model: str, count: int) -> dict[str, tuple[int, int]]:
 def test_blocks_that_two_families_share_are_told_as_neither(model: str):
     """The model, or a word, decides between Qwen-Image and Mage-Flow, which has the first twelve of its blocks."""
     file = parse(dotted_file(blocks_of(model, 12)), {})
-    with pytest.raises(ArchitectureError, match="its modules are those of mage_flow and of qwen_image; say which"):
+    with pytest.raises(ArchitectureError, match=r"its modules are those of mage_flow and of qwen_image; say which"):
         identify(file)
     assert identify(file, architecture="qwen_image").architecture is ARCHITECTURES["qwen_image"]
     for onto in ("qwen_image", "mage_flow"):
@@ -137,16 +137,16 @@ def test_blocks_that_two_families_share_are_told_as_neither(model: str):
 
 CONTRADICTIONS = {
     "a width": (
-        {"layers.0.attention.to_q": (4608, 4608)},
-        "Z-Image comes nearest, but layers.0.attention.to_q is of a model 4608 wide, Z-Image is 3840 wide",
+        {"layers.0.attention.to_q": (4096, 4096)},
+        "Z-Image comes nearest, but layers.0.attention.to_q is of a model 4096 wide, Z-Image is 3840 wide",
     ),
     "two widths": (
-        {"double_blocks.0.img_attn.proj": (3072, 3072), "double_blocks.0.txt_attn.proj": (4096, 4096)},
-        "FLUX.2 comes nearest, but double_blocks.0.img_attn.proj is of a model 3072 wide, "
-        "double_blocks.0.txt_attn.proj of one 4096 wide, which are one in FLUX.2",
+        {"blocks.0.self_attn.q": (1536, 1536), "blocks.0.cross_attn.q": (5120, 5120)},
+        "Wan 2.1/2.2 comes nearest, but blocks.0.self_attn.q is of a model 1536 wide, "
+        "blocks.0.cross_attn.q of one 5120 wide, which are one in Wan 2.1/2.2",
     ),
     "proportions": (
-        {"transformer_blocks.0.img_mlp.net.0.proj": (12288, 2048)},
+        {"transformer_blocks.0.img_mod.1": (18432, 3072), "transformer_blocks.0.img_mlp.net.0.proj": (12288, 2048)},
         "Qwen-Image comes nearest, but transformer_blocks.0.img_mlp.net.0.proj is [12288, 2048], "
         "which are not the proportions of Qwen-Image's",
     ),
@@ -202,6 +202,6 @@ def test_fewer_blocks_of_a_family_are_a_pruned_models():
 
 
 def test_a_model_of_another_width_is_no_model_of_the_family():
-    shapes = {key: tuple(4608 if n == 3840 else n for n in shape) for key, shape in weights("z_image").items()}
+    shapes = {key: tuple(n * 6 // 5 if n % 3840 == 0 else n for n in s) for key, s in weights("z_image").items()}
     assert Model.of(weights("z_image")).architecture is ARCHITECTURES["z_image"]
     assert Model.of(shapes).architecture is None
