@@ -84,7 +84,7 @@ class LoKr(Additive):
         return self.w2_a.shape[0], *self.w2_b.shape[1:]
 
     @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (out_l, in_m), (out_k, in_n, *kernel) = self.shape1, self.shape2
         return (out_l * out_k, in_m * in_n, *kernel)
 
