@@ -96,7 +96,10 @@ SPELLINGS: list[tuple[Layout, Callable[..., dict[str, Tensor]]]] = [
     ("diffusers", peft_file),
 ]
 
-DOUBTFUL = {("mage_flow", "attention")}
+DOUBTFUL = {
+    *((model, "attention") for model in ("mage_flow", "cogvideox_1_5", "cogvideox_5b", "minimax_music_3")),
+    ("mage_flow", "attention and MLP"),
+}
 """Parts whose names and shapes are those of the first blocks of other models too."""
 
 
