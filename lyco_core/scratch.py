@@ -1,4 +1,4 @@
-"""Memory that a thread keeps for its intermediate results: fresh memory costs more than the arithmetic in it."""
+"""Memory that a thread keeps for intermediate results: on a CPU, fresh memory costs more than the arithmetic in it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ def scratch(
     *,
     pinned: bool = False,
 ) -> Tensor:
-    """An uninitialised tensor that holds until this thread asks again for the same `use`.
+    """An uninitialised tensor of `shape` that holds until this thread asks again for the same `use`.
 
-    Only uses of a few megabytes belong here: the memory is kept as long as the thread lives.
+    Of the CPU's memory, what is asked for is kept as long as the thread lives, so only uses of a few megabytes belong
+    here. A device's own allocator keeps memory anyway, and lends it to others meanwhile: there it is a new tensor.
+    `pinned` is for memory of the CPU that CUDA copies from.
     """
-    if torch.device(device).type != "cpu":  # whose allocator keeps memory, and lends it to others meanwhile
+    if torch.device(device).type != "cpu":
         return torch.empty(tuple(shape), dtype=dtype, device=device)
     size = torch.Size(shape).numel() * dtype.itemsize
     buffers: dict[tuple[str, bool], Tensor] = _own.__dict__.setdefault("buffers", {})

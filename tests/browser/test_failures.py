@@ -85,7 +85,7 @@ def test_a_click_does_what_the_card_advises_and_can_be_undone(renderer: str, ser
         failed = page.saved()
 
         page.choose(node, "exclude", "patch_embedding")
-        page.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+        page.take_state()
         page.page.locator(".lyco-done").wait_for()  # it is of other values than the node has now
         undo(page)
         button(page, EXCLUDE).click()

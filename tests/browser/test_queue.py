@@ -96,16 +96,12 @@ def test_a_run_that_is_taken_out(page: Canvas, server: Server):
     page.wait("strength 0.95")
 
 
-def test_two_clicks_with_a_change_between(page: Canvas, server: Server):
-    page.page.evaluate(
-        """() => {
-            const node = app.graph.nodes.find((node) => node.comfyClass === "LycoLoadAdapter");
-            lycoChoose(node, "strength", 0.96);
-            app.queuePrompt(0);
-            lycoChoose(node, "strength", 0.97);
-            app.queuePrompt(0);
-        }"""
-    )
+def test_two_that_wait_in_their_turn(page: Canvas, server: Server):
+    with held(server):
+        queue(page, 0.96)
+        queue(page, 0.97)
+        waiting(page, server, 3)
+    waiting(page, server, 0)
     page.wait("strength 0.97")
     page.page.wait_for_timeout(1000)
     assert shown(page) == ["strength 0.97"]

@@ -37,11 +37,11 @@ def pulled(page: Canvas, node: int, renderer: str, down: int) -> None:
 
 
 def test_a_training_fits_a_screen(server: Server):
-    """With its curve, in the classic renderer, at normal zoom."""
+    """With its curve, while it trains, in the classic renderer, at normal zoom; its graph comes at the end."""
     with opened(server, (1280, 720)) as page:
         model = page.add("UNETLoader", 60, 120, unet_name="wan.safetensors")
         items = page.add("ProbeItems", 60, 260, width=TEXT, count=3, captions=3, size=8)
-        node = page.add("LycoTrainAdapter", 440, 80, max_train_steps=4, network_dim=4, output_name="fits")
+        node = page.add("LycoTrainAdapter", 440, 80, max_train_steps=9000, network_dim=4, output_name="fits")
         page.connect(model, 0, node, "model")
         page.connect(items, 0, node, "latents")
         page.connect(items, 1, node, "positive")
@@ -61,6 +61,7 @@ def test_a_training_fits_a_screen(server: Server):
         assert curve
         assert curve["y"] + curve["height"] < 720
         assert page.errors == []
+        server.post("/interrupt", {})
 
 
 def test_what_one_renderer_saved_opens_without_gaps_in_the_other(server: Server):

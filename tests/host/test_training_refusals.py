@@ -149,7 +149,10 @@ def test_signals_that_ask_for_an_end(train, monkeypatch):
     """A closed terminal and Windows' Ctrl+Break as Ctrl+C; what is ignored, as under nohup, stays so."""
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
-    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the tests ignore under nohup
+    outside = {  # which the tests may ignore, under nohup or started behind a shell
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers:
         with train.headless.stopping() as heard:
@@ -165,7 +168,8 @@ def test_signals_that_ask_for_an_end(train, monkeypatch):
     finally:
         signal.signal(signal.SIGHUP, before[2])
     assert [signal.getsignal(number) for number in numbers] == before
-    signal.signal(signal.SIGHUP, outside)
+    for number, handler in outside.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("form", ["int8_fast", "nf4"])
