@@ -73,14 +73,16 @@ def test_musubi_reads_none_of_it(name):
 
 def test_musubi_reads_only_lora_of_kandinsky_5():
     """It trains LoRA of it, and neither LoHa nor LoKr; other layouts take what there is."""
-    path = "visual_transformer_blocks.0.self_attention.to_query"
-    tensors = lokr(f"transformer.{path}", 1792, 1792, random)
+    paths = [f"visual_transformer_blocks.0.{x}_attention.to_query" for x in ("self", "cross")]
+    tensors = {key: t for path in paths for key, t in lokr(f"transformer.{path}", 1792, 1792, random).items()}
     with pytest.raises(PlacementError, match=r"to_query: is a LoKr, and Musubi Tuner reads LoRA only for Kandinsky 5"):
         converted(tensors, to="musubi")
     made = converted(tensors, to="musubi", as_lora=True)
-    assert {key.partition(".")[0] for key in emit(made.adapter_set)[0]} == {f"lora_unet_{path.replace('.', '_')}"}
+    assert {key.partition(".")[0] for key in emit(made.adapter_set)[0]} == {
+        f"lora_unet_{path.replace('.', '_')}" for path in paths
+    }
     assert {key.rpartition(".")[0] for key in emit(converted(tensors, to="comfyui").adapter_set)[0]} == {
-        f"diffusion_model.{path}"
+        f"diffusion_model.{path}" for path in paths
     }
 
 

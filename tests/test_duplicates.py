@@ -178,7 +178,7 @@ def one_off(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize("change", [dict, one_off])
 def test_one_module_by_two_formats(change: Callable[[Tensors], Tensors]):
     torch.manual_seed(4)
-    first = musubi_file({"layers.0.feed_forward.w1": (170, 64)}, "lora", random)
+    first = musubi_file({"layers.0.feed_forward.w1": (512, 192)}, "lora", random)
     again = {
         key.replace("lora_unet_layers_0_feed_forward_w1", "diffusion_model.layers.0.feed_forward.w1"): tensor
         for key, tensor in first.items()

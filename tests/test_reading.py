@@ -16,7 +16,7 @@ from lyco_core.adapters import is_outline
 from lyco_core.architectures import detect, identify
 from lyco_core.cli import main
 from lyco_core.delta_weights import write_delta
-from lyco_core.errors import AdapterError, ArchitectureError, FormatError, LycoError, PlacementError
+from lyco_core.errors import AdapterError, ArchitectureError, FormatError, LycoError
 from lyco_core.inspection import inspect_file
 from lyco_core.io import SafetensorsFile
 from lyco_core.io.header import Header
@@ -133,7 +133,7 @@ def test_an_outline_of_other_names_is_not_used(tmp_path: Path):
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a header was read, and the families looked through for modules."""
     counts = {"headers": 0, "readings": 0}
-    read_header, readings = SafetensorsFile._read_header, detect._readings
+    read_header, readings = SafetensorsFile._read_header, detect._told
 
     def counting_header(self: SafetensorsFile, file) -> Header:
         counts["headers"] += 1
@@ -144,7 +144,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return readings(*args, **options)
 
     monkeypatch.setattr(SafetensorsFile, "_read_header", counting_header)
-    monkeypatch.setattr(detect, "_readings", counting_readings)
+    monkeypatch.setattr(detect, "_told", counting_readings)
     return counts
 
 
@@ -191,8 +191,8 @@ def no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"lora_unet_blocks_0_self_attn_q.lora_up.weight": torch.ones(4, 2)}, AdapterError, r"down missing"),
         (
             musubi_file({"blocks.0.self_attn.q": (1536, 1536), "blocks.0.who": (4, 4)}, "lora", random),
-            PlacementError,
-            r"1 of 2 modules are not in the",
+            ArchitectureError,
+            r"Wan 2.1/2.2 comes nearest, but it has blocks_0_who, which Wan 2.1/2.2 has not; say which",
         ),
     ],
 )

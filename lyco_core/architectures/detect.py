@@ -63,11 +63,12 @@ def identify(
     if not best:
         return dataclasses.replace(adapter_set, doubt=why)
     hint = adapter_set.metadata.get("lyco_architecture")
+    fitting = ", ".join(sorted({r.architecture.id for r in best}))
     usual = "musubi" if adapter_set.format.id in ("musubi", "comfyui") else "diffusers"
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), not r.has_last, r.has_last and r.layout != usual))
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.has_last or r.architecture.id in (prefer, hint)]
-    chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, onto, layout)
+    chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, fitting, onto, layout)
     mixed = _mixed(adapter_set, chosen)
     found = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
@@ -111,7 +112,8 @@ def _told(names: AdapterNames, onto: Onto | None) -> tuple[list[Reading], str]:
             return best, ""
         seen += readings
     if onto is not None:  # what of it is the model's may be wanted without the rest
-        own = [r for r in seen if r.architecture is onto.family and 2 * onto.homes(r) >= r.total]
+        own = [r for r in seen if r.architecture is onto.family]
+        own = [r for r in own if 2 * onto.homes(r) >= r.total or (_explains_half(r) and not contradiction(r))]
         return _most(own, onto.homes), ""
     nearest = max(_fullest(seen), key=lambda r: r.fitting, default=None)
     why = "" if nearest is None else ruled_out(nearest)
@@ -153,16 +155,21 @@ def _most(readings: Iterable[Reading], quality: Callable[[Reading], int]) -> lis
     return [reading for found, reading in qualities if found == most]
 
 
-def _choose(best: list[Reading], onto: Onto | None, layout: Layout) -> Reading:
-    """The first of the equally good readings, unless another would patch other weights, or it may be a stranger's."""
+def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout) -> Reading:
+    """The first of the equally good readings, unless another would patch other weights, or it may be a stranger's.
+
+    Args:
+        fitting: all the families that were, in words.
+    """
     first = best[0]
     targets = _targets(first, layout)
-    names = " and of ".join(sorted({r.architecture.id for r in best}))
     rivals = [r for r in best[1:] if r.architecture != first.architecture]
+    if first.is_whole:  # has all blocks, of which a deeper family that has other names beside these would have a part
+        rivals = [r for r in rivals if r.is_whole or not _doubt(r, onto)]
     if any(_targets(r, layout) != targets or _are_twins(r.architecture, first.architecture) for r in rivals):
-        raise ArchitectureError(f"its modules are those of {names}", Remedy.ARCHITECTURE)
+        raise ArchitectureError(f"its modules are those of several families ({fitting})", Remedy.ARCHITECTURE)
     if why := _doubt(first, onto):
-        raise ArchitectureError(f"its modules may be those of {names}, but {why}", Remedy.ARCHITECTURE)
+        raise ArchitectureError(f"its modules may be those of {fitting}, but {why}", Remedy.ARCHITECTURE)
     return first
 
 

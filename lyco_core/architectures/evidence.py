@@ -9,11 +9,15 @@ from .reading import Reading
 
 __all__ = ["contradiction", "doubt", "ruled_out"]
 
-_STREAMS = (
-    ("attn.to_q", "attn.add_q_proj"),
-    ("attn.to_k", "attn.add_k_proj"),
-    ("attn.to_v", "attn.add_v_proj"),
-    ("attn.to_out.0", "attn.to_add_out"),
+_STREAMS = tuple(
+    (f"{attention}.{own}", f"{attention}.{other}")
+    for attention in ("attn", "attn1")
+    for own, other in (
+        ("to_q", "add_q_proj"),
+        ("to_k", "add_k_proj"),
+        ("to_v", "add_v_proj"),
+        ("to_out.0", "to_add_out"),
+    )
 )
 """diffusers' names in a block of two streams: those of the first are the names of any block of one."""
 

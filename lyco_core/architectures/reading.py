@@ -96,6 +96,13 @@ class Reading:
         return bool(last) and all(last)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether its blocks are all that the largest model of the family has, of the sorts that are there."""
+        limits = self.limits
+        counted = [len(found) == limits.get(above) for above, found in self.blocks.items()]
+        return bool(counted) and all(counted)
+
+    @property
     def runs_on(self) -> bool:
         """Whether its blocks, and they are many, are the first of their sort: all that some model has, it may be."""
         counts = {start: len(found) for start, found in self.blocks.items()}

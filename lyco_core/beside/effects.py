@@ -1,4 +1,4 @@
-"""What an adapter does to a linear module's function: five effects, one after another as patches are."""
+"""What an adapter does to a linear module's function, one after another as patches do."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ import torch
 from torch import Tensor
 
 from ..adapters import BOFT, OFT, Adapter, Additive
-from ..adapters.oftv2 import rotation
 
 __all__ = [
     "Added",
     "Effect",
+    "Function",
     "InputChanged",
     "OutputGained",
     "OutputTurned",
-    "Recomposed",
-    "Reordered",
-    "Several",
     "computed",
 ]
 
@@ -186,44 +183,6 @@ class InputChanged(Effect):
         return output
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recomposed(Effect):
-    """y + strength * (gain * (W + ΔW) x' - y), x' being x turned, or multiplied: OFTv2, BoRA."""
-
-    turns: Tensor | None = None
-    """R - I of every block of inputs, float32."""
-    input_gain: Tensor | None = None
-    """(in,), float32."""
-    adapter: Additive | None = None
-    gain: Tensor | None = None
-    """(out of the rows,), float32."""
-    strength: float
-
-    def __call__(self, function: Function, x: Tensor) -> Tensor:
-        changed = x if self.input_gain is None else (x * self.input_gain).to(x.dtype)
-        if self.turns is not None:
-            alone = self.adapter is None and self.gain is None  # then it is linear in x: one product for any strength
-            changed = x.add(rotation(x, self.turns.to(x.dtype)), alpha=self.strength if alone else 1.0)
-            if alone:
-                return self._in_its_band(function(changed), function, x, 1.0)
-        made = function(changed)
-        band = self.band(made)
-        if self.adapter is not None:
-            band.add_(self.adapter.apply(changed))
-        if self.gain is not None:
-            band.mul_(self.gain)
-        return self._in_its_band(made, function, x, self.strength)
-
-    def _in_its_band(self, made: Tensor, function: Function, x: Tensor, strength: float) -> Tensor:
-        """The function's own output of x, but in the band, which goes so far towards `made`."""
-        if self.rows is None and strength == 1:
-            return made
-        output = function(x)
-        band = self.band(output)
-        band.add_(self.band(made) - band, alpha=strength)
-        return output
-
-
 def _at_each(gain: Tensor, x: Tensor) -> Tensor:
     """(channels,) -> one for each of x's last dimension, which has a kernel's positions of every channel together."""
     return gain if gain.numel() in (1, x.shape[-1]) else gain.repeat_interleave(x.shape[-1] // gain.numel())
@@ -236,34 +195,3 @@ def _by_channel(mixed: Additive, x: Tensor) -> Tensor:
         return mixed.apply(x)
     positions = x.reshape(*x.shape[:-1], channels, -1).transpose(-1, -2)
     return mixed.apply(positions).transpose(-1, -2).flatten(-2)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reordered(Effect):
-    """An effect on outputs in the trainer's order, where the module has them in another."""
-
-    effect: Effect
-    order: Tensor
-    """(out,): which of the trainer's outputs each of the module's is."""
-
-    def __call__(self, function: Function, x: Tensor) -> Tensor:
-        back = self.order.argsort()
-        return self.effect(lambda x: function(x)[..., back], x)[..., self.order]
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Reordered:
-        return dataclasses.replace(self, effect=self.effect.to(device, dtype), order=self.order.to(device))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Several(Effect):
-    """Effects on rows of their own, one after another."""
-
-    effects: tuple[Effect, ...]
-
-    def __call__(self, function: Function, x: Tensor) -> Tensor:
-        for effect in self.effects:
-            function = functools.partial(effect, function)
-        return function(x)
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Several:
-        return dataclasses.replace(self, effects=tuple(effect.to(device, dtype) for effect in self.effects))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from ..adapters import BOFT, IA3, OFT, Adapter, Additive, BoRA, ByType, DoRA, GLoRA, OFTv2, OnBase, SplitOFT, Swapped
 from ..adapters.base import band_size
-from ..errors import AdapterError
-from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned, Recomposed, Reordered, Several
+from .composed import Recomposed, Reordered, Several
+from .effects import Added, Effect, InputChanged, OutputGained, OutputTurned
 
 __all__ = ["Part", "effect_of", "settled"]
 
@@ -29,14 +30,15 @@ class Part:
     rows: tuple[int, int] | None = None
     """start:stop in the weight; None for all of them."""
     order: Tensor | None = None
-    """(out,): which of the adapter's rows each row of the weight is, where their orders differ; only with all rows."""
+    """(out of the rows,): which of the adapter's rows each row of the weight is, where their orders differ."""
 
     def change_(self, band: Tensor, start: int) -> None:
         """Change rows start:… of the weight in place, as a patch does."""
-        if self.order is not None:
-            band.copy_(self.adapter.add_to_(band[self.order.argsort()], self.strength)[self.order])
-            return
         first, last = self.rows or (0, start + band.shape[0])
+        if self.order is not None:
+            rows = band[first:last]
+            rows.copy_(self.adapter.add_to_(rows[self.order.argsort()], self.strength)[self.order])
+            return
         low, high = max(first, start), min(last, start + band.shape[0])
         if low < high:
             self.adapter.add_band_(band[low - start : high - start], low - first, self.strength)
@@ -62,8 +64,11 @@ def settled(
     weight = _Weight(read, shape, device, kernel)
     effects: list[Effect] = []
     for index, part in enumerate(parts):
-        effect = effect_of(part.adapter, part, parts[:index], weight)
-        effects.append(effect if part.order is None else Reordered(rows=None, effect=effect, order=part.order))
+        before = parts[:index]
+        if part.order is None:
+            effects.append(effect_of(part.adapter, part, before, weight))
+        else:
+            effects.append(_reordered(part.adapter, part.order, part, before, weight))
     return tuple(effects)
 
 
@@ -138,21 +143,20 @@ def _(adapter: SplitOFT, part: Part, before: Sequence[Part], weight: _Weight) ->
 @effect_of.register(Swapped)
 def _(adapter: Swapped, part: Part, before: Sequence[Part], weight: _Weight) -> Reordered:
     order = torch.arange(adapter.shape[0], device=weight.device).roll(adapter.shape[0] // 2)
-    return Reordered(rows=None, effect=effect_of(adapter.inner, part, before, weight), order=order)
+    return _reordered(adapter.inner, order, part, before, weight)
 
 
 @effect_of.register(OFTv2)
 def _(adapter: OFTv2, part: Part, before: Sequence[Part], weight: _Weight) -> Recomposed:
-    if weight.kernel:
-        raise AdapterError(
-            f"{adapter.title} does not act beside a convolution; patch this weight, or merge the adapter into the model"
-        )
+    turns = adapter.turns(weight.device)
+    if weight.kernel and not adapter.of_peft:  # which is W R, where a Linear's is W Rᵀ
+        turns = turns.transpose(1, 2)
     gain = adapter.gain(torch.empty(0, dtype=torch.float32, device=weight.device))
     if adapter.inner is not None:
         gain = _dora_gain(adapter.inner, part, before, weight)
     return Recomposed(
         rows=part.rows,
-        turns=adapter.turns(weight.device),
+        turns=turns,
         adapter=None if adapter.inner is None else adapter.inner.inner,
         gain=gain,
         strength=part.strength,
@@ -171,20 +175,34 @@ def _(adapter: BoRA, part: Part, before: Sequence[Part], weight: _Weight) -> Rec
     )
 
 
+def _reordered(adapter: Adapter, order: Tensor, part: Part, before: Sequence[Part], weight: _Weight) -> Reordered:
+    """The effect of an adapter whose rows are those of the part in another order: to it, they are all of a weight."""
+
+    @functools.cache
+    def rows() -> Tensor:
+        return _rows_of(part, before, weight)[order.argsort()]
+
+    first, last = part.rows or (0, weight.shape[0])
+    own = _Weight(
+        lambda start, stop: rows()[start:stop].clone(), (last - first, weight.shape[1]), weight.device, weight.kernel
+    )
+    return Reordered(rows=part.rows, effect=effect_of(adapter, Part(adapter, part.strength), (), own), order=order)
+
+
 def _rows_of(part: Part, before: Sequence[Part], weight: _Weight) -> Tensor:
-    """All rows of the part, in its adapter's order, as the parts before leave them; float32."""
+    """All rows of the part, as the parts before leave them; float32."""
     whole = weight.read(0, weight.shape[0])
     for other in before:
         other.change_(whole, 0)
     first, last = part.rows or (0, weight.shape[0])
-    return whole[first:last] if part.order is None else whole[part.order.argsort()]
+    return whole[first:last]
 
 
 def _dora_gain(dora: DoRA, part: Part, before: Sequence[Part], weight: _Weight) -> Tensor:
     """magnitude / ‖W + ΔW‖ for each row of the part, or for each input, float32; W as the parts before leave it."""
     height = weight.shape[0]
     first, last = part.rows or (0, height)
-    whole = part.order is not None or any(other.whole for other in before)
+    whole = any(other.whole for other in before)
     step = height if whole else band_size(dora.flat_shape[1], weight.device)
     squares: list[Tensor] = []
     for start in range(0, height, step) if whole else range(first, last, step):
@@ -192,7 +210,6 @@ def _dora_gain(dora: DoRA, part: Part, before: Sequence[Part], weight: _Weight) 
         band = weight.read(start, stop)
         for other in before:
             other.change_(band, start)
-        band = band if part.order is None else band[part.order.argsort()]
         low, high = max(first, start), min(last, stop)
         squares.append(dora.squares(band[low - start : high - start], low - first))
     total = torch.cat(squares) if dora.axis == 0 else torch.stack(squares).sum(dim=0)

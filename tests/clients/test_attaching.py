@@ -115,8 +115,6 @@ def test_a_file_of_musubis_names(family: str, algorithm: str, tmp_path: Path):
     """Each module on its own rows: FLUX.1's fused q, k and v are three modules in diffusers."""
     model, forward = tiny(family).double().eval(), FORWARDS[family]
     modules = musubi_targets(family, model)
-    if algorithm == "oft":  # whose rows turn into each other within a block: a fused one cannot be cut
-        modules = {path: shape for path, shape in modules.items() if len(ROWS[family](path)) == 1}
     save_file(file_of(algorithm, modules), tmp_path / "mine.safetensors")
     before = forward(model)
     expected = forward(merged(model, tmp_path / "mine.safetensors", 0.7, ROWS[family]))
@@ -198,7 +196,10 @@ def test_a_pipelines_other_model_refuses_it_by_name(tmp_path: Path):
     ):
         attach(tiny("flux1"), tmp_path / "mine.safetensors")
     modules = {"double_blocks.0.img_attn.qkv": (192, 64), "double_blocks.0.img_attn.proj": (64, 64)}
-    save_file(file_of("oft", modules | {"double_blocks.0.img_mlp.2": (64, 256)}), tmp_path / "oft.safetensors")
+    large = {
+        "lora_unet_double_blocks_0_img_attn_qkv.oft_blocks": 0.1 * torch.randn(2, 96, 96)
+    }  # of half of k's rows too
+    save_file(rotations(modules | {"double_blocks.0.img_mlp.2": (64, 256)}) | large, tmp_path / "oft.safetensors")
     with pytest.raises(PlacementError, match=r"img_attn.qkv: a OFT cannot be cut for .*attn.to_q.weight"):
         attach(tiny("flux1"), tmp_path / "oft.safetensors", architecture="flux1")
 

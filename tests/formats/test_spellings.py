@@ -354,4 +354,6 @@ def test_sd_scripts_oft_of_flux(tmp_path: Path):
             start += height
         assert torch.allclose(merged[f"{path}.weight"].double(), expected, atol=1e-5), path
         assert not torch.allclose(merged[f"{path}.weight"], base[f"{path}.weight"], atol=1e-5)
-    assert emit(parse(tensors, {}))[0].keys() == tensors.keys()
+    one_part = {"double_blocks_0_txt_attn_proj", "single_blocks_1_linear2"}  # as every other trainer calls it
+    names = {key.replace("_blocks.0", "_blocks") if any(n in key for n in one_part) else key for key in tensors}
+    assert emit(parse(tensors, {}))[0].keys() == names

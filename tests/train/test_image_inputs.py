@@ -46,8 +46,8 @@ def test_what_a_model_reads(name: str, layout: Layout, prefix: str):
     family = ARCHITECTURES[architecture]
     named = {}
     for path, shape in shapes.items():
-        known = path in family.templates("comfyui")
-        there = family.locate(path, "comfyui", layout)[0].path if known else path
+        located = family.locate(path, "comfyui", layout) if path in family.templates("comfyui") else []
+        there = located[0].path if located else path
         named[f"{prefix}{there}.weight"] = shape
     assert image_input(Model(named, prefix, family, layout)) == expected
 

@@ -141,7 +141,7 @@ def test_a_layout_that_splits_a_module_is_refused():
 def test_rows_that_do_not_divide_are_refused():
     shapes = z_image() | {"diffusion_model.layers.0.attention.qkv.weight": (71, 24)}
     with pytest.raises(TrainError, match=r"attention\.qkv\.weight is \[71, 24\], expected a matrix of a multiple of 3"):
-        choose(shapes)
+        choose_targets(Model.of(shapes), LOKR, architecture=ARCHITECTURES["z_image"])
 
 
 def test_the_listing_tells_all():

@@ -179,11 +179,16 @@ def _boft(adapter: OnBase, base: Tensor) -> Tensor:
     return result if adapter.rescale is None else result * adapter.rescale.double()
 
 
-def _swapped(adapter: OnBase, base: Tensor) -> Tensor:
-    assert isinstance(adapter, Swapped)
-    half = len(base) // 2
-    result = _boft(adapter.inner, torch.cat([base[half:], base[:half]]))
-    return torch.cat([result[half:], result[:half]])
+def _swapped(case: OnBaseCase) -> OnBaseCase:
+    """The same of a weight whose halves of rows have changed places."""
+
+    def changed(adapter: OnBase, base: Tensor) -> Tensor:
+        assert isinstance(adapter, Swapped)
+        half = len(base) // 2
+        result = case.changed(adapter.inner, torch.cat([base[half:], base[:half]]))
+        return torch.cat([result[half:], result[:half]])
+
+    return OnBaseCase(f"{case.name}-swapped", lambda: Swapped(case.make()), changed, case.shape)
 
 
 _DORA = (
@@ -198,7 +203,7 @@ _DORA = (
     "lokr-conv3",
 )
 
-ON_BASE = [
+_AS_TRAINED = [
     *(_dora(name, axis) for name in _DORA for axis in (0, 1)),
     OnBaseCase(
         "glora", lambda: GLoRA(normal(20, 3), normal(3, 20), normal(12, 3), normal(3, 20), alpha=2.0), _glora, (12, 20)
@@ -242,6 +247,14 @@ ON_BASE = [
     OnBaseCase("oftv2-lokr-dora", _oftv2_on_lokr, _oftv2, (20, 18)),
     OnBaseCase("boft", lambda: BOFT(0.2 * normal(3, 4, 4, 4)), _boft, (16, 20)),
     OnBaseCase("boft-rescaled", lambda: BOFT(0.2 * normal(2, 6, 4, 4), normal(24, 1), alpha=0.01), _boft, (24, 7)),
-    OnBaseCase("boft-swapped", lambda: Swapped(BOFT(0.2 * normal(2, 6, 4, 4))), _swapped, (24, 20)),
     OnBaseCase("boft-conv3", lambda: BOFT(0.2 * normal(2, 2, 6, 6)), _boft, (12, 5, 3, 3)),
+]
+
+ON_BASE = [
+    *_AS_TRAINED,
+    *(
+        _swapped(c)
+        for c in _AS_TRAINED
+        if c.name in ("boft", "boft-conv3", "bora-lora", "oft-split", "oftv2-lokr-dora")
+    ),
 ]
