@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "tests" / "support")) if path not in sys.path]
 
 
 def alternate(sides: dict[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
@@ -30,12 +30,17 @@ def machine() -> str:
     """The processor, its cores, and torch's version and threads."""
     import torch
 
+    return f"{processor()}; torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    """The processor and its cores."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         name = f"{models[0]}, {len(models)} cores" if models else name
-    return f"{name}; torch {torch.__version__}, {torch.get_num_threads()} threads"
+    return name
 
 
 def extra_memory(run: Callable[[], object]) -> float:

@@ -1,0 +1,105 @@
+"""The command: every part in a process of its own, then the page; 1 if something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpu import report
+from gpu.asked import asked, words_of
+from gpu.results import Check, Item, Results, failure, read
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What is done in one process: a fault of the device, which nothing in that process survives, ends only this."""
+
+    name: str
+    half: str
+    """`checks` or `table`."""
+    modules: tuple[str, ...]
+    """Whose `run` is called, in order."""
+    comfyui: str = ""
+    """`needed`, or `welcome`: without it there is less to do."""
+    dynamic: bool = False
+    """Whether that ComfyUI is to manage memory by dynamic VRAM."""
+
+    @property
+    def file(self) -> str:
+        """What its files are called."""
+        return self.name.replace(" ", "-")
+
+
+PARTS = (
+    Part("checks", "checks", ("check_patching", "check_beside")),
+    Part("table", "table", ("table_layers",), "welcome"),
+)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run what is asked for."""
+    options = asked(words)
+    if options.publish:
+        print(f"written: {report.publish(options.publish)}")
+        return 0
+    options.output = options.output.resolve()
+    options.output.mkdir(parents=True, exist_ok=True)
+    return one(options) if options.part else every(options)
+
+
+def every(options: argparse.Namespace) -> int:
+    """All parts, one after the other, and what came of them."""
+    begun, found = time.time(), list[Item]()
+    for part in PARTS:
+        if options.only in (None, part.half):
+            found += run(part, options, begun + 60 * options.minutes)
+    page = report.write(options.output, found, time.time() - begun)
+    print(f"\n{report.terminal(found)}\n\nwritten: {page}")
+    failed = [item for item in found if isinstance(item, Check) and not item.passed]
+    for check in failed:
+        print(f"FAILED  {failure(check)}")
+    return 1 if failed else 0
+
+
+def run(part: Part, options: argparse.Namespace, until: float) -> list[Item]:
+    """One part in a process of its own; that it broke down is a check that failed."""
+    path, log = (options.output / f"{part.file}.{kind}" for kind in ("jsonl", "log"))
+    path.unlink(missing_ok=True)
+    print(f"\n{part.name}", flush=True)
+    words = [sys.executable, os.fspath(Path(__file__).parent), *words_of(options), "--part", part.name]
+    with log.open("w", encoding="utf-8") as errors:
+        done = subprocess.run([*words, "--until", str(until)], stderr=errors, check=False)
+    found = read(path)
+    if done.returncode:
+        last = [*log.read_text(encoding="utf-8", errors="replace").split("\n"), ""][-2] or "no word why"
+        found.append(Check(part.name, "its process", f"{done.returncode} ({last}; see {log})", "exit code 0", False))
+    return found
+
+
+def one(options: argparse.Namespace) -> int:
+    """The part, in this process."""
+    part = next(part for part in PARTS if part.name == options.part)
+    results, comfyui = Results(options.output / f"{part.file}.jsonl", options.until), None
+    if part.comfyui:  # before torch is imported
+        from gpu.comfyui import imported, prepare
+
+        missing = "--no-comfyui" if options.no_comfyui else prepare(options.device, dynamic=part.dynamic)
+    from gpu.device import Device
+
+    device = Device(options.device, options.size, options.share)
+    if part.comfyui and not missing:
+        comfyui = imported(device.whole - device.limit, dynamic=part.dynamic)
+    results.say(device.title, "device")
+    if part.comfyui and missing:
+        results.say(f"{part.name}: {'not run' if part.comfyui == 'needed' else 'without ComfyUI'}: {missing}")
+    if part.comfyui != "needed" or comfyui:
+        for name in part.modules:
+            importlib.import_module(f"gpu.{name}").run(device, results, comfyui)
+    return 0

@@ -1,0 +1,80 @@
+"""Times of one weight of 5120 x 5120 with an adapter in it, and of one Linear with an adapter beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from gpu.check_beside import seated
+from gpu.comfyui import ComfyUI
+from gpu.device import Device
+from gpu.exactness import DTYPES, named
+from gpu.forms import adapters
+from gpu.peers import absent, layers, patches, twin, versions
+from gpu.results import Results, Row
+
+
+@torch.no_grad()
+def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
+    """What the device can do at most, then both tables."""
+    here, most = versions(comfyui), device.ceilings()
+    copied = most.pop("copy")
+    products = ", ".join(f"{tera:.3g} TFLOP/s in {dtype}" for dtype, tera in most.items())
+    results.say(f"Copied: {copied:.4g} GB/s, read and written; products: {products}", "device")
+    results.say(f"Compared: {', '.join(f'{who} {version}' for who, version in here.items()) or 'nobody'}", "device")
+    if missing := absent(comfyui):
+        results.say(f"not compared with {', '.join(missing)}: not here")
+    size = device.size
+    cases = {(name, dtype): adapter for dtype in DTYPES for name, adapter in adapters(size, size).items()}
+    labelled = {f"{name}, {named(dtype)}": (adapter, dtype) for (name, dtype), adapter in cases.items()}
+    for what, (adapter, dtype) in results.in_time(f"patching {size} x {size}", labelled):
+        with results.case("timing", f"patching, {what}"):
+            weight = device.normal(size, size, dtype=dtype)
+            moved = adapter.to(device.device, None if dtype == torch.float32 else torch.bfloat16)
+            sides = {"lyco": lambda a=moved, w=weight: a.add_to_(w, 1e-4), **patches(moved, weight, here)}
+            note = f"once read and written {2e-6 * weight.nbytes / copied:.3f} ms{launches(device, sides)}"
+            table = f"Patching one weight of {size} x {size}"
+            results.add(Row(table, what, device.alternate(sides), device.peaks(sides), note))
+    beside(device, results, here)
+
+
+def beside(device: Device, results: Results, here: dict[str, str]) -> None:
+    """One Linear: the whole of its call, with the adapter beside the weight."""
+    size, tokens = device.size, device.tokens
+    plain = nn.Linear(size, size, device=device.device, dtype=device.half).requires_grad_(False)
+    for what, adapter in results.in_time("beside a Linear", adapters(size, size)):
+        with results.case("timing", f"beside a Linear, {what}"):
+            own = twin(plain)
+            seated(own, adapter.to(dtype=torch.bfloat16))
+            x = device.normal(tokens, size, dtype=device.half)
+            sides = {"lyco": own, **layers(adapter, plain, here), "Linear": plain}
+            results.add(timed(device, f"{named(device.half)}, {what}", x, sides))
+
+
+def timed(device: Device, what: str, x: torch.Tensor, modules: Mapping[str, Callable[[torch.Tensor], object]]) -> Row:
+    """A row of the table of Linears; what each side adds to the Linear alone."""
+    sides = {who: lambda m=module: m(x) for who, module in modules.items()}
+    times = device.alternate(sides)
+    alone = times["Linear"] or float("nan")
+    added = ", ".join(f"{who} {100 * (ms / alone - 1):+.0f} %" for who, ms in times.items() if ms and who != "Linear")
+    table = f"A call of one Linear of {device.size} x {device.size}, {device.tokens} tokens, the adapter beside it"
+    return Row(table, what, times, device.peaks(sides), f"to the Linear: {added}")
+
+
+def launches(device: Device, sides: Mapping[str, Callable[[], object]]) -> str:
+    """How many kernels each side launches, as a part of a note; nothing where that cannot be told."""
+    if not device.is_cuda:
+        return ""
+    from torch.profiler import ProfilerActivity, profile
+
+    counted: list[str] = []
+    for who, run in sides.items():
+        device.wait()
+        with profile(activities=[ProfilerActivity.CUDA]) as found:
+            run()
+            device.wait()
+        events = found.key_averages()
+        counted.append(f"{who} {sum(e.count for e in events if e.device_type == torch.autograd.DeviceType.CUDA)}")
+    return f"; kernels: {', '.join(counted)}"
