@@ -39,6 +39,8 @@ class Part:
 
 PARTS = (
     Part("checks", "checks", ("check_patching", "check_beside")),
+    Part("checks in ComfyUI", "checks", ("check_formats", "check_memory"), "needed"),
+    Part("checks with dynamic VRAM", "checks", ("check_formats", "check_memory"), "needed", dynamic=True),
     Part("table", "table", ("table_layers",), "welcome"),
 )
 

@@ -133,7 +133,9 @@ def reference(family: str, numbers: Mapping[str, Tensor], changes: Mapping[str, 
     for path, change in (changes or {}).items():
         state[f"{path}.weight"] = (numbers[f"{path}.weight"].double() + change).float()
     with known_as(family), torch.inference_mode():
-        return comfy.sd.load_diffusion_model_state_dict({key: tensor.clone() for key, tensor in state.items()})
+        return comfy.sd.load_diffusion_model_state_dict(
+            {key: tensor.clone() for key, tensor in state.items()}, model_options={"dtype": torch.float32}
+        )
 
 
 def predict(
@@ -149,12 +151,14 @@ def predict(
     with torch.inference_mode():
         if load:
             comfy.model_management.load_models_gpu([model])
-        x = normal(seed, 1, *LATENTS[family])
-        more = {"y": normal(3, 1, 24), "guidance": torch.full((1,), 3.5), "num_tokens": TOKENS}
-        more["transformer_options"] = dict(options or {})
+        x, text, y = (normal(n, 1, *shape) for n, shape in ((seed, LATENTS[family]), (2, (TOKENS, TEXT)), (3, (24,))))
+        more = {"c_crossattn": text, "y": y, "guidance": torch.full((1,), 3.5)}
         if family == "hunyuan_video_1_5":
             more["c_concat"] = torch.zeros(1, 33, *x.shape[2:])
-        return model.model.apply_model(x, torch.tensor([0.7]), c_crossattn=normal(2, 1, TOKENS, TEXT), **more).clone()
+        more |= {"x": x, "t": torch.tensor([0.7])}
+        there = {name: tensor.to(model.load_device) for name, tensor in more.items()}
+        there |= {"num_tokens": TOKENS, "transformer_options": dict(options or {})}
+        return model.model.apply_model(**there).clone()
 
 
 def linears(family: str) -> dict[str, tuple[int, int]]:
