@@ -1,4 +1,4 @@
-# Both commands set up what they need in .venv and work in a fresh clone.
+# Each of demo, test and gpu sets up what it needs in .venv and works in a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
 COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/dev/null)
@@ -8,7 +8,7 @@ COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/d
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
 TWO := -n 2 --dist loadfile --max-worker-restart=0
 
-.PHONY: demo test core lint host-requirements further-hosts clean
+.PHONY: demo test core lint host-requirements further-hosts gpu clean
 
 demo: .venv/core
 	$(BIN)/lyco demo
@@ -39,6 +39,13 @@ ifneq ($(COMFYUI),)
 	-$(BIN)/pip install --quiet torchvision -r .venv/comfyui.txt
 	-$(BIN)/pip install --quiet --no-deps torchaudio
 endif
+
+# With $(PYTHON) if it has a torch, which on a machine with a card is the one for that card, else with .venv's.
+ifneq ($(filter gpu,$(MAKECMDGOALS)),)
+HAS_TORCH := $(shell $(PYTHON) -c 'import importlib.util as i; print(i.find_spec("torch") and 1 or "")' 2>/dev/null)
+endif
+gpu: $(if $(HAS_TORCH),,.venv/core)
+	$(if $(HAS_TORCH),$(PYTHON),$(BIN)/python) benchmarks/gpu $(ARGS)
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv

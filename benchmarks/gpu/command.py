@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from gpu import report
 from gpu.asked import asked, words_of
-from gpu.results import Check, Item, Results, failure, read
+from gpu.results import Check, Item, Line, Results, failure, read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,9 @@ def main(words: Sequence[str]) -> int:
 def every(options: argparse.Namespace) -> int:
     """All parts, one after the other, and what came of them."""
     begun, found = time.time(), list[Item]()
+    if options.device == "cpu" and shutil.which("nvidia-smi"):
+        found.append(Line(f"nvidia-smi is here, and {sys.executable} has a torch that finds no card: give PYTHON=…"))
+        print(found[0].text)
     for part in PARTS:
         if options.only in (None, part.half):
             found += run(part, options, begun + 60 * options.minutes)
@@ -80,7 +84,7 @@ def run(part: Part, options: argparse.Namespace, until: float) -> list[Item]:
         done = subprocess.run([*words, "--until", str(until)], stderr=errors, check=False)
     found = read(path)
     if done.returncode:
-        last = [*log.read_text(encoding="utf-8", errors="replace").split("\n"), ""][-2] or "no word why"
+        last = (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["no word why"])[-1]
         found.append(Check(part.name, "its process", f"{done.returncode} ({last}; see {log})", "exit code 0", False))
     return found
 

@@ -75,6 +75,7 @@ class Device:
 
     def alternate(self, sides: Mapping[str, Run], rounds: int = 7) -> dict[str, float | None]:
         """Median milliseconds of each side; they take turns. None: it ran out of memory."""
+        rounds = min(rounds, 3) if self.kind == "cpu" else rounds
         found: dict[str, list[float]] = {}
         times: dict[str, int] = {}
         for name, run in sides.items():

@@ -1,0 +1,116 @@
+"""What `make gpu` runs, on the CPU at its smallest; and that it sees what is wrong."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lyco_testing.zoo import normal
+
+ROOT = Path(__file__).parents[1]
+SMALLEST = ["--device", "cpu", "--size", "128", "--no-comfyui"]
+
+
+@pytest.fixture
+def kit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return SimpleNamespace(**{name: importlib.import_module(f"gpu.{name}") for name in PARTS})
+
+
+PARTS = ("asked", "command", "exactness", "report", "results")
+
+
+@pytest.fixture
+def results(kit: SimpleNamespace, tmp_path: Path):
+    return kit.results.Results(tmp_path / "found.jsonl")
+
+
+def passed(kit: SimpleNamespace, results) -> list[bool]:
+    return [item.passed for item in kit.results.read(results.path)]
+
+
+def test_it_runs_on_a_cpu(tmp_path: Path):
+    words = [sys.executable, str(ROOT / "benchmarks" / "gpu"), *SMALLEST, "--output", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "CUDA graphs and two streams: not checked, the device is cpu" in done.stdout
+    assert "dynamic VRAM: not run: --no-comfyui" in done.stdout
+    (page,) = tmp_path.glob("*.md")
+    text = page.read_text(encoding="utf-8")
+    for section in ("patching", "patching, full size", "beside a weight"):
+        assert f"{section} " in text.partition("Checks that passed: ")[2].partition("\n")[0]
+    for row in ("| LoKr factor 16, W2 full, bfloat16 |", "| float32, DoRA on LoRA rank 16 |"):
+        assert row in text
+
+
+def test_what_is_wrong_is_named_and_exits_1(kit, tmp_path, monkeypatch, capsys):
+    """A part that breaks down, and a check that fails."""
+    check = kit.results.Check("patching", "lokr", "0.25", "at most 2e-05", False)
+    parts = (kit.command.Part("no such part", "checks", ()), kit.command.Part("right", "table", ()))
+    monkeypatch.setattr(kit.command, "PARTS", parts)
+    run = kit.command.run
+    monkeypatch.setattr(kit.command, "run", lambda part, *a: run(part, *a) if part is parts[0] else [check])
+    assert kit.command.main([*SMALLEST, "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "FAILED  patching: lokr: expected at most 2e-05, found 0.25\n" in said
+    assert "FAILED  no such part: its process: expected exit code 0, found 1 (StopIteration" in said
+    (page,) = tmp_path.glob("*.md")
+    assert "- patching: lokr: expected at most 2e-05, found 0.25" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rounded_once(dtype: torch.dtype, kit, results):
+    exact = normal(50, 60).double() + normal(50, 60).double() / 3
+    wrong = exact.to(dtype)
+    wrong[7, 11] += 3 * torch.finfo(dtype).eps + 1e-3 * (dtype == torch.float32)
+    for found in (exact.to(dtype), wrong, torch.full_like(wrong, torch.nan)):
+        kit.exactness.rounded_once(results, "patching", "case", found, exact)
+    assert passed(kit, results) == [True, False, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounded_twice_fails(dtype: torch.dtype, kit, results):
+    """ΔW is rounded, and then the sum."""
+    weight, change = normal(50, 60).to(dtype), normal(60, 50).t()
+    twice = weight + change.to(dtype)
+    kit.exactness.rounded_once(results, "patching", "case", twice, weight.double() + change.double())
+    assert passed(kit, results) == [False]
+
+
+def test_an_error_is_a_check_that_failed(kit, results, capsys):
+    with results.case("beside", "one"):
+        raise ValueError("no\nsuch thing")
+    (found,) = kit.results.read(results.path)
+    assert kit.results.failure(found) == "beside: one: expected no error, found ValueError: no such thing"
+    assert "FAILED  beside: one" in capsys.readouterr().out
+
+
+def test_what_does_not_begin_in_time_is_left_out(kit, tmp_path):
+    results = kit.results.Results(tmp_path / "found.jsonl", until=0)
+    assert list(results.in_time("patching", {"a": 1, "b": 2})) == []
+    (line,) = kit.results.read(results.path)
+    assert line.text == "patching: 2 of 2 left out, the time is over"
+
+
+def test_a_page_takes_the_place_of_the_cards_own(kit, tmp_path):
+    whole, page = tmp_path / "performance.md", tmp_path / "one.md"
+    whole.write_text("# Performance\n\n## On a GPU\n", encoding="utf-8")
+    for card, number in (("A card", 1), ("Another (24 GB)", 2), ("A card", 3)):
+        rows = [kit.results.Line(f"{card}; torch 2", "device"), kit.results.Row("Patching", "LoRA", {"lyco": number})]
+        page = kit.report.write(tmp_path, rows, 60)
+        kit.report.publish(page, whole)
+    text = whole.read_text(encoding="utf-8")
+    assert text.startswith("# Performance\n\n## On a GPU\n")
+    assert [text.count(f"### {card}\n") for card in ("A card", "Another (24 GB)")] == [1, 1]
+    assert "| LoRA | 1.00 ms |" not in text
+    assert text.index("| LoRA | 3.00 ms |") < text.index("| LoRA | 2.00 ms |")
+
+
+@pytest.mark.parametrize("words", [["--card", "12"], ["--memory-fraction", "0.5"], ["--size", "100"]])
+def test_what_a_cpu_cannot_play(words: list[str], kit, capsys):
+    with pytest.raises(SystemExit):
+        kit.asked.asked(["--device", "cpu", *words])
+    assert "expected a multiple of 128" in (said := capsys.readouterr().err) or "played on CUDA only" in said
