@@ -21,7 +21,7 @@ from lyco_testing.sampling import sampled
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpu.comfyui import ComfyUI, cannot
+from gpu.comfyui import ComfyUI, widened
 from gpu.device import Device
 from gpu.exactness import beside_noise, identical
 from gpu.results import Results
@@ -38,8 +38,8 @@ def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
     assert comfyui is not None
     torch.backends.cudnn.allow_tf32 = False  # the models have a convolution
     vram = "dynamic VRAM" if comfyui.dynamic else "legacy VRAM"
-    for name, why in cannot(str(device.device)).items():
-        results.say(f"{name} on {vram}: {why}; its numbers are widened and then multiplied")
+    if names := widened():
+        results.say(f"{', '.join(names)}: no kernels for them here; ComfyUI widens their numbers, then multiplies")
     known = models.formats()
     if missing := [name for name in models.FORMATS if name not in known]:
         results.say(f"not checked: {', '.join(missing)}: not in ComfyUI {comfyui.version}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import logging
@@ -87,17 +86,10 @@ def _headroom() -> int:
     return int(getattr(args, "vram_headroom", 0) * GIB)
 
 
-def cannot(device: str) -> dict[str, str]:
-    """Format of `quant_ops` -> why this device multiplies by its numbers only after widening them."""
+def widened() -> list[str]:
+    """The formats of `quant_ops` by whose numbers this device cannot multiply: ComfyUI widens them first."""
     import comfy.model_management as management
 
-    if not device.startswith("cuda"):
-        return {}
-    asked = {"float8_e4m3fn": "fp8", "nvfp4": "nvfp4", "mxfp8": "mxfp8"}
-    found: dict[str, str] = {}
-    for name, short in asked.items():
-        answer = getattr(management, f"supports_{short}_compute", lambda _: False)
-        with contextlib.suppress(AttributeError):
-            if not answer(management.get_torch_device()):
-                found[name] = "the card, or this torch, has no kernels for it"
-    return found
+    there, asked = management.get_torch_device(), {"float8_e4m3fn": "fp8", "nvfp4": "nvfp4", "mxfp8": "mxfp8"}
+    answers = {name: getattr(management, f"supports_{short}_compute", None) for name, short in asked.items()}
+    return [name for name, answer in answers.items() if answer is None or not answer(there)]

@@ -73,22 +73,27 @@ class Device:
         self.wait()
         return 1000 * (time.perf_counter() - start) / times
 
-    def alternate(self, sides: Mapping[str, Run], rounds: int = 7) -> dict[str, float | None]:
-        """Median milliseconds of each side; they take turns. None: it ran out of memory."""
+    def alternate(self, sides: Mapping[str, Run], rounds: int = 7, *, once: bool = False) -> dict[str, float | None]:
+        """Median milliseconds of each side; they take turns. None: it ran out of memory.
+
+        once: they take seconds: nothing is run to warm up, nor several times in a row.
+        """
         rounds = min(rounds, 3) if self.kind == "cpu" else rounds
-        found: dict[str, list[float]] = {}
-        times: dict[str, int] = {}
-        for name, run in sides.items():
-            try:
-                self._took(run, 2)
-                times[name] = min(100, max(1, round(LEAST_MS / self._took(run, 1))))
-                found[name] = []
-            except torch.cuda.OutOfMemoryError:
-                self.empty()
-        for _ in range(rounds):
-            for name, several in found.items():
-                several.append(self._took(sides[name], times[name]))
-        return {name: median(found[name]) if name in found else None for name in sides}
+        found: dict[str, list[float]] = {name: [] for name in sides}
+        times = dict.fromkeys(sides, 1)
+        for turn in range(0 if once else -2, rounds):
+            for name in list(times):
+                try:
+                    took = self._took(sides[name], times[name])
+                except torch.cuda.OutOfMemoryError:
+                    del times[name]
+                    self.empty()
+                    continue
+                if turn >= 0:
+                    found[name].append(took)
+                else:
+                    times[name] = min(100, max(1, round(LEAST_MS / took)))
+        return {name: median(found[name]) if name in times else None for name in sides}
 
     def peaks(self, sides: Mapping[str, Run]) -> dict[str, float]:
         """MB that each side holds at its height beside what is there before it; nothing where none can be told."""

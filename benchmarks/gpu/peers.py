@@ -73,10 +73,10 @@ def layers(adapter: Adapter, linear: nn.Linear, here: dict[str, str]) -> dict[st
     """Who -> a Linear of the same weight with the adapter beside it."""
     found: dict[str, nn.Module] = {}
     device, dtype = linear.weight.device, linear.weight.dtype
+    if isinstance(adapter, DoRA):  # ComfyUI's bypass leaves the magnitude out
+        return found
     if "ComfyUI" in here:
         found["ComfyUI"] = bypassed(twin(linear), adapter)
-    if isinstance(adapter, DoRA):
-        return found
     if "LyCORIS" in here:
         own = twin(linear)
         lycoris_module(adapter, own).to(device, dtype).eval().apply_to()

@@ -8,11 +8,13 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+TIMING = "timing"
+"""The section of what goes wrong while something is timed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +89,26 @@ class Results:
 
     @contextlib.contextmanager
     def case(self, section: str, case: str) -> Iterator[None]:
-        """Whatever goes wrong inside is a check that failed; the next case goes on."""
+        """Whatever goes wrong inside is a check that failed, unless a card is too small to time; the next goes on."""
         try:
             yield
         except Exception as error:
             traceback.print_exc()
-            words = " ".join(f"{type(error).__name__}: {error}".split())
-            self.add(Check(section, case, words[:600], "no error", False))
+            if section == TIMING and _no_memory(error):
+                self.say(f"not timed: {case}: out of memory")
+            else:
+                self.add(Check(section, case, _words(error), "no error", False))
+
+    def works(self, case: str, run: Callable[[], object]) -> bool:
+        """Whether what others have made runs here; that it does not is said, and no fault of ours."""
+        try:
+            run()
+        except Exception as error:
+            if not _no_memory(error):
+                traceback.print_exc()
+                self.say(f"not compared: {case}: {_words(error)}")
+                return False
+        return True
 
     def in_time(self, section: str, cases: Mapping[str, T]) -> Iterator[tuple[str, T]]:
         """The cases, until the time is over; how many are left out then is said."""
@@ -102,6 +117,15 @@ class Results:
                 self.say(f"{section}: {len(cases) - number} of {len(cases)} left out, the time is over")
                 return
             yield name, case
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether the device's is full; by name, since this module comes before torch."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:600]
 
 
 def failure(check: Check) -> str:

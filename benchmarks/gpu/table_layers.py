@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from lyco_testing import quantized_models as models
 from torch import nn
 
 from gpu.check_beside import seated
@@ -12,8 +13,9 @@ from gpu.comfyui import ComfyUI
 from gpu.device import Device
 from gpu.exactness import DTYPES, named
 from gpu.forms import adapters
-from gpu.peers import absent, layers, patches, twin, versions
-from gpu.results import Results, Row
+from gpu.peers import absent, bypassed, layers, patches, twin, versions
+from gpu.quantized import QUANTIZED, quantized_linear, seat
+from gpu.results import TIMING, Results, Row
 
 
 @torch.no_grad()
@@ -30,14 +32,17 @@ def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
     cases = {(name, dtype): adapter for dtype in DTYPES for name, adapter in adapters(size, size).items()}
     labelled = {f"{name}, {named(dtype)}": (adapter, dtype) for (name, dtype), adapter in cases.items()}
     for what, (adapter, dtype) in results.in_time(f"patching {size} x {size}", labelled):
-        with results.case("timing", f"patching, {what}"):
+        with results.case(TIMING, f"patching, {what}"):
             weight = device.normal(size, size, dtype=dtype)
             moved = adapter.to(device.device, None if dtype == torch.float32 else torch.bfloat16)
-            sides = {"lyco": lambda a=moved, w=weight: a.add_to_(w, 1e-4), **patches(moved, weight, here)}
+            theirs = {who: f for who, f in patches(moved, weight, here).items() if results.works(f"{who}, {what}", f)}
+            sides = {"lyco": lambda a=moved, w=weight: a.add_to_(w, 1e-4), **theirs}
             note = f"once read and written {2e-6 * weight.nbytes / copied:.3f} ms{launches(device, sides)}"
             table = f"Patching one weight of {size} x {size}"
             results.add(Row(table, what, device.alternate(sides), device.peaks(sides), note))
     beside(device, results, here)
+    if comfyui is not None:
+        beside_quantized(device, results, comfyui)
 
 
 def beside(device: Device, results: Results, here: dict[str, str]) -> None:
@@ -45,12 +50,31 @@ def beside(device: Device, results: Results, here: dict[str, str]) -> None:
     size, tokens = device.size, device.tokens
     plain = nn.Linear(size, size, device=device.device, dtype=device.half).requires_grad_(False)
     for what, adapter in results.in_time("beside a Linear", adapters(size, size)):
-        with results.case("timing", f"beside a Linear, {what}"):
+        with results.case(TIMING, f"beside a Linear, {what}"):
             own = twin(plain)
             seated(own, adapter.to(dtype=torch.bfloat16))
             x = device.normal(tokens, size, dtype=device.half)
-            sides = {"lyco": own, **layers(adapter, plain, here), "Linear": plain}
+            theirs = layers(adapter, plain, here)
+            theirs = {who: m for who, m in theirs.items() if results.works(f"{who}, {what}", lambda m=m, x=x: m(x))}
+            sides = {"lyco": own, **theirs, "Linear": plain}
             results.add(timed(device, f"{named(device.half)}, {what}", x, sides))
+
+
+def beside_quantized(device: Device, results: Results, comfyui: ComfyUI) -> None:
+    """The same on ComfyUI's own Linears, whose weights are quantized: lyco's seat, and ComfyUI's bypass."""
+    size, forms = device.size, [name for name in QUANTIZED if models.why_not(name) is None]
+    some = {what: one for what, one in adapters(size, size).items() if not what.startswith("DoRA")}
+    x = device.normal(device.tokens, size, dtype=device.half)
+    for form in forms:
+        cases = {f"{form}, {what}": one for what, one in some.items()}
+        for what, adapter in results.in_time("beside a quantized Linear", cases):
+            with results.case(TIMING, f"beside a Linear, {what}"):
+                plain, own, theirs = (quantized_linear(form, size, device.half) for _ in range(3))
+                seat(comfyui, own, adapter)
+                sides = {"lyco": own, "Linear": plain}
+                if results.works(f"ComfyUI, {what}", lambda m=theirs, a=adapter: bypassed(m, a)(x)):
+                    sides["ComfyUI"] = theirs
+                results.add(timed(device, what, x, sides))
 
 
 def timed(device: Device, what: str, x: torch.Tensor, modules: Mapping[str, Callable[[torch.Tensor], object]]) -> Row:
