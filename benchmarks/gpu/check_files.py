@@ -46,13 +46,16 @@ def linears(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     return {path: (tensor.shape[0], tensor.shape[1]) for path, tensor in found.items()}
 
 
-def adapter(shapes: Mapping[str, tuple[int, int]], algorithm: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """An adapter's tensors for these modules, and the dense change of each weight in float64."""
-    torch.manual_seed(3)
-    tensors = dotted_file(shapes, algorithm, lambda *shape: torch.randn(shape) / 3)
-    found = parse(tensors, {}).adapters
-    name = "diffusion_model."
-    return tensors, {f"{path.removeprefix(name)}.weight": DENSE[one.algorithm](one) for path, one in found.items()}
+def adapter(shapes: Mapping[str, tuple[int, int]], algorithm: str) -> dict[str, Tensor]:
+    """An adapter's tensors for these modules."""
+    draws = torch.Generator().manual_seed(3)
+    return dotted_file(shapes, algorithm, lambda *shape: torch.randn(shape, generator=draws) / 3)
+
+
+def changes_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Key of a weight -> its dense change in float64."""
+    found = parse(dict(tensors), {}).adapters
+    return {f"{path.removeprefix('diffusion_model.')}.weight": DENSE[one.algorithm](one) for path, one in found.items()}
 
 
 def run(device: Device, results: Results, _: ComfyUI | None) -> None:
@@ -83,7 +86,8 @@ def merged(folder: Path, base: Mapping[str, Tensor], change: Mapping[str, Tensor
 
 def _merged(results: Results, case: str, folder: Path, where: str, algorithm: str, dtype: torch.dtype) -> None:
     base = {key: tensor.to(dtype) for key, tensor in tiny_wan.wan_checkpoint().items()}
-    tensors, changes = adapter(linears(base), algorithm)
+    tensors = adapter(linears(base), algorithm)
+    changes = changes_of(tensors)
     found = merged(folder, base, tensors, where)
     exact = torch.cat([(base[key].double() + change).flatten() for key, change in changes.items()])
     rounded_once(results, MERGING, case, torch.cat([found[key].flatten() for key in changes]), exact)
@@ -99,7 +103,8 @@ def _merged_into_a_form(results: Results, case: str, folder: Path, where: str, f
     for path, stored in parts.items():
         base |= {f"{path}.{role}": tensor for role, tensor in stored.items()}
         base[f"{path}.comfy_quant"] = stored_forms.marker(stored_forms.SAID[form])
-    tensors, changes = adapter(shapes, "lokr")
+    tensors = adapter(shapes, "lokr")
+    changes = changes_of(tensors)
     off: list[float] = []
     for place in (where, "cpu"):
         found = merged(folder, base, tensors, place)
@@ -115,7 +120,7 @@ def _merged_into_a_form(results: Results, case: str, folder: Path, where: str, f
 def _extracted(results: Results, case: str, folder: Path, where: str, algorithm: str) -> None:
     """As near to the difference as the CPU's; of a change of a rank that fits, as near as float32 can tell."""
     base = tiny_wan.wan_checkpoint()
-    _, changes = adapter(linears(base), "lora")
+    changes = changes_of(adapter(linears(base), "lora"))
     tuned = base | {key: (base[key].double() + change).float() for key, change in changes.items()}
     paths = save(folder / "base.safetensors", base), save(folder / "tuned.safetensors", tuned)
     errors: list[float] = []

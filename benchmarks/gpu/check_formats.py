@@ -50,7 +50,9 @@ def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
         for case, (family, name) in results.in_time(section, cases):
             with results.case(section, case), collected():
                 _format(results, section, case, Made(comfyui, Path(folder), family, name))
-        section = f"algorithms that depend on the weight, {vram}"
+        if comfyui.dynamic:  # these too are the same seats
+            return
+        section = "algorithms that depend on the weight"
         three = [name for name in DEPENDED if name in known][: None if device.is_cuda else 1]
         for case, (name, kind) in results.in_time(section, {f"{n}, {k}": (n, k) for n in three for k in KINDS}):
             with results.case(section, case), collected():
@@ -109,7 +111,7 @@ def collected() -> Iterator[None]:
 
 def norm(tensor: Tensor) -> float:
     """Its length."""
-    return float(tensor.double().norm())
+    return float(tensor.cpu().double().norm())  # not every device has float64
 
 
 def _format(results: Results, section: str, case: str, made: Made) -> None:

@@ -22,6 +22,9 @@ class Device:
         """share: of its memory that may be used, to play a smaller card."""
         self.device = torch.device(name)
         self.kind = self.device.type
+        if self.kind == "cuda":  # with a number, which some of torch's functions want; ComfyUI goes by the current one
+            self.device = torch.device("cuda", self.device.index or 0)
+            torch.cuda.set_device(self.device)
         self.size, self.tokens = size, size * 4 // 5
         self.half = torch.float32 if self.kind == "cpu" else torch.bfloat16
         """What models compute in here."""

@@ -19,7 +19,7 @@ def named(dtype: torch.dtype) -> str:
 
 def relative(found: Tensor, exact: Tensor) -> float:
     """The relative error in the Euclidean norm."""
-    return float((found.double().cpu() - exact).norm() / exact.norm())
+    return float((found.cpu().double() - exact).norm() / exact.norm())
 
 
 def rounded_once(results: Results, section: str, case: str, found: Tensor, exact: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.metadata
-import importlib.util
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +19,7 @@ from lyco_core.adapters import Adapter, DoRA
 
 NAMES = {"LyCORIS": "lycoris_lora", "PEFT": "peft"}
 """Who -> the distribution that has it."""
-LEAST_LYCORIS = 4
+logging.getLogger("LyCORIS").setLevel(logging.ERROR)  # it tells, for each module, that W2 is full
 
 
 def versions(comfyui: ComfyUI | None) -> dict[str, str]:

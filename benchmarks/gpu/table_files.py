@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from lyco_testing.tiny_wan import wan_checkpoint
 
-from gpu.check_files import adapter, linears, save
+from gpu.check_files import adapter, changes_of, linears, save
 from gpu.comfyui import ComfyUI
 from gpu.device import Device
 from gpu.results import TIMING, Results, Row
@@ -32,25 +32,26 @@ def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
         base = {key: tensor.bfloat16() for key, tensor in wan_checkpoint(width, ffn, blocks).items()}
         path, output = save(folder / "base.safetensors", base), folder / "out.safetensors"
         size = path.stat().st_size / 1e9
-        for algorithm in ("lokr", "loha"):
+        table = f"A file of {size:.2g} GB in bfloat16, merged into a new one"
+        for algorithm, _ in results.in_time(table, dict.fromkeys(("lokr", "loha"))):
             with results.case(TIMING, f"merging, {algorithm}"):
-                tensors, changes = adapter(linears(base), algorithm)
-                other = save(folder / f"{algorithm}.safetensors", {key: t.bfloat16() for key, t in tensors.items()})
+                tensors = {key: tensor.bfloat16() for key, tensor in adapter(linears(base), algorithm).items()}
+                other = save(folder / f"{algorithm}.safetensors", tensors)
                 sides = {who: _merge(path, other, output, place) for who, place in places.items()}
                 if comfyui is not None:
                     sides["ComfyUI"] = _stock(path, other, output)
                 sides["copy"] = lambda: shutil.copyfile(path, output)
-                table = f"A file of {size:.2g} GB in bfloat16, merged into a new one"
-                results.add(Row(table, algorithm, device.alternate(sides, 3, once=True), device.peaks(sides)))
+                results.add(Row(table, algorithm, device.alternate(sides, 2, once=True), device.peaks(sides)))
         few = {key: base[key] for key in base if key in CHANGED or not key.startswith("blocks.")}
-        tuned = few | {key: (few[key].double() + changes[key] / 100).bfloat16() for key in CHANGED}
+        changes = changes_of(adapter(linears({key: base[key] for key in CHANGED}), "lora"))
+        tuned = few | {key: (few[key].double() + change / 100).bfloat16() for key, change in changes.items()}
         ends = save(path, few), save(folder / "tuned.safetensors", tuned)
-        for algorithm in ("lora", "loha", "lokr"):
+        table = f"The difference of {len(CHANGED)} weights of width {width} as an adapter of rank {RANK}"
+        for algorithm, _ in results.in_time(table, dict.fromkeys(("lora", "lokr", "loha"))):
             with results.case(TIMING, f"extraction, {algorithm}"):
                 # A LoHa is found by thousands of products: minutes on a CPU.
                 here = {"lyco": places["lyco"]} if algorithm == "loha" else places
                 sides = {who: _extract(*ends, output, algorithm, place) for who, place in here.items()}
-                table = f"The difference of {len(CHANGED)} weights of width {width} as an adapter of rank {RANK}"
                 results.add(Row(table, algorithm, device.alternate(sides, 1, once=True), device.peaks(sides)))
 
 
