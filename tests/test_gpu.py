@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lyco_testing.pretended import ELSEWHERE, PretendedDevice
 from lyco_testing.zoo import normal
+
+from lyco_core.adapters import LoKr, LoRA
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = ["--device", "cpu", "--size", "128", "--no-comfyui"]
@@ -23,13 +26,31 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 PARTS = ("asked", "command", "exactness", "report", "results")
 
 
+FEW = ("lora", "loha-conv3-flat", "lokr-low-w2", "lokr-tucker", "dora-lora-out", "dora-lora-in", "oft", "oftv2-dora")
+"""Forms of different ways of computing."""
+
+
+@pytest.fixture
+def few(kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+    """The checks of few forms."""
+    patching, beside = (importlib.import_module(f"gpu.check_{name}") for name in ("patching", "beside"))
+    some = {name: form for name, form in patching.forms().items() if name in FEW}
+    for module in (patching, beside):
+        monkeypatch.setattr(module, "forms", lambda: some)
+    return SimpleNamespace(patching=patching, beside=beside, device=importlib.import_module("gpu.device").Device)
+
+
 @pytest.fixture
 def results(kit: SimpleNamespace, tmp_path: Path):
     return kit.results.Results(tmp_path / "found.jsonl")
 
 
+def checks(kit: SimpleNamespace, results) -> list:
+    return [item for item in kit.results.read(results.path) if isinstance(item, kit.results.Check)]
+
+
 def passed(kit: SimpleNamespace, results) -> list[bool]:
-    return [item.passed for item in kit.results.read(results.path)]
+    return [check.passed for check in checks(kit, results)]
 
 
 def test_it_runs_on_a_cpu(tmp_path: Path):
@@ -114,3 +135,33 @@ def test_what_a_cpu_cannot_play(words: list[str], kit, capsys):
     with pytest.raises(SystemExit):
         kit.asked.asked(["--device", "cpu", *words])
     assert "expected a multiple of 128" in (said := capsys.readouterr().err) or "played on CUDA only" in said
+
+
+def test_a_device_is_asked_for_nothing_that_it_lacks(few, kit, results):
+    with PretendedDevice() as there:
+        device = few.device(ELSEWHERE, 128)
+        for module in (few.patching, few.beside):
+            module.run(device, results, None)
+    assert all(passed(kit, results))
+    assert len(passed(kit, results)) == 2 * (len(FEW) + 5) * 3
+    assert there.ops > 1000
+
+
+def test_a_patch_that_is_a_little_wrong_is_seen(few, kit, results, monkeypatch):
+    """A thousandth of it is missing."""
+    right = LoRA._add_to_
+    monkeypatch.setattr(LoRA, "_add_to_", lambda self, flat, factor: right(self, flat, 0.999 * factor))
+    few.patching.run(few.device("cpu", 128), results, None)
+    dtypes = ("float32", "bfloat16", "float16")
+    expected = {f"{form}, {dtype}" for form in ("lora", "dora-lora-out", "dora-lora-in") for dtype in dtypes}
+    assert {check.case for check in checks(kit, results) if not check.passed} == expected
+
+
+def test_an_effect_that_is_a_little_wrong_is_seen(few, kit, results, monkeypatch):
+    right = LoKr.apply
+    monkeypatch.setattr(LoKr, "apply", lambda self, x: 0.9 * right(self, x))
+    few.beside.run(few.device("cpu", 128), results, None)
+    failed = [check.case for check in checks(kit, results) if not check.passed]
+    assert failed
+    assert all(case.lower().startswith("lokr") for case in failed)
+    assert {"lokr-low-w2, float32", "lokr-low-w2, bfloat16", "lokr-tucker, float16"} <= set(failed)

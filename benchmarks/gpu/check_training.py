@@ -23,7 +23,15 @@ STEPS, TOKENS, WIDTH = 4, 48, 96
 ALGORITHMS = ("lora", "loha", "lokr")
 LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """How far losses and gradients' norms may be from the CPU's in the same dtype: sums go in another order."""
-SWAPPED = ("bf16", "fp8_scaled", "nvfp4", "int8_convrot")
+SWAPPED: tuple[tuple[str, dict[str, object]], ...] = (
+    ("bf16", {}),
+    ("bf16", {"fp8_scaled": True}),
+    ("bf16", {"fp8_base": True}),
+    ("fp8_scaled", {}),
+    ("nvfp4", {}),
+    ("int8_convrot", {}),
+)
+"""How a model is stored, and options of the training."""
 FAMILY = "z_image"
 """Of four blocks in all."""
 
@@ -60,18 +68,22 @@ def _swapped(results: Results, comfyui: ComfyUI) -> None:
     if "blocks_to_swap" not in {option.name for _, option in options.every_option()}:
         results.say(f"{section}: not checked, training has no blocks_to_swap yet")
         return
-    cases = {name: name for name in SWAPPED if models.why_not(name) is None}
+    cases = {", ".join([name, *more]): (name, more) for name, more in SWAPPED if models.why_not(name) is None}
     with tempfile.TemporaryDirectory() as folder, deterministic():
-        for case, name in results.in_time(section, cases):
+        for case, (name, more) in results.in_time(section, cases):
             with results.case(section, case), collected():
                 made = Made(comfyui, Path(folder), FAMILY, name)
-                whole = _trained(comfyui, made, folder, {"blocks_to_swap": 0})
-                falls = all(math.isfinite(loss) for loss in whole[0])
-                results.holds(section, f"{case}, losses", falls, "finite losses", f"{whole[0]}")
-                _same(results, section, f"{case}, twice", whole, _trained(comfyui, made, folder, {"blocks_to_swap": 0}))
-                for more in ({"blocks_to_swap": 2}, {"blocks_to_swap": 4, "gradient_checkpointing_cpu_offload": True}):
-                    words = ", ".join(f"{key} {value}" for key, value in more.items())
-                    _same(results, section, f"{case}, {words}", whole, _trained(comfyui, made, folder, more))
+
+                def trained(made: Made = made, more: Mapping[str, object] = more, **settings: object) -> Learned:
+                    return _trained(comfyui, made, folder, {**more, **settings})
+
+                whole = trained(blocks_to_swap=0)
+                finite = all(math.isfinite(loss) for loss in whole[0])
+                results.holds(section, f"{case}, losses", finite, "finite losses", f"{whole[0]}")
+                _same(results, section, f"{case}, all resident again", whole, trained(blocks_to_swap=0))
+                _same(results, section, f"{case}, 2 swapped", whole, trained(blocks_to_swap=2))
+                offloaded = trained(blocks_to_swap=4, gradient_checkpointing_cpu_offload=True)
+                _same(results, section, f"{case}, 4 swapped, activations offloaded", whole, offloaded)
 
 
 Learned = tuple[list[float], dict[str, Tensor]]

@@ -64,7 +64,7 @@ class Device:
 
     def wait(self) -> None:
         """Until all that was asked of it is done."""
-        if self.kind != "cpu":
+        if self.kind in ("cuda", "xpu", "mps"):
             getattr(torch, self.kind).synchronize()
 
     def _took(self, run: Run, times: int) -> float:
