@@ -1,6 +1,7 @@
 """What `make gpu` runs, on the CPU at its smallest; and that it sees what is wrong."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,17 +54,27 @@ def passed(kit: SimpleNamespace, results) -> list[bool]:
     return [check.passed for check in checks(kit, results)]
 
 
-def test_it_runs_on_a_cpu(tmp_path: Path):
+def test_it_runs_with_torch_alone(tmp_path: Path):
+    """Also where there is no safetensors, which LyCORIS and PEFT need."""
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "safetensors.py").write_text("raise ImportError('there is no safetensors')")
     words = [sys.executable, str(ROOT / "benchmarks" / "gpu"), *SMALLEST, "--output", str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "lacking")}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CUDA graphs and two streams: not checked, the device is cpu" in done.stdout
     assert "dynamic VRAM: not run: --no-comfyui" in done.stdout
+    assert "not compared with PEFT: pip install peft" in done.stdout or "not compared: PEFT: " in done.stdout
     (page,) = tmp_path.glob("*.md")
     text = page.read_text(encoding="utf-8")
-    for section in ("patching", "patching, full size", "beside a weight"):
+    for section in ("patching", "patching, full size", "beside a weight", "extraction", "training steps"):
         assert f"{section} " in text.partition("Checks that passed: ")[2].partition("\n")[0]
-    for row in ("| LoKr factor 16, W2 full, bfloat16 |", "| float32, DoRA on LoRA rank 16 |"):
+    for row in (
+        "| LoKr factor 16, W2 full, bfloat16 |",
+        "| float32, DoRA on LoRA rank 16 |",
+        "| LoHa rank 8 |",
+        "| lokr |",
+    ):
         assert row in text
 
 

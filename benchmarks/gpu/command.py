@@ -39,7 +39,7 @@ class Part:
 
 
 LIBRARY = ("check_patching", "check_beside", "check_files", "check_training")
-IN_COMFYUI = ("check_formats", "check_memory", "check_training")
+IN_COMFYUI = ("check_formats", "check_memory", "check_swapping")
 SHARE = 0.6
 """Of the time, after which no check begins: the table is to have the rest."""
 PARTS = (

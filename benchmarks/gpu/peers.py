@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import functools
 import importlib.metadata
+import importlib.util
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,25 +16,24 @@ from runtime_layers import lycoris_module, peft_layer
 from torch import Tensor, nn
 
 from gpu.comfyui import ComfyUI
+from gpu.results import Results
 from lyco_core.adapters import Adapter, DoRA
 
-NAMES = {"LyCORIS": "lycoris_lora", "PEFT": "peft"}
-"""Who -> the distribution that has it."""
-logging.getLogger("LyCORIS").setLevel(logging.ERROR)  # it tells, for each module, that W2 is full
+PEERS = {"LyCORIS": ("lycoris", "lycoris_lora"), "PEFT": ("peft", "peft")}
+"""Who -> the package, and the distribution that has it."""
+logging.getLogger("LyCORIS").disabled = True  # it tells, for each module, that W2 is full
 
 
-def versions(comfyui: ComfyUI | None) -> dict[str, str]:
-    """Who is here to be compared with, and in which version."""
+@functools.cache
+def versions(results: Results, comfyui: ComfyUI | None) -> dict[str, str]:
+    """Who is here to be compared with, and in which version; who is not is said, once."""
     found = {"ComfyUI": comfyui.version} if comfyui else {}
-    for who, name in NAMES.items():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[who] = importlib.metadata.version(name)
+    for who, (package, distribution) in PEERS.items():
+        if importlib.util.find_spec(package) is None:
+            results.say(f"not compared with {who}: pip install {distribution.replace('_', '-')}")
+        elif results.works(who, lambda package=package: importlib.import_module(package)):
+            found[who] = importlib.metadata.version(distribution)
     return found
-
-
-def absent(comfyui: ComfyUI | None) -> list[str]:
-    """Who is not."""
-    return [who for who in ("ComfyUI", *NAMES) if who not in versions(comfyui)]
 
 
 def stock(adapter: Adapter) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from lyco_testing import quantized_models as models
 from torch import nn
 
 from gpu.check_beside import seated
@@ -13,21 +12,18 @@ from gpu.comfyui import ComfyUI
 from gpu.device import Device
 from gpu.exactness import DTYPES, named
 from gpu.forms import adapters
-from gpu.peers import absent, bypassed, layers, patches, twin, versions
-from gpu.quantized import QUANTIZED, quantized_linear, seat
+from gpu.peers import bypassed, layers, patches, twin, versions
 from gpu.results import TIMING, Results, Row
 
 
 @torch.no_grad()
 def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
     """What the device can do at most, then both tables."""
-    here, most = versions(comfyui), device.ceilings()
+    here, most = versions(results, comfyui), device.ceilings()
     copied = most.pop("copy")
     products = ", ".join(f"{tera:.3g} TFLOP/s in {dtype}" for dtype, tera in most.items())
     results.say(f"Copied: {copied:.4g} GB/s, read and written; products: {products}", "device")
     results.say(f"Compared: {', '.join(f'{who} {version}' for who, version in here.items()) or 'nobody'}", "device")
-    if missing := absent(comfyui):
-        results.say(f"not compared with {', '.join(missing)}: not here")
     size = device.size
     cases = {(name, dtype): adapter for dtype in DTYPES for name, adapter in adapters(size, size).items()}
     labelled = {f"{name}, {named(dtype)}": (adapter, dtype) for (name, dtype), adapter in cases.items()}
@@ -62,7 +58,14 @@ def beside(device: Device, results: Results, here: dict[str, str]) -> None:
 
 def beside_quantized(device: Device, results: Results, comfyui: ComfyUI) -> None:
     """The same on ComfyUI's own Linears, whose weights are quantized: lyco's seat, and ComfyUI's bypass."""
+    from lyco_testing import quantized_models as models
+
+    from gpu.quantized import QUANTIZED, quantized_linear, seat
+
     size, forms = device.size, [name for name in QUANTIZED if models.why_not(name) is None]
+    if size % models.WIDTH:
+        results.say(f"quantized Linears: not timed, their columns go by {models.WIDTH}")
+        return
     some = {what: one for what, one in adapters(size, size).items() if not what.startswith("DoRA")}
     x = device.normal(device.tokens, size, dtype=device.half)
     for form in forms:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gpu.comfyui import ComfyUI
 from gpu.device import Device
@@ -33,7 +35,7 @@ CASES = {
 
 def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
     """Blocks by themselves, then a Wan in ComfyUI."""
-    here = versions(comfyui)
+    here = versions(results, comfyui)
     with results.case(TIMING, "training"):
         flow = Flow(device.device, device.half, device.size, BLOCKS)
         x = device.normal(1, device.tokens, flow.width, dtype=device.half)
@@ -157,27 +159,37 @@ def _in_comfyui(device: Device, results: Results, comfyui: ComfyUI) -> None:
             "LoHa rank 8": ({"network_module": "loha", "network_dim": 8}, "LoHa"),
             "LoRA rank 8": ({"network_module": "lora", "network_dim": 8}, "LoRA"),
         }
-        table = (
-            f"A step of a Wan of {blocks} blocks of width {width}, {side * side // 4} tokens, {precision}, in ComfyUI"
-        )
+        table = f"In ComfyUI, a step of a Wan of {blocks} blocks of width {width} in {precision}, {side**2 // 4} tokens"
         for what, (settings, name) in results.in_time("training in ComfyUI", pairs):
             with results.case(TIMING, f"training in ComfyUI, {what}"):
                 sides = {
                     "lyco": Ours(pack, model, latent, condition, **settings, **given),
                     "ComfyUI": stock(model, latent, condition, algorithm=name, **told),
                 }
-                times = {
-                    who: _milliseconds(run) for who, run in sides.items() if who == "lyco" or results.works(who, run)
+                if not results.works(f"TrainLoraNode, {what}", sides["ComfyUI"]):
+                    del sides["ComfyUI"]
+                _trainings(device, results, table, what, sides)
+        if "blocks_to_swap" not in {one.name for _, one in comfyui.part("lyco_core.train.options").every_option()}:
+            return
+        swapped = {f"LoKr factor 8, {count} of {blocks} blocks swapped": count for count in (blocks // 2, blocks)}
+        for what, count in results.in_time("training with swapped blocks", swapped):
+            with results.case(TIMING, f"training in ComfyUI, {what}"):
+                asked = {"lyco": count, "all resident": 0}
+                settings = lokr | given
+                sides = {
+                    w: Ours(pack, model, latent, condition, **settings, blocks_to_swap=n) for w, n in asked.items()
                 }
-                results.add(Row(table, what, times, device.peaks(sides)))
+                _trainings(device, results, table, what, sides)
+
+
+def _trainings(device: Device, results: Results, table: str, what: str, sides: Mapping[str, Step]) -> None:
+    """A row of whole trainings, each of a few steps."""
+    times = {who: _milliseconds(run) for who, run in sides.items()}
+    results.add(Row(table, what, times, device.peaks(sides)))
 
 
 def _milliseconds(run: Step) -> float:
     """Between the ends of an optimizer's steps, the median."""
-    import time
-
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
     ends: list[float] = []
     handle = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:
