@@ -86,7 +86,7 @@ def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layo
     shapes = {path: _flat(shape) for path, shape in with_shapes(modules).items()}
     readings = [
         read(family, layout, shapes, shapes, underscored=False)
-        for family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
+        for _, family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
     ]
     best = _most((r for r in _fullest(readings) if not contradiction(r)), lambda r: len(r.paths))
     best = _most(best, lambda r: r.has_last)
@@ -102,13 +102,19 @@ def _told(names: AdapterNames, onto: Onto | None) -> tuple[list[Reading], str]:
     """The readings that may be meant, equally good; where there are none, which family was nearest, and why not."""
     if onto is not None and onto.family is not None:
         for underscored in names.underscored:
-            own = names.readings((onto.family,), underscored=underscored)
+            own = [reading for _, reading in names.readings((onto.family,), underscored=underscored)]
             if best := [r for r in own if onto.has_all(r) and not _doubt(r, onto)]:
                 return _most(best, lambda r: len(r.paths)), ""
     seen: list[Reading] = []
     for underscored in names.underscored:
-        readings = names.readings(ARCHITECTURES.values(), underscored=underscored)
-        if best := _best([r for r in _fullest(readings) if _explains_half(r) and not ruled_out(r)], onto):
+        readings: list[Reading] = []
+        best: list[Reading] = []
+        for count, reading in names.readings(ARCHITECTURES.values(), underscored=underscored):
+            if best and count < best[0].fitting:  # none of those that are left explains as many
+                break
+            readings.append(reading)
+            best = _best([r for r in _fullest(readings) if _explains_half(r) and not ruled_out(r)], onto)
+        if best:
             return best, ""
         seen += readings
     if onto is not None:  # what of it is the model's may be wanted without the rest
@@ -124,7 +130,7 @@ def _said(names: AdapterNames, architecture: str, onto: Onto | None) -> list[Rea
     """The readings as the family that a person says."""
     for underscored in names.underscored:
         readings = names.readings((ARCHITECTURES[architecture],), underscored=underscored)
-        if best := _best([r for r in readings if _explains_half(r)], onto):
+        if best := _best([r for _, r in readings if _explains_half(r)], onto):
             return best
     return []
 
