@@ -73,8 +73,8 @@ MODELS = VIDEO_MODELS | {
         "ssl_names": ["mert", "m-hubert"], "lyric_encoder_vocab_size": 6693, "lyric_hidden_size": 1024,
     }),
     "ace_step_1_5_small": ("ACEStep15", {
-        "audio_model": "ace1.5", "hidden_size": 256, "intermediate_size": 512, "num_heads": 2, "num_dit_layers": 24,
-        "encoder_hidden_size": 256, "encoder_num_heads": 2, "encoder_intermediate_size": 512,
+        "audio_model": "ace1.5", "hidden_size": 256, "intermediate_size": 768, "num_heads": 2, "num_kv_heads": 1,
+        "num_dit_layers": 24, "encoder_hidden_size": 256, "encoder_num_heads": 2, "encoder_intermediate_size": 512,
     }),
     "anima": ("Anima", COSMOS | {"image_model": "anima"}),
     "auraflow": ("AuraFlow", {"max_seq": 9216, "cond_seq_dim": 2048, "n_double_layers": 4, "n_layers": 36}),
@@ -83,6 +83,9 @@ MODELS = VIDEO_MODELS | {
     "chroma_radiance": ("ChromaRadiance", RADIANCE),
     "chroma_radiance_linear": ("ChromaRadiance", RADIANCE | {"nerf_final_head_type": "linear"}),
     "cosmos_predict2": ("CosmosT2IPredict2", COSMOS | {"image_model": "cosmos_predict2"}),
+    "cosmos_predict2_14b": ("CosmosT2IPredict2", COSMOS | {
+        "image_model": "cosmos_predict2", "model_channels": 5120, "num_blocks": 36, "num_heads": 40,
+    }),
     "ernie_image": ("ErnieImage", {"image_model": "ernie"}),
     "hidream": ("HiDream", {
         "image_model": "hidream", "attention_head_dim": 128, "axes_dims_rope": [64, 32, 32],
@@ -170,6 +173,7 @@ FAMILIES = OTHERS | {
     "chroma_radiance_linear": "chroma",
     "cosmos_predict2": "cosmos_predict2",
     "hunyuan_image_distilled": "hunyuan_image",
+    "hunyuan_video_1_5_distilled": "hunyuan_video_1_5",
     "hunyuan_video_i2v": "hunyuan_video",
     "minimax_h3_curve": "minimax_h3",
     "pixart_sigma": "pixart",
@@ -191,6 +195,8 @@ OTHER_CONFIG_BEFORE = {"chroma", "lumina2"}
 OURS_HAS_NOT = {
     # What is beside the decoder.
     "ace_step_1_5": r"(diffusion_model\.|lora_unet_)(encoder|tokenizer|detokenizer).*",
+    # HunyuanVideo's names, whose q, k and v its own code keeps apart.
+    "hunyuan_video_1_5": r".*[._](img|txt)_attn_qkv",
     # The first LoRA of diffusers named the layers of its attention processors.
     "sd15": r".*\.processor\.to_\w+",
     # ComfyUI takes a second name of diffusers for the vector's embedding.
