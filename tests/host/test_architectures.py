@@ -4,13 +4,15 @@ import math
 import re
 
 import pytest
+from lyco_testing import every_model as classes
 from lyco_testing.comfy_models import known_config
 from lyco_testing.families import EMBEDDINGS
+from lyco_testing.own_names import OWN_NAMES
 from lyco_testing.tables import OTHERS, weights
 from lyco_testing.tiny_families import LATER
 from lyco_testing.video_models import MODELS as VIDEO_MODELS
 
-from lyco_core.architectures import ARCHITECTURES, Architecture
+from lyco_core.architectures import ARCHITECTURES, Architecture, recognise
 from lyco_core.layouts import LAYOUTS
 
 UNET = {
@@ -263,6 +265,25 @@ def test_every_family_is_held_against_comfyui():
     """Those that Musubi trains are in test_every_family.py alone."""
     missing = set(OTHERS.values()) - {*LATER} - {FAMILIES[name] for name in MODELS}
     assert not missing, "give MODELS the config that ComfyUI detects"
+
+
+def test_models_without_a_table_have_these_names(pack):
+    import comfy.ldm.audio.dit
+    import comfy.ops
+    import comfy.supported_models
+
+    if not hasattr(comfy.supported_models, "StableAudio3"):
+        pytest.skip("this ComfyUI has no Stable Audio 3")
+    made = {name: classes.patcher(name).model.diffusion_model for name in ("SeedVR2", "Trellis2")}
+    made["StableAudio3"] = comfy.ldm.audio.dit.AudioDiffusionTransformer(
+        device="meta", operations=comfy.ops.manual_cast, io_channels=256, timestep_features_type="expo",
+        global_cond_type="adaLN", global_cond_shared_embed=True, local_add_cond_dim=257, norm_type="rms_norm",
+        project_cond_tokens=True, attn_kwargs={"qk_norm": "rms", "differential": True},
+    )  # fmt: skip
+    assert made.keys() == OWN_NAMES.keys()
+    for name, model in made.items():
+        assert recognise({key.removesuffix(".weight"): tuple(w.shape) for key, w in model.state_dict().items()}) is None
+        assert {f"{path}.weight" for path in OWN_NAMES[name]} <= model.state_dict().keys()
 
 
 @every_model
