@@ -11,7 +11,6 @@ from .training import ImageInput, MusubiNames, TrainedFamily
 __all__ = ["WAN"]
 
 _QKVO = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
-_IMAGE_KV = (("k_img", "add_k_proj"), ("v_img", "add_v_proj"))
 _BLOCK = (
     *(
         group(f"{wan}.{ours}", f"{wan}.{ours}", f"{theirs}.{name}", shape=(1, 1))
@@ -21,8 +20,9 @@ _BLOCK = (
     group("ffn.0", "ffn.0", "ffn.net.0.proj"),
     group("ffn.2", "ffn.2", "ffn.net.2"),
 )
-_IMAGE = tuple(
-    group(f"cross_attn.{ours}", f"cross_attn.{ours}", f"attn2.{theirs}", shape=(1, 1)) for ours, theirs in _IMAGE_KV
+_IMAGE = (
+    group("cross_attn.k_img", "cross_attn.k_img", "attn2.add_k_proj", shape=(1, 1)),
+    group("cross_attn.v_img", "cross_attn.v_img", "attn2.add_v_proj", shape=(1, 1)),
 )
 
 
@@ -103,19 +103,10 @@ _DANCER = (
     *_ours("music_encoder.{n}.linear1", "music_encoder.{n}.linear2"),
 )
 
-# Animate 2's own code has each block inside another; diffusers has its attention's names and no other of its own.
-_BLOCK_NAMES = [name for g in (*_BLOCK, *_IMAGE) for name in g.comfyui or ()]
-_WRAPPED = {f"blocks.{{n}}.{name}": f"blocks.{{n}}.block.{name}" for name in _BLOCK_NAMES}
-_ANIMATE_2 = {
-    f"blocks.{{n}}.{attention}.{ours}": f"blocks.{{n}}.{attention}.{theirs}"
-    for attention, names in (("self_attn", _QKVO), ("cross_attn", (*_QKVO, *_IMAGE_KV)))
-    for ours, theirs in names
+# Animate 2's own code, and DiffSynth's, has each block inside another.
+_WRAPPED = {
+    f"blocks.{{n}}.{name}": f"blocks.{{n}}.block.{name}" for g in (*_BLOCK, *_IMAGE) for name in g.comfyui or ()
 }
-
-
-def _animate_2(groups: tuple[Group, ...]) -> tuple[Group, ...]:
-    return with_aliases(with_aliases(groups, "comfyui", _WRAPPED), "comfyui", _ANIMATE_2)
-
 
 _EMBEDDER = "condition_embedder"
 
@@ -123,7 +114,7 @@ WAN = Architecture(
     id="wan",
     title="Wan 2.1/2.2",
     groups=(
-        *_animate_2(inside_all("blocks.{n}", (*_BLOCK, *_IMAGE))),
+        *with_aliases(inside_all("blocks.{n}", (*_BLOCK, *_IMAGE)), "comfyui", _WRAPPED),
         *same("patch_embedding"),
         group("text_embedding.0", "text_embedding.0", f"{_EMBEDDER}.text_embedder.linear_1", inputs=(4096,)),
         group("text_embedding.2", "text_embedding.2", f"{_EMBEDDER}.text_embedder.linear_2", shape=(1, 1)),
