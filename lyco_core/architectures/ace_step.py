@@ -66,14 +66,15 @@ def _block_1_5(queries: Shape, keys: Shape, up: Shape) -> tuple[Group, ...]:
 
 _BLOCK_1_5 = _block_1_5((1, 1), (Fraction(1, 2), 1), (3, 1))
 _XL_BLOCK = _block_1_5((Fraction(8, 5), 1), (Fraction(2, 5), 1), (Fraction(19, 5), 1))
-_TIME: tuple[tuple[str, Shape | None, tuple[int, ...]], ...] = tuple(
-    (f"{name}.{layer}", *held)
+_HELD: dict[str, tuple[Shape | None, tuple[int, ...]]] = {
+    "linear_1": (None, (256,)),
+    "linear_2": ((1, 1), ()),
+    "time_proj": ((6, 1), ()),
+}
+_TIME = tuple(
+    group(f"{name}.{layer}", f"decoder.{name}.{layer}", f"{name}.{layer}", shape=shape, inputs=inputs)
     for name in ("time_embed", "time_embed_r")
-    for layer, held in {
-        "linear_1": (None, (256,)),
-        "linear_2": ((1, 1), ()),
-        "time_proj": ((6, 1), ()),
-    }.items()
+    for layer, (shape, inputs) in _HELD.items()
 )
 
 # The names that trainers write, its own code's, are below ComfyUI's `decoder`; what is beside it is not trained.
@@ -86,7 +87,7 @@ ACE_STEP_1_5 = Architecture(
             for block in (_BLOCK_1_5, _XL_BLOCK)
             for g in inside("layers.{n}", "decoder.layers.{n}", "layers.{n}", block)
         ),
-        *(group(name, f"decoder.{name}", name, shape=shape, inputs=inputs) for name, shape, inputs in _TIME),
+        *_TIME,
         group("condition_embedder", "decoder.condition_embedder", "condition_embedder", inputs=(2048,)),
         group("proj_in.1", "decoder.proj_in.1", "proj_in_conv"),
         group("proj_out.1", "decoder.proj_out.1", "proj_out_conv"),

@@ -43,18 +43,20 @@ def with_fused_names(groups: Sequence[Group]) -> list[Group]:
             several = [f"{above}{name}" for name in names]
             if f"{above}{fused}" in where or not where.keys() >= {*several}:
                 continue
-            for nth, indices in enumerate([*zip(*(where[name] for name in several), strict=False)]):
-                parts = [g for i in dict.fromkeys(indices) if (g := made[i]) is not None]
+            places: list[tuple[int, ...]] = [*zip(*(where[name] for name in several), strict=False)]
+            for indices in places:
+                found: list[Group | None] = [made[i] for i in dict.fromkeys(indices)]
+                parts = [g for g in found if g is not None]
                 joined = parts[0] if len(parts) == 1 else _joined(parts, alike=len(names) == 2)
                 if joined is None or (held := _held(joined, several)) is None:
                     continue
                 aliases = (*joined.aliases, Alias(f"{above}{fused}", "diffusers", held))
                 for i in indices:
                     made[i] = None
-                made[indices[-1]] = grown = dataclasses.replace(joined, aliases=aliases)
-                where.setdefault(f"{above}{fused}", []).append(indices[-1])
-                for name in grown.modules("diffusers").keys() & {*several}:
-                    where[name][nth] = indices[-1]
+                at = indices[-1]
+                made[at] = grown = dataclasses.replace(joined, aliases=aliases)
+                for name in grown.modules("diffusers"):
+                    where[name] = [at if i in indices else i for i in where.get(name, [at])]
     return [g for g in made if g is not None]
 
 
