@@ -63,7 +63,10 @@ def doubt(reading: Reading, depths: Mapping[str, int], *, of_model: bool) -> str
 
 
 def _of_one_stream(reading: Reading) -> str:
-    pair = _lone(reading, (*_STREAMS, *((other, own) for own, other in _STREAMS)))
+    streams = _STREAMS
+    if reading.has_last and all(len(found) == 1 for found in reading.blocks.values()):
+        streams = [pair for pair in _STREAMS if not pair[1].endswith("to_add_out")]  # of its text nothing is left there
+    pair = _lone(reading, (*streams, *((other, own) for own, other in streams)))
     if pair and pair[0].startswith("attn.") and any(f".{_SECOND}." in path for path in reading.modules):
         return ""
     return f"of two streams they have {pair[0]} alone, without {pair[1]}" if pair else ""
