@@ -77,8 +77,11 @@ def identify(
     return with_paths(adapter_set, found, chosen.architecture, chosen.layout, others)
 
 
-def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layout] | None:
+def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture | None, Layout] | None:
     """The family and layout whose module names at least half of a model's `modules` are, and that nothing contradicts.
+
+    Without the family where a part of a model has ComfyUI's names of several: of those that fit equally well, one is
+    told that has all blocks.
 
     Args:
         modules: their paths, with the shapes of their weights where those are known.
@@ -89,8 +92,11 @@ def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layo
         for _, family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
     ]
     best = _most((r for r in _fullest(readings) if not contradiction(r)), lambda r: len(r.paths))
-    best = _most(best, lambda r: r.has_last)
-    return (best[0].architecture, best[0].layout) if best else None
+    best = _most(_most(best, lambda r: r.has_last), lambda r: r.is_whole)
+    if not best:
+        return None
+    told = best[0].is_whole or len({r.architecture.id for r in best if r.layout == "comfyui"}) < 2
+    return best[0].architecture if told else None, best[0].layout
 
 
 def _flat(shape: tuple[int, ...] | None) -> tuple[int, int] | None:

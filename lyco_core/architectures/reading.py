@@ -102,7 +102,7 @@ class Reading:
     def is_whole(self) -> bool:
         """Whether its blocks are all that the largest model of the family has, of the sorts that are there."""
         limits = self.limits
-        counted = [len(found) == limits.get(above) for above, found in self.blocks.items()]
+        counted = [len(found) == limits[above] for above, found in self.blocks.items() if above in limits]
         return bool(counted) and all(counted)
 
     @property
