@@ -82,7 +82,7 @@ class Inspection:
         found = self.adapter_set
         ranks = found.ranks
         columns = [
-            found.architecture.title if found.architecture else "unknown",
+            found.family or "unknown",
             ", ".join(found.titles) or self.kind,
             (f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}")
             if ranks
@@ -104,7 +104,7 @@ class Inspection:
         rows = {
             "file": f"{self.file} ({size_text(self.file_bytes)})",
             "format": found.format.title if found.format else _WITHOUT_FORMAT[self.kind],
-            "architecture": found.architecture.title if found.architecture else f"unknown: {found.doubt}".strip(": "),
+            "architecture": found.family or f"unknown: {found.doubt}".strip(": "),
         }
         if found.adapters:
             rows |= {

@@ -21,6 +21,9 @@ from .table import Architecture
 
 __all__ = ["identify", "recognise"]
 
+_ORDER = list(ARCHITECTURES.values())
+"""The families that more adapters are for come first: of a part of a model that several have, the first is named."""
+
 
 def identify(
     adapter_set: AdapterSet,
@@ -68,13 +71,20 @@ def identify(
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), not r.has_last, r.has_last and r.layout != usual))
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.has_last or r.architecture.id in (prefer, hint)]
-    chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, fitting, onto, layout)
+    chosen, *alike = (
+        best[:1] if best[0].architecture.id in (architecture, hint) else _choose(best, fitting, onto, layout)
+    )
     mixed = _mixed(adapter_set, chosen)
     found = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
         parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout
     }
-    return with_paths(adapter_set, found, chosen.architecture, chosen.layout, others)
+    named = with_paths(adapter_set, found, chosen.architecture, chosen.layout, others)
+    told = chosen.is_whole or chosen.architecture.id == prefer
+    also = (
+        {} if told else {r.architecture.id: r.architecture for r in alike if r.architecture is not chosen.architecture}
+    )
+    return dataclasses.replace(named, also=tuple(also.values()))
 
 
 def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture | None, Layout] | None:
@@ -167,11 +177,14 @@ def _most(readings: Iterable[Reading], quality: Callable[[Reading], int]) -> lis
     return [reading for found, reading in qualities if found == most]
 
 
-def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout) -> Reading:
-    """The first of the equally good readings, unless another would patch other weights, or it may be a stranger's.
+def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout) -> list[Reading]:
+    """The first of the equally good readings, and those of other families that change the same weights.
 
     Args:
         fitting: all the families that were, in words.
+
+    Raises:
+        ArchitectureError: another would patch other weights, or it may be a stranger's.
     """
     first = best[0]
     targets = _targets(first, layout)
@@ -182,7 +195,9 @@ def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout
         raise ArchitectureError(f"its modules are those of several families ({fitting})", Remedy.ARCHITECTURE)
     if why := _doubt(first, onto):
         raise ArchitectureError(f"its modules may be those of {fitting}, but {why}", Remedy.ARCHITECTURE)
-    return first
+    if first.is_whole or (onto is not None and first.architecture is onto.family):
+        return [first, *rivals]
+    return sorted([first, *rivals], key=lambda r: _ORDER.index(r.architecture))
 
 
 def _are_twins(one: Architecture, other: Architecture) -> bool:

@@ -256,3 +256,20 @@ def test_packed_shapes_do_not_rule_a_family_out():
         for key, shape in packed.items()
     }
     assert Model.of(stored).architecture is ARCHITECTURES["z_image"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "family"),
+    [
+        ({"double_blocks.9.img_attn.qkv": (9216, 3072), "double_blocks.9.txt_attn.qkv": (9216, 3072)}, "FLUX.1"),
+        ({f"single_blocks.{n}.linear1": (21504, 3072) for n in range(25, 30)}, "FLUX.1"),
+    ],
+)
+def test_a_part_that_several_families_have_is_named_after_all_of_them(modules, family):
+    """They are on the same weights of each, so that nothing is left open but the name."""
+    found = identify(parse(dotted_file(modules, "lokr"), {}))
+    assert found.family.startswith(f"{family} or ")
+    assert found.family in repr(found)
+    whole = {f"double_blocks.{n}.img_attn.qkv": (9216, 3072) for n in range(19)}
+    whole |= {f"single_blocks.{n}.linear1": (21504, 3072) for n in range(38)}
+    assert identify(parse(dotted_file(whole, "lokr"), {})).family == family
