@@ -45,7 +45,7 @@ def identical(results: Results, section: str, case: str, found: Tensor, expected
 
 
 def beside_noise(
-    results: Results, section: str, case: str, error: float, noise: float, factor: float = 3, least: float = 1e-4
+    results: Results, section: str, case: str, error: float, noise: float, factor: float = 5, least: float = 1e-4
 ) -> None:
     """Check that an error is no more than `factor` of what the dtype's rounding, or a stored form, makes by itself."""
     results.at_most(section, case, error, factor * noise + least, f"relative error (noise {noise:.2g})")
