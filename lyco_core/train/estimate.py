@@ -11,15 +11,16 @@ from torch import nn
 
 from .options import TrainOptions
 
-__all__ = ["GIB", "BlockWidth", "Estimate", "activations", "adapter_parts"]
+__all__ = ["GIB", "KEPT", "Estimate", "activations", "adapter_parts", "width_of"]
 
 GIB = 2**30
 
-KEPT = 1.6
-"""What autograd keeps of a block, as a part of what its Linears read and write; tests/host/test_memory.py has it."""
+KEPT = 32
+"""How many numbers autograd keeps of a block for each that the block is given. Measured: 24 to 35, whatever the family;
+tests/host/test_training_memory.py has it."""
 
 IN_FLIGHT = 1.25
-"""The gradients and results that come and go beside what is kept, as a part of it."""
+"""With the gradients and results that come and go beside what is kept."""
 
 _STATE = {"adamw": 2.0, "adamw8bit": 0.52, "prodigy": 4.0}
 """float32 numbers that an optimizer keeps of each that it moves."""
@@ -59,25 +60,12 @@ class Estimate:
         return f"needs about {self.total / GIB:.1f} GB: {parts}{free}{swapped}"
 
 
-@dataclasses.dataclass(frozen=True)
-class BlockWidth:
-    """How many numbers a block handles for each token."""
-
-    hidden: int
-    """Those that it is given."""
-    all: int
-    """Those that its Linears read and write."""
-
-    @classmethod
-    def of(cls, linears: Sequence[tuple[int, int]]) -> BlockWidth:
-        """The widths of a block whose Linears have these (in, out)."""
-        if not linears:
-            return cls(0, 0)
-        hidden = Counter(inner for inner, _ in linears).most_common(1)[0][0]
-        return cls(hidden, sum(inner + outer for inner, outer in linears))
+def width_of(linears: Sequence[tuple[int, int]]) -> int:
+    """How many numbers a block is given for each token, if its Linears have these (in, out)."""
+    return Counter(inner for inner, _ in linears).most_common(1)[0][0] if linears else 0
 
 
-def activations(widths: Sequence[BlockWidth], tokens: int, size: int, *, checkpointing: bool, offload: bool) -> int:
+def activations(widths: Sequence[int], tokens: int, size: int, *, checkpointing: bool, offload: bool) -> int:
     """What the blocks keep for the backward pass, at its height.
 
     Args:
@@ -86,11 +74,11 @@ def activations(widths: Sequence[BlockWidth], tokens: int, size: int, *, checkpo
         checkpointing: each block is computed again, so that one at a time keeps all it needs.
         offload: what the others keep, their inputs, waits elsewhere.
     """
-    live = [tokens * width.all * size * KEPT for width in widths]
+    given = [tokens * width * size for width in widths]
+    largest = max(given, default=0)
     if not checkpointing:
-        return int(sum(live) + max(live, default=0) * (IN_FLIGHT - 1))
-    inputs = [tokens * width.hidden * size for width in widths]
-    return int((max(inputs, default=0) * 2 if offload else sum(inputs)) + max(live, default=0) * IN_FLIGHT)
+        return int(sum(given) * KEPT + largest * KEPT * (IN_FLIGHT - 1))
+    return int((2 * largest if offload else sum(given)) + largest * KEPT * IN_FLIGHT)
 
 
 def adapter_parts(parameters: Iterable[nn.Parameter], options: TrainOptions) -> dict[str, int]:

@@ -68,6 +68,7 @@ def train(pack) -> SimpleNamespace:
         "conditions": "nodes.host.training.conditions",
         "memory": "nodes.host.training.memory",
         "placing": "nodes.host.training.placing",
+        "linears": "nodes.host.training.linears",
         "demand": "nodes.host.training.demand",
         "memory_options": "lyco_core.train.memory_options",
         "block_swap": "lyco_core.train.block_swap",

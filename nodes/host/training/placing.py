@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.block_swap import BlockSwap, spread, stored_parts
-from ....lyco_core.train.estimate import BlockWidth, Estimate, activations
+from ....lyco_core.train.estimate import Estimate, activations, width_of
 from ....lyco_core.train.frozen import thaw
 from ....lyco_core.train.memory_options import MemoryOptions
 from ..protocols import BaseModel, Linear, ModelPatcher
@@ -28,6 +28,9 @@ from .float8 import WIDE, float8_size, in_float8, rounds
 from .linears import blocks_of, linears_of
 
 CPU = torch.device("cpu")
+
+MARGIN = 1.05
+"""How much more than the estimate has to be free, where `auto` decides: memory comes in pieces."""
 
 
 class Plan:
@@ -58,7 +61,7 @@ class Plan:
         gone = self.swapped(count)
         sizes = [sum(self._sizes[index]) for index in gone]
         buffers = min(2, len(gone)) * max(sizes, default=0)
-        widths = [BlockWidth.of([(m.in_features, m.out_features) for _, m in block]) for block in self.blocks]
+        widths = [width_of([(m.in_features, m.out_features) for _, m in block]) for block in self.blocks]
         offload = self.options.gradient_checkpointing_cpu_offload
         kept = activations(
             widths, self._demand.tokens, dtype.itemsize, checkpointing=self._demand.checkpointing, offload=offload
@@ -77,7 +80,8 @@ class Plan:
         most = sum(self._numbers) / max(self._numbers) if self._numbers else 0
         asked = self.options.blocks_to_swap
         if asked == "auto":
-            return next((n for n in range(int(most) + 1) if self.estimate(n, dtype).total <= free), most)
+            fits = (n for n in range(int(most) + 1) if self.estimate(n, dtype).total * MARGIN <= free)
+            return next(fits, most)
         if int(asked) > round(most):
             raise TrainError(
                 f"blocks_to_swap is {asked}, and the model has {round(most)} blocks (smaller ones count by their "
