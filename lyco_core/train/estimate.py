@@ -54,10 +54,14 @@ class Estimate:
 
     def line(self) -> str:
         """In words, in GB of 2**30 bytes."""
-        parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.parts().items())
-        free = f"; free {self.free / GIB:.1f}" if self.free else ""
+        parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.parts().items())
+        free = f"; free {_gigabytes(self.free)}" if self.free else ""
         swapped = f"; {self.swapped} of {self.blocks} blocks are swapped" if self.swapped else ""
-        return f"needs about {self.total / GIB:.1f} GB: {parts}{free}{swapped}"
+        return f"needs about {_gigabytes(self.total)} GB: {parts}{free}{swapped}"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / GIB:.1f}" if size >= GIB / 10 else f"{size / GIB:.2f}"
 
 
 def width_of(linears: Sequence[tuple[int, int]]) -> int:

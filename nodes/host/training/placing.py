@@ -29,6 +29,9 @@ from .linears import blocks_of, linears_of
 
 CPU = torch.device("cpu")
 
+SHARED = ("cpu", "mps")
+"""Devices whose memory is the computer's own: nothing is gained by what waits there."""
+
 MARGIN = 1.05
 """How much more than the estimate has to be free, where `auto` decides: memory comes in pieces."""
 
@@ -115,7 +118,8 @@ def placed(
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
     free = free_on(device)
-    count = 0 if plan.options.blocks_to_swap == "auto" and device == CPU else plan.count(dtype, free)
+    whole = plan.options.blocks_to_swap == "auto" and device.type in SHARED
+    count = 0 if whole else plan.count(dtype, free)
     tell(plan.estimate(count, dtype, free))
     if not count and not plan.rounded:
         comfy.model_management.load_models_gpu([clone], force_full_load=True)

@@ -70,8 +70,8 @@ class Trained:
 
 
 LOADING_HELPS = (
-    "blocks_to_swap auto, fp8_scaled or a model in fp8, fewer other programs that use the GPU, a lower network_dim, "
-    "LoKr instead of LoHa"
+    "set blocks_to_swap to auto, set fp8_scaled to true, a model in fp8, fewer other programs that use the GPU, a lower "
+    "network_dim, LoKr instead of LoHa"
 )
 
 Tell = Callable[[Training, Step, Sequence[str]], None]
@@ -134,7 +134,7 @@ def train(
             done = _steps(training, files, tell, told[0])
         path = files.finish()
         training.world.wait()  # for the one that writes
-    return Trained(path, done, _report(path, training, done, choice, told[0]) if training.world.writes else "")
+    return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
 
 
 def _opening(training: Training, choice: TargetChoice) -> str:
@@ -218,13 +218,12 @@ def _steps(training: Training, files: TrainingFiles, tell: Tell, needs: Estimate
     return done
 
 
-def _report(path: str, training: Training, done: Sequence[Step], choice: TargetChoice, needs: Estimate) -> str:
+def _report(path: str, training: Training, done: Sequence[Step], choice: TargetChoice) -> str:
     numbers = sum(parameter.numel() for parameter in training.network.parameters())
     lines = [
         f"{os.path.basename(path)}: {choice.architecture.title}, {len(choice.targets)} modules, {numbers:,} numbers, "
         f"{size_text(os.path.getsize(path))}",
         f"{training.step} steps, {len(training.items)} items, {mean_line(recent([step.loss for step in done]))}",
-        needs.line(),
     ]
     if tried := [s.validation for s in done if s.validation is not None]:
         lines.append(f"validation {tried[0]:.4f} -> {tried[-1]:.4f}")
