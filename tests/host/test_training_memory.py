@@ -92,7 +92,7 @@ def test_float8_is_the_model_rounded_beforehand(scaled, train, tmp_path):
     assert len(plan.rounded) == 4 * 5
     with torch.inference_mode(False):
         for name, module in plan.rounded:
-            weight = module.weight.float()
+            weight = module.weight.detach().float()
             scale = weight.abs().amax(1, keepdim=True) / 448 if scaled else torch.ones(())
             value = (weight / scale).to(torch.float8_e4m3fn).float() * scale
             rounded.model.get_submodule(name).weight.data = value
@@ -183,8 +183,6 @@ def test_auto_swaps_as_much_as_it_needs(train, monkeypatch, tmp_path):
 
 SHAPES = {
     "flux1": (16, 32, 32),
-    "hunyuan_video": (16, 3, 24, 24),
-    "qwen_image": (16, 1, 32, 32),
     "wan": (16, 3, 24, 24),
     "z_image": (16, 32, 32),
 }
