@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import TrainError
 from ..io.names import name_fault
+from .memory_options import MemoryOptions
 from .network_options import NetworkOptions, parse_network_args
 from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
@@ -126,6 +127,7 @@ class TrainOptions:
     schedule: ScheduleOptions = dataclasses.field(default_factory=ScheduleOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
+    memory: MemoryOptions = dataclasses.field(default_factory=MemoryOptions)
 
 
 _PARTS: dict[str, type[OptionGroup]] = {
@@ -135,12 +137,12 @@ _PARTS: dict[str, type[OptionGroup]] = {
     "schedule": ScheduleOptions,
     "noise": NoiseOptions,
     "save": SaveOptions,
+    "memory": MemoryOptions,
 }
 
 REFUSED = {
     "num_timestep_buckets": "timesteps are drawn anew for every batch here",
     "scale_weight_norms": "it works for LoRA only, and is not built here",
-    "blocks_to_swap": "ComfyUI's own offloading moves weights",
     "dim_from_weights": "network_weights always takes the file's rank",
     "base_weights": "load the adapter onto the model before it is trained, or merge it",
     "sample_prompts": "sample with the saved adapters in a workflow",
