@@ -363,7 +363,7 @@ def test_diffusers_names_say_which_family_they_came_from():
     torch.manual_seed(0)
     tensors = musubi_file(tiny("hunyuan_video"), "lora", random)
     there = convert_set(parsed(tensors, architecture="hunyuan_video"), ConvertOptions("diffusers"))
-    with pytest.raises(LycoError, match="flux1 and of"):
+    with pytest.raises(LycoError, match=r"several families \(.*flux1"):
         parsed(emit(there.adapter_set)[0], layout="musubi")
     back = convert_set(parsed(*emit(there.adapter_set), layout="musubi"), ConvertOptions("musubi"))
     assert emit(back.adapter_set)[0].keys() == tensors.keys()

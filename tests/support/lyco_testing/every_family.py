@@ -131,7 +131,7 @@ def adapter(tiny: Tiny, linears: Mapping[str, tuple[int, int]]) -> tuple[dict[st
             generator = torch.Generator().manual_seed(number)
             made = dotted_file({target.path: (rows, width)}, kind, lambda *s, g=generator: torch.randn(s, generator=g))
             (found,) = parse(made, {}).adapters.values()
-            change = DENSE[kind](found)
+            change = DENSE[kind](found).roll(rows // 2 if target.swapped else 0, 0)
             gain = torch.tensor(0.3 * rows**0.5 / float(change.norm()))
             tensors |= made | {f"diffusion_model.{target.path}.alpha": gain}
             parts.append(change * float(gain))
