@@ -56,9 +56,7 @@ def read_weight(form: Form, files: Files, device: str | torch.device = "cpu") ->
     return weight.view(form.shape)
 
 
-def bands(
-    rows: int, columns: int, multiple: int = 1, device: str | torch.device = "cpu"
-) -> Iterator[tuple[int, int]]:
+def bands(rows: int, columns: int, multiple: int = 1, device: str | torch.device = "cpu") -> Iterator[tuple[int, int]]:
     """start:stop of bands to compute on `device`, which begin at multiples of so many rows."""
     step = max(1, _band_bytes(device) // (4 * max(columns, 1)) // multiple) * multiple
     yield from ((start, min(start + step, rows)) for start in range(0, rows, step))

@@ -25,7 +25,8 @@ from .sums import Base
 __all__ = ["Grads", "cheaper_by_ranks", "forward_by_bands", "gradients", "hadamard_linear"]
 
 _ELEMENTS = 2**21
-"""How many numbers one temporary may hold: 8 MB of float32, of which a CPU's thread keeps three."""
+"""How many numbers one temporary may hold on a CPU: 8 MB of float32, of which a thread keeps three. Elsewhere twice as
+many, since each costs launches of kernels."""
 
 Grads = tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor, None, None]
 
@@ -129,7 +130,7 @@ def _backward_by_ranks(
 def forward_by_bands(x: Tensor, factors: Sequence[Tensor], y: Tensor, base: Base | None = None) -> None:
     """`y = x @ ΔW.T`, or with `base` its weight and ΔW."""
     up1, down1, up2, down2 = factors
-    for band in _chunks(up1.shape[0], down1.shape[1]):
+    for band in _chunks(up1.shape[0], down1.shape[1], x.device):
         first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
         product_into(y[:, band], x, _made(first, second, first, base, band).t())
 
@@ -137,7 +138,7 @@ def forward_by_bands(x: Tensor, factors: Sequence[Tensor], y: Tensor, base: Base
 def _input_by_bands(grad: Tensor, factors: Sequence[Tensor], of_x: Tensor, base: Base) -> None:
     """`of_x += grad @ (weight + ΔW)`."""
     up1, down1, up2, down2 = (factor.to(grad.dtype) for factor in factors)
-    for band in _chunks(up1.shape[0], down1.shape[1]):
+    for band in _chunks(up1.shape[0], down1.shape[1], grad.device):
         first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
         add_product_(of_x, grad[:, band], _made(first, second, first, base, band))
 
@@ -153,7 +154,7 @@ def _backward_by_bands(
     """Add to the gradients; `base` as in the forward pass."""
     up1, down1, up2, down2 = (factor.to(x.dtype) for factor in factors)
     of_up1, of_down1, of_up2, of_down2 = of_factors
-    for band in _chunks(up1.shape[0], down1.shape[1]):
+    for band in _chunks(up1.shape[0], down1.shape[1], x.device):
         of_y = grad[:, band]
         first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
         if of_x is not None:
@@ -180,13 +181,14 @@ def _made(first: Tensor, second: Tensor, out: Tensor, base: Base | None, band: s
 
 
 def _chunks_of_ranks(up: Tensor, down: Tensor) -> Iterator[slice]:
-    return _chunks(up.shape[0], up.shape[0] * max(up.shape[1], down.shape[1]))
+    return _chunks(up.shape[0], up.shape[0] * max(up.shape[1], down.shape[1]), up.device)
 
 
-def _chunks(count: int, width: int) -> Iterator[slice]:
-    """Slices of 0:count such that one times `width` has at most `_ELEMENTS` numbers; at least one each."""
-    step = max(1, _ELEMENTS // width)
-    step = step // 64 * 64 or step
+def _chunks(count: int, width: int, device: torch.device) -> Iterator[slice]:
+    """Slices of 0:count such that one times `width` is no more than one temporary; at least one each."""
+    most = _ELEMENTS if device.type == "cpu" else 2 * _ELEMENTS
+    step = max(1, most // width)
+    step = step // 64 * 64 or step  # products take whole tiles fastest
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
