@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lyco_core.adapters import LoHa, LoKr, LoRA
+from lyco_core.adapters import DoRA, LoHa, LoKr, LoRA
 from lyco_core.approximate.extract import extract_file
 from lyco_core.approximate.options import ExtractOptions, Limits
 from lyco_core.quantized import reading
@@ -108,7 +108,10 @@ def on_a_gpu_that_is_not_there() -> FakeTensorMode:
     return mode
 
 
-LAUNCHES = {"lora": (1, 5), "loha": (3, 9), "lokr low rank": (5, 10), "lokr full": (3, 7)}
+LAUNCHES = {
+    "lora": (1, 5), "loha": (3, 9), "lokr low rank": (5, 10), "lokr full": (3, 7),
+    "dora": (12, 16), "dora by inputs": (12, 16),
+}  # fmt: skip
 """How many kernels a patch takes at most, in float32 and in half precision; ComfyUI's own take 3 to 5, and 6 to 10."""
 
 
@@ -127,6 +130,8 @@ def test_a_gpu_is_not_given_work_in_crumbs(kind: str, dtype: torch.dtype):
             "loha": lambda: LoHa(made(size, 16), made(16, size), made(size, 16), made(16, size)),
             "lokr low rank": lambda: LoKr(w1=made(64, 64), w2_a=made(80, 16), w2_b=made(16, 80)),
             "lokr full": lambda: LoKr(w1=made(16, 16), w2=made(320, 320)),
+            "dora": lambda: DoRA.of(LoRA(up=made(size, 16), down=made(16, size)), made(size, 1)),
+            "dora by inputs": lambda: DoRA.of(LoRA(up=made(size, 16), down=made(16, size)), made(1, size)),
         }[kind]()
         with Counting() as counting:
             adapter.add_to_(weight, 0.5)
