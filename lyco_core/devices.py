@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["COMPLETE", "add_product_", "capable", "is_cuda", "knows", "norm", "product_into"]
+__all__ = ["COMPLETE", "add_product_", "capable", "free_bytes", "is_cuda", "knows", "norm", "product_into"]
 
 COMPLETE = frozenset({"cpu", "cuda"})
 """Device types that have all of it. MPS has no float64, and before torch 2.14 what a matrix product is told to write
@@ -43,3 +43,11 @@ def is_cuda(device: str) -> bool:
 def knows(device: str, dtype: torch.dtype) -> bool:
     """Whether numbers of `dtype` can be there: Apple's devices and some of Intel's have no float64 and no float8."""
     return dtype in _EVERYWHERE or is_cuda(device) or device == "cpu"
+
+
+def free_bytes(device: str | torch.device) -> int | None:
+    """What can still be allocated there; None where nobody tells."""
+    if not is_cuda(str(device)):
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

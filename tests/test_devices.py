@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lyco_core.adapters import LoHa, LoKr, LoRA
+from lyco_core.adapters import DoRA, LoHa, LoKr, LoRA
 from lyco_core.approximate.extract import extract_file
 from lyco_core.approximate.options import ExtractOptions, Limits
+from lyco_core.quantized import reading
 from lyco_core.train.trainable.hadamard import hadamard_linear
 
 
@@ -97,7 +98,20 @@ class Counting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-LAUNCHES = {"lora": (1, 5), "loha": (3, 9), "lokr low rank": (5, 10), "lokr full": (3, 7)}
+def on_a_gpu_that_is_not_there() -> FakeTensorMode:
+    mode = FakeTensorMode()
+    with mode:
+        try:
+            torch.empty(2, 2, device="cuda:0")[:1]  # torch 2.4 asks the driver for a part of one
+        except (AssertionError, RuntimeError) as error:  # a build without CUDA knows none
+            pytest.skip(f"this torch makes no fake tensor of a GPU: {error}".splitlines()[0])
+    return mode
+
+
+LAUNCHES = {
+    "lora": (1, 5), "loha": (3, 9), "lokr low rank": (5, 10), "lokr full": (3, 7),
+    "dora": (12, 16), "dora by inputs": (12, 16),
+}  # fmt: skip
 """How many kernels a patch takes at most, in float32 and in half precision; ComfyUI's own take 3 to 5, and 6 to 10."""
 
 
@@ -109,18 +123,59 @@ def test_a_gpu_is_not_given_work_in_crumbs(kind: str, dtype: torch.dtype):
         return torch.empty(*shape, device="cuda:0", dtype=dtype)
 
     size = 5120
-    with FakeTensorMode():
-        try:
-            weight = made(size, size)
-            weight[:1]  # torch 2.4 asks the driver for a part of one
-        except (AssertionError, RuntimeError) as error:  # a build without CUDA knows none
-            pytest.skip(f"this torch makes no fake tensor of a GPU: {error}".splitlines()[0])
+    with on_a_gpu_that_is_not_there():
+        weight = made(size, size)
         adapter = {
             "lora": lambda: LoRA(up=made(size, 16), down=made(16, size)),
             "loha": lambda: LoHa(made(size, 16), made(16, size), made(size, 16), made(16, size)),
             "lokr low rank": lambda: LoKr(w1=made(64, 64), w2_a=made(80, 16), w2_b=made(16, 80)),
             "lokr full": lambda: LoKr(w1=made(16, 16), w2=made(320, 320)),
+            "dora": lambda: DoRA.of(LoRA(up=made(size, 16), down=made(16, size)), made(size, 1)),
+            "dora by inputs": lambda: DoRA.of(LoRA(up=made(size, 16), down=made(16, size)), made(1, size)),
         }[kind]()
         with Counting() as counting:
             adapter.add_to_(weight, 0.5)
     assert len(counting.launched) <= LAUNCHES[kind][dtype != torch.float32], counting.launched
+
+
+BESIDE = {"lora": 2, "loha": 4, "loha of rank 96": 4, "lokr low rank": 3, "lokr full": 2}
+"""How many kernels an adapter takes beside a Linear: ComfyUI's own bypass takes 4, 6, 6, 6 and 5."""
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_beside_a_weight_nothing_is_made_twice(kind: str, dtype: torch.dtype):
+    size, tokens = 5120, 4096
+
+    def made(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, device="cuda:0", dtype=dtype)
+
+    with on_a_gpu_that_is_not_there():
+        adapter = {
+            "lora": lambda: LoRA(up=made(size, 16), down=made(16, size), alpha=8.0),
+            "loha": lambda: LoHa(made(size, 32), made(32, size), made(size, 32), made(32, size), alpha=8.0),
+            "loha of rank 96": lambda: LoHa(made(size, 96), made(96, size), made(size, 96), made(96, size), alpha=8.0),
+            "lokr low rank": lambda: LoKr(w1=made(64, 64), w2_a=made(80, 16), w2_b=made(16, 80), alpha=8.0),
+            "lokr full": lambda: LoKr(w1=made(8, 8), w2=made(640, 640), alpha=8.0),
+        }[kind]()
+        x, output = made(2, tokens // 2, size), made(2, tokens // 2, size)
+        with Counting() as counting:
+            adapter.apply_to_(x, output, 0.5)
+    assert len(counting.launched) <= BESIDE[kind], counting.launched
+
+
+@pytest.mark.parametrize(("free", "most"), [(None, 2**23), (2**28, 2**23), (2**32, 2**25), (2**36, 2**26)])
+def test_a_merge_on_a_gpu_computes_in_bands_of_what_is_free(
+    free: int | None, most: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reading, "free_bytes", lambda _: free)
+    found = list(reading.bands(5120, 5120, 16, "cuda"))
+    assert [start for start, _ in found[1:]] == [stop for _, stop in found[:-1]]
+    assert found[0][0] == 0
+    assert found[-1][1] == 5120
+    assert all(start % 16 == 0 for start, _ in found)
+    assert most / 2 < 4 * 5120 * (found[0][1] - found[0][0]) <= most
+
+
+def test_bands_on_the_processor_are_as_they_were():
+    assert list(reading.bands(4096, 1024)) == [(start, start + 2048) for start in (0, 2048)]

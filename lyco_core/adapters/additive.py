@@ -8,6 +8,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from ..devices import COMPLETE
 from .base import Adapter
 
 __all__ = ["Additive"]
@@ -65,6 +66,25 @@ class Additive(Adapter):
     def apply(self, x: Tensor) -> Tensor:
         """`x @ ΔW.T`: (…, in·kernel) -> (…, out), in x's dtype (convolutions: unfolded patches)."""
 
+    def apply_to_(self, x: Tensor, output: Tensor, strength: float = 1.0) -> Tensor:
+        """`output += strength * x @ ΔW.T` in place, where it can without a tensor as large beside it."""
+        lines = _lines(output)
+        if lines is None or x.dtype != output.dtype or output.device.type not in COMPLETE:
+            return output.add_(self.apply(x), alpha=strength)
+        self._apply_to_(x.reshape(-1, x.shape[-1]), lines, strength * self.scale)
+        return output
+
+    def _apply_to_(self, x: Tensor, output: Tensor, factor: float) -> None:
+        """`output += factor * x @ (unscaled ΔW).T` in place: (n, in·kernel) and (n, out), whose rows may lie apart."""
+        output.add_(self.apply(x), alpha=factor / self.scale)
+
     @abstractmethod
     def rows(self, start: int, stop: int) -> Additive | None:
         """The adapter of rows start:stop of ΔW, exact; None where the algebra cannot express it."""
+
+
+def _lines(output: Tensor) -> Tensor | None:
+    """(…, n) as (lines, n) in the same memory; None where its lines do not follow each other evenly."""
+    *outer, _ = zip(output.shape, output.stride(), strict=True)
+    even = all(step == next_step * size for (_, step), (size, next_step) in itertools.pairwise(outer))
+    return output.view(-1, output.shape[-1]) if even else None

@@ -111,7 +111,7 @@ class DoRA(OnBase):
         view = self._by_channel(base if self.by_base else base + delta)
         gain = along(self.gain(self._sums(view)), self.axis, view)
         old, new = base.view_as(view), delta.view_as(view)
-        return (new.mul_(gain) + old * (gain - 1)).view_as(base)
+        return new.mul_(gain).addcmul_(old, gain - 1).view_as(base)
 
     def squares(self, band: Tensor, start: int) -> Tensor:
         """Sums of squares of W + ΔW, in `band`'s dtype: of rows start:… (axis 0), or of those rows for each input.

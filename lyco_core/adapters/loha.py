@@ -88,16 +88,22 @@ class LoHa(Additive):
 
     def apply(self, x: Tensor) -> Tensor:
         """`x @ ΔW.T` by bands of ΔW; where the rank is low enough, as the LoRA of rank r² that it equals."""
+        flat = x.reshape(-1, x.shape[-1])
+        out = flat.new_zeros(flat.shape[0], self.flat_shape[0])
+        self._apply_to_(flat, out, self.scale)
+        return out.view(*x.shape[:-1], -1)
+
+    def _apply_to_(self, x: Tensor, output: Tensor, factor: float) -> None:
         w1_a, w1_b, w2_a, w2_b = self.factors(x.dtype, x.device)
-        w1_a = w1_a * self.scale
-        if w1_b.shape[0] ** 2 * (w1_a.shape[0] + w1_b.shape[1]) < w1_a.shape[0] * w1_b.shape[1]:
-            return _by_pairs(x, w1_a, w1_b, w2_a, w2_b)
-        out = x.new_empty((*x.shape[:-1], w1_a.shape[0]))
-        step = band_size(w1_b.shape[1], x.device)
-        for start in range(0, w1_a.shape[0], step):
+        (out, rank), into = w1_a.shape, w1_b.shape[1]
+        if rank**2 * (out + into) < out * into:
+            _add_by_pairs_(output, x, w1_a, w1_b, w2_a, w2_b, factor)
+            return
+        step = band_size(into, x.device)
+        for start in range(0, out, step):
             band = slice(start, start + step)
-            out[..., band] = x @ ((w1_a[band] @ w1_b) * (w2_a[band] @ w2_b)).t()
-        return out
+            delta = (w1_a[band] @ w1_b).mul_(w2_a[band] @ w2_b)
+            add_product_(output[:, band], x, delta.t(), factor)
 
     def rows(self, start: int, stop: int) -> LoHa:
         if self.t1 is None:
@@ -154,14 +160,15 @@ def row_pairs(one: Tensor, other: Tensor) -> Tensor:
     return (one.unsqueeze(1) * other).flatten(0, 1)
 
 
-def _by_pairs(x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor) -> Tensor:
-    """`x @ ((w1_a @ w1_b) * (w2_a @ w2_b)).T` from products of pairs of ranks, some at a time."""
-    flat, rank = x.reshape(-1, x.shape[-1]), w1_b.shape[0]
-    out = x.new_zeros(flat.shape[0], w1_a.shape[0])
-    step = max(1, 256 // rank)
+def _add_by_pairs_(
+    output: Tensor, x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor, factor: float
+) -> None:
+    """`output += factor * x @ ((w1_a @ w1_b) * (w2_a @ w2_b)).T` from products of pairs of ranks, some at a time."""
+    rank = w1_b.shape[0]
+    widest = rank * max(x.shape[0], x.shape[1], output.shape[1])
+    step = max(1, 256 // rank if x.device.type == "cpu" else band_size(widest, x.device))
     for start in range(0, rank, step):
         some = slice(start, start + step)
         down = row_pairs(w1_b[some], w2_b)
         up = (w1_a[:, some].unsqueeze(2) * w2_a.unsqueeze(1)).flatten(1)
-        add_product_(out, flat @ down.t(), up.t())
-    return out.view(*x.shape[:-1], -1)
+        add_product_(output, x @ down.t(), up.t(), factor)

@@ -138,6 +138,18 @@ class LoKr(Additive):
             hidden = hidden @ a.t()
         return hidden.flatten(-2)
 
+    def _apply_to_(self, x: Tensor, output: Tensor, factor: float) -> None:
+        w1 = self.factor1(x.dtype, x.device)
+        a, b = self.factor2(x.dtype, x.device)
+        hidden = x.view(x.shape[0], w1.shape[1], -1) @ (a if b is None else b).t()
+        blocks = output.unflatten(1, (w1.shape[0], -1))
+        if b is not None and output.is_contiguous():
+            output.view(-1, a.shape[0]).addmm_((w1 @ hidden).flatten(0, 1), a.t(), alpha=factor)
+        elif b is not None:
+            blocks.add_((w1 @ hidden) @ a.t(), alpha=factor)
+        else:
+            blocks.baddbmm_(w1.expand(x.shape[0], -1, -1), hidden, alpha=factor)
+
     def rows(self, start: int, stop: int) -> LoKr | None:
         """The LoKr of whole blocks of out_k rows, or of rows within one block; None for rows across their borders."""
         out_k = self.shape2[0]

@@ -69,6 +69,10 @@ class LoRA(Additive):
         up, down = self.factors(x.dtype, x.device)
         return (x @ down.t()) @ (up.t() * self.scale)  # the output is the largest of all: not touched twice
 
+    def _apply_to_(self, x: Tensor, output: Tensor, factor: float) -> None:
+        up, down = self.factors(x.dtype, x.device)
+        output.addmm_(x @ down.t(), up.t(), alpha=factor)
+
     def rows(self, start: int, stop: int) -> LoRA:
         return dataclasses.replace(self, up=self.up[start:stop])
 

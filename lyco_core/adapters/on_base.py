@@ -6,7 +6,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NoReturn
 
-import torch
 from torch import Tensor
 
 from ..errors import AdapterError
@@ -39,7 +38,9 @@ class OnBase(Adapter):
             base = weight.to(compute_dtype(weight.dtype))
             if ANY not in self.shape:
                 base = base.reshape(self.shape)
-            weight.copy_(torch.add(base, self.change(base), alpha=strength).reshape(weight.shape))
+            base.add_(self.change(base), alpha=strength)
+            if base.data_ptr() != weight.data_ptr():  # a copy was changed
+                weight.copy_(base.reshape(weight.shape))
         return weight
 
     def add_band_(self, band: Tensor, start: int, strength: float = 1.0) -> Tensor:

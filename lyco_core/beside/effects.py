@@ -111,7 +111,7 @@ class Added(Effect):
         return output
 
     def add_(self, x: Tensor, output: Tensor) -> None:
-        self.band(output).add_(self.adapter.apply(x), alpha=self.strength)
+        self.adapter.apply_to_(x, self.band(output), self.strength)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class InputChanged(Effect):
             output = others
         if self.adapter is not None:
             gained = x if self.added_gain is None else (x * self.added_gain).to(x.dtype)
-            self.band(output).add_(self.adapter.apply(gained), alpha=self.strength)
+            self.adapter.apply_to_(gained, self.band(output), self.strength)
         return output
 
 

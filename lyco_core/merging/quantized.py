@@ -45,7 +45,7 @@ class Dequantized(Weight):
     def bands(self) -> Iterator[tuple[int, int]]:
         """start:stop of what is computed at a time, which begins where the form can be cut."""
         whole = any(piece.unsplit for piece in self.pieces)
-        yield from [(0, self.rows)] if whole else bands(self.rows, self.columns, self.form.step)
+        yield from [(0, self.rows)] if whole else bands(self.rows, self.columns, self.form.step, self.device)
 
     def _read(self, start: int, stop: int) -> Tensor:
         return self.form.straighten(self._rows(start, stop), self.fixed)

@@ -69,7 +69,7 @@ class Weight:
     def bands(self) -> Iterator[tuple[int, int]]:
         """start:stop of what is computed at a time."""
         whole = any(piece.unsplit for piece in self.pieces)
-        yield from [(0, self.rows)] if whole else bands(self.rows, self.columns)
+        yield from [(0, self.rows)] if whole else bands(self.rows, self.columns, 1, self.device)
 
     def stored(self, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
         """(key, first byte, tensor) of what is to be written for a band; tensors hold until the next.

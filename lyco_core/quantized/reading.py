@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ..devices import is_cuda
+from ..devices import free_bytes, is_cuda
 from ..io.reader import SafetensorsFile
 from ..scratch import scratch
 from .form import Form, RoleTensors
@@ -17,6 +17,12 @@ __all__ = ["FILE_BAND_BYTES", "bands", "key_of", "read_fixed", "read_rows", "rea
 FILE_BAND_BYTES = 2**23
 """Bytes of float32 that a band may take to be read from a file: large enough that starting it costs nothing; each of 16
 workers holds two of them."""
+
+DEVICE_FILE_BAND_BYTES = 2**26
+"""The same at most where a band is computed elsewhere, and each costs launches of kernels and a wait for the copy."""
+
+_AT_ONCE = 128
+"""How many bands' memory may be in use at once there: 16 workers' copies, factors' products and roundings."""
 
 Files = Mapping[str, SafetensorsFile]
 """Key -> the file that has it."""
@@ -45,15 +51,20 @@ def read_weight(form: Form, files: Files, device: str | torch.device = "cpu") ->
     """The whole weight in float32, of its shape."""
     fixed = read_fixed(form, files, device)
     weight = torch.empty(form.rows, form.columns, device=device)
-    for start, stop in bands(form.rows, form.columns, form.step):
+    for start, stop in bands(form.rows, form.columns, form.step, device):
         weight[start:stop] = form.straighten(read_rows(form, files, start, stop, fixed, device), fixed)
     return weight.view(form.shape)
 
 
-def bands(rows: int, columns: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """start:stop of bands of `FILE_BAND_BYTES` that begin at multiples of so many rows."""
-    step = max(1, FILE_BAND_BYTES // (4 * max(columns, 1)) // multiple) * multiple
+def bands(rows: int, columns: int, multiple: int = 1, device: str | torch.device = "cpu") -> Iterator[tuple[int, int]]:
+    """start:stop of bands to compute on `device`, which begin at multiples of so many rows."""
+    step = max(1, _band_bytes(device) // (4 * max(columns, 1)) // multiple) * multiple
     yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _band_bytes(device: str | torch.device) -> int:
+    free = free_bytes(device)
+    return FILE_BAND_BYTES if free is None else max(FILE_BAND_BYTES, min(DEVICE_FILE_BAND_BYTES, free // _AT_ONCE))
 
 
 def _read(

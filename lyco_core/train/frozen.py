@@ -2,19 +2,23 @@
 
 Autograd keeps a Linear's weight for the gradient of its input; where the weight was cast or
 dequantized for the product, it keeps that copy of it, for every layer. A frozen Linear keeps
-nothing and gets its weight again.
+nothing and gets its weight again, or lends it to whoever multiplies by the sum of it and a change.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.functional import linear
 
-__all__ = ["WeightOf", "frozen_linears", "own_weight", "thaw"]
+from ..devices import norm
+
+__all__ = ["Frozen", "WeightOf", "frozen_linears", "own_weight", "thaw"]
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -43,7 +47,7 @@ def frozen_linears(modules: Iterable[nn.Module], weight_of: WeightOf = own_weigh
     try:
         for module in modules:
             before.append((module, module.__dict__.get("forward")))
-            module.forward = _frozen(module, module.forward, weight_of)
+            module.forward = Frozen(module, module.forward, weight_of)
         yield
     finally:
         for module, forward in reversed(before):
@@ -53,14 +57,56 @@ def frozen_linears(modules: Iterable[nn.Module], weight_of: WeightOf = own_weigh
                 module.forward = forward
 
 
-def _frozen(module: nn.Module, forward: Forward, weight_of: WeightOf) -> Forward:
-    def run(x: Tensor) -> Tensor:
+class Frozen:
+    """What stands in the place of a frozen Linear's `forward`."""
+
+    def __init__(self, module: nn.Module, forward: Forward, weight_of: WeightOf) -> None:
+        self.module, self.forward, self.weight_of = module, forward, weight_of
+        self.bias: Callable[[torch.device, torch.dtype], Tensor | None] = functools.cache(self._bias)
+        self.multiplies: Callable[[torch.device, torch.dtype], bool] = functools.cache(self._multiplies)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The module's output."""
         if not (torch.is_grad_enabled() and x.requires_grad):
-            return forward(x)
-        y: Tensor = _Frozen.apply(x, module, forward, weight_of)  # pyright: ignore[reportAssignmentType]
+            return self.forward(x)
+        y: Tensor = _Frozen.apply(x, self.module, self.forward, self.weight_of)  # pyright: ignore[reportAssignmentType]
         return y
 
-    return run
+    def weight(self, dtype: torch.dtype) -> AbstractContextManager[Tensor]:
+        """Lends the weight, (out, in), as it is multiplied with an input of `dtype`."""
+        return self.weight_of(self.module, dtype)
+
+    @torch.no_grad()
+    def _bias(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+        """(out,), what the module gives for zeros, however it keeps its bias; None if it has none."""
+        if getattr(self.module, "bias", None) is None:
+            return None
+        return self.forward(torch.zeros(1, self._width(dtype), device=device, dtype=dtype))[0]
+
+    @torch.no_grad()
+    def _multiplies(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether the module computes `x @ weight.T + bias` in `dtype`, which is tried once.
+
+        One that rounds its inputs to those of a quantized product does not.
+        """
+        generator = torch.Generator().manual_seed(0)
+        x: Tensor = torch.randn(_TRIED, self._width(dtype), generator=generator).to(device, dtype)
+        found: Tensor = self.forward(x)
+        bias = self.bias(device, dtype)
+        with self.weight(dtype) as weight:
+            if weight.dtype != dtype or found.dtype != dtype or weight.device != device:
+                return False
+            expected = linear(x, weight, bias)
+        most = max(torch.finfo(dtype).eps / 2, 1e-5)
+        return norm(found - expected) <= most * norm(expected)
+
+    def _width(self, dtype: torch.dtype) -> int:
+        with self.weight(dtype) as weight:
+            return weight.shape[1]
+
+
+_TRIED = 32
+"""The number of inputs that a module is tried with; some packs compute fewer than 17 in another way."""
 
 
 class _Context(FunctionCtx):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..errors import TrainError
 from ..formats import FORMATS
 from ..text import shorten
 from .continuing import options_from_file
+from .frozen import Frozen
 from .network_options import NetworkOptions
 from .targets import TargetChoice, TargetModule
 from .trainable import TRAINABLES, Trainable, TrainableLoKr
@@ -111,17 +113,17 @@ class Network(nn.Module):
         owners: dict[str, list[TargetModule]] = {}
         for target in self.choice.targets:
             owners.setdefault(target.key.removesuffix(".weight"), []).append(target)
-        handles: list[torch.utils.hooks.RemovableHandle] = []
-        try:
+        with ExitStack() as undo:
             for path, targets in owners.items():
                 parts = [(target.rows, self.trainables[target.module_path]) for target in targets]
                 addition, module = _Addition(parts), _module(model, path)
-                handles.append(module.register_forward_pre_hook(addition.before))
-                handles.append(module.register_forward_hook(addition.after))
+                if isinstance(frozen := module.__dict__.get("forward"), Frozen):
+                    module.forward = functools.partial(addition.forward, frozen)
+                    undo.callback(setattr, module, "forward", frozen)
+                    continue
+                undo.callback(module.register_forward_pre_hook(addition.before).remove)
+                undo.callback(module.register_forward_hook(addition.after).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """What an optimizer takes: all parameters, or with LoRA+ the up matrices in a faster group of their own."""
@@ -175,7 +177,7 @@ _TrainedRows = tuple[tuple[int, int] | None, Trainable]
 
 
 class _Addition:
-    """All that is trained of one weight, as hooks on the module that has it.
+    """All that is trained of one weight, as hooks on the module that has it, or in its place if it is frozen.
 
     The contributions are made before the module itself runs: where a checkpointed block is run again
     for the backward pass, it stops once that has what it needs, which spares the block's last module.
@@ -185,11 +187,24 @@ class _Addition:
         self._parts = sorted(parts, key=lambda part: part[0] or (0, 0))
         self._changes: list[Tensor | None] = []
 
+    def forward(self, frozen: Frozen, x: Tensor) -> Tensor:
+        """The output of a frozen module with all that is trained of it."""
+        if len(self._parts) > 1 or self._parts[0][0] is not None:
+            return self._sum([trainable(x) for _, trainable in self._parts], frozen(x))
+        trainable = self._parts[0][1]
+        if trainable.left_out():
+            return frozen(x)
+        summed = trainable.summed(x, frozen)
+        return self._sum([trainable.contribution(x)], frozen(x)) if summed is None else summed
+
     def before(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._changes = [trainable(args[0]) for _, trainable in self._parts]
 
     def after(self, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         changes, self._changes = self._changes, []
+        return self._sum(changes, output)
+
+    def _sum(self, changes: Sequence[Tensor | None], output: Tensor) -> Tensor:
         if all(change is None for change in changes):
             return output
         change = self._joined(changes, output).to(output.dtype)

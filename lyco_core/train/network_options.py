@@ -110,6 +110,14 @@ class NetworkOptions(OptionGroup):
         "Lists every module that is trained, and every one that is not and why.",
         saved=Saved.NETWORK_ARG,
     )
+    bypass_mode: bool = option(
+        False,
+        Truth(),
+        "LoHa: always computes ΔW beside the weight. Off: where it is faster, a module is computed as one product with "
+        "their sum, which is made anew each time and, in half precision, rounded stochastically.",
+        saved=Saved.NETWORK_ARG,
+        since=1,
+    )
     seed: int = 0
     """Of the factors' initial values."""
 

@@ -58,6 +58,8 @@ class Option:
     draws: bool
     """Whether it decides which items come in which step, or what is drawn for them: a saved state goes on only with
     the value that it was saved with."""
+    since: int
+    """Widgets come in this order, so that a saved workflow, which knows them by their places, keeps its values."""
 
 
 def option(
@@ -71,10 +73,11 @@ def option(
     node_default: Any = None,  # noqa: ANN401
     saved: Saved = Saved.NOT,
     draws: bool = False,
+    since: int = 0,
 ) -> Any:  # noqa: ANN401
     """A field of `OptionGroup`; the arguments are those of `Option`."""
     node_default = default if node_default is None else node_default
-    made = Option("", default, rule, help, rare, called, read, node_default, saved, draws)
+    made = Option("", default, rule, help, rare, called, read, node_default, saved, draws, since)
     return dataclasses.field(default=default, metadata={"option": made})
 
 

@@ -131,6 +131,23 @@ def test_apply_is_the_product_with_delta(case: Case):
 
 
 @every_form
+@pytest.mark.parametrize("place", ["whole", "rows", "channels first", "wider"])
+def test_it_is_added_to_an_output(case: Case, place: str):
+    """Also to some of the outputs, to those of a convolution, and in another dtype than the input's."""
+    adapter, (out, into) = case.make(), case.make().flat_shape
+    x = normal(2, 5, into)
+    output = {
+        "whole": lambda: normal(2, 5, out),
+        "rows": lambda: normal(2, 5, out + 3)[..., 2 : out + 2],
+        "channels first": lambda: normal(2, out, 5).movedim(1, -1),
+        "wider": lambda: normal(2, 5, out).double(),
+    }[place]()
+    expected = output.double() + 0.3 * (x.double() @ case.dense(adapter).flatten(1).t())
+    assert adapter.apply_to_(x, output, 0.3) is output
+    assert relative(output, expected) < 5e-6
+
+
+@every_form
 def test_rows_are_exact_or_refused(case: Case):
     adapter = case.make()
     delta = adapter.delta_weight()

@@ -1,5 +1,7 @@
 """Training on a base in every form: gradients are those of the numbers that it stands for."""
 
+import importlib
+
 import pytest
 import torch
 from lyco_testing.foreign_weights import EVERY, base_model
@@ -11,11 +13,11 @@ NOISY = {"convrot_w4a4": 0.6}
 """What the rounding of activations costs the gradients, where it is more than a hundredth or two."""
 
 
-def gradients(train, model, family: str) -> tuple[Tensor, Tensor]:
-    """(the loss, its gradients by a LoKr's factors that are all different from zero), at one step."""
+def gradients(train, model, family: str, algorithm: str = "lokr") -> tuple[Tensor, Tensor]:
+    """(the loss, its gradients by factors that are all different from zero), at one step."""
     run = train.options.RunOptions()
     with train.model.loaded(model, run) as flow:
-        network = learned(train, flow, "lokr", part=1 / 32)
+        network = learned(train, flow, algorithm, part=1 / 32).train()
         latent = flow.latent(normal(1, *LATENTS[family]))[None]
         noise, caption = normal(2, *latent.shape), [normal(3, 1, TOKENS, TEXT), {}]
         parameters = list(network.parameters())
@@ -41,6 +43,27 @@ def test_gradients_are_those_of_the_float_model(family, form, train, tmp_path):
         bound = 0.1
     assert float(loss) == pytest.approx(float(wanted), rel=bound)
     assert relative(found, expected) < bound
+
+
+ROUNDS_INPUTS = {"int8_convrot", "convrot_w4a4"}
+"""Forms whose products are not those of numbers, also on a CPU."""
+
+
+@pytest.mark.parametrize("form", ["fp8_scaled", "gguf_q8_0", "int8_convrot", "convrot_w4a4"])
+def test_a_loha_is_summed_with_what_is_dequantized_anyway(form, train, tmp_path, monkeypatch):
+    trainable = train.model.__name__.split(".nodes.")[0] + ".lyco_core.train.trainable"
+    part, ways = (importlib.import_module(f"{trainable}.{name}") for name in ("loha", "summed"))
+    model, _ = base_model(tmp_path, "wan", form)
+    summed: list[bool] = []
+    monkeypatch.setattr(part, "cheapest", lambda *_: ways.Way(False, False))
+    expected = gradients(train, model, "wan", "loha")
+    monkeypatch.setattr(part, "cheapest", lambda *_: ways.Way(True, False))
+    own = part.summed_linear
+    monkeypatch.setattr(part, "summed_linear", lambda *args: summed.append(True) or own(*args))
+    found = gradients(train, model, "wan", "loha")
+    assert bool(summed) == (form not in ROUNDS_INPUTS)
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-4)
+    assert relative(found[1], expected[1]) < 1e-3
 
 
 @pytest.mark.parametrize("form", ["fp8_raw", "fp8_mixed", "nvfp4", "int8_convrot"])

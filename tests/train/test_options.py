@@ -65,6 +65,7 @@ VALUES = {
     "lr_scheduler": "linear",
     "gradient_checkpointing": False,
     "verbose": True,
+    "bypass_mode": True,
     "exclude_patterns": [".*w1"],
     "include_patterns": [".*w1"],
     "network_dropout": 0.5,

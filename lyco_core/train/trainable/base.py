@@ -11,6 +11,7 @@ from torch.autograd.function import FunctionCtx
 
 from ...adapters import LOW_RANK, Adapter
 from ...errors import TrainError
+from ..frozen import Frozen
 from ..network_options import NetworkOptions
 
 if TYPE_CHECKING:
@@ -97,10 +98,19 @@ class Trainable(nn.Module, ABC):
         What is drawn depends on torch's generator of the CPU alone, so that a checkpointed block
         draws the same again.
         """
+        return None if self.left_out() else self.contribution(x)
+
+    def left_out(self) -> bool:
+        """Module dropout: whether this step goes without the module, drawn anew."""
         p = self.options.module_dropout
-        if self.training and p and float(torch.rand(1)) < p:
-            return None
-        return self.contribution(x)
+        return bool(self.training and p and float(torch.rand(1)) < p)
+
+    def summed(self, x: Tensor, frozen: Frozen) -> Tensor | None:
+        """The module's output for x with the contribution in it, from one product with W + ΔW.
+
+        None where that is not the cheapest way.
+        """
+        return None
 
     @abstractmethod
     def contribution(self, x: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ Two ways with one result; the cheaper one is taken. *By ranks*: the product is a
 whose row (i, j) of down is b1[i] * b2[j], likewise its columns of up; ΔW never arises. *By bands*:
 some rows of ΔW are made, used and forgotten. For 5120 x 5120 ranks up to some 50 go the first way.
 
-Both keep x and the factors only, and compute what else they need again in the backward pass.
+Both keep x and the factors only, and compute what else they need again in the backward pass. Bands may be those of a
+frozen weight and ΔW (`summed.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from torch.autograd.function import once_differentiable
 
 from ...adapters.loha import row_pairs
 from ...devices import add_product_, product_into
+from ...scratch import scratch
 from .base import Context
+from .sums import Base
 
-__all__ = ["cheaper_by_ranks", "hadamard_linear"]
+__all__ = ["Grads", "cheaper_by_ranks", "forward_by_bands", "gradients", "hadamard_linear"]
 
-_ELEMENTS = 2**22
-"""How many numbers one temporary may hold: 16 MB of float32, which products of 256 tokens take fastest."""
+_ELEMENTS = 2**21
+"""How many numbers one temporary may hold on a CPU: 8 MB of float32, of which a thread keeps three. Elsewhere twice as
+many, since each costs launches of kernels."""
 
 Grads = tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor, None, None]
 
@@ -58,7 +62,7 @@ class _Hadamard(torch.autograd.Function):
         ctx.by_ranks = by_ranks
         y = x.new_empty(*x.shape[:-1], a1.shape[0])
         factors = [factor.to(x.dtype) for factor in _sides([a1 * rows, b1, a2, b2], by_ranks)]
-        forward = _forward_by_ranks if by_ranks else _forward_by_bands
+        forward = _forward_by_ranks if by_ranks else forward_by_bands
         forward(x.reshape(-1, x.shape[-1]), factors, y.view(-1, a1.shape[0]))
         return y
 
@@ -69,14 +73,29 @@ class _Hadamard(torch.autograd.Function):
     ) -> Grads:
         x, a1, b1, a2, b2, rows = ctx.saved_tensors
         flat, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, a1.shape[0])
-        factors = _sides([a1 * rows, b1, a2, b2], ctx.by_ranks)
         of_x = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
-        of_factors = [torch.zeros_like(factor) for factor in factors]
-        backward = _backward_by_ranks if ctx.by_ranks else _backward_by_bands
-        backward(flat, grad, factors, of_x, of_factors)
-        of_a1, of_b1, of_a2, of_b2 = _sides(of_factors, ctx.by_ranks)
-        of_x = None if of_x is None else of_x.view(x.shape)
-        return of_x, of_a1 * rows, of_b1, of_a2, of_b2, None, None
+        of_a1, of_b1, of_a2, of_b2 = gradients(flat, grad, [a1 * rows, b1, a2, b2], of_x, ctx.by_ranks)
+        return None if of_x is None else of_x.view(x.shape), of_a1 * rows, of_b1, of_a2, of_b2, None, None
+
+
+def gradients(
+    x: Tensor,
+    grad: Tensor,
+    factors: Sequence[Tensor],
+    of_x: Tensor | None,
+    by_ranks: bool,
+    base: Base | None = None,
+) -> Sequence[Tensor]:
+    """The factors' gradients; that of x is added to `of_x`, with `base` that of its sum with ΔW."""
+    of_factors = [torch.zeros_like(factor) for factor in _sides(factors, by_ranks)]
+    if not by_ranks:
+        _backward_by_bands(x, grad, factors, of_x, of_factors, base)
+    elif base is None or of_x is None:
+        _backward_by_ranks(x, grad, _sides(factors, True), of_x, of_factors)
+    else:
+        _input_by_bands(grad, factors, of_x, base)
+        _backward_by_ranks(x, grad, _sides(factors, True), None, of_factors)
+    return _sides(of_factors, by_ranks)
 
 
 def _sides(factors: Sequence[Tensor], by_ranks: bool) -> Sequence[Tensor]:
@@ -108,24 +127,40 @@ def _backward_by_ranks(
             add_product_(of_x, of_hidden, down)
 
 
-def _forward_by_bands(x: Tensor, factors: Sequence[Tensor], y: Tensor) -> None:
+def forward_by_bands(x: Tensor, factors: Sequence[Tensor], y: Tensor, base: Base | None = None) -> None:
+    """`y = x @ ΔW.T`, or with `base` its weight and ΔW."""
     up1, down1, up2, down2 = factors
-    for band in _chunks(up1.shape[0], down1.shape[1]):
-        delta = (up1[band] @ down1).mul_(up2[band] @ down2)
-        product_into(y[:, band], x, delta.t())
+    for band in _chunks(up1.shape[0], down1.shape[1], x.device):
+        first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
+        product_into(y[:, band], x, _made(first, second, first, base, band).t())
+
+
+def _input_by_bands(grad: Tensor, factors: Sequence[Tensor], of_x: Tensor, base: Base) -> None:
+    """`of_x += grad @ (weight + ΔW)`."""
+    up1, down1, up2, down2 = (factor.to(grad.dtype) for factor in factors)
+    for band in _chunks(up1.shape[0], down1.shape[1], grad.device):
+        first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
+        add_product_(of_x, grad[:, band], _made(first, second, first, base, band))
 
 
 def _backward_by_bands(
-    x: Tensor, grad: Tensor, factors: Sequence[Tensor], of_x: Tensor | None, of_factors: Sequence[Tensor]
+    x: Tensor,
+    grad: Tensor,
+    factors: Sequence[Tensor],
+    of_x: Tensor | None,
+    of_factors: Sequence[Tensor],
+    base: Base | None = None,
 ) -> None:
+    """Add to the gradients; `base` as in the forward pass."""
     up1, down1, up2, down2 = (factor.to(x.dtype) for factor in factors)
     of_up1, of_down1, of_up2, of_down2 = of_factors
-    for band in _chunks(up1.shape[0], down1.shape[1]):
+    for band in _chunks(up1.shape[0], down1.shape[1], x.device):
         of_y = grad[:, band]
-        first, second = up1[band] @ down1, up2[band] @ down2
+        first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
         if of_x is not None:
-            add_product_(of_x, of_y, first * second)
-        of_delta = of_y.t() @ x
+            delta = scratch("hadamard delta", first.shape, first.dtype, first.device)
+            add_product_(of_x, of_y, _made(first, second, delta, base, band))
+        of_delta = _product("delta", of_y.t(), x)
         for made, one, down, of_one, of_down in (
             (second, up1, down1, of_up1, of_down1),
             (first, up2, down2, of_up2, of_down2),
@@ -135,13 +170,25 @@ def _backward_by_bands(
             of_down += one[band].t() @ made
 
 
+def _product(use: str, a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b`, on a CPU in memory that the thread keeps for this use."""
+    return product_into(scratch(f"hadamard {use}", (a.shape[0], b.shape[1]), a.dtype, a.device), a, b)
+
+
+def _made(first: Tensor, second: Tensor, out: Tensor, base: Base | None, band: slice) -> Tensor:
+    """A band of ΔW, the product of its halves, with `base` of its sum."""
+    return torch.mul(first, second, out=out) if base is None else base.plus(band, first, second, out)
+
+
 def _chunks_of_ranks(up: Tensor, down: Tensor) -> Iterator[slice]:
-    return _chunks(up.shape[0], up.shape[0] * max(up.shape[1], down.shape[1]))
+    return _chunks(up.shape[0], up.shape[0] * max(up.shape[1], down.shape[1]), up.device)
 
 
-def _chunks(count: int, width: int) -> Iterator[slice]:
-    """Slices of 0:count such that one times `width` has at most `_ELEMENTS` numbers; at least one each."""
-    step = max(1, _ELEMENTS // width)
+def _chunks(count: int, width: int, device: torch.device) -> Iterator[slice]:
+    """Slices of 0:count such that one times `width` is no more than one temporary; at least one each."""
+    most = _ELEMENTS if device.type == "cpu" else 2 * _ELEMENTS
+    step = max(1, most // width)
+    step = step // 64 * 64 or step  # products take whole tiles fastest
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 

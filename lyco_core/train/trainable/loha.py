@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapter, LoHa
+from ..frozen import Frozen
 from ..network_options import NetworkOptions
 from .base import Trainable
 from .hadamard import hadamard_linear
+from .summed import cheapest, summed_linear
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +43,18 @@ class TrainableLoHa(Trainable):
         return dataclasses.replace(adapter, alpha=adapter.scale * adapter.rank)
 
     def contribution(self, x: Tensor) -> Tensor:
-        kept = self.kept_rows(x.device)
-        rows = torch.full((1,), self.scale, device=x.device) if kept is None else kept * self.scale
-        return hadamard_linear(x, self.w1_a, self.w1_b, self.w2_a, self.w2_b, rows)
+        return hadamard_linear(x, self.w1_a, self.w1_b, self.w2_a, self.w2_b, self._rows(x.device))
+
+    def summed(self, x: Tensor, frozen: Frozen) -> Tensor | None:
+        if self.options.bypass_mode or not (self.training and torch.is_grad_enabled()):
+            return None
+        way = cheapest(x.shape[:-1].numel(), self.w1_b.shape[0], self.shape, x.device, x.dtype)
+        if not (way.summed and frozen.multiplies(x.device, x.dtype)):
+            return None
+        factors = (self.w1_a, self.w1_b, self.w2_a, self.w2_b)
+        return summed_linear(x, *factors, self._rows(x.device), frozen, way.by_ranks)
+
+    def _rows(self, device: torch.device) -> Tensor:
+        """(out,) or (1,), what each row of ΔW is multiplied with."""
+        kept = self.kept_rows(device)
+        return torch.full((1,), self.scale, device=device) if kept is None else kept * self.scale

@@ -23,7 +23,8 @@ MOST = 2**31 - 1
 
 def option_inputs() -> list[io.Input]:
     """A widget for every option, the rare ones marked as such, after the others."""
-    return [_widget(option) for _, option in sorted(every_option(), key=lambda found: found[1].rare)]
+    options = sorted((option for _, option in every_option()), key=lambda option: (option.rare, option.since))
+    return [_widget(option) for option in options]
 
 
 def _widget(option: Option) -> io.Input:

@@ -1,0 +1,52 @@
+"""Bands of W + ΔW, W frozen.
+
+In half precision the sum is rounded stochastically: to the nearest, a ΔW of less than half of W's precision would be
+lost. So its mean is W + ΔW.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ...scratch import scratch
+
+__all__ = ["Base"]
+
+_CUT_BITS = {torch.bfloat16: 16, torch.float16: 13}
+"""Of the dtypes that a sum is rounded to: how many of float32's bits they lack."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A frozen weight, and what a sum with it is rounded by."""
+
+    weight: Tensor
+    """(out, in)."""
+    noise: Tensor | None
+    """(out + 1, in), int32, a view of out + in numbers; None where nothing is rounded."""
+
+    @classmethod
+    def of(cls, weight: Tensor, seed: int) -> Base:
+        """`seed`: of the rounding; the same one rounds alike."""
+        if weight.dtype not in _CUT_BITS:
+            return cls(weight, None)
+        generator = torch.Generator(weight.device).manual_seed(seed)
+        most, count, device = 1 << _CUT_BITS[weight.dtype], sum(weight.shape), weight.device
+        drawn = torch.randint(most, (count,), generator=generator, dtype=torch.int32, device=device)
+        # No number comes twice in a row or a column, so that an output, and the gradient of an input, err as if every
+        # number of the weight had one of its own.
+        return cls(weight, drawn.unfold(0, weight.shape[1], 1))
+
+    def plus(self, band: slice, first: Tensor, second: Tensor, out: Tensor) -> Tensor:
+        """`out = weight[band] + first * second`; `out` may be either of them."""
+        if self.noise is None:
+            return torch.addcmul(self.weight[band], first, second, out=out)
+        total = scratch("sum", first.shape, torch.float32, first.device)
+        total.copy_(torch.mul(first, second, out=out)).add_(self.weight[band])
+        # A number whose magnitude grows by less than what is cut off goes to the upper of its two neighbours with the
+        # odds of its distance to the lower.
+        total.view(torch.int32).add_(self.noise[band]).bitwise_and_(-1 << _CUT_BITS[out.dtype])
+        return out.copy_(total)
