@@ -142,7 +142,7 @@ class LoKr(Additive):
         w1 = self.factor1(x.dtype, x.device)
         a, b = self.factor2(x.dtype, x.device)
         hidden = x.view(x.shape[0], w1.shape[1], -1) @ (a if b is None else b).t()
-        blocks = output.unflatten(1, (w1.shape[0], -1))
+        blocks = output.view(x.shape[0], w1.shape[0], -1)
         if b is not None and output.is_contiguous():
             output.view(-1, a.shape[0]).addmm_((w1 @ hidden).flatten(0, 1), a.t(), alpha=factor)
         elif b is not None:
