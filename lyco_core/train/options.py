@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import TrainError
 from ..io.names import name_fault
+from .musubi.table import unknown
 from .network_options import NetworkOptions, parse_network_args
 from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
@@ -137,16 +137,6 @@ _PARTS: dict[str, type[OptionGroup]] = {
     "save": SaveOptions,
 }
 
-REFUSED = {
-    "num_timestep_buckets": "timesteps are drawn anew for every batch here",
-    "scale_weight_norms": "it works for LoRA only, and is not built here",
-    "blocks_to_swap": "ComfyUI's own offloading moves weights",
-    "dim_from_weights": "network_weights always takes the file's rank",
-    "base_weights": "load the adapter onto the model before it is trained, or merge it",
-    "sample_prompts": "sample with the saved adapters in a workflow",
-}
-"""Options of Musubi that have no meaning here -> why."""
-
 
 def every_option() -> Iterator[tuple[str, Option]]:
     """(part of `TrainOptions`, option) for every option, in the order in which a person meets them."""
@@ -180,16 +170,9 @@ def train_options(settings: Mapping[str, Any]) -> TrainOptions:
     known |= {made.name: (part, dataclasses.replace(made, read=None)) for part, made in every_option() if made.read}
     for name, value in given.items():
         if name not in known:
-            raise TrainError(_unknown(name, [*known, "network_args"]))
+            raise TrainError(unknown(name, [*known, "network_args"]))
         part, made = known[name]
         values[part][made.name] = made.read(value) if made.read else value
     values["network"]["seed"] = values["run"].get("seed", RunOptions.seed)
     parts: dict[str, Any] = {part: cls(**values[part]) for part, cls in _PARTS.items()}
     return TrainOptions(**parts)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    if name in REFUSED:
-        return f"{name} is an option of Musubi Tuner that is not supported here: {REFUSED[name]}"
-    near = difflib.get_close_matches(name, known, 1)
-    return f"there is no option {name}" + (f"; do you mean {near[0]}?" if near else "; the help page lists them all")

@@ -133,6 +133,8 @@ class FileName(Text):
     kind: str
     """What is in it: `adapter` or `state`."""
 
+    expected = "the name of a file"
+
 
 def _read(read: Callable[[str], Any], text: str, expected: str) -> Any:  # noqa: ANN401 - the caller's
     try:
