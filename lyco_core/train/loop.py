@@ -19,7 +19,7 @@ from .draws import draw, generator_of, seed_of
 from .items import Item
 from .network import Network
 from .noise import loss_weights
-from .optimizers import make_optimizer
+from .optimizers import as_evaluated, make_optimizer
 from .options import RunOptions, TrainOptions
 from .scaler import LossScale
 from .schedules import rate, require_rate
@@ -83,6 +83,8 @@ class Training:
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
         require_rate(options.schedule, options.optimizer.learning_rate)
+        if callable(train := getattr(self.optimizer, "train", None)):
+            train()
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = LossScale(enabled=model.dtype == torch.float16)
         self.average = Average(network, run.ema_decay) if run.ema_decay else None
@@ -222,11 +224,8 @@ class Training:
 
     @contextmanager
     def as_saved(self) -> Generator[None]:
-        """Inside, the network has the values that are saved: the EMA, if there is one."""
-        if self.average is None:
-            yield
-            return
-        with self.average.in_place():
+        """Inside, the network has the values that are saved: the EMA, if there is one, or what the optimizer says."""
+        with as_evaluated(self.optimizer) if self.average is None else self.average.in_place():
             yield
 
 

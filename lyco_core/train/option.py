@@ -58,6 +58,8 @@ class Option:
     draws: bool
     """Whether it decides which items come in which step, or what is drawn for them: a saved state goes on only with
     the value that it was saved with."""
+    graph: bool
+    """Whether the node has a widget for it; `lyco train` takes all."""
 
 
 def option(
@@ -71,10 +73,11 @@ def option(
     node_default: Any = None,  # noqa: ANN401
     saved: Saved = Saved.NOT,
     draws: bool = False,
+    graph: bool = True,
 ) -> Any:  # noqa: ANN401
     """A field of `OptionGroup`; the arguments are those of `Option`."""
     node_default = default if node_default is None else node_default
-    made = Option("", default, rule, help, rare, called, read, node_default, saved, draws)
+    made = Option("", default, rule, help, rare, called, read, node_default, saved, draws, graph)
     return dataclasses.field(default=default, metadata={"option": made})
 
 

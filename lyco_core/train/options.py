@@ -94,8 +94,24 @@ class SaveOptions(OptionGroup):
     save_every_n_epochs: int = option(0, Whole(0), "Also saves NAME-000001.safetensors and so on; 0: never.")
     save_last_n_steps: int = option(0, Whole(0), "Of those, the ones of this many last steps are kept; 0: all.")
     save_last_n_epochs: int = option(0, Whole(0), "Of those, this many last ones are kept; 0: all.")
+    save_state_on_train_end: bool = option(False, Truth(), "Saves NAME-state.pt with the result.", graph=False)
+    save_last_n_steps_state: int = option(
+        0, Whole(0), "As save_last_n_steps, for the states alone; 0: as long as their adapters.", graph=False
+    )
+    save_last_n_epochs_state: int = option(
+        0, Whole(0), "As save_last_n_epochs, for the states alone; 0: as long as their adapters.", graph=False
+    )
     save_state: bool = option(
         False, Truth(), "Beside every file saves NAME…-state.pt, from which `resume` goes on exactly."
+    )
+    logging_dir: str = option(
+        "",
+        FileName("folder"),
+        "A folder for TensorBoard's events; NAME.jsonl beside the adapter has a line of every step in any case.",
+        graph=False,
+    )
+    log_prefix: str = option(
+        "", Text(), "What the name of a training's folder in logging_dir begins with.", graph=False
     )
     no_metadata: bool = option(False, Truth(), "Leaves out all metadata but what loaders need.")
     training_comment: str = option("", Text(), "Stored as ss_training_comment.", saved=Saved.OR_NONE)
@@ -167,7 +183,11 @@ def train_options(settings: Mapping[str, Any]) -> TrainOptions:
         raise TrainError(f"network_args is {args!r}, expected a list of texts, such as ['factor=4']")
     given |= parse_network_args(map(str, args))  # pyright: ignore[reportUnknownArgumentType]
     known = {made.called: (part, made) for part, made in every_option()}
-    known |= {made.name: (part, dataclasses.replace(made, read=None)) for part, made in every_option() if made.read}
+    known |= {
+        made.name: (part, dataclasses.replace(made, read=None))
+        for part, made in every_option()
+        if made.name != made.called
+    }
     for name, value in given.items():
         if name not in known:
             raise TrainError(unknown(name, [*known, "network_args"]))

@@ -128,10 +128,10 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True)
 class FileName(Text):
-    """The name of a file, or nothing."""
+    """The name of a file or a folder, or nothing."""
 
     kind: str
-    """What is in it: `adapter` or `state`."""
+    """What is in it: `adapter` or `state`, or that it is a `folder`."""
 
     expected = "the name of a file"
 

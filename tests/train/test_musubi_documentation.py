@@ -1,4 +1,4 @@
-"""Musubi Tuner's own documentation and parsers, in a checkout that $MUSUBI_PATH names: all that they name has an answer."""
+"""Musubi Tuner's documentation and parsers, in a checkout that $MUSUBI_PATH names: all that they name has an answer."""
 
 import ast
 import os
@@ -35,6 +35,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for place, text in blocks("bash|powershell"):
         if re.search(r"_train(_network)?\.py", text):
             lines = [line.rstrip().rstrip("\\`") for line in text.splitlines() if not line.startswith("#")]
+            lines = [line.replace("--dit ...", "--dit model") for line in lines]
             plain = re.sub(r"\(\.\.\..*?\.\.\.\)|\.\.\.|\"key\d=value\d\"", "", " ".join(lines)).replace("\\", "/")
             yield place, shlex.split(plain)
 
@@ -88,7 +89,11 @@ def test_every_configuration_is_accepted_or_refused_by_the_table(tmp_path: Path)
 def parsers() -> Iterator[tuple[str, str, ast.Call]]:
     """(Kind of script, or *, option, call that adds it) of everything that the trainers' parsers know."""
     source = MUSUBI / "src" / "musubi_tuner"
-    shared = {"training/parser_common": "*", "flux_2/flux2_utils": "flux_2", "qwen_image/qwen_image_utils": "qwen_image"}
+    shared = {
+        "training/parser_common": "*",
+        "flux_2/flux2_utils": "flux_2",
+        "qwen_image/qwen_image_utils": "qwen_image",
+    }
     files = {source / f"{name}.py": kind for name, kind in shared.items()}
     files |= {source / f"{name}.py": script.kind for name, script in SCRIPTS.items()}
     for path, kind in files.items():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from lyco_testing.option_table import PAGES
 from lyco_testing.toy_training import training
 
@@ -109,3 +110,56 @@ def test_optimizer_args_arrive():
     made = training(optimizer_args=["weight_decay=0.3", "betas=0.8,0.9"])
     assert made.optimizer.defaults["weight_decay"] == 0.3
     assert made.optimizer.defaults["betas"] == (0.8, 0.9)
+
+
+class Halving(torch.optim.SGD):
+    """As schedule-free optimizers do, what it moves is twice what is to be used."""
+
+    def train(self) -> None:
+        self._scale(2.0)
+
+    def eval(self) -> None:
+        self._scale(0.5)
+
+    @torch.no_grad()
+    def _scale(self, factor: float) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.mul_(factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("AdamW", torch.optim.AdamW),
+        ("SGD", torch.optim.SGD),
+        ("torch.optim.RAdam", torch.optim.RAdam),
+        ("torch.optim.adamax.Adamax", torch.optim.Adamax),
+    ],
+)
+def test_an_optimizer_by_any_name(name: str, cls: type):
+    assert type(training(optimizer_type=name).optimizer) is cls
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adamw9bit", "optimizer_type is 'adamw9bit', expected one of adamw, .*, or the path of a class, such as"),
+        ("schedulefree.AdamWScheduleFree", "needs schedulefree, which cannot be imported .*: pip install schedulefree"),
+        ("torch.optim.Nonsense", "optimizer_type torch.optim.Nonsense: torch.optim has no Nonsense"),
+        ("torch.nn.Linear", "optimizer_type torch.nn.Linear is no optimizer of torch's kind; choose adamw"),
+    ],
+)
+def test_an_optimizer_that_is_none(name: str, message: str):
+    with pytest.raises(TrainError, match=message):
+        training(optimizer_type=name)
+
+
+def test_an_optimizer_that_moves_others_than_are_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.optim, "Halving", Halving, raising=False)
+    made = training(optimizer_type="Halving")
+    (parameter, *_) = (p for p in made.network.parameters() if p.requires_grad and bool(p.any()))
+    moved = parameter.detach().clone()
+    with made.as_saved():
+        assert torch.equal(parameter, moved / 2)
+    assert torch.equal(parameter, moved)

@@ -191,7 +191,7 @@ def _own(name: str, made: Option | None, value: object) -> Answer:
 
 def _of_row(name: str, row: Row, value: object, script: str) -> Answer:
     """What becomes of an option of Musubi's."""
-    if script in SCRIPTS and not {"*", SCRIPTS[script].kind} & set(row.kinds):
+    if script in SCRIPTS and not SCRIPTS[script].refused and not {"*", SCRIPTS[script].kind} & set(row.kinds):
         return _refused(name, f"{script}.py has no such option")
     fate, why = row.of(value)
     if fate is Fate.MAPPED and (pickled := _pickle(why, value)):

@@ -136,7 +136,6 @@ _DINO = "it belongs to a loss on DINO's features, which is not built here"
 _NABLA = "it belongs to Kandinsky's sparse attention, which is not built here"
 _SELF_FLOW = "self_flow"
 _NOISE = "noise is neither scaled nor clipped here"
-_STATES = "states are kept as long as their adapters"
 _SEES = "it sees first frames, and text to video is what is trained without the graph"
 _ONE = "one model is trained at a time: train each of the two with its own min_timestep and max_timestep"
 
@@ -173,11 +172,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("sample_at_first", FLAG, "*", NOTHING, _SAMPLES),
     ("lr_scheduler_type", ONE, "*", REFUSED, "the schedules here are lr_scheduler's"),
     ("lr_scheduler_args", MANY, "*", REFUSED, "they have options of their own: lr_scheduler_power and so on"),
-    ("lr_decay_steps", ONE, "*", REFUSED, "no lr_scheduler here has a part of its own in which it falls"),
-    ("lr_scheduler_timescale", ONE, "*", REFUSED, "inverse_sqrt falls on the scale of its warm-up"),
-    ("logging_dir", FILE, "*", REFUSED, "no logs are written"),
     ("log_with log_tracker_name", ONE, "*", NOTHING, "it belongs to logging_dir"),
-    ("log_prefix", ONE, "*", NOTHING, "it belongs to logging_dir"),
     ("log_config", FLAG, "*", NOTHING, "the file's metadata has the options"),
     ("wandb_run_name wandb_api_key", ONE, "*", NOTHING, _WANDB),
     ("log_tracker_config", FILE, "*", NOTHING, _WANDB),
@@ -187,8 +182,6 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("scale_weight_norms", ONE, "*", REFUSED, "it works for LoRA only, and is not built here"),
     ("base_weights", FILES, "*", REFUSED, "load the adapter onto the model before it is trained, or merge it"),
     ("base_weights_multiplier", MANY, "*", NOTHING, "it belongs to base_weights"),
-    ("save_last_n_epochs_state save_last_n_steps_state", ONE, "*", REFUSED, _STATES),
-    ("save_state_on_train_end", FLAG, "*", REFUSED, "save_state saves one with every file, the last one's too"),
     ("metadata_reso", ONE, "*", REFUSED, "modelspec.resolution is the family's"),
     ("metadata_arch", ONE, "*", REFUSED, "modelspec.architecture tells loaders the family"),
     (
