@@ -155,11 +155,13 @@ def test_musubis_command_trains_what_the_configuration_does(place: Path):
     (place / "sets").mkdir(exist_ok=True)
     (place / "sets" / "sets.toml").write_text("[general]\nresolution = [64, 64]\n" + PICTURES)
     words = """accelerate launch --num_cpu_threads_per_process 1 --mixed_precision bf16
-        src/musubi_tuner/wan_train_network.py --task t2v-1.3B --dit wan.safetensors --vae vae.safetensors --t5 umt5.safetensors --sdpa --mixed_precision no
-        --dataset_config sets/sets.toml --max_data_loader_n_workers 2 --persistent_data_loader_workers
-        --network_module networks.lokr --network_dim 4 --network_alpha 4 --network_args factor=8 --optimizer_type AdamW
-        --learning_rate 1e-2 --lr_scheduler cosine --timestep_sampling shift --discrete_flow_shift 3.0
-        --max_train_steps 4 --gradient_checkpointing --seed 5 --save_precision fp32 --output_dir musubi --output_name adapter"""
+        src/musubi_tuner/wan_train_network.py --task t2v-1.3B --dit wan.safetensors --vae vae.safetensors
+        --t5 umt5.safetensors --sdpa --mixed_precision no --dataset_config sets/sets.toml
+        --max_data_loader_n_workers 2 --persistent_data_loader_workers --gradient_checkpointing --seed 5
+        --network_module networks.lokr --network_dim 4 --network_alpha 4 --network_args factor=8
+        --optimizer_type AdamW --learning_rate 1e-2 --lr_scheduler cosine --max_train_steps 4
+        --timestep_sampling shift --discrete_flow_shift 3.0 --save_precision fp32
+        --output_dir musubi --output_name adapter"""
     line = [sys.executable, "-m", "lyco_core", "train", "--comfyui", str(find_comfyui()), *words.split()]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
