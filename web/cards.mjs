@@ -6,4 +6,4 @@ export { listenForRuns, lookSoon } from "./last_output.mjs";
 export { listenForRenderer } from "./node.mjs";
 export { addRows } from "./rows.mjs";
 export { restoreSize } from "./size.mjs";
-export { addTrainCard, hear, listen } from "./train_card.mjs";
+export { addTrainCard, hear, hearNeeds, listen } from "./train_card.mjs";

@@ -31,6 +31,7 @@ let cards;
 
 // Before the page hears of anything: 1.58 logs a message that nobody listens to as an error.
 api.addEventListener(/** @type {any} */ ("lyco.train"), (/** @type {any} */ { detail }) => cards?.hear(detail));
+api.addEventListener(/** @type {any} */ ("lyco.needs"), (/** @type {any} */ { detail }) => cards?.hearNeeds(detail));
 
 app.registerExtension({
   name: "comfyui-lyco.cards",

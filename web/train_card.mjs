@@ -20,6 +20,15 @@ const SPANS = [1, 2, 5, 10, 20, 50, SPAN, 200, 500, 1000];
  * @property {number} loss the mean of the last `mean_of` steps
  * @property {number} mean_of
  * @property {import("./curve.mjs").Step[]} steps those that are new
+ * @property {Needs | null} [needs]
+ *
+ * @typedef {object} Needs the memory of a device that a step takes, in bytes, by what takes it
+ * @property {number} total
+ * @property {number} weights
+ * @property {number} activations
+ * @property {number} free 0: unknown
+ * @property {number} swapped how many of the model's `blocks` wait in the computer's memory
+ * @property {number} blocks
  *
  * @typedef {object} Asked only of all that the server knows of the last training
  * @property {Record<string, any> | null} prompt
@@ -49,9 +58,10 @@ class TrainCard {
     this.canvas = /** @type {HTMLCanvasElement} */ (el("canvas", "lyco-curve"));
     this.canvas.role = "img";
     this.line = el("div", "lyco-line", t("waiting"));
+    this.memory = el("div", "lyco-memory");
     this.end = el("div");
     this.content = addCard(node);
-    this.content.append(this.line);
+    this.content.append(this.line, this.memory);
     addFailure(node, this.content);
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
@@ -107,7 +117,18 @@ class TrainCard {
     if (first <= (this.series.last?.step ?? -1)) this.series.cut(first);
     this.series.add(news.steps);
     this.news = news;
+    if (news.needs) this.tellNeeds(news.needs);
     this.show();
+  }
+
+  /** @param {Needs} needs */
+  tellNeeds({ total, weights, activations, free, swapped, blocks }) {
+    const [all, ofModel, kept, rest] = [total, weights, activations, total - weights - activations].map(gigabytes);
+    const parts = [t("needs", all, ofModel, kept, rest)];
+    if (free) parts.push(t("free", gigabytes(free)));
+    if (swapped) parts.push(t("swapped", swapped, blocks));
+    this.memory.textContent = parts.join(" · ");
+    this.memory.classList.toggle("lyco-too-much", free > 0 && total > free);
   }
 
   /** Nothing more comes: it was stopped, or failed. */
@@ -123,7 +144,7 @@ class TrainCard {
   }
 
   show() {
-    if (!this.canvas.isConnected) this.content.replaceChildren(this.canvas, this.line, this.end, this.slider());
+    if (!this.canvas.isConnected) this.content.replaceChildren(this.canvas, this.line, this.memory, this.end, this.slider());
     this.node.hideOutputImages = true; // the same curve, as a picture for pages without this extension
     this.draw();
   }
@@ -178,6 +199,11 @@ class TrainCard {
   }
 }
 
+/** @param {number} size in bytes, as ComfyUI counts a card's memory */
+function gigabytes(size) {
+  return (size / 2 ** 30).toFixed(size >= 2 ** 30 / 10 ? 1 : 2);
+}
+
 /** @param {string | undefined} id as the server has it; its part inside of a subgraph stays when one is made */
 function inside(id) {
   return id?.split(":").pop();
@@ -198,6 +224,11 @@ export function addTrainCard(node) {
 /** @param {News} news of the server's own message */
 export function hear(news) {
   cards.get(nodeOf(news.node) ?? {})?.hear(news);
+}
+
+/** @param {{node: string, needs: Needs}} told before the first step */
+export function hearNeeds({ node, needs }) {
+  cards.get(nodeOf(node) ?? {})?.tellNeeds(needs);
 }
 
 /** Follow what else the server tells; once, when the page is set up. */

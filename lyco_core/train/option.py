@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import TrainError
-from .rules import Number, Rule, Texts
+from .rules import Number, Rule, Texts, WholeOrAuto
 
 __all__ = ["Option", "OptionGroup", "Saved", "option", "options_in"]
 
@@ -107,4 +107,6 @@ def _kept(rule: Rule, value: Any) -> Any:  # noqa: ANN401
     """`value` in the type that the option always has."""
     if isinstance(rule, Texts):
         return tuple(value)
+    if isinstance(rule, WholeOrAuto):
+        return value if value == "auto" else int(value)
     return float(value) if isinstance(rule, Number) else value

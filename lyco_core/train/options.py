@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import TrainError
 from ..io.names import name_fault
+from .memory_options import MemoryOptions
 from .musubi.table import unknown
 from .network_options import NetworkOptions, parse_network_args
 from .noise import NoiseOptions
@@ -142,6 +143,7 @@ class TrainOptions:
     schedule: ScheduleOptions = dataclasses.field(default_factory=ScheduleOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
+    memory: MemoryOptions = dataclasses.field(default_factory=MemoryOptions)
 
 
 _PARTS: dict[str, type[OptionGroup]] = {
@@ -151,6 +153,7 @@ _PARTS: dict[str, type[OptionGroup]] = {
     "schedule": ScheduleOptions,
     "noise": NoiseOptions,
     "save": SaveOptions,
+    "memory": MemoryOptions,
 }
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-__all__ = ["Choice", "FileName", "Number", "Rule", "Text", "Texts", "Truth", "Whole"]
+__all__ = ["Choice", "FileName", "Number", "Rule", "Text", "Texts", "Truth", "Whole", "WholeOrAuto"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,23 @@ class Whole:
     def read(self, text: str) -> int:
         """The value of a text in `--network_args`. Raises `ValueError` if it has none."""
         return _read(int, text, "a whole number")
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeOrAuto:
+    """A whole number of at least 0, also as a text, or `auto`."""
+
+    expected = "auto or a whole number of at least 0"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is allowed."""
+        if isinstance(value, str):
+            return value == "auto" or value.isdecimal()
+        return Whole(0).holds(value)
+
+    def read(self, text: str) -> str:
+        """The value of a text in `--network_args`."""
+        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,4 +167,4 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(cast(Sequence[str], value))
 
 
-Rule = Whole | Number | Choice | Truth | Text | Texts
+Rule = Whole | WholeOrAuto | Number | Choice | Truth | Text | Texts

@@ -83,6 +83,10 @@ def test_the_final_curve_comes_with_the_output(server: Server):
         training(page, 40, output_name="final")
         page.run()
         page.wait("40 / 40", 60)
+        told = page.page.locator(".lyco-memory").inner_text()
+        assert re.match(
+            r"needs about [\d.]+ GB: weights 0.00, activations 0.00, adapter 0.00 · free [\d.]+ GB$", told
+        ), told
         workflow = page.page.evaluate("app.graph.serialize()")
         page.page.wait_for_timeout(1000)
         page.open(server.address)

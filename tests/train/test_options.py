@@ -8,6 +8,7 @@ from lyco_testing.option_table import PAGES
 from lyco_testing.toy_training import training
 
 from lyco_core.errors import TrainError
+from lyco_core.train.memory_options import MemoryOptions
 from lyco_core.train.metadata import Run, model_spec
 from lyco_core.train.musubi.table import ROWS
 from lyco_core.train.network_options import parse_network_args
@@ -72,8 +73,23 @@ VALUES = {
     "rank_dropout": 0.5,
     "module_dropout": 0.5,
     "ema_decay": 0.5,
+    "fp8_base": True,
+    "fp8_scaled": True,
+    "gradient_checkpointing_cpu_offload": True,
     "factor": 2,
 }
+
+
+@pytest.mark.parametrize(("given", "kept"), [(16, 16), ("16", 16), ("auto", "auto"), (0, 0)])
+def test_blocks_to_swap_is_musubis_number_or_auto(given: object, kept: object):
+    assert train_options({"blocks_to_swap": given}).memory.blocks_to_swap == kept
+    assert train_options({}).memory.blocks_to_swap == "auto"
+
+
+@pytest.mark.parametrize("given", [-1, 1.5, True, "many", "-1", None, ""])
+def test_blocks_to_swap_is_nothing_else(given: object):
+    with pytest.raises(TrainError, match=r"blocks_to_swap is .*, expected auto or a whole number of at least 0"):
+        MemoryOptions(blocks_to_swap=given)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", ["network_module", "algorithm"])

@@ -125,7 +125,7 @@ _SAMPLES = "it belongs to sample_prompts"
 _UPLOAD = "it belongs to huggingface_repo_id"
 _WANDB = "it belongs to wandb, which nothing is sent to"
 _TWO = "it belongs to dit_high_noise"
-_HOW_SWAPPED = "ComfyUI has its own way of moving weights"
+_HOW_SWAPPED = "blocks_to_swap has its own way of moving weights"
 _IN_FILE = "the model's file tells it"
 _FIRST = "a first frame is not trained on without the graph: train it there with the conditioning of its own workflow"
 _CONTROL = (
@@ -150,20 +150,10 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("cuda_cudnn_benchmark", FLAG, "*", NOTHING, "ComfyUI's --fast decides on it"),
     ("max_data_loader_n_workers", ONE, "*", NOTHING, _NO_LOADER),
     ("persistent_data_loader_workers", FLAG, "*", NOTHING, _NO_LOADER),
-    ("fp8_base", FLAG, "*", REFUSED, "weights keep their file's precision; name a dit that is stored in fp8"),
-    (
-        "fp8_scaled",
-        FLAG,
-        "flux_2 flux_kontext fpack hidream_o1 hv_1_5 kandinsky5 krea2 qwen_image wan zimage",
-        REFUSED,
-        "weights keep their file's precision; name a dit that is stored in scaled fp8",
-    ),
-    ("blocks_to_swap", ONE, "*", REFUSED, "ComfyUI's own offloading moves weights"),
     ("use_pinned_memory_for_block_swap block_swap_h2d_only", FLAG, "*", NOTHING, _HOW_SWAPPED),
     ("block_swap_ring_size", ONE, "*", NOTHING, _HOW_SWAPPED),
     ("block_swap_optimizer_patch_params", FLAG, "hidream_o1_whole zimage_whole", NOTHING, _HOW_SWAPPED),
     ("img_in_txt_in_offloading", FLAG, "*", NOTHING, _HOW_SWAPPED),
-    ("gradient_checkpointing_cpu_offload", FLAG, "*", REFUSED, "what checkpoints keep stays on the GPU"),
     ("disable_numpy_memmap", FLAG, "*", NOTHING, "ComfyUI's loader reads the file"),
     ("ddp_timeout", ONE, "*", NOTHING, _EXCHANGED),
     ("ddp_gradient_as_bucket_view ddp_static_graph", FLAG, "*", NOTHING, _EXCHANGED),

@@ -8,9 +8,9 @@ training uses it, the gradients come out wrong without a word (measured: by 12 t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -20,9 +20,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ....lyco_core.architectures import TrainedFamily
+from ....lyco_core.train.block_swap import BlockSwap
 from ....lyco_core.train.frozen import frozen_linears, thaw
-from ..protocols import Linear, ModelPatcher
+from ....lyco_core.train.offloading import offloaded_checkpoint
+from ..protocols import ModelPatcher
 from .backward import weights_of
+from .linears import blocks_of, linears_of
 
 ATTENTION = {"optimized_attention_override": lambda _, *args, **named: attention_pytorch(*args, **named)}
 """A transformer option: torch's own attention, which has a backward pass; sage attention has none."""
@@ -30,7 +33,13 @@ ATTENTION = {"optimized_attention_override": lambda _, *args, **named: attention
 
 @contextmanager
 def differentiable(
-    patcher: ModelPatcher, trained: TrainedFamily, dtype: torch.dtype, *, checkpointing: bool
+    patcher: ModelPatcher,
+    trained: TrainedFamily,
+    dtype: torch.dtype,
+    *,
+    checkpointing: bool,
+    offload: bool = False,
+    swap: BlockSwap | None = None,
 ) -> Generator[None]:
     """Inside, gradients flow through a patcher's loaded model to its inputs and to hooks, and none to its weights.
 
@@ -40,6 +49,8 @@ def differentiable(
         trained: what is known of the model's family.
         dtype: in which the model computes.
         checkpointing: compute each block again in the backward pass, instead of keeping what it needs.
+        offload: what they keep all the same, their inputs, waits in the computer's memory.
+        swap: has the weights of blocks that are not on the device.
 
     Raises:
         TrainError: the weight of a module cannot be read.
@@ -52,8 +63,11 @@ def differentiable(
         thaw(model)
         undo.enter_context(_training_mode())
         patcher.eject_model()  # a clone says of itself what its original was
-        linears = _linears(model)
-        undo.enter_context(frozen_linears(linears.values(), weights_of(linears.items(), dtype)))
+        linears = linears_of(model)
+        if swap is not None:
+            undo.enter_context(swap.attached())
+        weight_of = weights_of(linears.items(), dtype)
+        undo.enter_context(frozen_linears(linears.values(), swap.weights(weight_of) if swap else weight_of))
         patcher.inject_model()
         undo.callback(patcher.eject_model)
         _thaw_bypasses(linears.values())
@@ -62,8 +76,8 @@ def differentiable(
                 undo.callback(module.register_forward_pre_hook(_cloned).remove)
         if checkpointing:
             # The last one's backward pass comes first: forgotten, it would be made again at once.
-            for block in list(_blocks(model.diffusion_model, trained))[:-1]:
-                undo.enter_context(_checkpointed(block))
+            for block in list(blocks_of(model, trained))[:-1]:
+                undo.enter_context(_checkpointed(block, offload=offload))
         yield
 
 
@@ -76,15 +90,6 @@ def _training_mode() -> Generator[None]:
         yield
     finally:
         comfy.model_management.in_training = before
-
-
-def _linears(model: nn.Module) -> dict[str, Linear]:
-    """ComfyUI's Linears of every kind, by name; the quantized one is no nn.Linear."""
-    return {
-        name: cast("Linear", module)
-        for name, module in model.named_modules()
-        if hasattr(module, "weight_function") and hasattr(module, "in_features") and module.weight is not None
-    }
 
 
 def _thaw_bypasses(modules: Iterable[nn.Module]) -> None:
@@ -103,13 +108,8 @@ def _cloned(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].clone(), *args[1:])
 
 
-def _blocks(diffusion_model: nn.Module, trained: TrainedFamily) -> Iterator[nn.Module]:
-    for name in trained.comfyui_blocks:
-        yield from getattr(diffusion_model, name, ())
-
-
 @contextmanager
-def _checkpointed(block: nn.Module) -> Generator[None]:
+def _checkpointed(block: nn.Module, *, offload: bool) -> Generator[None]:
     """Inside, the block keeps only its inputs; copies of them are what it may change in place."""
     before, forward = block.__dict__.get("forward"), block.forward
 
@@ -117,7 +117,10 @@ def _checkpointed(block: nn.Module) -> Generator[None]:
         args = tuple(_own(value) for value in args)
         return forward(*args, **{name: _own(value) for name, value in named.items()})
 
-    block.forward = lambda *args, **named: checkpoint(run, *args, use_reentrant=False, **named)
+    if offload:
+        block.forward = lambda *args, **named: offloaded_checkpoint(run, args, named)
+    else:
+        block.forward = lambda *args, **named: checkpoint(run, *args, use_reentrant=False, **named)
     try:
         yield
     finally:

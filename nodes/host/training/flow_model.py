@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import torch
 from torch import Tensor
 
 from ....lyco_core.architectures import ARCHITECTURES
 from ....lyco_core.errors import TrainError
+from ....lyco_core.train.block_swap import BlockSwap
+from ....lyco_core.train.estimate import Estimate
+from ....lyco_core.train.memory_options import MemoryOptions
 from ....lyco_core.train.options import RunOptions
 from ....lyco_core.train.targets import require_trainable
 from ..model.matching import model_weights
 from ..model.merging import standing
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import forward_arguments, groups, together
+from .demand import Demand
 from .differentiable import ATTENTION, differentiable
+from .placing import Plan, placed
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """`mixed_precision` -> what the model computes in; `auto` leaves it."""
@@ -32,6 +36,8 @@ class FlowModel:
         self.model = patcher.model
         self.device: torch.device = patcher.load_device
         self.dtype: torch.dtype = self.model.manual_cast_dtype or self.model.get_dtype()
+        self.swap: BlockSwap | None = None
+        """The blocks that are not on the device all the time."""
         self._guidance = guidance
 
     def latent(self, latent: Tensor) -> Tensor:
@@ -60,28 +66,42 @@ class FlowModel:
 
 
 @contextmanager
-def loaded(patcher: ModelPatcher, run: RunOptions) -> Generator[FlowModel]:
+def loaded(
+    patcher: ModelPatcher,
+    run: RunOptions,
+    memory: MemoryOptions | None = None,
+    demand: Demand | None = None,
+    tell: Callable[[Estimate], None] = lambda _: None,
+) -> Generator[FlowModel]:
     """A clone of `patcher` on its device, ready for gradients; everything else is moved out of its way.
 
+    Args:
+        memory: what of it is where; without, all is on the device.
+        demand: what is needed beside it.
+        tell: told how much memory a step takes, before the model is loaded.
+
     Raises:
-        TrainError: it is no flow model, or of a family that is not trained, or runs on several GPUs.
+        TrainError: it is no flow model, or of a family that is not trained, or runs on several GPUs; or it has fewer
+            blocks than are to be swapped.
     """
     _require_flow(patcher)
     _, trained = require_trainable(model_weights(patcher).architecture)
     clone = standing(patcher, "load the model with ComfyUI's own loader").clone()
     if run.mixed_precision in DTYPES:
         clone.set_model_compute_dtype(DTYPES[run.mixed_precision])
+    memory, demand = memory or MemoryOptions(blocks_to_swap=0), demand or Demand()
     with torch.inference_mode(False):
-        comfy.model_management.unload_all_models()
-        comfy.model_management.soft_empty_cache()
-        comfy.model_management.load_models_gpu([clone], force_full_load=True)
-        clone.pre_run()
-        try:
-            flow = FlowModel(clone, run.guidance_scale)
-            with differentiable(clone, trained, flow.dtype, checkpointing=run.gradient_checkpointing):
-                yield flow
-        finally:
-            clone.cleanup()
+        flow = FlowModel(clone, run.guidance_scale)
+        plan = Plan(clone.model, trained, memory, demand)
+        with placed(clone, plan, flow.dtype, tell) as flow.swap:
+            clone.pre_run()
+            try:
+                offload = memory.gradient_checkpointing_cpu_offload
+                kept = run.gradient_checkpointing
+                with differentiable(clone, trained, flow.dtype, checkpointing=kept, offload=offload, swap=flow.swap):
+                    yield flow
+            finally:
+                clone.cleanup()
 
 
 def _require_flow(patcher: ModelPatcher) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -22,17 +22,24 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def with_needs(known: Sequence[str], error: BaseException) -> str:
+    """What is known of how much memory is needed, a line each, and what was asked for when it ran out."""
+    return " ".join([*(f"It {line}." for line in known), first_line(error)])
+
+
 @contextmanager
-def memory_for(doing: str, helps: str) -> Generator[None]:
+def memory_for(doing: str, helps: str, known: Callable[[], Sequence[str]] = tuple) -> Generator[None]:
     """Raise `TrainError` for memory that runs out inside.
 
     Args:
         doing: what goes on then.
         helps: what a person can do, most helpful first.
+        known: what is known by then of how much memory it needs.
     """
     try:
         yield
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise TrainError(f"out of memory while {doing}. What helps: {helps}. {first_line(error)}") from error
+        told = with_needs(known(), error)
+        raise TrainError(f"out of memory while {doing}. What helps: {helps}. {told}") from error

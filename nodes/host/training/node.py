@@ -55,7 +55,7 @@ def train_on(model: ModelPatcher, data: Data, options: TrainOptions, asked: Aske
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
     with Telling(asked) as tell:
-        done: Trained = train(model, data, options, os.path.dirname(path), tell, saved=tell.saved)
+        done: Trained = train(model, data, options, os.path.dirname(path), tell, saved=tell.saved, needs=tell.needs)
     trained = with_adapter(model, done.path)
     return Result(
         name,

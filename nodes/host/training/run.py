@@ -22,6 +22,7 @@ from ....lyco_core.text import size_text
 from ....lyco_core.train.batches import require_items
 from ....lyco_core.train.checking import require_possible
 from ....lyco_core.train.distributed import World
+from ....lyco_core.train.estimate import Estimate
 from ....lyco_core.train.image_inputs import image_input
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.loop import Step, Training
@@ -38,9 +39,10 @@ from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import require_fit, require_image
+from .demand import demand_of
 from .flow_model import FlowModel, loaded
 from .means import mean_line, recent
-from .memory import first_line, memory_for, out_of_memory
+from .memory import memory_for, out_of_memory, with_needs
 
 log = logging.getLogger("lyco")
 
@@ -67,7 +69,10 @@ class Trained:
     report: str
 
 
-LOADING_HELPS = "a model in fp8, fewer other programs that use the GPU, a lower network_dim, LoKr instead of LoHa"
+LOADING_HELPS = (
+    "set blocks_to_swap to auto, set fp8_scaled to true, a model in fp8, fewer other programs that use the GPU, a lower "
+    "network_dim, LoKr instead of LoHa"
+)
 
 Tell = Callable[[Training, Step, Sequence[str]], None]
 """Told of every step and of the paths that were saved after it; may raise to stop."""
@@ -81,6 +86,7 @@ def train(
     tell: Tell,
     *,
     saved: Callable[[Saved], None] = lambda _: None,
+    needs: Callable[[Estimate], None] = lambda _: None,
     world: World | None = None,
     model: str = "",
     vae: str = "",
@@ -91,6 +97,7 @@ def train(
         patcher: patches that it holds count as part of the model.
         data: latents as the VAE gives them, and conditioning as the text encoder does.
         saved: told of every file that is written, also by a training that then ends early.
+        needs: told how much memory a step takes, before the model is loaded.
         model, vae: names of their files, for the metadata.
 
     Raises:
@@ -109,14 +116,22 @@ def train(
     network = _network(choice, options)
     if options.network.verbose:
         log.info("%s", network.listing())
+    world, told = world or World(), list[Estimate]()
+
+    def tell_needs(estimate: Estimate) -> None:
+        log.info("%s", estimate.line())
+        told.append(estimate)
+        needs(estimate)
+
+    demand = demand_of(patcher.model, (*data.items, *data.validation), network, options, world.processes)
     with ExitStack() as ending:
-        with memory_for("the model was loaded", LOADING_HELPS):
-            flow = ending.enter_context(loaded(patcher, options.run))
+        with memory_for("the model was loaded", LOADING_HELPS, lambda: [estimate.line() for estimate in told]):
+            flow = ending.enter_context(loaded(patcher, options.run, options.memory, demand, tell_needs))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
         log.info("%s", _opening(training, choice))
         with network.attached(flow.model):
-            done = _steps(training, files, tell)
+            done = _steps(training, files, tell, told[0])
         path = files.finish()
         training.world.wait()  # for the one that writes
     return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
@@ -180,7 +195,7 @@ def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptio
     return training
 
 
-def _steps(training: Training, files: TrainingFiles, tell: Tell) -> list[Step]:
+def _steps(training: Training, files: TrainingFiles, tell: Tell, needs: Estimate) -> list[Step]:
     """Do all steps that are left; if something stops them from outside, the adapter is saved first."""
     done: list[Step] = []
     try:
@@ -195,8 +210,9 @@ def _steps(training: Training, files: TrainingFiles, tell: Tell) -> list[Step]:
         if out_of_memory(reason):
             raise TrainError(
                 f"out of memory in step {training.step + 1} ({outcome}). What helps, most first: "
-                "gradient_checkpointing, batch_size 1 with more gradient_accumulation_steps, smaller images or "
-                f"fewer frames, a model in fp8, mixed_precision bf16, LoKr instead of LoHa. {first_line(reason)}"
+                "gradient_checkpointing, more blocks_to_swap, batch_size 1 with more gradient_accumulation_steps, "
+                "smaller images or fewer frames, gradient_checkpointing_cpu_offload, fp8_scaled or a model in fp8, "
+                f"mixed_precision bf16, LoKr instead of LoHa. {with_needs([needs.line()], reason)}"
             ) from reason
         raise
     return done

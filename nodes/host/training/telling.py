@@ -13,6 +13,7 @@ from typing import Any
 import comfy.model_management
 
 from ....lyco_core.console import clock
+from ....lyco_core.train.estimate import Estimate
 from ....lyco_core.train.loop import Step, Training
 from ....lyco_core.train.training_files import Saved
 from ..progress import Progress
@@ -21,6 +22,9 @@ from .widgets import state_path
 
 EVENT = "lyco.train"
 """What the web extension listens to."""
+
+NEEDS = "lyco.needs"
+"""Tells it how much memory a training needs, before the model is loaded."""
 
 SECONDS = 0.25
 """The least time between two messages."""
@@ -78,6 +82,7 @@ class Telling:
         self._sent = 0.0
         self._saved: Saved | None = None
         self._message: dict[str, Any] = {}
+        self._needs: dict[str, Any] | None = None
 
     def __enter__(self) -> Telling:
         return self
@@ -102,6 +107,14 @@ class Telling:
             text = f"step {step.step} of {total}, {mean_line(recent(self._losses))}"
             self._say(text if left is None else f"{text}, {clock(left)} left")
         self._progress(step.step, total)
+
+    def needs(self, estimate: Estimate) -> None:
+        """Tell how much memory a step takes."""
+        self._needs = dataclasses.asdict(estimate) | {"total": estimate.total}
+        server = _server()
+        if server is not None:
+            server.send_sync(NEEDS, {"node": self._asked.node, "needs": self._needs}, server.client_id)
+        self._say(estimate.line())
 
     def saved(self, saved: Saved) -> None:
         """Remember what was written last."""
@@ -130,6 +143,7 @@ class Telling:
             "run": getattr(server, "last_prompt_id", None),
             "loss": mean.value,
             "mean_of": mean.steps,
+            "needs": self._needs,
             **news,
             "steps": told,
         }

@@ -13,6 +13,7 @@ TITLES = {
     "schedule": "Learning rate over time",
     "noise": "Timesteps and loss",
     "save": "What is saved",
+    "memory": "Memory",
 }
 IN_JAPANESE = {
     "network": "学習するもの",
@@ -21,6 +22,7 @@ IN_JAPANESE = {
     "schedule": "学習率の変化",
     "noise": "タイムステップと損失",
     "save": "保存するもの",
+    "memory": "メモリ",
 }
 IN_CHINESE = {
     "network": "训练什么",
@@ -29,6 +31,7 @@ IN_CHINESE = {
     "schedule": "学习率的变化",
     "noise": "时间步与损失",
     "save": "保存什么",
+    "memory": "显存",
 }
 
 

@@ -1,0 +1,42 @@
+"""How a training fits a device's memory, under Musubi Tuner's names and with its meanings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .option import OptionGroup, Saved, option
+from .rules import Truth, WholeOrAuto
+
+__all__ = ["MemoryOptions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryOptions(OptionGroup):
+    """What of the model is where, and how small."""
+
+    blocks_to_swap: int | str = option(
+        "auto",
+        WholeOrAuto(),
+        "How many of the model's blocks stay in the computer's memory and come to the device when they are needed: "
+        "less memory, some time, the same result. auto: as many as the estimate says, none where all fit. Smaller "
+        "blocks, such as FLUX's single ones, count by their size.",
+    )
+    fp8_scaled: bool = option(
+        False,
+        Truth(),
+        "Rounds the blocks' weights to float8 with a scale a row while it trains: half of bf16's memory. Weights "
+        "that are quantized already stay as they are.",
+        saved=Saved.IF_SET,
+    )
+    fp8_base: bool = option(
+        False,
+        Truth(),
+        "The same without a scale, which rounds small weights more coarsely; with fp8_scaled that counts.",
+        saved=Saved.IF_SET,
+    )
+    gradient_checkpointing_cpu_offload: bool = option(
+        False,
+        Truth(),
+        "With gradient_checkpointing: what each block keeps waits in the computer's memory for the backward pass.",
+        saved=Saved.IF_SET,
+    )
