@@ -55,13 +55,15 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from ..train.musubi.answers import require_answers
     from ..train.musubi.command import read_command
 
     asked = read_command(options.words)
     settings, folder = _settings(asked)
     if asked.check:
-        _tell_options(settings, asked)
+        _tell_options(settings, folder, asked)
         return
+    require_answers(asked.launcher)
     comfyui = _comfyui(settings.pop("comfyui", None), folder)
     headless = _headless(_pack(comfyui))
     errors = sys.modules[f"{PACK}.lyco_core.errors"]
@@ -84,9 +86,10 @@ def _settings(asked: Command) -> tuple[dict[str, Any], Path]:
     return {**flattened(read_toml(path)), **asked.given}, folder
 
 
-def _tell_options(settings: dict[str, Any], asked: Command) -> None:
+def _tell_options(settings: dict[str, Any], folder: Path, asked: Command) -> None:
     """Print what becomes of every option. Raises `TrainError` if one is refused, or they do not go together."""
     from ..errors import TrainError
+    from ..train.dataset import parse_datasets
     from ..train.musubi.answers import Fate, answered, option_words, own_options
     from ..train.options import train_options
 
@@ -99,6 +102,9 @@ def _tell_options(settings: dict[str, Any], asked: Command) -> None:
     if refused := [answer.name for answer in answers if answer.fate is Fate.REFUSED]:
         raise TrainError(f"refused: {', '.join(refused)}")
     train_options(own_options(kept))
+    for name in ("datasets", "validation_datasets"):
+        if name in kept:
+            parse_datasets({"general": kept.get("general", {}), "datasets": kept[name]}, folder)
 
 
 def _command(words: Sequence[str]) -> str:

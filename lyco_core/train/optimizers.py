@@ -49,7 +49,7 @@ _CLASS = re.compile(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*")
 
 def optimizer_of(optimizer_type: object) -> str:
     """Musubi's `--optimizer_type`: a name of `OPTIMIZERS` in any case, a class of torch.optim, or the path of one."""
-    name = str(optimizer_type)
+    name = str(optimizer_type) or "adamw"
     if name.lower() in OPTIMIZERS:
         return name.lower()
     found = getattr(torch.optim, name, None)

@@ -81,7 +81,8 @@ def _launcher(words: Sequence[str]) -> tuple[tuple[Answer, ...], dict[str, Any]]
         value = value if equals else following
         row = LAUNCHER.get(name)
         fate, why = row.of(value) if row else (Fate.NOTHING, "lyco train launches itself")
-        answers.append(Answer(f"{words[0]} --{name}", fate, why))
+        named = f"{words[0]} --{name}"
+        answers.append(Answer(named, fate, why, f"{named} {value} is refused: {why}"))
         if fate is Fate.MAPPED:
             given[name] = value
     return tuple(answers), given

@@ -70,8 +70,8 @@ class Trained:
 
 
 LOADING_HELPS = (
-    "set blocks_to_swap to auto, set fp8_scaled to true, a model in fp8, fewer other programs that use the GPU, a lower "
-    "network_dim, LoKr instead of LoHa"
+    "set blocks_to_swap to auto, set fp8_scaled to true, a model in fp8, fewer other programs that use the GPU, a "
+    "lower network_dim, LoKr instead of LoHa"
 )
 
 Tell = Callable[[Training, Step, Sequence[str]], None]
