@@ -16,7 +16,7 @@ from ..errors import TrainError
 from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Texts
 
-__all__ = ["OPTIMIZERS", "OptimizerOptions", "as_evaluated", "make_optimizer", "optimizer_of"]
+__all__ = ["OPTIMIZERS", "OptimizerOptions", "as_evaluated", "is_schedule_free", "make_optimizer", "optimizer_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,18 +120,23 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
         ) from None
 
 
+def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer moves other parameters than are to be used, and so has no use for a schedule."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
 @contextmanager
 def as_evaluated(optimizer: torch.optim.Optimizer) -> Generator[None]:
-    """Inside, the parameters are those to use, where an optimizer moves others: schedule-free ones have both."""
+    """Inside, the parameters are those to use, where a schedule-free optimizer moves others."""
     modes: Any = optimizer
-    both = callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
-    if both:
-        modes.eval()
+    if not is_schedule_free(optimizer):
+        yield
+        return
+    modes.eval()
     try:
         yield
     finally:
-        if both:
-            modes.train()
+        modes.train()
 
 
 def _arguments(texts: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lyco_testing.option_table import PAGES
-from lyco_testing.toy_training import training
+from lyco_testing.toy_training import steps, training
 
 from lyco_core.errors import TrainError
 from lyco_core.train.memory_options import MemoryOptions
@@ -171,11 +171,15 @@ def test_an_optimizer_that_is_none(name: str, message: str):
         training(optimizer_type=name)
 
 
-def test_an_optimizer_that_moves_others_than_are_used(monkeypatch: pytest.MonkeyPatch):
+def test_an_optimizer_that_moves_others_than_are_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr(torch.optim, "Halving", Halving, raising=False)
-    made = training(optimizer_type="Halving")
+    made = training(optimizer_type="Halving", lr_scheduler="linear")
     (parameter, *_) = (p for p in made.network.parameters() if p.requires_grad and bool(p.any()))
     moved = parameter.detach().clone()
     with made.as_saved():
         assert torch.equal(parameter, moved / 2)
     assert torch.equal(parameter, moved)
+    assert "Halving has no use for lr_scheduler and lr_warmup_steps" in caplog.text
+    assert {step.learning_rate for step in steps(made, 3)} == {made.options.optimizer.learning_rate}
