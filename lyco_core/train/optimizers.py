@@ -127,16 +127,23 @@ def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
 
 @contextmanager
 def as_evaluated(optimizer: torch.optim.Optimizer) -> Generator[None]:
-    """Inside, the parameters are those to use, where a schedule-free optimizer moves others."""
+    """Inside, the parameters are those to use, where a schedule-free optimizer moves others.
+
+    Afterwards they are what they were, bit for bit: the optimizer's own way back rounds.
+    """
     modes: Any = optimizer
     if not is_schedule_free(optimizer):
         yield
         return
+    moved = [(p, p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
     modes.eval()
     try:
         yield
     finally:
         modes.train()
+        with torch.no_grad():
+            for parameter, value in moved:
+                parameter.copy_(value)
 
 
 def _arguments(texts: Sequence[str]) -> dict[str, Any]:

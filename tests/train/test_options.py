@@ -136,6 +136,8 @@ class Halving(torch.optim.SGD):
 
     def eval(self) -> None:
         self._scale(0.5)
+        self._scale(1 / 3)  # the way back of which rounds
+        self._scale(3.0)
 
     @torch.no_grad()
     def _scale(self, factor: float) -> None:
