@@ -132,12 +132,10 @@ class Halving(torch.optim.SGD):
     """As schedule-free optimizers do, what it moves is twice what is to be used."""
 
     def train(self) -> None:
-        self._scale(2.0)
+        self._scale(2.001)  # a way back that rounds, only more
 
     def eval(self) -> None:
         self._scale(0.5)
-        self._scale(1 / 3)  # the way back of which rounds
-        self._scale(3.0)
 
     @torch.no_grad()
     def _scale(self, factor: float) -> None:
