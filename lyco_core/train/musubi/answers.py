@@ -137,18 +137,16 @@ def own_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 def option_words(settings: Mapping[str, Any], answers: Iterable[Answer]) -> list[str]:
     """What becomes of every option, one a line, and what is another default here than in Musubi."""
     lines = [(answer.name, str(answer)) for answer in answers]
-    given = dict(lines)
-    width = max((len(name) for name, _ in lines), default=0)
+    given = {name for name, _ in lines}
     defaults = {made.called: made.default for _, made in every_option()}
-    return [
-        *(f"{name:{width}}  {text}" for name, text in lines),
-        *(
-            f"{name:{width}}  not given: {defaults[name]} here, {theirs} in Musubi Tuner"
-            for name, theirs in DEFAULTS.items()
-            if name not in given
-        ),
-        *(f"{name:{width}}  not given: it is needed to train" for name in _NEEDED if name not in settings),
+    lines += [
+        (name, f"not given: {defaults[name]} here, {theirs} in Musubi Tuner")
+        for name, theirs in DEFAULTS.items()
+        if name not in given
     ]
+    lines += [(name, "not given: it is needed to train") for name in _NEEDED if name not in settings]
+    width = max(len(name) for name, _ in lines)
+    return [f"{name:{width}}  {text}" for name, text in lines]
 
 
 def _refused(name: str, why: str) -> Answer:
