@@ -54,9 +54,7 @@ def in_float8(modules: Iterable[tuple[str, Linear]], device: torch.device, *, sc
     try:
         for name, module in modules:
             own, functions = module.weight, module.weight_function
-            values, scale = _rounded(own, device, scaled=scaled)
-            if not scaled and not bool((values.float().abs() <= LARGEST).all()):
-                raise TrainError(f"{name}: has numbers above {LARGEST:g}, which float8 has not; set fp8_scaled to true")
+            values, scale = _rounded(name, own, device, scaled=scaled)
             before.append((module, own, functions, module.__dict__.get("comfy_cast_weights")))
             module.weight = nn.Parameter(values.to(own.device), requires_grad=False)
             module.weight_function = [*([RowScale(scale)] if scaled else ()), *functions]
@@ -72,7 +70,7 @@ def in_float8(modules: Iterable[tuple[str, Linear]], device: torch.device, *, sc
 
 
 @torch.no_grad()
-def _rounded(weight: Tensor, device: torch.device, *, scaled: bool) -> tuple[Tensor, Tensor]:
+def _rounded(name: str, weight: Tensor, device: torch.device, *, scaled: bool) -> tuple[Tensor, Tensor]:
     """The weight in float8, and the scale of each of its rows, (out, 1)."""
     values = torch.empty(weight.shape, dtype=FLOAT8, device=device)
     scales = torch.ones(weight.shape[0], 1, device=device)
@@ -82,5 +80,7 @@ def _rounded(weight: Tensor, device: torch.device, *, scaled: bool) -> tuple[Ten
         if scaled:
             scales[rows] = (band.abs().amax(1, keepdim=True) / LARGEST).clamp_(min=1e-12)
             band = (band / scales[rows]).clamp_(-LARGEST, LARGEST)
+        elif bool((band.abs() > LARGEST).any()):
+            raise TrainError(f"{name}: has numbers above {LARGEST:g}, which float8 has not; set fp8_scaled to true")
         values[rows] = band.to(FLOAT8)
     return values, scales
