@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .commands import COMMANDS
+from .commands import AS_TYPED, COMMANDS
 from .commands.common import ADVICE, print_error
 from .console import clear_line
 from .errors import LycoError, advising
@@ -73,7 +73,11 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         command.add(commands)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands.choices:
         parser.error(_no_command(arguments[0], list(commands.choices)))
+    words: Sequence[str] = ()
+    if arguments and arguments[0] in AS_TYPED and not {"-h", "--help"} & set(arguments[1:]):
+        arguments, words = arguments[:1], arguments[1:]
     options, unknown = parser.parse_known_args(arguments)
+    options.words = words
     if unknown:  # which argparse itself would tell as the whole program's fault
         what = "there is no such option" if unknown[0].startswith("-") else "one argument too many"
         commands.choices.get(arguments[0], parser).error(f"{unknown[0]}: {what}")

@@ -25,6 +25,8 @@ from ..lyco_core.train.checking import require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.image_inputs import image_input
+from ..lyco_core.train.musubi.answers import answered, flattened, notes_of, own_options, require_answers
+from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
 from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
@@ -52,9 +54,15 @@ class Configuration:
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
     options: TrainOptions
+    families: tuple[str, ...] = ()
+    """Ids of the architectures that the script of Musubi's trains whose command this is; empty: it is none's."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of options that do nothing here."""
 
 
-def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None:
+def train_from(
+    settings: Mapping[str, Any], folder: Path, comfyui: Path, *, script: str = "", beside: bool = True
+) -> None:
     """Run the training that a configuration describes, in this process or those of torchrun.
 
     Args:
@@ -62,14 +70,19 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
             at the top or in tables of any name; `general` and `datasets`, here or in the file
             `dataset_config`; `validation_datasets`.
         folder: what relative paths start from.
+        script: of Musubi's, without `.py`, whose command this is; empty: none.
+        beside: whether relative paths in `dataset_config` start from its folder, rather than, as in Musubi, from
+            `folder`.
 
     Raises:
         LycoError: something is wrong with what is asked for, or goes wrong.
     """
-    configuration = read_configuration(settings, folder)
+    configuration = read_configuration(settings, folder, script=script, beside=beside)
     world = join()  # takes its GPU before ComfyUI looks for one
     try:
         start(comfyui, quiet=not world.writes)
+        for note in configuration.notes:
+            log.info("%s", note)
         data = _encoded(configuration, world)
         with stopping() as signals:
             _train(configuration, data, Terminal(world, signals), world)
@@ -82,19 +95,20 @@ def train_from(settings: Mapping[str, Any], folder: Path, comfyui: Path) -> None
         leave(world)
 
 
-def read_configuration(settings: Mapping[str, Any], folder: Path) -> Configuration:
-    """The checked configuration of settings. Raises `TrainError` or `FileError`."""
-    rest = dict(settings)
+def read_configuration(
+    settings: Mapping[str, Any], folder: Path, *, script: str = "", beside: bool = True
+) -> Configuration:
+    """The checked configuration of settings; see `train_from`. Raises `TrainError` or `FileError`."""
+    rest, answers = answered(flattened(settings), script)
+    require_answers(answers)
     if described := path_of(rest.pop("dataset_config", ""), "dataset_config", folder):
-        datasets, place = read_toml(Path(described)), Path(described).parent
+        datasets, place = read_toml(Path(described)), Path(described).parent if beside else folder
     else:
         datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
     held_out = rest.pop("validation_datasets", None)
-    for name in [name for name, value in rest.items() if isinstance(value, Mapping)]:
-        rest |= rest.pop(name)  # a section, whose name says nothing
     dit, vae, output = (path_of(rest.pop(name, ""), name, folder) for name in ("dit", "vae", "output_dir"))
     if not dit:
-        raise TrainError("the configuration names no dit: the diffusion model's file")
+        raise TrainError("no dit is named: the diffusion model's file; give dit in the configuration, or --dit")
     encoders = rest.pop("text_encoder", "")
     encoders = encoders if isinstance(encoders, list) else [encoders]
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
@@ -108,7 +122,9 @@ def read_configuration(settings: Mapping[str, Any], folder: Path) -> Configurati
         output or str(folder / "output"),
         parse_datasets(datasets, place),
         parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
-        train_options(rest),
+        train_options(own_options(rest)),
+        SCRIPTS[script].families if script else (),
+        notes_of(answers),
     )
 
 
@@ -181,6 +197,11 @@ def _require_possible(configuration: Configuration) -> TrainedFamily:
     given = {"empty": True, "validation": bool(configuration.validation)}
     family, trained = require_possible(options, weights.architecture, configuration.output_dir, **given)
     with about_file(configuration.dit):
+        if configuration.families and family.id not in configuration.families:
+            raise TrainError(
+                f"is of {family.title}, and the script that is named trains {', '.join(configuration.families)}; name "
+                "another of the two"
+            )
         if image_input(weights):
             raise TrainError(
                 "reads an image beside the noise, and lyco train encodes none, so it would be trained on zeros; train "

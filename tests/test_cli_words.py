@@ -1,6 +1,5 @@
 """What the command line says to who does not know it: help, versions, and errors that name what to type."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -151,8 +150,8 @@ def test_errors_are_coloured_on_a_terminal_alone(no_color: str):
 
 @pytest.mark.skipif(os.name == "nt", reason="quoted as POSIX's shells read it")
 def test_the_command_to_go_on_with_is_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def again(**changes: str) -> str:
-        return train._command(argparse.Namespace(**{"config": "my files/a.toml", "comfyui": None} | changes))
+    def again(*more: str) -> str:
+        return train._command(["my files/a.toml", *more])
 
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "lyco"), "train"])
@@ -160,7 +159,8 @@ def test_the_command_to_go_on_with_is_what_was_typed(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     assert again() == "'/my python' -m lyco_core train 'my files/a.toml'"
     (tmp_path / "lyco").touch(0o755)
-    assert again(comfyui="/comfy") == "lyco train 'my files/a.toml' --comfyui /comfy"
+    assert again("--resume", "a.pt", "--comfyui", "/comfy") == "lyco train 'my files/a.toml' --comfyui /comfy"
+    assert again("--resume=a.pt", "--seed", "3") == "lyco train 'my files/a.toml' --seed 3"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert again() == "torchrun --nproc-per-node=2 -m lyco_core train 'my files/a.toml'"

@@ -5,7 +5,10 @@ torch takes seconds to import, so commands import what they need when they run.
 
 from . import convert, delta, demo, extract, inspect, merge, resize, train
 
-__all__ = ["COMMANDS"]
+__all__ = ["AS_TYPED", "COMMANDS"]
 
 COMMANDS = (inspect, delta, convert, merge, extract, resize, train, demo)
 """The commands in the order in which `lyco --help` lists them."""
+
+AS_TYPED = ("train",)
+"""The commands that read what is typed behind their names by themselves."""

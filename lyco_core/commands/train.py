@@ -1,4 +1,4 @@
-"""`lyco train`: an adapter from a configuration, with a ComfyUI's model code and without its server."""
+"""`lyco train`: an adapter by Musubi Tuner's options, with a ComfyUI's model code and without its server."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ..console import shell_command
 from ..errors import FileError, LycoError
 from ..installed import packs_in
 from ..version import __version__
 from .common import Commands
+
+if TYPE_CHECKING:
+    from ..train.musubi.command import Command
 
 __all__ = ["add"]
 
@@ -26,37 +31,89 @@ REPOSITORY = "https://github.com/comfyui-lyco/comfyui-lyco"
 """Where the node pack comes from."""
 
 
+USAGE = "lyco train [CONFIG.toml] [--OPTION VALUE …] …"
+
+ABOUT = """
+Options have Musubi Tuner's names, in CONFIG.toml, on the command line, which wins, or in both. Its own command runs
+too, all of it typed behind `lyco train`. docs/training.md tells more.
+
+  --config_file FILE   a configuration as Musubi reads it: paths in it start from the current folder
+  --comfyui FOLDER     the ComfyUI [the configuration's, $COMFYUI_PATH, the one around this pack]
+  --resume STATE       go on from a saved NAME-…-state.pt
+  --check-options      only tell what becomes of every option; no file is opened but the configuration
+"""
+
+
 def add(commands: Commands) -> None:
-    """Declare the command."""
-    parser = commands.add_parser("train", help="train an adapter from a configuration, with a ComfyUI's model code")
-    parser.add_argument("config", metavar="CONFIG.toml", help="options by Musubi Tuner's names; see docs/training.md")
-    parser.add_argument(
-        "--comfyui", metavar="FOLDER", help="the ComfyUI [the configuration's, $COMFYUI_PATH, the one around this pack]"
+    """Declare the command. `cli.py` hands it what is typed behind its name as it is, in `words`."""
+    parser = commands.add_parser(
+        "train", help="train an adapter by Musubi Tuner's options, with a ComfyUI's model code"
     )
-    parser.add_argument("--resume", metavar="STATE", help="go on from a saved NAME-…-state.pt")
+    parser.usage, parser.description = USAGE, ABOUT
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..io.toml import read_toml
+    from ..train.musubi.answers import require_answers
+    from ..train.musubi.command import read_command
 
-    settings, folder = read_toml(Path(options.config)), Path(options.config).absolute().parent
-    if options.resume:
-        settings["resume"] = os.path.abspath(options.resume)
-    comfyui = _comfyui(options.comfyui or settings.pop("comfyui", None), folder)
+    asked = read_command(options.words)
+    settings, folder = _settings(asked)
+    if asked.check:
+        _tell_options(settings, folder, asked)
+        return
+    require_answers(asked.launcher)
+    comfyui = _comfyui(settings.pop("comfyui", None), folder)
     headless = _headless(_pack(comfyui))
     errors = sys.modules[f"{PACK}.lyco_core.errors"]
     try:
-        with errors.advising({errors.Remedy.AGAIN: f"go on with: {_command(options)}{{}}"}):
-            headless.train_from(settings, folder, comfyui)
+        with errors.advising({errors.Remedy.AGAIN: f"go on with: {_command(options.words)}{{}}"}):
+            headless.train_from(settings, folder, comfyui, script=asked.script, beside=bool(asked.config))
     except errors.LycoError as error:
         raise LycoError(str(error)) from None
 
 
-def _command(options: argparse.Namespace) -> str:
+def _settings(asked: Command) -> tuple[dict[str, Any], Path]:
+    """The options of a configuration and of the command line, which wins; and where relative paths start."""
+    from ..io.toml import read_toml
+    from ..train.musubi.answers import flattened
+
+    path = Path(asked.config or asked.config_file or ".")
+    folder = path.absolute().parent if asked.config else Path.cwd()
+    if path == Path() or (asked.check and not path.exists()):
+        return dict(asked.given), folder
+    return {**flattened(read_toml(path)), **asked.given}, folder
+
+
+def _tell_options(settings: dict[str, Any], folder: Path, asked: Command) -> None:
+    """Print what becomes of every option. Raises `TrainError` if one is refused, or they do not go together."""
+    from ..errors import TrainError
+    from ..train.dataset import parse_datasets
+    from ..train.musubi.answers import Fate, answered, option_words, own_options
+    from ..train.options import train_options
+
+    kept, answers = answered(settings, asked.script)
+    answers = [*asked.launcher, *answers]
+    print("\n".join(option_words(kept, answers)))
+    path = asked.config or asked.config_file
+    if path and not os.path.exists(path):
+        print(f"{path}: is not there, so what it says is not told")
+    if refused := [answer.name for answer in answers if answer.fate is Fate.REFUSED]:
+        raise TrainError(f"refused: {', '.join(refused)}")
+    train_options(own_options(kept))
+    for name in ("datasets", "validation_datasets"):
+        if name in kept:
+            parse_datasets({"general": kept.get("general", {}), "datasets": kept[name]}, folder)
+
+
+def _command(words: Sequence[str]) -> str:
     """What was typed, as it is typed again, but for `--resume`."""
-    words = [*_program(), "train", options.config]
-    return shell_command([*words, "--comfyui", options.comfyui] if options.comfyui else words)
+    kept = [word for word in words if not word.startswith("--resume=")]
+    if "--resume" in kept:
+        at = kept.index("--resume")
+        del kept[at : at + 2]
+    return shell_command([*_program(), "train", *kept])
 
 
 def _program() -> list[str]:

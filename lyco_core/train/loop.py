@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,14 @@ from .draws import draw, generator_of, seed_of
 from .items import Item
 from .network import Network
 from .noise import loss_weights
-from .optimizers import make_optimizer
+from .optimizers import as_evaluated, is_schedule_free, make_optimizer
 from .options import RunOptions, TrainOptions
 from .scaler import LossScale
 from .schedules import rate, require_rate
 
 __all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
+
+logger = logging.getLogger("lyco")
 
 _VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 """The timesteps at which every validation item is tried, whatever is trained: so that any two runs compare."""
@@ -83,6 +86,11 @@ class Training:
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
         require_rate(options.schedule, options.optimizer.learning_rate)
+        self._scheduled = not is_schedule_free(self.optimizer)
+        if not self._scheduled and (options.schedule.lr_scheduler != "constant" or options.schedule.lr_warmup_steps):
+            logger.warning("%s has no use for lr_scheduler and lr_warmup_steps", options.optimizer.optimizer_type)
+        with as_evaluated(self.optimizer):  # after which it is in its mode of training
+            pass
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = LossScale(enabled=model.dtype == torch.float16)
         self.average = Average(network, run.ema_decay) if run.ema_decay else None
@@ -161,7 +169,8 @@ class Training:
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
         """Clip the gradients and move the parameters, unless the gradients' norm is not finite; returns that norm."""
-        now = rate(self.options.schedule, self.step, self.total_steps, self.options.optimizer.learning_rate)
+        learning_rate = self.options.optimizer.learning_rate
+        now = rate(self.options.schedule, self.step, self.total_steps, learning_rate) if self._scheduled else 1.0
         for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = base * now
         if all(parameter.grad is None for parameter in parameters):
@@ -222,11 +231,8 @@ class Training:
 
     @contextmanager
     def as_saved(self) -> Generator[None]:
-        """Inside, the network has the values that are saved: the EMA, if there is one."""
-        if self.average is None:
-            yield
-            return
-        with self.average.in_place():
+        """Inside, the network has the values that are saved: the EMA, if there is one, or what the optimizer says."""
+        with as_evaluated(self.optimizer) if self.average is None else self.average.in_place():
             yield
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-from collections.abc import Sequence
+import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from ..errors import TrainError
 from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Texts
 
-__all__ = ["OPTIMIZERS", "OptimizerOptions", "make_optimizer"]
+__all__ = ["OPTIMIZERS", "OptimizerOptions", "as_evaluated", "is_schedule_free", "make_optimizer", "optimizer_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +44,42 @@ OPTIMIZERS = {
 """`optimizer_type` -> class. Adafactor follows learning_rate and lr_scheduler unless told to make its own steps."""
 
 
+_CLASS = re.compile(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*")
+
+
+def optimizer_of(optimizer_type: object) -> str:
+    """Musubi's `--optimizer_type`: a name of `OPTIMIZERS` in any case, a class of torch.optim, or the path of one."""
+    name = str(optimizer_type) or "adamw"
+    if name.lower() in OPTIMIZERS:
+        return name.lower()
+    found = getattr(torch.optim, name, None)
+    is_class = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    return f"torch.optim.{name}" if is_class else name
+
+
+@dataclasses.dataclass(frozen=True)
+class _NameOrClass(Choice):
+    """One of the names in `values`, or the path of a class."""
+
+    @property
+    def expected(self) -> str:
+        """The values that are allowed, in words."""
+        return f"{super().expected}, or the path of a class, such as torch.optim.AdamW"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is allowed."""
+        return super().holds(value) or (isinstance(value, str) and _CLASS.fullmatch(value) is not None)
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions(OptionGroup):
     """Which optimizer moves the parameters, and how far."""
 
     optimizer_type: str = option(
         "adamw",
-        Choice(tuple(OPTIMIZERS)),
+        _NameOrClass(tuple(OPTIMIZERS)),
         "adamw8bit needs bitsandbytes, prodigy needs prodigyopt (learning_rate 1), adafactor needs transformers.",
+        read=optimizer_of,
     )
     optimizer_args: tuple[str, ...] = option(
         (), Texts(), "NAME=VALUE for the optimizer, such as weight_decay=0.01 or betas=0.9,0.99."
@@ -66,7 +96,8 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
     Raises:
         TrainError: its library is not installed, or it does not take an argument.
     """
-    kind = OPTIMIZERS[options.optimizer_type]
+    path, _, name = options.optimizer_type.rpartition(".")
+    kind = OPTIMIZERS.get(options.optimizer_type) or _Optimizer(path, name, install=path.partition(".")[0])
     try:
         cls = getattr(importlib.import_module(kind.module), kind.name)
     except ImportError as error:
@@ -74,6 +105,10 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
             f"optimizer_type {options.optimizer_type} needs {kind.install}, which cannot be imported ({error}): "
             f"pip install {kind.install}, or choose adamw"
         ) from None
+    except AttributeError:
+        raise TrainError(f"optimizer_type {options.optimizer_type}: {kind.module} has no {kind.name}") from None
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise TrainError(f"optimizer_type {options.optimizer_type} is no optimizer of torch's kind; choose adamw, say")
     arguments = dict(kind.defaults) | _arguments(options.optimizer_args)
     if "lr" in arguments:  # each group has its own, which would win
         raise TrainError(f"optimizer_args has lr={arguments['lr']!r}, which is the option learning_rate")
@@ -83,6 +118,32 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
         raise TrainError(
             f"optimizer_args {list(options.optimizer_args)}: {options.optimizer_type} refuses them: {error}"
         ) from None
+
+
+def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer moves other parameters than are to be used, and so has no use for a schedule."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
+@contextmanager
+def as_evaluated(optimizer: torch.optim.Optimizer) -> Generator[None]:
+    """Inside, the parameters are those to use, where a schedule-free optimizer moves others.
+
+    Afterwards they are what they were, bit for bit: the optimizer's own way back rounds.
+    """
+    modes: Any = optimizer
+    if not is_schedule_free(optimizer):
+        yield
+        return
+    moved = [(p, p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
+    modes.eval()
+    try:
+        yield
+    finally:
+        modes.train()
+        with torch.no_grad():
+            for parameter, value in moved:
+                parameter.copy_(value)
 
 
 def _arguments(texts: Sequence[str]) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class Option:
     the value that it was saved with."""
     since: int
     """Widgets come in this order, so that a saved workflow, which knows them by their places, keeps its values."""
+    graph: bool
+    """Whether the node has a widget for it; `lyco train` takes all."""
 
 
 def option(
@@ -74,10 +76,11 @@ def option(
     saved: Saved = Saved.NOT,
     draws: bool = False,
     since: int = 0,
+    graph: bool = True,
 ) -> Any:  # noqa: ANN401
     """A field of `OptionGroup`; the arguments are those of `Option`."""
     node_default = default if node_default is None else node_default
-    made = Option("", default, rule, help, rare, called, read, node_default, saved, draws, since)
+    made = Option("", default, rule, help, rare, called, read, node_default, saved, draws, since, graph)
     return dataclasses.field(default=default, metadata={"option": made})
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import TrainError
 from ..io.names import name_fault
 from .memory_options import MemoryOptions
+from .musubi.table import unknown
 from .network_options import NetworkOptions, parse_network_args
 from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
@@ -95,8 +95,24 @@ class SaveOptions(OptionGroup):
     save_every_n_epochs: int = option(0, Whole(0), "Also saves NAME-000001.safetensors and so on; 0: never.")
     save_last_n_steps: int = option(0, Whole(0), "Of those, the ones of this many last steps are kept; 0: all.")
     save_last_n_epochs: int = option(0, Whole(0), "Of those, this many last ones are kept; 0: all.")
+    save_state_on_train_end: bool = option(False, Truth(), "Saves NAME-state.pt with the result.", graph=False)
+    save_last_n_steps_state: int = option(
+        0, Whole(0), "As save_last_n_steps, for the states alone; 0: as long as their adapters.", graph=False
+    )
+    save_last_n_epochs_state: int = option(
+        0, Whole(0), "As save_last_n_epochs, for the states alone; 0: as long as their adapters.", graph=False
+    )
     save_state: bool = option(
         False, Truth(), "Beside every file saves NAME…-state.pt, from which `resume` goes on exactly."
+    )
+    logging_dir: str = option(
+        "",
+        FileName("folder"),
+        "A folder for TensorBoard's events; NAME.jsonl beside the adapter has a line of every step in any case.",
+        graph=False,
+    )
+    log_prefix: str = option(
+        "", Text(), "What the name of a training's folder in logging_dir begins with.", graph=False
     )
     no_metadata: bool = option(False, Truth(), "Leaves out all metadata but what loaders need.")
     training_comment: str = option("", Text(), "Stored as ss_training_comment.", saved=Saved.OR_NONE)
@@ -140,15 +156,6 @@ _PARTS: dict[str, type[OptionGroup]] = {
     "memory": MemoryOptions,
 }
 
-REFUSED = {
-    "num_timestep_buckets": "timesteps are drawn anew for every batch here",
-    "scale_weight_norms": "it works for LoRA only, and is not built here",
-    "dim_from_weights": "network_weights always takes the file's rank",
-    "base_weights": "load the adapter onto the model before it is trained, or merge it",
-    "sample_prompts": "sample with the saved adapters in a workflow",
-}
-"""Options of Musubi that have no meaning here -> why."""
-
 
 def every_option() -> Iterator[tuple[str, Option]]:
     """(part of `TrainOptions`, option) for every option, in the order in which a person meets them."""
@@ -179,19 +186,16 @@ def train_options(settings: Mapping[str, Any]) -> TrainOptions:
         raise TrainError(f"network_args is {args!r}, expected a list of texts, such as ['factor=4']")
     given |= parse_network_args(map(str, args))  # pyright: ignore[reportUnknownArgumentType]
     known = {made.called: (part, made) for part, made in every_option()}
-    known |= {made.name: (part, dataclasses.replace(made, read=None)) for part, made in every_option() if made.read}
+    known |= {
+        made.name: (part, dataclasses.replace(made, read=None))
+        for part, made in every_option()
+        if made.name != made.called
+    }
     for name, value in given.items():
         if name not in known:
-            raise TrainError(_unknown(name, [*known, "network_args"]))
+            raise TrainError(unknown(name, [*known, "network_args"]))
         part, made = known[name]
         values[part][made.name] = made.read(value) if made.read else value
     values["network"]["seed"] = values["run"].get("seed", RunOptions.seed)
     parts: dict[str, Any] = {part: cls(**values[part]) for part, cls in _PARTS.items()}
     return TrainOptions(**parts)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    if name in REFUSED:
-        return f"{name} is an option of Musubi Tuner that is not supported here: {REFUSED[name]}"
-    near = difflib.get_close_matches(name, known, 1)
-    return f"there is no option {name}" + (f"; do you mean {near[0]}?" if near else "; the help page lists them all")

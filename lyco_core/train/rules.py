@@ -145,10 +145,12 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True)
 class FileName(Text):
-    """The name of a file, or nothing."""
+    """The name of a file or a folder, or nothing."""
 
     kind: str
-    """What is in it: `adapter` or `state`."""
+    """What is in it: `adapter` or `state`, or that it is a `folder`."""
+
+    expected = "the name of a file"
 
 
 def _read(read: Callable[[str], Any], text: str, expected: str) -> Any:  # noqa: ANN401 - the caller's

@@ -22,13 +22,16 @@ logger = logging.getLogger("lyco")
 _LAST_RATE = 1e-7
 """The learning rate at which polynomial ends, whatever learning_rate is."""
 
+_LEAST_OF_REX = 0.01
+"""The part of the rate that rex leaves, unless lr_scheduler_min_lr_ratio says another."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Span:
     """Where in the part after the warm-up a step lies."""
 
     step: int
-    """Its number, from 0 after the warm-up."""
+    """Its number, from 0 after the warm-up; below 0 within it."""
     steps: int
     """All of them after the warm-up, at least 1."""
     warmup: int
@@ -59,9 +62,39 @@ def _polynomial(options: ScheduleOptions, span: _Span) -> float:
     return low + (1 - low) * (1 - span.progress) ** options.lr_scheduler_power
 
 
-def _inverse_sqrt(_: ScheduleOptions, span: _Span) -> float:
-    scale = span.warmup or 10_000
+def _inverse_sqrt(options: ScheduleOptions, span: _Span) -> float:
+    scale = options.lr_scheduler_timescale or span.warmup or 10_000
     return ((span.step + scale) / scale) ** -0.5
+
+
+def _stable(options: ScheduleOptions, span: _Span) -> float:
+    low, decay = options.lr_scheduler_min_lr_ratio, _count(options.lr_decay_steps, span.steps + span.warmup)
+    since = span.step - (span.steps - decay)
+    if since < 0:
+        return 1.0
+    if since >= decay:
+        return low
+    return low + (1 - low) * (1 + math.cos(math.pi * options.lr_scheduler_num_cycles * since / decay)) / 2
+
+
+def _rex(options: ScheduleOptions, span: _Span) -> float:
+    """Reflected exponential (arXiv:2107.04197), with Musubi's softer beginning."""
+    low = options.lr_scheduler_min_lr_ratio or _LEAST_OF_REX
+    if span.step >= span.steps or span.step == -1 or (span.step == 0 and span.warmup == 1):
+        return low
+    left = 1 - span.step % span.steps / span.steps  # before the warm-up's second step the curve is met from its end
+    return low + (1 - low) * left / (0.1 + 0.9 * left)
+
+
+def _rex_warmup(options: ScheduleOptions, span: _Span) -> float:
+    """The warm-up begins at the second step, as Musubi's does."""
+    low, step = options.lr_scheduler_min_lr_ratio or _LEAST_OF_REX, span.step + span.warmup
+    return _rex(options, span) if step == 0 else low + (1 - low) * (step - 1) / (span.warmup - 1)
+
+
+def _from_least(options: ScheduleOptions, span: _Span) -> float:
+    low = options.lr_scheduler_min_lr_ratio
+    return low + (1 - low) * (span.step + span.warmup) / span.warmup
 
 
 SCHEDULES: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
@@ -73,8 +106,24 @@ SCHEDULES: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
     "inverse_sqrt": _inverse_sqrt,
     "constant_with_warmup": lambda options, span: 1.0,  # Musubi's other name: here constant may have a warm-up too
     "cosine_with_min_lr": _cosine_with_min_lr,
+    "warmup_stable_decay": _stable,
+    "rex": _rex,
 }
 """`lr_scheduler` -> the multiplier after the warm-up."""
+
+_WARMUPS: dict[str, Callable[[ScheduleOptions, _Span], float]] = {
+    "warmup_stable_decay": _from_least,
+    "rex": _rex_warmup,
+}
+"""`lr_scheduler` -> the multiplier within the warm-up, where it does not grow from 0."""
+
+
+def _part(steps: object) -> object:
+    """Musubi's other form of a part of all steps: 10%."""
+    try:
+        return float(steps.removesuffix("%")) / (100 if steps.endswith("%") else 1) if isinstance(steps, str) else steps
+    except ValueError:
+        return steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,23 +138,38 @@ class ScheduleOptions(OptionGroup):
         Number(),
         "Steps in which the learning rate grows from 0; below 1: that part of all steps.",
         saved=Saved.ALWAYS,
+        read=_part,
+    )
+    lr_decay_steps: float = option(
+        0.0,
+        Number(),
+        "For warmup_stable_decay: the last steps, in which it falls; below 1: that part of all steps.",
+        read=_part,
+        graph=False,
+    )
+    lr_scheduler_timescale: int = option(
+        0, Whole(0), "For inverse_sqrt: steps after which it falls to 0.7; 0: those of the warm-up.", graph=False
     )
     lr_scheduler_num_cycles: int = option(
         1,
         Whole(1),
-        "For cosine_with_restarts: how often it falls; for cosine_with_min_lr: how often it falls or rises again.",
+        "For cosine_with_restarts: how often it falls; for cosine_with_min_lr and warmup_stable_decay: how often it "
+        "falls or rises again.",
     )
     lr_scheduler_power: float = option(1.0, Number(), "For polynomial, which ends at 1e-7.")
     lr_scheduler_min_lr_ratio: float = option(
-        0.0, Number(0, 1), "For cosine_with_min_lr: the part of the rate that is left. The others end as they do."
+        0.0,
+        Number(0, 1),
+        "For cosine_with_min_lr, warmup_stable_decay and rex: the part of the rate that is left; for rex 0 means 0.01. "
+        "The others end as they do.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lr_warmup_steps >= 1 and not self.lr_warmup_steps.is_integer():
-            raise TrainError(
-                f"lr_warmup_steps is {self.lr_warmup_steps:g}, expected a whole number of steps, or a part below 1"
-            )
+        for name in ("lr_warmup_steps", "lr_decay_steps"):
+            steps: float = getattr(self, name)
+            if steps >= 1 and not steps.is_integer():
+                raise TrainError(f"{name} is {steps:g}, expected a whole number of steps, or a part below 1")
         if self.lr_scheduler == "cosine" and self.lr_scheduler_min_lr_ratio:
             logger.warning("lr_scheduler cosine falls to 0; cosine_with_min_lr is what has lr_scheduler_min_lr_ratio")
 
@@ -127,9 +191,14 @@ def rate(options: ScheduleOptions, step: int, steps: int, learning_rate: float) 
         steps: all of them.
         learning_rate: the option.
     """
-    warmup = options.lr_warmup_steps
-    warmup = int(warmup * steps) if warmup < 1 else int(warmup)
-    if step < warmup:
-        return step / warmup
+    warmup = _count(options.lr_warmup_steps, steps)
     span = _Span(step - warmup, max(1, steps - warmup), warmup, learning_rate)
-    return SCHEDULES[options.lr_scheduler](options, span)
+    if step >= warmup:
+        return SCHEDULES[options.lr_scheduler](options, span)
+    grown = _WARMUPS.get(options.lr_scheduler)
+    return step / warmup if grown is None else grown(options, span)
+
+
+def _count(steps: float, of: int) -> int:
+    """A number of steps, or a part of all."""
+    return int(steps * of) if steps < 1 else int(steps)

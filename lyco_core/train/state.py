@@ -118,12 +118,19 @@ def _defaults() -> dict[str, Any]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
+        if os.path.isdir(path):  # which Windows tells otherwise
+            raise IsADirectoryError(path)
         with zipfile.ZipFile(path) as archive:  # torch reads damaged numbers as they are
             if damaged := archive.testzip():
                 raise TrainError(f"is damaged at {damaged}; resume from an earlier state")
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainError("there is no such file to resume from") from None
+    except IsADirectoryError:
+        raise TrainError(
+            "is a folder, as Musubi Tuner and accelerate keep a state in; its optimizer is of another loop, so begin a "
+            "new training from its adapter, with network_weights"
+        ) from None
     except TrainError:
         raise
     except Exception as error:  # whatever zipfile and pickle stumble over in a file of any content

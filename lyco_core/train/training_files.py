@@ -20,6 +20,7 @@ from ..io import refuse_existing
 from .loop import Step, Training
 from .metadata import Run, model_spec
 from .options import ENDINGS
+from .records import Records
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
@@ -54,20 +55,27 @@ class TrainingFiles:
         """`told` hears of every file once it is whole."""
         self._training, self._run, self._folder, self._told = training, run, os.fspath(folder), told
         self._save = training.options.save
+        path = os.path.join(self._folder, f"{self._save.output_name}.jsonl")
+        logs = (self._save.logging_dir, self._save.log_prefix)
+        self._records = Records(path, *logs) if training.world.writes else None
 
     def after(self, step: Step) -> list[str]:
-        """Save what is due after a step and remove what is no longer kept; returns the paths of new adapters."""
+        """Record a step, save what is due and remove what is no longer kept; returns the paths of new adapters."""
         training, save = self._training, self._save
         saved: list[str] = []
+        if self._records is not None:
+            self._records.add(step, training.epoch)
         if step.step >= training.total_steps:
             return saved
         if save.save_every_n_steps and step.step % save.save_every_n_steps == 0:
-            last = step.step - save.save_last_n_steps - 1 if save.save_last_n_steps else 0
-            saved += self._due(f"-step{step.step:08d}", "step", last)
+            kept = (save.save_last_n_steps, save.save_last_n_steps_state or save.save_last_n_steps)
+            last = (step.step - n - 1 if n else 0 for n in kept)
+            saved += self._due(f"-step{step.step:08d}", "step", *last)
         every = save.save_every_n_epochs * training.steps_per_epoch
         if every and step.step % every == 0:
-            last = training.epoch - save.save_last_n_epochs * save.save_every_n_epochs if save.save_last_n_epochs else 0
-            saved += self._due(f"-{training.epoch:06d}", "epoch", last)
+            kept = (save.save_last_n_epochs, save.save_last_n_epochs_state or save.save_last_n_epochs)
+            last = (training.epoch - n * save.save_every_n_epochs if n else 0 for n in kept)
+            saved += self._due(f"-{training.epoch:06d}", "epoch", *last)
         return saved
 
     def finish(self) -> str:
@@ -75,13 +83,15 @@ class TrainingFiles:
 
         Raises `FileError` if that fails; it names the place to which the result was saved instead, if there is one.
         """
+        self._close()
         try:
-            return self.save("")
+            return self.save("", state=self._save.save_state_on_train_end)
         except LycoError as error:
             raise FileError(self._elsewhere(error, "")) from None
 
     def interrupted(self) -> str:
         """Save the adapter as it is now, and its state whatever `save_state` says; returns in words where it is."""
+        self._close()
         if self._training.step == 0:
             return "nothing was trained yet"
         ending = f"-step{self._training.step:08d}"
@@ -112,14 +122,21 @@ class TrainingFiles:
             save_state(place, training)
             self._told(dataclasses.replace(saved, state=place))
 
-    def _due(self, ending: str, kind: str, last: int) -> list[str]:
-        """Save, then remove the files of up to number `last`; if saving fails, nothing is removed."""
+    def _close(self) -> None:
+        if self._records is not None:
+            self._records.close()
+
+    def _due(self, ending: str, kind: str, last: int, last_state: int) -> list[str]:
+        """Save, then remove the files of up to number `last`, and states of up to `last_state`.
+
+        If saving fails, nothing is removed.
+        """
         try:
             saved = self.save(ending)
         except LycoError as error:
             logger.warning("step %d is not saved, training goes on: %s", self._training.step, error)
             return []
-        self._remove(kind, last)
+        self._remove(kind, last, last_state)
         return [saved]
 
     def _elsewhere(self, error: LycoError, ending: str) -> str:
@@ -135,13 +152,13 @@ class TrainingFiles:
             return str(error)
         return f"{error}. What was trained is in {path}, with its state: move it before that folder is emptied"
 
-    def _remove(self, kind: str, last: int) -> None:
-        """Remove this training's files of steps or epochs up to number `last`."""
-        if not self._training.world.writes or last <= 0:
+    def _remove(self, kind: str, last: int, last_state: int) -> None:
+        """Remove this training's files of steps or epochs up to number `last`, and states up to `last_state`."""
+        if not self._training.world.writes:
             return
         for name in files_of(self._folder, self._save.output_name):
             match = re.fullmatch(re.escape(self._save.output_name) + _OURS, name)
-            if match and match[kind] and int(match[kind]) <= last:
+            if match and match[kind] and int(match[kind]) <= (last_state if name.endswith(".pt") else last):
                 try:
                     os.remove(os.path.join(self._folder, name))
                 except OSError as error:  # another program has it open, say; the next time tries again

@@ -1,16 +1,19 @@
 """Learning rates and weights of the loss against the libraries whose formulas Musubi Tuner uses."""
 
 import itertools
+import os
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 
 from lyco_core.errors import TrainError
 from lyco_core.train.noise import NoiseOptions, loss_weights
-from lyco_core.train.schedules import SCHEDULES, ScheduleOptions, rate, require_rate
+from lyco_core.train.schedules import ScheduleOptions, rate, require_rate
 
 optimization = pytest.importorskip("transformers.optimization", reason="transformers is not installed")
-STEPS = 40
+STEPS, DECAY = 40, 12
 MUSUBIS = {
     "constant": lambda options: {},
     "constant_with_warmup": lambda options: {},
@@ -23,12 +26,17 @@ MUSUBIS = {
         "num_cycles": options.lr_scheduler_num_cycles / 2,
         "min_lr_rate": options.lr_scheduler_min_lr_ratio,
     },
+    "warmup_stable_decay": lambda options: {
+        "num_cycles": options.lr_scheduler_num_cycles / 2,
+        "min_lr_ratio": options.lr_scheduler_min_lr_ratio,
+        "num_decay_steps": DECAY,
+    },
 }
 """Schedule -> what Musubi's get_lr_scheduler passes on to transformers for its options."""
 
 
 @pytest.mark.parametrize("warmup", [0, 7])
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", MUSUBIS)
 def test_schedule(name: str, warmup: int):
     for learning_rate, cycles, power, low in itertools.product((1.0, 3e-5), (1, 2, 3), (1.0, 2.5), (0.0, 0.2)):
         options = ScheduleOptions(
@@ -37,6 +45,7 @@ def test_schedule(name: str, warmup: int):
             lr_scheduler_num_cycles=cycles,
             lr_scheduler_power=power,
             lr_scheduler_min_lr_ratio=low,
+            lr_decay_steps=DECAY,
         )
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)
         kind = optimization.SchedulerType(name)
@@ -49,6 +58,50 @@ def test_schedule(name: str, warmup: int):
         for step in range(STEPS):
             expected = schedule.get_last_lr()[0]
             assert learning_rate * rate(options, step, STEPS, learning_rate) == pytest.approx(expected, abs=1e-12), step
+            optimizer.step()
+            schedule.step()
+
+
+def test_inverse_sqrt_on_another_scale():
+    options = ScheduleOptions(lr_scheduler="inverse_sqrt", lr_warmup_steps=5, lr_scheduler_timescale=9)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = optimization.get_inverse_sqrt_schedule(optimizer, 5, timescale=9)
+    for step in range(STEPS):
+        assert rate(options, step, STEPS, 1.0) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 7, 30, 39])
+@pytest.mark.parametrize("low", [0.0, 0.2])
+def test_rex_is_musubis(warmup: int, low: float):
+    """The paper's curve with alpha 0.1 and beta 0.9; from the warm-up's second step on a line to it, and before that
+    the point of the curve that lies as far from its end."""
+    options = ScheduleOptions(lr_scheduler="rex", lr_warmup_steps=warmup, lr_scheduler_min_lr_ratio=low)
+    least, after = low or 0.01, STEPS - warmup
+    for step in range(STEPS):
+        if warmup > 1 and 1 <= step < warmup:
+            expected = least + (1 - least) * (step - 1) / (warmup - 1)
+        elif step - warmup == -1 or (warmup == step == 1):
+            expected = least
+        else:
+            z = (after - (step - warmup) % after) / after
+            expected = least + (1 - least) * z / (0.1 + 0.9 * z)
+        assert rate(options, step, STEPS, 1e-4) == pytest.approx(expected, abs=1e-12), step
+
+
+def test_rex_is_the_one_of_a_checkout_of_musubi():
+    """$MUSUBI_PATH names it."""
+    if "MUSUBI_PATH" not in os.environ:
+        pytest.skip("MUSUBI_PATH names no checkout of Musubi Tuner")
+    musubi = runpy.run_path(str(Path(os.environ["MUSUBI_PATH"], "src", "musubi_tuner", "modules", "lr_schedulers.py")))
+    for warmup, low in itertools.product((0, 1, 2, 7, 30, 39), (0.0, 0.2)):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+        schedule = musubi["RexLR"](optimizer, 1e-3, 1e-3 * (low or 0.01), STEPS, warmup)
+        options = ScheduleOptions(lr_scheduler="rex", lr_warmup_steps=warmup, lr_scheduler_min_lr_ratio=low)
+        for step in range(STEPS):
+            expected = schedule.get_last_lr()[0]
+            assert 1e-3 * rate(options, step, STEPS, 1e-3) == pytest.approx(expected, abs=1e-12), (warmup, low, step)
             optimizer.step()
             schedule.step()
 

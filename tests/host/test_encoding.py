@@ -109,7 +109,7 @@ def test_the_caption_is_what_the_text_encoder_says(encode, files, pictures):
         ({"text_encoders": ("{}/vae.safetensors",)}, "vae.safetensors: is no text encoder that ComfyUI knows"),
         ({"vae": "{}/none.safetensors"}, "none.safetensors: cannot be read: No such file"),
         ({"vae": "{}/clip.safetensors"}, "clip.safetensors: ComfyUI knows no such VAE"),
-        ({"vae": ""}, "names no vae or no text_encoder"),
+        ({"vae": ""}, "no vae is named, which encodes the dataset: lyco train does the work of Musubi"),
     ],
     ids=str,
 )

@@ -150,6 +150,28 @@ def test_pictures_into_a_file_and_a_cache(place: Path):
     assert taken.stderr.splitlines()[-1].startswith("lyco: error: adapter.safetensors is there already; choose another")
 
 
+def test_musubis_command_trains_what_the_configuration_does(place: Path):
+    """Pasted whole, in the folder from which its paths start, also those in the file of the datasets."""
+    (place / "sets").mkdir(exist_ok=True)
+    (place / "sets" / "sets.toml").write_text("[general]\nresolution = [64, 64]\n" + PICTURES)
+    words = """accelerate launch --num_cpu_threads_per_process 1 --mixed_precision bf16
+        src/musubi_tuner/wan_train_network.py --task t2v-1.3B --dit wan.safetensors --vae vae.safetensors
+        --t5 umt5.safetensors --sdpa --mixed_precision no --dataset_config sets/sets.toml
+        --max_data_loader_n_workers 2 --persistent_data_loader_workers --gradient_checkpointing --seed 5
+        --network_module networks.lokr --network_dim 4 --network_alpha 4 --network_args factor=8
+        --optimizer_type AdamW --learning_rate 1e-2 --lr_scheduler cosine --max_train_steps 4
+        --timestep_sampling shift --discrete_flow_shift 3.0 --save_precision fp32
+        --output_dir musubi --output_name adapter"""
+    line = [sys.executable, "-m", "lyco_core", "train", "--comfyui", str(find_comfyui()), *words.split()]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "sdpa: nothing to do here: ComfyUI chooses the kernel of its attention\n" in done.stderr
+    lyco(configuration(place, "same", "max_train_steps = 4\nseed = 5"))
+    assert far(place / "musubi" / "adapter.safetensors", place / "same" / "adapter.safetensors") == 0
+    assert len((place / "musubi" / "adapter.jsonl").read_text().splitlines()) == 4
+
+
 def test_the_library_alone_takes_the_pack_of_the_comfyui(place: Path, tmp_path: Path):
     """As after `pip install`, with ComfyUI named by $COMFYUI_PATH and the pack where a person has put it."""
     comfyui = find_comfyui()

@@ -236,6 +236,7 @@ def test_memory_that_runs_out_is_told_and_what_was_trained_is_saved(train, monke
     assert sorted(p.name for p in Path(tmp_path).iterdir()) == [
         "adapter-step00000002-state.pt",
         "adapter-step00000002.safetensors",
+        "adapter.jsonl",
     ]
 
 

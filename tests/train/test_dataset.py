@@ -40,7 +40,7 @@ def test_general_is_what_datasets_do_not_say(tmp_path: Path):
         ({"image_directory": "a", "video_directory": "b"}, "names image_directory, video_directory, expected exactly"),
         ({"image_directory": "a", "image_dir": "b"}, "there is no option image_dir; do you mean image_directory"),
         ({"image_directory": "a", "control_directory": "b"}, "control_directory is not supported here: control images"),
-        ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: FramePack"),
+        ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: training of one"),
         ({"image_directory": "a", "resolution": [512]}, r"resolution is \[512\], expected whole numbers"),
         ({"image_directory": "a", "resolution": "512"}, "resolution is"),
         ({"image_directory": "a", "num_repeats": 0}, "num_repeats is 0, expected a whole number of at least 1"),
@@ -50,6 +50,13 @@ def test_general_is_what_datasets_do_not_say(tmp_path: Path):
 def test_refused(entry: dict, message: str, tmp_path: Path):
     with pytest.raises(TrainError, match=message):
         parse_datasets({"datasets": [entry]}, tmp_path)
+
+
+def test_what_is_off_or_does_nothing_without_control_images(tmp_path: Path):
+    entry = {"image_directory": "a", "multiple_target": False, "fp_1f_no_post": False, "fp_latent_window_size": 9}
+    control = {"control_resolution": [64, 64], "no_resize_control": True}
+    (found,) = parse_datasets({"datasets": [entry | control]}, tmp_path)
+    assert found == Dataset(image_directory=str(tmp_path / "a"))
 
 
 def test_no_datasets(tmp_path: Path):

@@ -47,7 +47,7 @@ def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path):
             assert float((found["parameters"][key] - tensor).norm()) <= 1e-4 * float(tensor.norm()), key
             assert torch.equal(found["parameters"][key], two[0]["parameters"][key])
     names = {path.name for path in (tmp_path / "two" / "output 0").iterdir()}
-    assert names == {f"x{n}{e}" for n in ("", "-step00000005") for e in (".safetensors", "-state.pt")}
+    assert names == {f"x{n}{e}" for n in ("", "-step00000005") for e in (".safetensors", "-state.pt")} | {"x.jsonl"}
     assert not list((tmp_path / "two" / "output 1").iterdir())
 
 

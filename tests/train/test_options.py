@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 from lyco_testing.option_table import PAGES
-from lyco_testing.toy_training import training
+from lyco_testing.toy_training import steps, training
 
 from lyco_core.errors import TrainError
 from lyco_core.train.memory_options import MemoryOptions
 from lyco_core.train.metadata import Run, model_spec
+from lyco_core.train.musubi.table import ROWS
 from lyco_core.train.network_options import parse_network_args
 from lyco_core.train.option import Option, Saved
-from lyco_core.train.options import REFUSED, every_option, train_options
+from lyco_core.train.options import every_option, train_options
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +28,7 @@ def test_the_help_pages_list_every_option():
 def test_every_option_is_told_in_a_sentence():
     names = [option.called for _, option in every_option()]
     assert len(set(names)) == len(names)
-    assert not set(names) & REFUSED.keys()
+    assert not set(names) & ROWS.keys()
     for _, option in every_option():
         assert option.help.endswith("."), option.name
         assert option.rule.holds(option.default), option.name
@@ -125,3 +127,60 @@ def test_optimizer_args_arrive():
     made = training(optimizer_args=["weight_decay=0.3", "betas=0.8,0.9"])
     assert made.optimizer.defaults["weight_decay"] == 0.3
     assert made.optimizer.defaults["betas"] == (0.8, 0.9)
+
+
+class Halving(torch.optim.SGD):
+    """As schedule-free optimizers do, what it moves is twice what is to be used."""
+
+    def train(self) -> None:
+        self._scale(2.001)  # a way back that rounds, only more
+
+    def eval(self) -> None:
+        self._scale(0.5)
+
+    @torch.no_grad()
+    def _scale(self, factor: float) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.mul_(factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("AdamW", torch.optim.AdamW),
+        ("SGD", torch.optim.SGD),
+        ("torch.optim.RAdam", torch.optim.RAdam),
+        ("torch.optim.adamax.Adamax", torch.optim.Adamax),
+    ],
+)
+def test_an_optimizer_by_any_name(name: str, cls: type):
+    assert type(training(optimizer_type=name).optimizer) is cls
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adamw9bit", "optimizer_type is 'adamw9bit', expected one of adamw, .*, or the path of a class, such as"),
+        ("schedulefree.AdamWScheduleFree", "needs schedulefree, which cannot be imported .*: pip install schedulefree"),
+        ("torch.optim.Nonsense", "optimizer_type torch.optim.Nonsense: torch.optim has no Nonsense"),
+        ("torch.nn.Linear", "optimizer_type torch.nn.Linear is no optimizer of torch's kind; choose adamw"),
+    ],
+)
+def test_an_optimizer_that_is_none(name: str, message: str):
+    with pytest.raises(TrainError, match=message):
+        training(optimizer_type=name)
+
+
+def test_an_optimizer_that_moves_others_than_are_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(torch.optim, "Halving", Halving, raising=False)
+    made = training(optimizer_type="Halving", lr_scheduler="linear")
+    (parameter, *_) = (p for p in made.network.parameters() if p.requires_grad and bool(p.any()))
+    moved = parameter.detach().clone()
+    with made.as_saved():
+        assert torch.equal(parameter, moved / 2)
+    assert torch.equal(parameter, moved)
+    assert "Halving has no use for lr_scheduler and lr_warmup_steps" in caplog.text
+    assert {step.learning_rate for step in steps(made, 3)} == {made.options.optimizer.learning_rate}

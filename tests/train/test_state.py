@@ -126,3 +126,10 @@ def test_damaged_bytes_are_refused_or_do_not_matter(saved: Path):
         else:
             assert all(torch.equal(a, b) for a, b in zip(moving(other), expected, strict=True))
     assert told > 60
+
+
+def test_a_state_of_musubi_or_accelerate_is_a_folder(tmp_path: Path):
+    with pytest.raises(
+        TrainError, match=r"is a folder, as Musubi Tuner and accelerate keep a state in; .*network_weights"
+    ):
+        load_state(tmp_path, training())

@@ -1,5 +1,8 @@
 """What is saved when, kept and told, also where saving fails."""
 
+import dataclasses
+import importlib.util
+import json
 import re
 import signal
 import tempfile
@@ -11,8 +14,9 @@ from lyco_testing.toy_training import steps, training
 
 from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.errors import FileError
-from lyco_core.train.loop import Training
+from lyco_core.train.loop import Step, Training
 from lyco_core.train.metadata import Run
+from lyco_core.train.records import Records
 from lyco_core.train.state import save_state
 from lyco_core.train.training_files import Saved, TrainingFiles, name_of, require_place
 
@@ -28,7 +32,7 @@ def trained(folder: Path, **settings: object) -> list[str]:
         for step in made.steps():
             saving.after(step)
     saving.finish()
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != "x.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -189,3 +193,58 @@ def test_a_full_disk_leaves_what_was_saved_before(tmp_path: Path):
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_every_step_is_a_line_beside_the_adapter(tmp_path: Path):
+    """Of a run that goes on, the lines of the steps that it repeats give way to its own."""
+    made = training(output_name="x", max_train_steps=4)
+    saving = files(made, tmp_path)
+    with made.network.attached(made.model.model):
+        for step in made.steps():
+            saving.after(step)
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert lines[3]["loss"] == step.loss
+    assert lines[3]["grad_norm"] == step.grad_norm
+    with (tmp_path / "x.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss"')
+    records = Records(str(tmp_path / "x.jsonl"), "", "")
+    records.add(dataclasses.replace(step, step=3, validation=0.5), 0)
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("validation")) for line in lines] == [(1, None), (2, None), (3, 0.5)]
+
+
+def test_what_cannot_be_recorded_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    records = Records(str(tmp_path / "none" / "x.jsonl"), "", "")
+    for number in (1, 2):
+        records.add(Step(number, 1.0, 1e-4, 2.0), 0)
+    assert caplog.text.count("steps are not recorded, training goes on") == 1
+
+
+def test_events_of_tensorboard(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Where it is not installed, that is said."""
+    records = Records(str(tmp_path / "x.jsonl"), str(tmp_path / "logs"), "mine-")
+    records.add(Step(1, 1.0, 1e-4, 2.0), 0)
+    records.close()
+    if importlib.util.find_spec("tensorboard") is None:
+        assert "logging_dir needs tensorboard: pip install tensorboard; until then only NAME.jsonl" in caplog.text
+        assert not (tmp_path / "logs").exists()
+    else:
+        (events,) = (tmp_path / "logs").glob("mine-*/events*")
+        assert b"loss/current" in events.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["steps", "epochs"])
+def test_states_may_go_before_their_adapters(kind: str, tmp_path: Path):
+    names = trained(
+        tmp_path, max_train_steps=6, save_state=True, **{f"save_every_n_{kind}": 1, f"save_last_n_{kind}_state": 1}
+    )
+    adapters = [name for name in names if re.fullmatch(r"x-(step)?\d+.safetensors", name)]
+    states = [name for name in names if re.fullmatch(r"x-(step)?\d+-state.pt", name)]
+    assert len(adapters) > len(states) == {"steps": 2, "epochs": 1}[kind]
+    assert states[-1] == adapters[-1].replace(".safetensors", "-state.pt")
+
+
+def test_a_state_at_the_end_alone(tmp_path: Path):
+    names = trained(tmp_path, max_train_steps=2, save_every_n_steps=1, save_state_on_train_end=True)
+    assert [name for name in names if name.endswith(".pt")] == ["x-state.pt"]

@@ -23,12 +23,22 @@ SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_json
 
 _PATHS = (*SOURCES, "cache_directory")
 
-_UNSUPPORTED = {
-    "control_directory": "control images are not trained on here",
-    "control_resolution": "control images are not trained on here",
-    "no_resize_control": "control images are not trained on here",
+_CONTROL = (
+    "control images are not trained on without the graph: train it there with the conditioning of its own workflow"
+)
+_ONE_FRAME = "training of one frame among others is not built here"
+
+UNSUPPORTED = {
+    "control_directory": _CONTROL,
     "multiple_target": "layered images are not trained on here",
+    "fp_1f_clean_indices": _ONE_FRAME,
+    "fp_1f_target_index": _ONE_FRAME,
+    "fp_1f_no_post": _ONE_FRAME,
 }
+"""Musubi's options of a dataset that are refused unless they are off -> why."""
+
+WITHOUT_CONTROL = ("control_resolution", "no_resize_control", "fp_latent_window_size")
+"""Musubi's options of a dataset that do nothing without control images, or without FramePack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +128,12 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
 
 def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
     known = [field.name for field in dataclasses.fields(Dataset)]
+    for name in [name for name in values if name in UNSUPPORTED or name in WITHOUT_CONTROL]:
+        if values.pop(name) not in (False, "", None) and name in UNSUPPORTED:
+            raise TrainError(f"datasets: {name} is not supported here: {UNSUPPORTED[name]}")
     for name in values:
-        if name in _UNSUPPORTED or name.startswith("fp_"):
-            raise TrainError(
-                f"datasets: {name} is not supported here: {_UNSUPPORTED.get(name, 'FramePack is not trained')}"
-            )
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(name, [*known, *UNSUPPORTED, *WITHOUT_CONTROL], 1, 0.75)
             raise TrainError(f"datasets: there is no option {name}" + (f"; do you mean {near[0]}?" if near else ""))
     for name in _PATHS:
         if name in values:

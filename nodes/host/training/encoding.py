@@ -45,7 +45,11 @@ class Encoders:
 
     def __post_init__(self) -> None:
         if not self.vae or not self.text_encoders:
-            raise TrainError("the configuration names no vae or no text_encoder, which encode the dataset")
+            lacking = "vae" if not self.vae else "text_encoder"
+            raise TrainError(
+                f"no {lacking} is named, which encodes the dataset: lyco train does the work of Musubi Tuner's scripts "
+                "that cache too, so it takes their --vae and text encoders"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

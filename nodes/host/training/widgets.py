@@ -23,8 +23,8 @@ MOST = 2**31 - 1
 
 def option_inputs() -> list[io.Input]:
     """A widget for every option, the rare ones marked as such, after the others."""
-    options = sorted((option for _, option in every_option()), key=lambda option: (option.rare, option.since))
-    return [_widget(option) for option in options]
+    made = [option for _, option in every_option() if option.graph]
+    return [_widget(option) for option in sorted(made, key=lambda option: (option.rare, option.since))]
 
 
 def _widget(option: Option) -> io.Input:
@@ -106,7 +106,7 @@ def fingerprint(values: dict[str, list[Any]]) -> list[Stamp]:
     return [
         stamp(FILES[option.rule.kind].path(value))
         for _, option in every_option()
-        if isinstance(option.rule, FileName)
+        if option.graph and isinstance(option.rule, FileName)
         for value in values.get(option.called, ())
         if value not in (NONE, None)
     ]

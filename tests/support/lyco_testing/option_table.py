@@ -59,6 +59,8 @@ def _table(titles: dict[str, str], head: str, told: dict[str, str], one_of: str)
     lines: list[str] = []
     part = ""
     for name, option in every_option():
+        if not option.graph:
+            continue
         if name != part:
             part = name
             lines += ["", f"### {titles[part]}", head, "|---|---|---|"]

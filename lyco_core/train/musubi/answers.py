@@ -1,0 +1,224 @@
+"""What becomes of every option that a person gives, and what is then trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from ...architectures import ARCHITECTURES
+from ...errors import TrainError
+from ..network_options import parse_network_args
+from ..option import Option
+from ..options import every_option
+from ..rules import FileName, Texts, Truth
+from .table import DEFAULTS, ROWS, SCRIPTS, Fate, Row, Takes, script_named, unknown
+
+__all__ = [
+    "FILES",
+    "Answer",
+    "answered",
+    "flattened",
+    "known",
+    "notes_of",
+    "option_words",
+    "own_options",
+    "require_answers",
+    "script_answer",
+    "takes",
+]
+
+FILES = {
+    "dit": Takes.FILE,
+    "vae": Takes.FILE,
+    "text_encoder": Takes.FILES,
+    "clip_type": Takes.ONE,
+    "output_dir": Takes.FILE,
+    "dataset_config": Takes.FILE,
+    "comfyui": Takes.FILE,
+}
+"""What a configuration names beside the options of a training."""
+
+_NEEDED = ("dit", "vae", "text_encoder")
+
+_TABLES = ("general", "datasets", "validation_datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What becomes of one option."""
+
+    name: str
+    fate: Fate
+    why: str = ""
+    """What follows `fate.value`, if anything does."""
+    error: str = ""
+    """What is refused, as a message; empty unless that says more than `why`."""
+
+    def __str__(self) -> str:
+        return f"{self.fate.value} {self.why}".rstrip()
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the sections that they stand in, whose names say nothing; dashes are underscores."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        section = isinstance(value, Mapping) and name not in _TABLES
+        inner: Mapping[str, Any] = cast(Mapping[str, Any], value) if section else {name: value}
+        found |= {key.replace("-", "_"): one for key, one in inner.items()}
+    return found
+
+
+def answered(settings: Mapping[str, Any], script: str = "") -> tuple[dict[str, Any], list[Answer]]:
+    """Settings, as `flattened` gives them, under the names that they have here, and what becomes of each.
+
+    Args:
+        script: of Musubi's, without `.py`; empty: none was named.
+    """
+    kept: dict[str, Any] = {}
+    answers = [script_answer(script)] if script else []
+    mine = {made.called: made for _, made in every_option()} | {made.name: made for _, made in every_option()}
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if name in mine or name in FILES or name in _TABLES or name == "network_args":
+            answers.append(_own(name, mine.get(name), value))
+            kept[name] = value if name not in kept else [*_listed(value), *_listed(kept[name])]
+        elif row := ROWS.get(name):
+            answer = _of_row(name, row, value, script)
+            answers.append(answer)
+            if answer.fate is Fate.MAPPED:
+                kept[row.why] = [*_listed(kept.get(row.why, [])), *_listed(value)]
+        else:
+            answers.append(Answer(name, Fate.REFUSED, unknown(name, known())))
+    return kept, answers
+
+
+def script_answer(script: str) -> Answer:
+    """Whether what a script of Musubi's trains is trained here."""
+    named = f"{script}.py"
+    if (found := script_named(script)) is None:
+        return _refused(named, "it is no script of Musubi Tuner that trains")
+    if found.refused:
+        return _refused(named, found.refused)
+    for family in found.families:
+        if ARCHITECTURES[family].training is None:
+            return _refused(named, f"{ARCHITECTURES[family].title} is not trained here")
+    return Answer(named, Fate.SAME)
+
+
+def known() -> list[str]:
+    """Every name that is an option here."""
+    return [*FILES, "network_args", *(made.called for _, made in every_option())]
+
+
+def takes(name: str) -> Takes | None:
+    """What follows an option on the command line; None if there is no such option."""
+    if name in FILES:
+        return FILES[name]
+    if row := ROWS.get(name):
+        return row.takes
+    found = {made.called: made for _, made in every_option()}.get(name)
+    if found is None:
+        return Takes.MANY if name == "network_args" else None
+    return next((takes for rule, takes in _BY_RULE if isinstance(found.rule, rule)), Takes.ONE)
+
+
+_BY_RULE: Sequence[tuple[type, Takes]] = ((Truth, Takes.FLAG), (Texts, Takes.MANY), (FileName, Takes.FILE))
+
+
+def own_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that `train_options` takes."""
+    return {name: value for name, value in settings.items() if name not in FILES and name not in _TABLES}
+
+
+def option_words(settings: Mapping[str, Any], answers: Iterable[Answer]) -> list[str]:
+    """What becomes of every option, one a line, and what is another default here than in Musubi."""
+    lines = [(answer.name, str(answer)) for answer in answers]
+    given = {name for name, _ in lines}
+    defaults = {made.called: made.default for _, made in every_option()}
+    lines += [
+        (name, f"not given: {defaults[name]} here, {theirs} in Musubi Tuner")
+        for name, theirs in DEFAULTS.items()
+        if name not in given
+    ]
+    lines += [(name, "not given: it is needed to train") for name in _NEEDED if name not in settings]
+    width = max(len(name) for name, _ in lines)
+    return [f"{name:{width}}  {text}" for name, text in lines]
+
+
+def _refused(name: str, why: str) -> Answer:
+    return Answer(name, Fate.REFUSED, why, f"{name} is refused: {why}")
+
+
+def require_answers(answers: Sequence[Answer]) -> None:
+    """Raise `TrainError` if an option is refused."""
+    refused = [answer for answer in answers if answer.fate is Fate.REFUSED]
+    if refused:
+        first, *more = refused
+        also = f"; so are {', '.join(answer.name for answer in more)}: --check-options tells why" if more else ""
+        raise TrainError((first.error or first.why) + also)
+
+
+def notes_of(answers: Iterable[Answer]) -> tuple[str, ...]:
+    """What a person should know of options that do nothing here, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for answer in answers:
+        if answer.fate is Fate.NOTHING:
+            names.setdefault(answer.why, []).append(answer.name)
+    return tuple(f"{', '.join(some)}: nothing to do here: {why}" for why, some in names.items())
+
+
+def _own(name: str, made: Option | None, value: object) -> Answer:
+    """What becomes of an option that there is here. How options go together is another matter: `train_options`."""
+    if pickled := _pickle(name, value):
+        return pickled
+    try:
+        if name == "network_args":
+            parse_network_args(map(str, _listed(value)))
+        elif made is not None:
+            found = made.read(value) if made.read else value
+            if not made.rule.holds(found):
+                return Answer(name, Fate.REFUSED, f"{name} is {found!r}, expected {made.rule.expected}")
+    except TrainError as error:
+        return Answer(name, Fate.REFUSED, str(error))
+    return Answer(name, Fate.SAME)
+
+
+def _of_row(name: str, row: Row, value: object, script: str) -> Answer:
+    """What becomes of an option of Musubi's."""
+    if script in SCRIPTS and not SCRIPTS[script].refused and not {"*", SCRIPTS[script].kind} & set(row.kinds):
+        return _refused(name, f"{script}.py has no such option")
+    fate, why = row.of(value)
+    if fate is Fate.MAPPED and (pickled := _pickle(why, value)):
+        return dataclasses.replace(pickled, name=name)
+    if fate is Fate.REFUSED and str(value) in _OFF:
+        return Answer(name, Fate.SAME)
+    return Answer(name, fate, why, unknown(name, ()) if why == row.why else f"{name} {value} is refused: {why}")
+
+
+def _pickle(name: str, value: object) -> Answer | None:
+    """Why a model's file that is a pickle is refused; None if it is none."""
+    for file in _listed(value) if name in _PICKLED else ():
+        if re.search(r"\.(pt|pth|bin|ckpt)$", str(file), re.IGNORECASE):
+            return _refused(name, f"{os.path.basename(str(file))} {_PICKLED[name]}")
+    return None
+
+
+_PICKLED = {
+    "dit": "is a pickle: name the safetensors file that ComfyUI's own workflows load (docs/training.md lists them), or "
+    "convert it: python -c \"import torch, safetensors.torch as s; d = torch.load('IN.pt', weights_only=True, "
+    "map_location='cpu'); s.save_file({k: v.contiguous() for k, v in d.get('module', d).items()}, 'OUT.safetensors')\"",
+    "text_encoder": "is a pickle, with other names than ComfyUI's text encoders have: name the safetensors file that "
+    "ComfyUI's own workflows load; docs/training.md lists them",
+}
+"""What may be no pickle -> what is said of one. ComfyUI reads that of a VAE."""
+
+_OFF = ("False", "false", "0", "0.0", "", "[]")
+"""Values by which an option of a configuration is not used."""
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - whatever a configuration holds
+    return cast(list[Any], value) if isinstance(value, list) else [value] if value else []
