@@ -3,9 +3,9 @@
 torch takes seconds to import, so commands import what they need when they run.
 """
 
-from . import convert, delta, demo, extract, inspect, merge, resize, train
+from . import combine, convert, delta, demo, extract, inspect, merge, resize, train
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (inspect, delta, convert, merge, extract, resize, train, demo)
+COMMANDS = (inspect, delta, convert, combine, merge, extract, resize, train, demo)
 """The commands in the order in which `lyco --help` lists them."""
