@@ -49,19 +49,24 @@ def total(parts: Sequence[Additive]) -> Tensor:
 
 def cancels(adapter: Additive) -> bool:
     """Whether its ΔW is nothing but what rounding leaves."""
+    if isinstance(adapter, LoRA) and adapter.mid is None:
+        return _nothing(adapter.up, adapter.down)
     if changes_nothing(adapter):
         return True
     if isinstance(adapter, LoKr):
         pairs = [(adapter.w1_a, adapter.w1_b), (adapter.w2_a, adapter.w2_b)]
         return adapter.t2 is None and any(a is not None and b is not None and _nothing(a, b) for a, b in pairs)
-    return isinstance(adapter, LoRA) and adapter.mid is None and _nothing(adapter.up, adapter.down)
+    return False
 
 
 def _nothing(a: Tensor, b: Tensor) -> bool:
-    """Whether ‖a @ b‖ is nothing beside the norms of its columns times rows: by Gram matrices, in float64."""
-    a, b = a.flatten(1).double(), b.flatten(1).double()
-    shares = (a.t() @ a) * (b @ b.t())
-    return float(shares.sum()) <= 1e-13 * float(shares.abs().sum())
+    """Whether ‖a @ b‖ is nothing beside the norms of its columns times rows: by Gram matrices."""
+    a, b = a.flatten(1), b.flatten(1)
+    for dtype, least in ((torch.float32, 1e-3), (torch.float64, 1e-13)):
+        shares = (a.to(dtype).t() @ a.to(dtype)) * (b.to(dtype) @ b.to(dtype).t())
+        if float(shares.sum()) > least * float(shares.abs().sum()):
+            return False
+    return True
 
 
 def _lora(parts: Sequence[Additive]) -> LoRA | None:

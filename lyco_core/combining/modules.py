@@ -126,7 +126,7 @@ class Modules:
         options = self._options
         made, approximated = (exact, False) if len(exact.shape) < 2 else self._in_form(exact)
         dtype = options.dtype or (torch.float32 if approximated else None)
-        stored = stored_as(made, dtype, path)
+        stored = made if dtype is None else stored_as(made, dtype, path)  # whoever saves it looks at its numbers
         if not approximated and (options.dtype is None or not isinstance(bare(stored), Additive)):
             return Combined(path, stored, files)
         return Combined(path, stored, files, Measured.of(path, stored, exact))

@@ -130,8 +130,19 @@ def _of_one_family(read: Sequence[tuple[AdapterSet, LycoError | None]], addends:
         if doubt is not None and told is None:
             raise doubt
         with about_file(addend.source.path):
-            made.append(found if doubt is None or told is None else identify(found, architecture=told[0].id))
+            made.append(found if doubt is None or told is None else _as_told(found, *told))
     return made
+
+
+def _as_told(found: AdapterSet, family: Architecture, first: Addend) -> AdapterSet:
+    """A file whose names are those of several families, as one of the family of the others."""
+    try:
+        return identify(found, architecture=family.id)
+    except ArchitectureError:
+        name = os.path.basename(first.source.path)
+        raise PlacementError(
+            f"is no adapter for {family.title}, and {name} is; combine adapters of one model family"
+        ) from None
 
 
 def _placed(addend: Addend, strength: float, found: AdapterSet, layout: Layout) -> Opened:
