@@ -53,7 +53,7 @@ def test_in_one_line_each_and_nothing_is_written(tmp_path: Path, capsys):
             other,
         ],
         "unsure.safetensors: is no adapter for Wan 2.1/2.2, and plain.safetensors is; combine adapters": [one, unsure],
-        "wide.safetensors: blocks.0.ffn.0: changes a weight of [160, 96], and plain.safetensors one of [160, 64]; they": [
+        "wide.safetensors: blocks.0.ffn.0: changes a weight of [160, 96], and plain.safetensors one of [160, 64]": [
             one,
             wide,
         ],
