@@ -49,6 +49,8 @@ class AdapterSet:
     """The model family; None where it is unknown."""
     doubt: str = ""
     """Where it is unknown, the family that comes nearest and what rules it out."""
+    also: tuple[Architecture, ...] = ()
+    """Other families that have all of its modules, and on the same weights: a part of a model need not tell which."""
     layout: Layout | None = None
     """Whose module names the paths are."""
     exceptions: Mapping[str, Layout] = dataclasses.field(default_factory=dict[str, Layout])
@@ -56,11 +58,17 @@ class AdapterSet:
     names: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     """Name as the file spells it -> module path, of the modules that the family has."""
 
+    @property
+    def family(self) -> str:
+        """The title of its family, or of each that it may be for; empty where it is unknown."""
+        told = (*([] if self.architecture is None else [self.architecture]), *self.also)
+        return " or ".join(family.title for family in told)
+
     def __repr__(self) -> str:
         """What it holds, for which model, by whose names: `AdapterSet(14 LoKr, Z-Image, Musubi's names)`."""
         parts = [", ".join(f"{count} {title}" for title, count in self.titles.items()) or "no adapters"]
         if self.architecture is not None:
-            parts.append(self.architecture.title)
+            parts.append(self.family)
         if self.layout is not None:
             parts.append(NAMES[self.layout])
         elif self.format is not None:

@@ -47,7 +47,7 @@ def card(inspection: Inspection) -> dict[str, Any]:
         "file": _text(inspection.file),
         "bytes": inspection.file_bytes,
         "format": found.format.title if found.format else inspection.kind,
-        "architecture": found.architecture.title if found.architecture else None,
+        "architecture": found.family or None,
         "modules": len(found.adapters),
         "algorithms": found.titles,
         "ranks": found.ranks[:NUMBERS],

@@ -11,7 +11,7 @@ from typing import Any
 
 from .adapter_reader import AdapterFile, require_known
 from .adapter_set import AdapterSet
-from .architectures import identify
+from .architectures import identify, recognise
 from .errors import FileError, about_file
 from .formats.suffixes import unread
 from .model import Model
@@ -82,7 +82,7 @@ class Inspection:
         found = self.adapter_set
         ranks = found.ranks
         columns = [
-            found.architecture.title if found.architecture else "unknown",
+            found.family or "unknown",
             ", ".join(found.titles) or self.kind,
             (f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}")
             if ranks
@@ -104,7 +104,7 @@ class Inspection:
         rows = {
             "file": f"{self.file} ({size_text(self.file_bytes)})",
             "format": found.format.title if found.format else _WITHOUT_FORMAT[self.kind],
-            "architecture": found.architecture.title if found.architecture else "unknown",
+            "architecture": found.family or f"unknown: {found.doubt}".strip(": "),
         }
         if found.adapters:
             rows |= {
@@ -177,9 +177,10 @@ def _as_checkpoint(found: AdapterSet) -> AdapterSet | None:
     if found.adapters:
         return None
     model = Model.of(found.unrecognised)
-    if model.architecture is None:
+    if model.architecture is None and recognise(model.modules) is None:
         return None
-    return AdapterSet({}, {}, None, found.metadata, architecture=model.architecture, layout=model.layout)
+    doubt = "" if model.architecture else "its weights are those of several families"
+    return AdapterSet({}, {}, None, found.metadata, architecture=model.architecture, layout=model.layout, doubt=doubt)
 
 
 def _by_block(placement: Placement) -> dict[str, int]:

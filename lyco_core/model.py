@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 
 from torch import Tensor
 
@@ -41,12 +41,19 @@ class Model:
     """Whose names they are; `comfyui` where the architecture is unknown."""
 
     @classmethod
-    def of(cls, weights: Mapping[str, Tensor | tuple[int, ...]]) -> Model:
-        """A model by its state dict, or by the shapes of one: its keys tell architecture, layout and prefix."""
+    def of(cls, weights: Mapping[str, Tensor | tuple[int, ...]], *, packed: Collection[str] = ()) -> Model:
+        """A model by its state dict, or by the shapes of one: its keys and shapes tell architecture, layout and prefix.
+
+        Args:
+            packed: keys whose shapes are not those of the weights that they stand for, and tell nothing.
+        """
         shapes = {key: tuple(w.shape) if isinstance(w, Tensor) else w for key, w in weights.items()}
+        coded = {key for key, w in weights.items() if isinstance(w, Tensor) and not w.dtype.is_floating_point}
         prefixes = [p for p in _PREFIXES if sum(key.startswith(p) for key in shapes) > (5 if p in _SEVERAL else 0)]
         for prefix in prefixes:
-            if found := recognise(_modules(shapes, prefix)):
+            modules = _modules(shapes, prefix)
+            silent = (p for p in modules if f"{prefix}{p}.weight" in packed or f"{prefix}{p}.weight" in coded)
+            if found := recognise({**modules, **dict.fromkeys(silent)}):
                 return cls(shapes, prefix, *found)
         return cls(shapes, prefixes[0] if prefixes else "", None, "comfyui")
 
@@ -141,7 +148,11 @@ def model_of(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
     """
     stored = Model.of(checkpoint.shapes)
     quantization = find_forms(checkpoint, stored.prefix)
-    return dataclasses.replace(stored, shapes=quantization.shapes(stored.shapes)), quantization
+    shapes = quantization.shapes(stored.shapes)
+    if shapes == stored.shapes and not quantization.refused:
+        return stored, quantization
+    model = Model.of(shapes, packed={f"{stored.prefix}{path}.weight" for path in quantization.refused})
+    return model, quantization if model.prefix == stored.prefix else find_forms(checkpoint, model.prefix)
 
 
 def _modules(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:

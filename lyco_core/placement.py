@@ -234,7 +234,8 @@ def place(
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
             own_names = _own_names(known, prefix) if own_names is None else own_names
-            targets = [(WHOLE, key) for key in _by_name(own_names, path)]
+            spelled = adapter_set.prefixes[path] + (BIAS if parameter == BIAS else "")
+            targets = [(WHOLE, key) for key in _by_name(own_names, path, spelled)]
         if not targets and shapes is None and keeps_its_name(adapter_set, path, layout):
             targets = [(WHOLE, f"{prefix}{path}{'' if parameter == BIAS else parameter}")]
         if len(targets) != 1 and by_name:
@@ -251,10 +252,15 @@ def place(
     return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where, prefix)
 
 
-def _by_name(own_names: Mapping[str, list[str]], path: str) -> list[str]:
-    """The keys that a module's name may mean, by itself or without what a wrapper has before it."""
+def _by_name(own_names: Mapping[str, list[str]], path: str, spelled: str) -> list[str]:
+    """The keys that a module's name may mean, by itself or without what a wrapper has before it.
+
+    Args:
+        spelled: its whole name in the file: some models have modules that are called as formats' prefixes are.
+    """
     for name in (path, *unwrapped(path)):
-        if keys := own_names.get(name) or own_names.get(name.replace(".", "_")):
+        several = [own_names.get(form) or own_names.get(form.replace(".", "_")) or [] for form in (name, spelled)]
+        if keys := list(dict.fromkeys(key for keys in several for key in keys)):
             return keys
     return []
 

@@ -86,6 +86,19 @@ def test_musubi_reads_only_lora_of_kandinsky_5():
     }
 
 
+def test_musubi_reads_only_lora_of_hidream_o1():
+    """By the names that its model has in what it wraps; what it generates with takes no LoHa or LoKr for it."""
+    path = "language_model.layers.35.self_attn.k_proj"
+    tensors = lokr(f"diffusion_model.{path}", 1024, 4096, random)
+    with pytest.raises(PlacementError, match=r"k_proj: is a LoKr, and Musubi Tuner reads LoRA only for HiDream-O1"):
+        converted(tensors, to="musubi")
+    made = emit(converted(tensors, to="musubi", as_lora=True).adapter_set)[0]
+    name = "lora_unet_model_language_model_layers_35_self_attn_k_proj"
+    assert {key.partition(".")[0] for key in made} == {name}
+    back = emit(converted(made, to="comfyui").adapter_set)[0]
+    assert {key.rpartition(".lora_")[0] for key in back if ".lora_" in key} == {f"diffusion_model.{path}"}
+
+
 def test_kohyas_names_take_all_of_it():
     """Of families that Musubi does not train, the layout is sd-scripts', which LyCORIS loads."""
     path = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"

@@ -108,22 +108,23 @@ def test_two_blocks_with_all_else_are_told(model: str, layout: Layout):
     assert placement.modules == len(modules)
 
 
-@pytest.mark.parametrize("wrapper", ["lora_unet_model_", "lora_unet_"])
-def test_musubis_hidream_o1_has_the_whole_models_names(wrapper: str):
+@pytest.mark.parametrize("layout", ["musubi", "comfyui"])
+def test_musubis_hidream_o1_has_the_whole_models_names(layout: Layout):
     """The model that Musubi trains is a module of what it wraps, and its tower has mergers that ComfyUI drops."""
-    modules = part_of("hidream_o1", "musubi", ("0", "35"))
+    modules = part_of("hidream_o1", layout, ("0", "35"))
     outline = {
-        f"{wrapper}{path.replace('.', '_')}.{name}": torch.empty(*shape, device="meta")
+        f"lora_unet_{path.replace('.', '_')}.{name}": torch.empty(*shape, device="meta")
         for path, (rows, columns) in modules.items()
         for name, shape in (("lokr_w1", (1, 1)), ("lokr_w2_a", (rows, 1)), ("lokr_w2_b", (1, columns)))
     }
+    assert all(key.startswith("lora_unet_model_") == (layout == "musubi") for key in outline)
     found = identify(parse(outline, {}))
     assert found.architecture is ARCHITECTURES["hidream_o1"]
     assert place(found, weights("hidream_o1")).complete
-    dropped = f"{wrapper}visual_deepstack_merger_list_0_linear_fc1"
+    dropped = "lora_unet_model_visual_deepstack_merger_list_0_linear_fc1"
     more = {f"{dropped}.lokr_w1": torch.empty(1, 1, device="meta"), f"{dropped}.lokr_w2": torch.empty(8, 8)}
     placement = place(identify(parse(outline | more, {})), weights("hidream_o1"))
-    assert placement.homeless == ("visual.deepstack_merger_list.0.linear_fc1",)
+    assert [name.removeprefix("model.") for name in placement.homeless] == ["visual.deepstack_merger_list.0.linear_fc1"]
 
 
 def test_families_that_share_names_are_told_by_their_sizes():

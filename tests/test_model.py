@@ -1,9 +1,13 @@
 """A model's one door: identify, place, select, and change a state dict by all of it or by nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from lyco_testing.stored_forms import SAID, marker, random_codes
 from lyco_testing.tables import dotted_file, lora, musubi_file, outline, random, targets, weights
 from lyco_testing.toy import WIDTH, z_image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lyco_core.adapter_set import AdapterSet
@@ -229,3 +233,21 @@ def test_a_model_of_other_names_decides_too(module: str):
     placement = Model.of(diffusers).place(found).require_complete()
     assert placement.adapter_set.architecture is ARCHITECTURES["flux1"]
     assert placement.modules == 1
+
+
+@pytest.mark.parametrize("form", ["fp8", "nvfp4", "w4a4", "nf4"])
+def test_a_quantized_checkpoint_is_known_by_the_shapes_of_its_weights(tmp_path: Path, form: str):
+    """Also where codes are half as wide as the weights, or in one column."""
+    stored: Tensors = {}
+    shapes = {key: tuple(64 * (n // WIDTH) or 64 for n in shape) for key, shape in z_image().items()}
+    for key, (rows, columns) in shapes.items():
+        stem = key.removesuffix("weight")
+        if form == "nf4":
+            parts = {"weight": torch.zeros(rows * columns // 2, 1, dtype=torch.uint8), "weight.absmax": torch.ones(1)}
+        else:
+            parts = random_codes(form, rows, columns, 0) | {"comfy_quant": marker(SAID[form])}
+        stored |= {f"{stem}{role}": tensor for role, tensor in parts.items()}
+    save_file(stored, tmp_path / "model.safetensors")
+    model = Model.of_file(tmp_path / "model.safetensors")
+    assert model.architecture is ARCHITECTURES["z_image"]
+    assert form == "nf4" or all(model.shapes[key] == shape for key, shape in shapes.items())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyco_testing.tables import lora, random
+from lyco_testing.own_names import OWN_NAMES
+from lyco_testing.tables import WRITERS, lora, random
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -100,6 +101,30 @@ def test_every_command_places_it(prefix: str, spelling: str, tmp_path: Path, cap
     found = load_file(delta)
     assert found.keys() == {f"{prefix}{path}.weight" for path in changes}
     assert all(torch.allclose(found[f"{prefix}{path}.weight"], change, atol=1e-6) for path, change in changes.items())
+
+
+@pytest.mark.parametrize("algorithm", ["lora", "lokr"])
+@pytest.mark.parametrize("spelling", ["diffusion_model.", "lora_unet_", "bare"])
+@pytest.mark.parametrize("model", OWN_NAMES)
+def test_comfyuis_models_without_a_table(model: str, spelling: str, algorithm: str, tmp_path: Path):
+    """Each module of them, by all of its rows, in what `lyco merge` writes."""
+    base, file, out = (tmp_path / f"{name}.safetensors" for name in ("model", "adapter", "out"))
+    torch.manual_seed(0)
+    before = {f"model.diffusion_model.{path}.weight": torch.zeros(shape) for path, shape in OWN_NAMES[model].items()}
+    tensors: dict[str, Tensor] = {}
+    changes: dict[str, Tensor] = {}
+    for path, (rows, columns) in OWN_NAMES[model].items():
+        module = WRITERS[algorithm](SPELLINGS[spelling](path), rows, columns, random)
+        (adapter,) = parse(module, {}).adapters.values()
+        tensors, changes[path] = tensors | module, adapter.delta_weight()
+    save_file(before, base)
+    save_file(tensors, file)
+    assert Model.of(before).architecture is None
+    assert main(["merge", "--base", str(base), "--adapter", str(file), "-o", str(out)]) == 0
+    after = load_file(out)
+    assert after.keys() == before.keys()
+    for path, change in changes.items():
+        assert torch.allclose(after[f"model.diffusion_model.{path}.weight"], change, atol=1e-6)
 
 
 def test_the_library_takes_a_model_too(tmp_path: Path):

@@ -1,6 +1,8 @@
-"""ACE-Step 1.0, whose names are the same in every layout, and 1.5, another model."""
+"""ACE-Step 1.0, whose names are the same in every layout, and 1.5, another model, with its XL."""
 
-from .table import Architecture, group, inside, inside_all, same
+from fractions import Fraction
+
+from .table import Architecture, Group, Shape, group, inside, inside_all, same
 
 __all__ = ["ACE_STEP", "ACE_STEP_1_5"]
 
@@ -46,16 +48,33 @@ ACE_STEP = Architecture(
     widths=(2560,),
 )
 
-_BLOCK_1_5 = (
-    *(
-        group(f"{attention}.{ours}", f"{attention}.{ours}", f"{attention}.{theirs}")
-        for attention in ("self_attn", "cross_attn")
-        for ours, theirs in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("o_proj", "to_out.0"))
-    ),
-    *same("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-)
+
+def _block_1_5(queries: Shape, keys: Shape, up: Shape) -> tuple[Group, ...]:
+    """A block's groups, by the shapes of its weights; what leads back to the model's width has those turned round."""
+    attention = {"q_proj": ("to_q", queries), "k_proj": ("to_k", keys), "v_proj": ("to_v", keys)}
+    attention["o_proj"] = "to_out.0", (queries[1], queries[0])
+    return (
+        *(
+            group(f"{name}.{ours}", f"{name}.{ours}", f"{name}.{theirs}", shape=shape)
+            for name in ("self_attn", "cross_attn")
+            for ours, (theirs, shape) in attention.items()
+        ),
+        *same("mlp.gate_proj", "mlp.up_proj", shape=up),
+        *same("mlp.down_proj", shape=(up[1], up[0])),
+    )
+
+
+_BLOCK_1_5 = _block_1_5((1, 1), (Fraction(1, 2), 1), (3, 1))
+_XL_BLOCK = _block_1_5((Fraction(8, 5), 1), (Fraction(2, 5), 1), (Fraction(19, 5), 1))
+_HELD: dict[str, tuple[Shape | None, tuple[int, ...]]] = {
+    "linear_1": (None, (256,)),
+    "linear_2": ((1, 1), ()),
+    "time_proj": ((6, 1), ()),
+}
 _TIME = tuple(
-    f"{name}.{layer}" for name in ("time_embed", "time_embed_r") for layer in ("linear_1", "linear_2", "time_proj")
+    group(f"{name}.{layer}", f"decoder.{name}.{layer}", f"{name}.{layer}", shape=shape, inputs=inputs)
+    for name in ("time_embed", "time_embed_r")
+    for layer, (shape, inputs) in _HELD.items()
 )
 
 # The names that trainers write, its own code's, are below ComfyUI's `decoder`; what is beside it is not trained.
@@ -63,10 +82,17 @@ ACE_STEP_1_5 = Architecture(
     id="ace_step_1_5",
     title="ACE-Step 1.5",
     groups=(
-        *inside("layers.{n}", "decoder.layers.{n}", "layers.{n}", _BLOCK_1_5),
-        *(group(name, f"decoder.{name}", name) for name in (*_TIME, "condition_embedder")),
+        *(
+            g
+            for block in (_BLOCK_1_5, _XL_BLOCK)
+            for g in inside("layers.{n}", "decoder.layers.{n}", "layers.{n}", block)
+        ),
+        *_TIME,
+        group("condition_embedder", "decoder.condition_embedder", "condition_embedder", inputs=(2048,)),
         group("proj_in.1", "decoder.proj_in.1", "proj_in_conv"),
         group("proj_out.1", "decoder.proj_out.1", "proj_out_conv"),
     ),
     depths={"layers": 32},
+    widths=(2048, 2560),
+    sizes={2048: {"layers": 24}, 2560: {"layers": 32}},
 )

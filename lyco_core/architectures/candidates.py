@@ -12,7 +12,7 @@ from ..adapter_set import AdapterSet
 from ..adapters import ANY, Full
 from ..formats.grammar import is_text_encoders, unwrapped
 from ..layouts import LAYOUTS, Layout, parameter_of
-from .reading import ModelModules, Names, Reading, read, spelled
+from .reading import ModelModules, Names, Reading, forms_of, read, spelled
 from .registry import ARCHITECTURES
 from .table import Architecture
 from .templates import templates_of
@@ -40,10 +40,10 @@ class AdapterNames:
         underscored = adapter_set.format is not None and adapter_set.format.underscored
         return cls(shapes, telling, (True,) if underscored else (False, True))
 
-    def readings(self, families: Iterable[Architecture], *, underscored: bool) -> list[Reading]:
-        """The file as one of each of `families` that has half of its names."""
-        found = candidates(self.telling, families, underscored=underscored)
-        return [read(family, layout, self.shapes, self.telling, underscored=underscored) for family, layout in found]
+    def readings(self, families: Iterable[Architecture], *, underscored: bool) -> Iterator[tuple[int, Reading]]:
+        """(how many names it has at most, the file as one of each of `families` that has half), the most first."""
+        for count, family, layout in candidates(self.telling, families, underscored=underscored):
+            yield count, read(family, layout, self.shapes, self.telling, underscored=underscored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +92,21 @@ def of_other_models(adapter_set: AdapterSet, name: str) -> bool:
 
 def candidates(
     names: Collection[str], families: Iterable[Architecture], *, underscored: bool
-) -> Iterator[tuple[Architecture, Layout]]:
-    """The families and layouts that have at least half of `names`; blocks are counted, not gone through."""
-    modules = {spelled(parameter_of(name)[0], underscored=underscored) for name in names}
-    plain = {form for name in modules for form in (name, *unwrapped(name))}
-    numbered = Counter(template for name in plain for template, _ in templates_of(name))
+) -> list[tuple[int, Architecture, Layout]]:
+    """(how many of `names` they have at most, family, layout) of those that have at least half, the most first.
+
+    Blocks are counted, not gone through.
+    """
+    plain = Counter(form for name in names for form in forms_of(name, underscored=underscored)[0])
+    numbered: Counter[str] = Counter()
+    for name, count in plain.items():
+        for template, _ in templates_of(name):
+            numbered[template] += count
+    found: list[tuple[int, Architecture, Layout]] = []
     for family in families:
         for layout in LAYOUTS:
-            known = family.spellings(layout, underscored=underscored)
-            count = len(known.keys() & plain) + sum(numbered[template] for template in numbered.keys() & known.keys())
-            if count and 2 * count >= len(modules):
-                yield family, layout
+            known = family.spellings(layout, underscored=underscored).keys()
+            count = sum(counts[name] for counts in (plain, numbered) for name in counts.keys() & known)
+            if count and 2 * count >= len(names):
+                found.append((count, family, layout))
+    return sorted(found, key=lambda counted: -counted[0])

@@ -1,6 +1,9 @@
 """Cosmos-Predict2 and Anima, which has an adapter of its text encoder beside the same blocks."""
 
-from .table import Architecture, inside, inside_all, renamed
+import dataclasses
+
+from .group import Alias
+from .table import Architecture, Group, inside, inside_all, renamed
 
 __all__ = ["COSMOS_PREDICT2"]
 
@@ -29,24 +32,33 @@ _ADAPTER_BLOCK = renamed(
     )
 )
 
+_GROUPS = (
+    *inside("blocks.{n}", "blocks.{n}", "transformer_blocks.{n}", _BLOCK),
+    *inside_all("llm_adapter.blocks.{n}", _ADAPTER_BLOCK),
+    *renamed(
+        {
+            "x_embedder.proj.1": "patch_embed.proj",
+            "t_embedder.1.linear_1": "time_embed.t_embedder.linear_1",
+            "t_embedder.1.linear_2": "time_embed.t_embedder.linear_2",
+            "final_layer.linear": "proj_out",
+            "final_layer.adaln_modulation.1": "norm_out.linear_1",
+            "final_layer.adaln_modulation.2": "norm_out.linear_2",
+            "llm_adapter.out_proj": None,
+        }
+    ),
+)
+
+
+def _in_core(g: Group) -> Group:
+    """SimpleTuner has Anima's blocks, by diffusers' names, in a module that it calls `core`."""
+    aliases = (Alias(f"core.{name}", "diffusers", parts) for name, parts in g.modules("diffusers").items())
+    return dataclasses.replace(g, aliases=(*g.aliases, *aliases))
+
+
 COSMOS_PREDICT2 = Architecture(
     id="cosmos_predict2",
     title="Cosmos-Predict2/Anima",
-    groups=(
-        *inside("blocks.{n}", "blocks.{n}", "transformer_blocks.{n}", _BLOCK),
-        *inside_all("llm_adapter.blocks.{n}", _ADAPTER_BLOCK),
-        *renamed(
-            {
-                "x_embedder.proj.1": "patch_embed.proj",
-                "t_embedder.1.linear_1": "time_embed.t_embedder.linear_1",
-                "t_embedder.1.linear_2": "time_embed.t_embedder.linear_2",
-                "final_layer.linear": "proj_out",
-                "final_layer.adaln_modulation.1": "norm_out.linear_1",
-                "final_layer.adaln_modulation.2": "norm_out.linear_2",
-                "llm_adapter.out_proj": None,
-            }
-        ),
-    ),
+    groups=tuple(map(_in_core, _GROUPS)),
     depths={"blocks": 36, "llm_adapter.blocks": 6},
     widths=(2048, 5120),
     sizes={2048: {"blocks": 28}, 5120: {"blocks": 36}},

@@ -21,6 +21,9 @@ from .table import Architecture
 
 __all__ = ["identify", "recognise"]
 
+_ORDER = list(ARCHITECTURES.values())
+"""The families that more adapters are for come first: of a part of a model that several have, the first is named."""
+
 
 def identify(
     adapter_set: AdapterSet,
@@ -68,17 +71,27 @@ def identify(
     best.sort(key=lambda r: (r.architecture.id not in (prefer, hint), not r.has_last, r.has_last and r.layout != usual))
     if adapter_set.format.id == "musubi" and any(r.musubis_own for r in best):  # then no other names are rivals
         best = [r for r in best if r.musubis_own or r.has_last or r.architecture.id in (prefer, hint)]
-    chosen = best[0] if best[0].architecture.id in (architecture, hint) else _choose(best, fitting, onto, layout)
+    chosen, *alike = (
+        best[:1] if best[0].architecture.id in (architecture, hint) else _choose(best, fitting, onto, layout)
+    )
     mixed = _mixed(adapter_set, chosen)
     found = {**chosen.paths, **{name: path for name, (path, _) in mixed.items()}}
     others: dict[str, Layout] = {
         parameter_of(path)[0]: layout for path, layout in mixed.values() if layout != chosen.layout
     }
-    return with_paths(adapter_set, found, chosen.architecture, chosen.layout, others)
+    named = with_paths(adapter_set, found, chosen.architecture, chosen.layout, others)
+    told = chosen.is_whole or chosen.architecture.id == prefer
+    also = (
+        {} if told else {r.architecture.id: r.architecture for r in alike if r.architecture is not chosen.architecture}
+    )
+    return dataclasses.replace(named, also=tuple(also.values()))
 
 
-def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layout] | None:
+def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture | None, Layout] | None:
     """The family and layout whose module names at least half of a model's `modules` are, and that nothing contradicts.
+
+    Without the family where a part of a model has ComfyUI's names of several: of those that fit equally well, one is
+    told that has all blocks.
 
     Args:
         modules: their paths, with the shapes of their weights where those are known.
@@ -86,11 +99,14 @@ def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture, Layo
     shapes = {path: _flat(shape) for path, shape in with_shapes(modules).items()}
     readings = [
         read(family, layout, shapes, shapes, underscored=False)
-        for family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
+        for _, family, layout in candidates(shapes, ARCHITECTURES.values(), underscored=False)
     ]
     best = _most((r for r in _fullest(readings) if not contradiction(r)), lambda r: len(r.paths))
-    best = _most(best, lambda r: r.has_last)
-    return (best[0].architecture, best[0].layout) if best else None
+    best = _most(_most(best, lambda r: r.has_last), lambda r: r.is_whole)
+    if not best:
+        return None
+    told = best[0].is_whole or len({r.architecture.id for r in best if r.layout == "comfyui"}) < 2
+    return best[0].architecture if told else None, best[0].layout
 
 
 def _flat(shape: tuple[int, ...] | None) -> tuple[int, int] | None:
@@ -102,13 +118,19 @@ def _told(names: AdapterNames, onto: Onto | None) -> tuple[list[Reading], str]:
     """The readings that may be meant, equally good; where there are none, which family was nearest, and why not."""
     if onto is not None and onto.family is not None:
         for underscored in names.underscored:
-            own = names.readings((onto.family,), underscored=underscored)
+            own = [reading for _, reading in names.readings((onto.family,), underscored=underscored)]
             if best := [r for r in own if onto.has_all(r) and not _doubt(r, onto)]:
                 return _most(best, lambda r: len(r.paths)), ""
     seen: list[Reading] = []
     for underscored in names.underscored:
-        readings = names.readings(ARCHITECTURES.values(), underscored=underscored)
-        if best := _best([r for r in _fullest(readings) if _explains_half(r) and not ruled_out(r)], onto):
+        readings: list[Reading] = []
+        best: list[Reading] = []
+        for count, reading in names.readings(ARCHITECTURES.values(), underscored=underscored):
+            if best and count < best[0].fitting:  # none of those that are left explains as many
+                break
+            readings.append(reading)
+            best = _best([r for r in _fullest(readings) if _explains_half(r) and not ruled_out(r)], onto)
+        if best:
             return best, ""
         seen += readings
     if onto is not None:  # what of it is the model's may be wanted without the rest
@@ -124,7 +146,7 @@ def _said(names: AdapterNames, architecture: str, onto: Onto | None) -> list[Rea
     """The readings as the family that a person says."""
     for underscored in names.underscored:
         readings = names.readings((ARCHITECTURES[architecture],), underscored=underscored)
-        if best := _best([r for r in readings if _explains_half(r)], onto):
+        if best := _best([r for _, r in readings if _explains_half(r)], onto):
             return best
     return []
 
@@ -155,11 +177,14 @@ def _most(readings: Iterable[Reading], quality: Callable[[Reading], int]) -> lis
     return [reading for found, reading in qualities if found == most]
 
 
-def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout) -> Reading:
-    """The first of the equally good readings, unless another would patch other weights, or it may be a stranger's.
+def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout) -> list[Reading]:
+    """The first of the equally good readings, and those of other families that change the same weights.
 
     Args:
         fitting: all the families that were, in words.
+
+    Raises:
+        ArchitectureError: another would patch other weights, or it may be a stranger's.
     """
     first = best[0]
     targets = _targets(first, layout)
@@ -170,7 +195,9 @@ def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout
         raise ArchitectureError(f"its modules are those of several families ({fitting})", Remedy.ARCHITECTURE)
     if why := _doubt(first, onto):
         raise ArchitectureError(f"its modules may be those of {fitting}, but {why}", Remedy.ARCHITECTURE)
-    return first
+    if first.is_whole or (onto is not None and first.architecture is onto.family):
+        return [first, *rivals]
+    return sorted([first, *rivals], key=lambda r: _ORDER.index(r.architecture))
 
 
 def _are_twins(one: Architecture, other: Architecture) -> bool:

@@ -21,6 +21,9 @@ _STREAMS = tuple(
 )
 """diffusers' names in a block of two streams: those of the first are the names of any block of one."""
 
+_SECOND = "attn2"
+"""Beside attn1 in many models; beside attn in blocks of two streams alone."""
+
 _ATTENTIONS = (
     *((f"attn1.{name}", f"attn2.{name}") for name in ("to_q", "to_k", "to_v", "to_out.0")),
     ("self_attention.to_query", "cross_attention.to_query"),
@@ -60,7 +63,12 @@ def doubt(reading: Reading, depths: Mapping[str, int], *, of_model: bool) -> str
 
 
 def _of_one_stream(reading: Reading) -> str:
-    pair = _lone(reading, (*_STREAMS, *((other, own) for own, other in _STREAMS)))
+    streams = _STREAMS
+    if reading.has_last and all(len(found) == 1 for found in reading.blocks.values()):
+        streams = [pair for pair in _STREAMS if not pair[1].endswith("to_add_out")]  # of its text nothing is left there
+    pair = _lone(reading, (*streams, *((other, own) for own, other in streams)))
+    if pair and pair[0].startswith("attn.") and any(f".{_SECOND}." in path for path in reading.modules):
+        return ""
     return f"of two streams they have {pair[0]} alone, without {pair[1]}" if pair else ""
 
 

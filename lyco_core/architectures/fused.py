@@ -33,23 +33,30 @@ def with_fused_names(groups: Sequence[Group]) -> list[Group]:
     rows each has; keys and values have as many as each other in any case.
     """
     made: list[Group | None] = [*groups]
-    where = {name: i for i, g in enumerate(groups) for name in g.modules("diffusers")}
+    where: dict[str, list[int]] = {}  # several, where a module's shape tells which is meant
+    for i, g in enumerate(groups):
+        for name in g.modules("diffusers"):
+            where.setdefault(name, []).append(i)
     for fused, names in FUSED.items():
         for last in [name for name in where if name.rpartition(".")[2] == names[-1]]:
             above = last.removesuffix(names[-1])
             several = [f"{above}{name}" for name in names]
             if f"{above}{fused}" in where or not where.keys() >= {*several}:
                 continue
-            indices = dict.fromkeys(where[name] for name in several)
-            parts = [g for i in indices if (g := made[i]) is not None]
-            joined = parts[0] if len(parts) == 1 else _joined(parts, alike=len(names) == 2)
-            if joined is None or (held := _held(joined, several)) is None:
-                continue
-            aliases = (*joined.aliases, Alias(f"{above}{fused}", "diffusers", held))
-            for i in indices:
-                made[i] = None
-            made[where[last]] = grown = dataclasses.replace(joined, aliases=aliases)
-            where |= dict.fromkeys(grown.modules("diffusers"), where[last])
+            places: list[tuple[int, ...]] = [*zip(*(where[name] for name in several), strict=False)]
+            for indices in places:
+                found: list[Group | None] = [made[i] for i in dict.fromkeys(indices)]
+                parts = [g for g in found if g is not None]
+                joined = parts[0] if len(parts) == 1 else _joined(parts, alike=len(names) == 2)
+                if joined is None or (held := _held(joined, several)) is None:
+                    continue
+                aliases = (*joined.aliases, Alias(f"{above}{fused}", "diffusers", held))
+                for i in indices:
+                    made[i] = None
+                at = indices[-1]
+                made[at] = grown = dataclasses.replace(joined, aliases=aliases)
+                for name in grown.modules("diffusers"):
+                    where[name] = [at if i in indices else i for i in where.get(name, [at])]
     return [g for g in made if g is not None]
 
 

@@ -94,7 +94,10 @@ class Group:
         """Every name that a module of the group has in `layout` -> start:stop of the parts that it holds."""
         names, count = self.names(layout) or (), len(self.heights)
         held = {names[0]: (0, count)} if len(names) == 1 else {name: (i, i + 1) for i, name in enumerate(names)}
-        return held | {alias.name: alias.parts for alias in self.aliases if alias.layout == layout}
+        for alias in self.aliases:
+            if alias.layout == layout:
+                held[alias.name] = alias.parts
+        return held
 
     def targets(self, parts: tuple[int, int], source: Layout, target: Layout) -> list[Target]:
         """Where the rows of `parts`, a module of `source`, lie in `target`; empty if it has no such module."""

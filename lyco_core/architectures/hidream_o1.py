@@ -1,8 +1,9 @@
-"""HiDream-O1: a language model that sees (Qwen3-VL) and draws. One set of names in every layout."""
+"""HiDream-O1: a language model that sees (Qwen3-VL) and draws. Musubi has it in a module of what it trains."""
 
+import dataclasses
 from fractions import Fraction
 
-from .table import Architecture, group, inside_all, same
+from .table import Architecture, Group, group, inside_all, same
 
 __all__ = ["HIDREAM_O1"]
 
@@ -14,21 +15,30 @@ _LAYER = (
 )
 _VISUAL = same("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2")  # narrower than the model
 
+_GROUPS = (
+    *inside_all("language_model.layers.{n}", _LAYER),
+    *inside_all("visual.blocks.{n}", _VISUAL),
+    *same("visual.patch_embed.proj", "visual.merger.linear_fc1", "visual.merger.linear_fc2"),
+    # ComfyUI drops them: what they give is used nowhere.
+    *(group(f"visual.deepstack_merger_list.{{n}}.{name}", None, None) for name in ("linear_fc1", "linear_fc2")),
+    *same("t_embedder1.mlp.0", inputs=(256,)),
+    *same("t_embedder1.mlp.2", shape=(1, 1)),
+    *same("x_embedder.proj1", inputs=(3072,)),
+    *same("x_embedder.proj2", shape=(1, Fraction(1, 4))),
+    *same("final_layer2.linear", outputs=(3072,)),
+)
+_DEPTHS = {"language_model.layers": 36, "visual.blocks": 27, "visual.deepstack_merger_list": 3}
+
+
+def _as_musubis(g: Group) -> Group:
+    return dataclasses.replace(g, musubi=tuple(f"model.{name}" for name in g.musubi or ()))
+
+
 HIDREAM_O1 = Architecture(
     id="hidream_o1",
     title="HiDream-O1",
-    groups=(
-        *inside_all("language_model.layers.{n}", _LAYER),
-        *inside_all("visual.blocks.{n}", _VISUAL),
-        *same("visual.patch_embed.proj", "visual.merger.linear_fc1", "visual.merger.linear_fc2"),
-        # ComfyUI drops them: what they give is used nowhere.
-        *(group(f"visual.deepstack_merger_list.{{n}}.{name}", None, None) for name in ("linear_fc1", "linear_fc2")),
-        *same("t_embedder1.mlp.0", inputs=(256,)),
-        *same("t_embedder1.mlp.2", shape=(1, 1)),
-        *same("x_embedder.proj1", inputs=(3072,)),
-        *same("x_embedder.proj2", shape=(1, Fraction(1, 4))),
-        *same("final_layer2.linear", outputs=(3072,)),
-    ),
-    depths={"language_model.layers": 36, "visual.blocks": 27, "visual.deepstack_merger_list": 3},
+    groups=tuple(map(_as_musubis, _GROUPS)),
+    depths={f"model.{block}": count for block, count in _DEPTHS.items()},
     widths=(4096,),
+    musubi_lora_only=True,
 )

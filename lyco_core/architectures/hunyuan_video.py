@@ -116,8 +116,12 @@ HUNYUAN_VIDEO_1_5 = Architecture(
     groups=(
         *_double(_MUSUBI | _SPLIT_QKV),
         *_SHARED,
-        group("time_in.mlp.0", "time_in.in_layer", "time_embed.timestep_embedder.linear_1"),
-        group("time_in.mlp.2", "time_in.out_layer", "time_embed.timestep_embedder.linear_2"),
+        # What is distilled has the step that it goes to as another time.
+        *(
+            group(f"{ours}.mlp.{2 * n}", f"{ours}.{layer}_layer", f"time_embed.{theirs}.linear_{n + 1}")
+            for ours, theirs in (("time_in", "timestep_embedder"), ("time_r_in", "timestep_embedder_r"))
+            for n, layer in enumerate(("in", "out"))
+        ),
         *_BYT5,
         group("vision_in.proj.1", "vision_in.proj.1", "image_embedder.linear_1"),
         group("vision_in.proj.3", "vision_in.proj.3", "image_embedder.linear_2"),

@@ -13,7 +13,7 @@ from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .table import Architecture
 from .templates import split
 
-__all__ = ["Kind", "ModelModules", "Names", "Reading", "read", "spelled"]
+__all__ = ["Kind", "ModelModules", "Names", "Reading", "forms_of", "read", "spelled"]
 
 Names = Mapping[str, tuple[int, int] | None]
 """Name of a module as it is spelled -> (out, in), or None where that says nothing of the family."""
@@ -43,12 +43,15 @@ class Reading:
     """The names of each kind, where shapes tell something."""
     blocks: Mapping[str, set[int]]
     """Start of a block's name in Musubi's layout -> the numbers of such blocks."""
-    strange: tuple[str, ...]
-    """Names that tell something, and that the family has in no layout."""
-    missing: int
-    """How many names tell something, and are none of the family's in this layout."""
+    missing: tuple[str, ...]
+    """Names that tell something, and are none of the family's in this layout."""
     total: int
     """How many names tell something."""
+
+    @functools.cached_property
+    def strange(self) -> tuple[str, ...]:
+        """Names that tell something, and that the family has in no layout."""
+        return tuple(name for name in self.missing if not _elsewhere(self.architecture, name))
 
     @functools.cached_property
     def widths(self) -> dict[float, str]:
@@ -75,7 +78,7 @@ class Reading:
     @property
     def fitting(self) -> int:
         """How many of the names that tell something the family has, with shapes that it allows."""
-        return self.total - self.missing - sum(len(self.kinds[kind]) for kind in self.misfits)
+        return self.total - len(self.missing) - sum(len(self.kinds[kind]) for kind in self.misfits)
 
     @property
     def limits(self) -> Mapping[str, int]:
@@ -99,7 +102,7 @@ class Reading:
     def is_whole(self) -> bool:
         """Whether its blocks are all that the largest model of the family has, of the sorts that are there."""
         limits = self.limits
-        counted = [len(found) == limits.get(above) for above, found in self.blocks.items()]
+        counted = [len(found) == limits[above] for above, found in self.blocks.items() if above in limits]
         return bool(counted) and all(counted)
 
     @property
@@ -175,10 +178,12 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
     for name, shape in names.items():
         tells = name in telling
         total += tells
-        module, parameter = parameter_of(name)
-        whole = spelled(module, underscored=underscored)
-        found = (split(form, known) for form in (whole, *unwrapped(whole)))
-        template, number = next((f for f in found if f[0] in known), ("", ""))
+        forms, parameter = forms_of(name, underscored=underscored)
+        template, number = split(forms[0], known)
+        for form in forms[1:]:
+            if template in known:
+                break
+            template, number = split(form, known)
         if template not in known or (not number and "{n}" in template):  # a file can say `{n}` itself
             missing += [name] * tells
             continue
@@ -192,8 +197,15 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
                 starts[dotted] = _start(family, dotted, layout)
             if (start := starts[dotted]) is not None:
                 blocks.setdefault(start, set()).add(int(number))
-    strange = tuple(name for name in missing if not _elsewhere(family, name))
-    return Reading(family, layout, paths, kinds, blocks, strange, len(missing), total)
+    return Reading(family, layout, paths, kinds, blocks, tuple(missing), total)
+
+
+@functools.lru_cache(maxsize=2**14)
+def forms_of(name: str, *, underscored: bool) -> tuple[tuple[str, ...], str]:
+    """(the spellings that a name may have in a family's table, with less and less before it; see `parameter_of`)."""
+    module, parameter = parameter_of(name)
+    whole = spelled(module, underscored=underscored)
+    return (whole, *unwrapped(whole)), parameter
 
 
 def spelled(module: str, *, underscored: bool) -> str:
@@ -209,8 +221,7 @@ def _start(family: Architecture, template: str, layout: Layout) -> str | None:
 
 def _elsewhere(family: Architecture, name: str) -> bool:
     """Whether the family has the name in some layout, dots or underscores: some files mix them."""
-    plain = spelled(parameter_of(name)[0], underscored=True)
-    forms = (plain, *unwrapped(plain))
+    forms, _ = forms_of(name, underscored=True)
     return any(family.resolve(form, layout, underscored=True) for layout in LAYOUTS for form in forms)
 
 

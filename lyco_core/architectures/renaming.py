@@ -74,4 +74,5 @@ def named_as(adapter_set: AdapterSet, outline: AdapterSet) -> AdapterSet:
         or not outline.names.keys() <= adapter_set.adapters.keys()
     ):
         return adapter_set
-    return with_paths(adapter_set, outline.names, outline.architecture, outline.layout, outline.exceptions)
+    named = with_paths(adapter_set, outline.names, outline.architecture, outline.layout, outline.exceptions)
+    return dataclasses.replace(named, also=outline.also)

@@ -5,7 +5,7 @@ They share every name; 2.2 has two models. What is in none that Musubi Tuner tra
 
 import dataclasses
 
-from .table import Architecture, Group, group, inside_all, same
+from .table import Architecture, Group, group, inside_all, same, with_aliases
 from .training import ImageInput, MusubiNames, TrainedFamily
 
 __all__ = ["WAN"]
@@ -103,13 +103,18 @@ _DANCER = (
     *_ours("music_encoder.{n}.linear1", "music_encoder.{n}.linear2"),
 )
 
+# Animate 2's own code, and DiffSynth's, has each block inside another.
+_WRAPPED = {
+    f"blocks.{{n}}.{name}": f"blocks.{{n}}.block.{name}" for g in (*_BLOCK, *_IMAGE) for name in g.comfyui or ()
+}
+
 _EMBEDDER = "condition_embedder"
 
 WAN = Architecture(
     id="wan",
     title="Wan 2.1/2.2",
     groups=(
-        *inside_all("blocks.{n}", (*_BLOCK, *_IMAGE)),
+        *with_aliases(inside_all("blocks.{n}", (*_BLOCK, *_IMAGE)), "comfyui", _WRAPPED),
         *same("patch_embedding"),
         group("text_embedding.0", "text_embedding.0", f"{_EMBEDDER}.text_embedder.linear_1", inputs=(4096,)),
         group("text_embedding.2", "text_embedding.2", f"{_EMBEDDER}.text_embedder.linear_2", shape=(1, 1)),

@@ -128,8 +128,10 @@ def format_of(prefix: str) -> Format | None:
 
 def unwrapped(name: str) -> Iterator[str]:
     """What is left of a module's name as each of the `WRAPPERS` before it is taken off in turn; nothing if none is."""
-    while wrapper := next((w for w in _WRAPPERS if name.startswith(w) and name != w), None):
-        name = name.removeprefix(wrapper)
+    while name.startswith(_WRAPPERS):
+        name = name.removeprefix(next(wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)))
+        if not name:
+            return
         yield name
 
 

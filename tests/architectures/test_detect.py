@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lyco_testing.tables import ARCHITECTURE_OF, MODELS, dotted_file, musubi_file, targets, weights
@@ -207,3 +208,68 @@ def test_a_model_of_another_width_is_no_model_of_the_family():
     shapes = {key: tuple(n * 6 // 5 if n % 3840 == 0 else n for n in s) for key, s in weights("z_image").items()}
     assert Model.of(weights("z_image")).architecture is ARCHITECTURES["z_image"]
     assert Model.of(shapes).architecture is None
+
+
+def test_a_second_attention_beside_the_first_is_sd35s():
+    """OneTrainer's file of one stream of SD3.5 medium: no other model has attn2 beside attn in a block."""
+    queries = {f"transformer_blocks.0.attn.{name}": (1536, 1536) for name in ("to_q", "to_k", "to_v")}
+    file = dotted_file({**queries, "transformer_blocks.0.attn2.to_out.0": (1536, 1536)}, "lora")
+    assert identify(parse(file, {})).architecture is ARCHITECTURES["sd3"]
+    with pytest.raises(ArchitectureError, match=r"they have attn\.to_q alone, without attn\.add_q_proj"):
+        identify(parse(dotted_file(queries, "lora"), {}))
+
+
+def test_the_last_block_of_sd35_has_no_output_for_the_text():
+    names = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj")
+    for number, known in ((37, True), (36, False)):
+        modules = {f"transformer_blocks.{number}.attn.{name}": (2432, 2432) for name in names}
+        file = parse(dotted_file(modules, "lora"), {})
+        if known:
+            assert identify(file).architecture is ARCHITECTURES["sd3"]
+        else:
+            with pytest.raises(ArchitectureError, match=r"they have attn\.to_out\.0 alone, without attn\.to_add_out"):
+                identify(file)
+
+
+def test_a_part_of_a_model_that_several_families_have_is_of_none():
+    """The first blocks of HunyuanVideo have FLUX.1's names and shapes; an adapter's own names place it all the same."""
+    everything = {key: shape for key, shape in weights("hunyuan_video").items() if re.search(r"_blocks\.[01]\.", key)}
+    blocks = {key: shape for key, shape in everything.items() if re.search(r"_(attn|mlp)\.|linear\d", key)}
+    model = Model.of(blocks)
+    assert (model.architecture, model.prefix) == (None, "diffusion_model.")
+    assert Model.of(weights("hunyuan_video")).architecture is ARCHITECTURES["hunyuan_video"]
+    names = {key.removeprefix("diffusion_model.").removesuffix(".weight"): s for key, s in blocks.items()}
+    assert model.place(parse(musubi_file({name: (s[0], s[1]) for name, s in names.items()}), {})).complete
+
+
+def test_packed_shapes_do_not_rule_a_family_out():
+    """Codes of four bits are half as wide as the weight that they stand for."""
+    packed = {
+        key: (shape[0], shape[1] // 2) if "layers." in key and len(shape) == 2 else shape
+        for key, shape in weights("z_image").items()
+    }
+    assert Model.of(packed).architecture is None
+    codes = {key for key, shape in packed.items() if shape != weights("z_image")[key]}
+    assert Model.of(packed, packed=codes).architecture is ARCHITECTURES["z_image"]
+    stored = {
+        key: torch.empty(shape, dtype=torch.uint8 if key in codes else torch.bfloat16, device="meta")
+        for key, shape in packed.items()
+    }
+    assert Model.of(stored).architecture is ARCHITECTURES["z_image"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "family"),
+    [
+        ({"double_blocks.9.img_attn.qkv": (9216, 3072), "double_blocks.9.txt_attn.qkv": (9216, 3072)}, "FLUX.1"),
+        ({f"single_blocks.{n}.linear1": (21504, 3072) for n in range(25, 30)}, "FLUX.1"),
+    ],
+)
+def test_a_part_that_several_families_have_is_named_after_all_of_them(modules, family):
+    """They are on the same weights of each, so that nothing is left open but the name."""
+    found = identify(parse(dotted_file(modules, "lokr"), {}))
+    assert found.family.startswith(f"{family} or ")
+    assert found.family in repr(found)
+    whole = {f"double_blocks.{n}.img_attn.qkv": (9216, 3072) for n in range(19)}
+    whole |= {f"single_blocks.{n}.linear1": (21504, 3072) for n in range(38)}
+    assert identify(parse(dotted_file(whole, "lokr"), {})).family == family

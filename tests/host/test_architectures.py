@@ -4,13 +4,15 @@ import math
 import re
 
 import pytest
+from lyco_testing import every_model as classes
 from lyco_testing.comfy_models import known_config
 from lyco_testing.families import EMBEDDINGS
+from lyco_testing.own_names import OWN_NAMES
 from lyco_testing.tables import OTHERS, weights
 from lyco_testing.tiny_families import LATER
 from lyco_testing.video_models import MODELS as VIDEO_MODELS
 
-from lyco_core.architectures import ARCHITECTURES, Architecture
+from lyco_core.architectures import ARCHITECTURES, Architecture, recognise
 from lyco_core.layouts import LAYOUTS
 
 UNET = {
@@ -73,8 +75,8 @@ MODELS = VIDEO_MODELS | {
         "ssl_names": ["mert", "m-hubert"], "lyric_encoder_vocab_size": 6693, "lyric_hidden_size": 1024,
     }),
     "ace_step_1_5_small": ("ACEStep15", {
-        "audio_model": "ace1.5", "hidden_size": 256, "intermediate_size": 512, "num_heads": 2, "num_dit_layers": 24,
-        "encoder_hidden_size": 256, "encoder_num_heads": 2, "encoder_intermediate_size": 512,
+        "audio_model": "ace1.5", "hidden_size": 256, "intermediate_size": 768, "num_heads": 2, "num_kv_heads": 1,
+        "num_dit_layers": 24, "encoder_hidden_size": 256, "encoder_num_heads": 2, "encoder_intermediate_size": 512,
     }),
     "anima": ("Anima", COSMOS | {"image_model": "anima"}),
     "auraflow": ("AuraFlow", {"max_seq": 9216, "cond_seq_dim": 2048, "n_double_layers": 4, "n_layers": 36}),
@@ -83,6 +85,9 @@ MODELS = VIDEO_MODELS | {
     "chroma_radiance": ("ChromaRadiance", RADIANCE),
     "chroma_radiance_linear": ("ChromaRadiance", RADIANCE | {"nerf_final_head_type": "linear"}),
     "cosmos_predict2": ("CosmosT2IPredict2", COSMOS | {"image_model": "cosmos_predict2"}),
+    "cosmos_predict2_14b": ("CosmosT2IPredict2", COSMOS | {
+        "image_model": "cosmos_predict2", "model_channels": 5120, "num_blocks": 36, "num_heads": 40,
+    }),
     "ernie_image": ("ErnieImage", {"image_model": "ernie"}),
     "hidream": ("HiDream", {
         "image_model": "hidream", "attention_head_dim": 128, "axes_dims_rope": [64, 32, 32],
@@ -170,6 +175,7 @@ FAMILIES = OTHERS | {
     "chroma_radiance_linear": "chroma",
     "cosmos_predict2": "cosmos_predict2",
     "hunyuan_image_distilled": "hunyuan_image",
+    "hunyuan_video_1_5_distilled": "hunyuan_video_1_5",
     "hunyuan_video_i2v": "hunyuan_video",
     "minimax_h3_curve": "minimax_h3",
     "pixart_sigma": "pixart",
@@ -191,6 +197,8 @@ OTHER_CONFIG_BEFORE = {"chroma", "lumina2"}
 OURS_HAS_NOT = {
     # What is beside the decoder.
     "ace_step_1_5": r"(diffusion_model\.|lora_unet_)(encoder|tokenizer|detokenizer).*",
+    # HunyuanVideo's names, whose q, k and v its own code keeps apart.
+    "hunyuan_video_1_5": r".*[._](img|txt)_attn_qkv",
     # The first LoRA of diffusers named the layers of its attention processors.
     "sd15": r".*\.processor\.to_\w+",
     # ComfyUI takes a second name of diffusers for the vector's embedding.
@@ -257,6 +265,25 @@ def test_every_family_is_held_against_comfyui():
     """Those that Musubi trains are in test_every_family.py alone."""
     missing = set(OTHERS.values()) - {*LATER} - {FAMILIES[name] for name in MODELS}
     assert not missing, "give MODELS the config that ComfyUI detects"
+
+
+def test_models_without_a_table_have_these_names(pack):
+    import comfy.ldm.audio.dit
+    import comfy.ops
+    import comfy.supported_models
+
+    if not hasattr(comfy.supported_models, "StableAudio3"):
+        pytest.skip("this ComfyUI has no Stable Audio 3")
+    made = {name: classes.patcher(name).model.diffusion_model for name in ("SeedVR2", "Trellis2")}
+    made["StableAudio3"] = comfy.ldm.audio.dit.AudioDiffusionTransformer(
+        device="meta", operations=comfy.ops.manual_cast, io_channels=256, timestep_features_type="expo",
+        global_cond_type="adaLN", global_cond_shared_embed=True, local_add_cond_dim=257, norm_type="rms_norm",
+        project_cond_tokens=True, attn_kwargs={"qk_norm": "rms", "differential": True},
+    )  # fmt: skip
+    assert made.keys() == OWN_NAMES.keys()
+    for name, model in made.items():
+        assert recognise({key.removesuffix(".weight"): tuple(w.shape) for key, w in model.state_dict().items()}) is None
+        assert {f"{path}.weight" for path in OWN_NAMES[name]} <= model.state_dict().keys()
 
 
 @every_model

@@ -9,6 +9,7 @@ from lyco_core.layouts import Layout
 from .tables import OTHERS, weights
 
 EMBEDDINGS = {
+    "cond_type_embedding",
     "diffusion_transformer.timestep_features",
     "embed_image_indicator",
     "language_model.embed_tokens",

@@ -40,6 +40,7 @@ TRAINED = {family.id: family.training for family in ARCHITECTURES.values() if fa
 OTHERS = {
     "ace_step": "ace_step",
     "ace_step_1_5": "ace_step_1_5",
+    "ace_step_1_5_xl": "ace_step_1_5",
     "anima": "cosmos_predict2",
     "auraflow": "auraflow",
     "boogu": "boogu",
@@ -48,6 +49,7 @@ OTHERS = {
     "cogvideox_1_5": "cogvideox",
     "cogvideox_5b": "cogvideox",
     "cosmos_1_7b": "cosmos_1",
+    "cosmos_predict2_14b": "cosmos_predict2",
     "ernie_image": "ernie_image",
     "flux3": "flux3",
     "hidream": "hidream",

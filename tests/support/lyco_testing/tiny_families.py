@@ -363,7 +363,7 @@ def models() -> dict[str, Tiny]:
             "ace_step_1_5",
             "ACEStep15",
             {
-                "audio_model": "ace1.5", "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_heads": 2,
+                "audio_model": "ace1.5", "hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_heads": 2,
                 "num_kv_heads": 1, "num_dit_layers": 2, "encoder_hidden_size": WIDTH, "encoder_num_heads": 2,
                 "encoder_intermediate_size": WIDTH, "text_hidden_dim": WIDTH, "num_lyric_layers": 1,
                 "num_timbre_layers": 1, "num_tokenizer_layers": 1, "fsq_dim": WIDTH,

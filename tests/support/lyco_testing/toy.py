@@ -30,12 +30,14 @@ def z_image(blocks: int = 2) -> dict[str, tuple[int, int]]:
 
 
 def flux1() -> dict[str, tuple[int, int]]:
-    """The same of a FLUX.1 of one double and one single block."""
+    """The same of a FLUX.1 of one double and one single block; its text's inputs tell it from its neighbours."""
     double = {"mod.lin": (6, 1), "attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.0": (4, 1), "mlp.2": (1, 4)}
     single = {"linear1": (7, 1), "linear2": (1, 5), "modulation.lin": (3, 1)}
     parts = {f"double_blocks.0.{s}_{name}": shape for s in ("img", "txt") for name, shape in double.items()}
     parts |= {f"single_blocks.0.{name}": shape for name, shape in single.items()}
-    return {f"diffusion_model.{name}.weight": (a * WIDTH, b * WIDTH) for name, (a, b) in parts.items()}
+    shapes = {name: (a * WIDTH, b * WIDTH) for name, (a, b) in parts.items()}
+    shapes |= {"txt_in": (WIDTH, 4096), "vector_in.in_layer": (WIDTH, 768)}
+    return {f"diffusion_model.{name}.weight": shape for name, shape in shapes.items()}
 
 
 def described(shapes: Mapping[str, tuple[int, int]]) -> Model:

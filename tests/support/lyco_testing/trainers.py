@@ -107,7 +107,7 @@ _UNETS = ("sd15", "sdxl")
 _DIFFUSERS = tuple(
     a
     for a, family in ARCHITECTURES.items()
-    if len(family.templates("diffusers")) >= 6 and a not in ("kandinsky5", "hunyuan_video_1_5", "framepack", "ace_step")
+    if len(family.templates("diffusers")) >= 6 and a not in ("framepack", "ace_step")  # one is told as HunyuanVideo
 )
 _TRANSFORMERS = tuple(a for a in _DIFFUSERS if ARCHITECTURES[a].diffusers_prefix == "transformer.")
 _ONETRAINER = (
@@ -127,8 +127,8 @@ _ONETRAINER = (
 )
 
 TRAINERS = (
-    Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "Musubi does not train them (Kandinsky 5: LoRA only), or line 2"),
-    Trainer("Musubi Tuner (HiDream-O1)", "lora_unet_model_", "comfyui", True, ("LoRA", "LoHa", "LoKr"), ("hidream_o1",), "line 1"),
+    Trainer("Musubi Tuner", "lora_unet_", "musubi", True, ("LoRA", "LoHa", "LoKr"), _MUSUBI, "Musubi does not train them, or line 2"),
+    Trainer("Musubi Tuner (LoRA only)", "lora_unet_", "musubi", True, ("LoRA",), ("hidream_o1", "ideogram4", "kandinsky5", "krea2"), "line 1"),
     Trainer("Musubi Tuner's LTX-2 fork", "lora_unet_model_", "musubi", True, ("LoRA", "LoHa", "LoKr", "OFTv2"), ("ltx_2",), "line 1"),
     Trainer("the fork's converter (.comfy)", "diffusion_model.", "comfyui", False, ("LoRA (A, B)", "LoKr"), ("ltx_2",), "line 1"),
     Trainer(
@@ -138,12 +138,15 @@ TRAINERS = (
     Trainer("kohya sd-scripts, networks.oft", "oft_unet_", "musubi", True, ("OFT",), _UNETS, "has no OFT for it; FLUX.1's (oft_flux) has parts of fused weights: tests/formats/test_spellings.py"),
     Trainer(
         "LyCORIS, SimpleTuner's LyCORIS", "lycoris_", "diffusers", True, _LYCORIS,
-        (*_UNETS, "sd3", "flux1", "flux2", "chroma", "hidream", "auraflow", "pixart", "ltx_video", "qwen_image", "z_image", "wan", "lumina2", "krea2"),
-        "no such file is known; PEFT's names are read the same way",
+        (
+            *_UNETS, "sd3", "flux1", "flux2", "chroma", "hidream", "auraflow", "pixart", "ltx_video", "qwen_image", "z_image", "wan", "lumina2", "krea2",
+            "ace_step", "cosmos_predict2", "ernie_image", "hunyuan_video_1_5", "kandinsky5", "longcat_image", "ltx_2", "minimax_h3", "minimax_music_3",
+        ),
+        "SimpleTuner does not train it, or by names of its own; PEFT's names are read the same way",
     ),
     Trainer(
         "SimpleTuner, lora_format: comfyui", "diffusion_model.", "diffusers", False, ("LoRA (A, B, alpha)",),
-        ("sd3", "flux1", "chroma", "hidream", "auraflow", "ltx_video", "qwen_image", "z_image", "wan", "lumina2", "krea2", "cosmos_predict2", "hunyuan_video"),
+        ("sd3", "flux1", "chroma", "hidream", "auraflow", "ltx_video", "qwen_image", "z_image", "wan", "lumina2", "krea2", "cosmos_predict2", "hunyuan_video", "kandinsky5"),
         "does not train it, or under diffusers' or kohya's names",
     ),
     Trainer(

@@ -48,6 +48,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "guidance_embed": False, "byt5": False, "meanflow": False, "meanflow_sum": False,
         "use_cond_type_embedding": False, "vision_in_dim": None,
     }),
+    "hunyuan_video_1_5_distilled": ("HunyuanVideo15", {
+        "image_model": "hunyuan_video", "in_channels": 65, "patch_size": [1, 1, 1], "out_channels": 32,
+        "vec_in_dim": None, "axes_dim": [16, 56, 56], "context_in_dim": 3584, "hidden_size": 2048, "mlp_ratio": 4.0,
+        "num_heads": 16, "depth": 54, "depth_single_blocks": 0, "theta": 256, "qkv_bias": True,
+        "guidance_embed": False, "byt5": True, "meanflow": True, "meanflow_sum": True,
+        "use_cond_type_embedding": True, "vision_in_dim": 1152,
+    }),
     "kandinsky5_image": _kandinsky("Kandinsky5Image", 2560, 512, 2, 50, visual_embed_dim=64),
     "kandinsky5_lite": _kandinsky("Kandinsky5", 1792, 512, 2, 32, axes_dims=(16, 24, 24)),
     "kandinsky5_pro": _kandinsky("Kandinsky5", 4096, 1024, 4, 60),
