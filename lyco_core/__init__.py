@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from .adapter_reader import outline_adapter_set as outline
     from .attachment import attach
     from .inspection import inspect_file as inspect
-    from .library import convert, delta, extract, merge, resize, save
+    from .library import combine, convert, delta, extract, merge, resize, save
     from .model import Model
 
 __all__ = [
     "Model",
     "attach",
+    "combine",
     "convert",
     "delta",
     "extract",
@@ -34,6 +35,7 @@ __all__ = [
 _FACE = {
     "Model": "model:Model",
     "attach": "attachment:attach",
+    "combine": "library:combine",
     "convert": "library:convert",
     "delta": "library:delta",
     "extract": "library:extract",

@@ -68,6 +68,7 @@ class Remedy(Enum):
     SMALLNESS = "give a rank, an energy or a largest error"
     AGAIN = "call it again to go on{}"
     AS_IT_IS = "leave the dtype as it is"
+    BASE = "give the base, the checkpoint that they were trained on"
 
 
 class LycoError(Exception):

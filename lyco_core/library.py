@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ from .approximate.options import ExtractOptions, Limits
 from .approximate.report import Report
 from .approximate.resize import resize_file
 from .architectures import identify
+from .combining import Addend, Average, Combination, CombineOptions, combine_files
 from .conversion import Conversion, ConvertOptions, convert_file, convert_set
 from .delta_weights import delta_weights
 from .errors import about_file
@@ -29,7 +30,7 @@ from .model import Model
 from .placement import place
 from .selection import EVERYTHING, Selection
 
-__all__ = ["convert", "delta", "extract", "merge", "resize", "save"]
+__all__ = ["combine", "convert", "delta", "extract", "merge", "resize", "save"]
 
 Path = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
@@ -100,6 +101,77 @@ def convert(
     limits = None if rank is None and max_error is None else Limits(rank, max_error)
     options = ConvertOptions(to, as_lora=as_lora, limits=limits, dtype=dtype, selection=selection)
     return convert_file(source, output, options, architecture=architecture, overwrite=overwrite, progress=progress)
+
+
+def combine(
+    adapters: Mapping[Path, float] | Sequence[Path],
+    output: Path,
+    *,
+    method: str = "sum",
+    algorithm: Literal["lora", "loha", "lokr"] | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    max_error: float | None = None,
+    factor: int = -1,
+    selections: Mapping[Path, Selection] | None = None,
+    average: Average | None = None,
+    base: Path | None = None,
+    density: float | None = None,
+    epsilon: float = 0.2,
+    gamma: float = 0.007,
+    seed: int = 0,
+    to: Layout | None = None,
+    dtype: torch.dtype | None = None,
+    architecture: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> Combination:
+    """Write one adapter file that does what several do together: exactly, where they add up and no size is asked for.
+
+    Args:
+        adapters: file -> strength, or files, each at 1; of any formats and algorithms, for one model family.
+        method: `sum`, or `ties`, `dare`, `della`, `breadcrumbs`, `slerp` (of two) or `knots`.
+        algorithm: what every module becomes; None: each what it can stay.
+        rank: of at most this rank.
+        energy: LoRAs of the least rank that keeps this share of the squared norm.
+        max_error: LoRAs of the least rank of this relative error; with `rank` both hold.
+        factor: of a LoKr: one side of W1; -1 splits evenly. A LoKr without a rank has a full W2.
+        selections: which modules of a file take part, and how strongly.
+        average: instead of strengths, of checkpoints in the order of their training.
+        base: the checkpoint of the model, for DoRA, OFT and others whose change is computed from its weights.
+        density: the share of each change's numbers that the method keeps.
+        epsilon: of DELLA: how far apart its probabilities are.
+        gamma: of Breadcrumbs: the share of the largest numbers that is left out.
+        seed: of DARE and DELLA.
+        to: whose module names the file is to have; by default the first file's.
+        dtype: storage dtype; by default the adapters' own where their numbers stay, float32 elsewhere.
+        architecture: the model family, where names and shapes fit several.
+        overwrite: replace a file that is there.
+        progress: called with the modules that are done and all there are; what it raises ends it.
+
+    Raises:
+        LycoError: an input is bad or does not fit, or the output cannot be written; then there is none.
+    """
+    limited = rank is not None or energy is not None or max_error is not None
+    options = CombineOptions(
+        method,
+        algorithm,
+        Limits.of(rank, energy, max_error) if limited else None,
+        factor,
+        to,
+        dtype,
+        base,
+        density,
+        epsilon,
+        gamma,
+        seed,
+        average,
+        architecture,
+    )
+    pairs = adapters.items() if isinstance(adapters, Mapping) else [(path, 1.0) for path in adapters]
+    chosen = selections or {}
+    addends = [Addend(Source(path, strength), chosen.get(path, EVERYTHING)) for path, strength in pairs]
+    return combine_files(addends, output, options, overwrite=overwrite, progress=progress)
 
 
 def delta(

@@ -12,6 +12,7 @@ NODES = (
     "merge_adapter",
     "merge_checkpoint",
     "convert_adapter",
+    "combine_adapters",
     "extract_adapter",
     "resize_adapter",
     "train_adapter",

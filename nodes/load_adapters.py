@@ -30,7 +30,7 @@ class LoadAdapters(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
-                *(widget for number in range(1, host.ROWS + 1) for widget in _row(number)),
+                *(widget for number in range(1, host.ROWS + 1) for widget in host.row_inputs(number)),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder, for files that were trained on it too."
                 ),
@@ -46,7 +46,7 @@ class LoadAdapters(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> object:
-        rows = _rows(inputs)
+        rows = host.rows_of(inputs)
         return [host.fingerprint(row.name) for row in rows if row.takes_part]
 
     @classmethod
@@ -60,34 +60,5 @@ class LoadAdapters(io.ComfyNode):
         **inputs: Any,
     ) -> io.NodeOutput:
         partial = on_partial_match == "warn"
-        loaded = host.load_rows(model, clip, _rows(inputs), partial=partial, mode=mode)
+        loaded = host.load_rows(model, clip, host.rows_of(inputs), partial=partial, mode=mode)
         return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.match_ui(loaded.applied))
-
-
-def _row(number: int) -> list[io.Input]:
-    first = number == 1
-    return [
-        host.adapter_input(f"adapter_{number}", may_be_none=True, optional=not first),
-        io.Float.Input(
-            f"strength_{number}",
-            default=1.0,
-            min=-100.0,
-            max=100.0,
-            step=0.01,
-            optional=not first,
-            tooltip="How much of its change is added.",
-        ),
-        io.Boolean.Input(f"on_{number}", default=True, optional=not first, tooltip="Off: as if the row were empty."),
-    ]
-
-
-def _rows(inputs: dict[str, Any]) -> list[host.Row]:
-    """The rows; what an API workflow leaves out is an empty row. A linked value is None until it is known."""
-    return [
-        host.Row(
-            inputs.get(f"adapter_{number}") or host.NONE,
-            inputs.get(f"strength_{number}", 1.0),
-            inputs.get(f"on_{number}", True) is not False,
-        )
-        for number in range(1, host.ROWS + 1)
-    ]

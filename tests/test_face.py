@@ -17,6 +17,7 @@ import lyco_core as lyco
 FACE = [
     "Model",
     "attach",
+    "combine",
     "convert",
     "delta",
     "extract",

@@ -85,6 +85,7 @@ def furnish(server: Server) -> None:
     save_file(
         load_file(example), models / "loras" / "my_lokr.safetensors", about | {"modelspec.thumbnail": thumbnail()}
     )
+    save_file(load_file(example.with_name("loha.safetensors")), models / "loras" / "my_loha.safetensors")
     for path in sorted((ROOT / "examples" / "api").glob("*.json")):
         for node in json.loads(path.read_text("utf-8")).values():
             for name, folder in FOLDERS.items():

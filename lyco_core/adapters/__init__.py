@@ -14,8 +14,8 @@ from .lora import LoRA, cut, lora_rank, to_lora
 from .oft import BOFT, OFT
 from .oftv2 import CAYLEY, TERMS, OFTv2, within
 from .on_base import OnBase
-from .same import agreed, changes_nothing, is_outline, same_change
-from .scaling import multiplied, with_alpha, with_scale
+from .same import agreed, alike_options, changes_nothing, is_outline, same_change
+from .scaling import multiplied, times, with_alpha, with_scale
 from .split_oft import SplitOFT
 from .swapped import Swapped, with_halves_swapped
 
@@ -44,6 +44,7 @@ __all__ = [
     "SplitOFT",
     "Swapped",
     "agreed",
+    "alike_options",
     "bare",
     "changes_nothing",
     "cut",
@@ -53,6 +54,7 @@ __all__ = [
     "multiplied",
     "same_change",
     "shape_text",
+    "times",
     "to_loha",
     "to_lora",
     "with_alpha",

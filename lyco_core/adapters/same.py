@@ -24,7 +24,7 @@ from .oftv2 import OFTv2
 from .split_oft import SplitOFT
 from .swapped import Swapped
 
-__all__ = ["agreed", "changes_nothing", "is_outline", "same_change"]
+__all__ = ["agreed", "alike_options", "changes_nothing", "is_outline", "same_change"]
 
 _SAME = 1e-5
 """The relative error up to which two changes are the same: what float32 sums may differ by for another order of
@@ -111,6 +111,16 @@ def _options(adapter: Adapter) -> dict[str, object]:
     """What an adapter has beside its tensors and its alpha."""
     fields = ((f.name, getattr(adapter, f.name)) for f in dataclasses.fields(adapter))
     return {name: value for name, value in fields if isinstance(value, int)}
+
+
+def alike_options(first: Adapter, second: Adapter) -> bool:
+    """Whether what two adapters have beside their tensors and their alphas is the same."""
+    one, other = getattr(first, "inner", None), getattr(second, "inner", None)
+    if isinstance(one, Adapter) and isinstance(other, Adapter):
+        alike = type(one) is type(other) and one.scale == other.scale and alike_options(one, other)
+    else:
+        alike = one is other
+    return alike and _options(first) == _options(second)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -20,10 +20,11 @@ from .lokr import LoKr
 from .lora import LoRA
 from .oft import BOFT, OFT
 from .oftv2 import OFTv2
+from .on_base import OnBase
 from .split_oft import SplitOFT
 from .swapped import Swapped
 
-__all__ = ["multiplied", "with_alpha", "with_scale"]
+__all__ = ["multiplied", "times", "with_alpha", "with_scale"]
 
 
 @ByType
@@ -76,6 +77,17 @@ def _(adapter: OFTv2, scale: float) -> OFTv2:
 @with_scale.register(Full, IA3, OFT, SplitOFT, BOFT)
 def _(adapter: Adapter, scale: float) -> Adapter:
     return adapter
+
+
+def times(adapter: Adapter, factor: float) -> Adapter:
+    """A copy whose change is `factor` times as large, in a scale where it has one. Raises `AdapterError` on a base."""
+    if factor == 1:
+        return adapter
+    if isinstance(adapter, OnBase):
+        adapter.refuse("other strength")
+    if isinstance(adapter, Full):
+        return dataclasses.replace(adapter, diff=multiplied(adapter.diff, factor))
+    return with_scale(adapter, adapter.scale * factor)
 
 
 def with_alpha(adapter: Adapter, alpha: float | None) -> Adapter:

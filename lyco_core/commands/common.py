@@ -29,6 +29,7 @@ __all__ = [
     "print_report",
     "print_warning",
     "require_report",
+    "write_report",
 ]
 
 
@@ -51,6 +52,7 @@ ADVICE = {
     Remedy.OVERWRITE: "choose another name, or replace it with --overwrite",
     Remedy.SMALLNESS: "give --rank, --energy or --max-error",
     Remedy.AGAIN: "go on with the same command{}",
+    Remedy.BASE: "give the checkpoint that they were trained on with --base",
     Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.EXCLUDE: 'leave these out with --exclude "{}"',
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',
@@ -121,11 +123,16 @@ def require_report(path: str | None) -> None:
 def print_report(report: Report, path: str | None) -> None:
     """Print totals and the worst modules; write all modules into `path`, if one is given."""
     print("\n".join(report.lines()))
+    write_report(report, path)
+
+
+def write_report(report: Report | None, path: str | None) -> None:
+    """Write all modules of a report into `path`, if one is given; None: nothing is approximated."""
     if path is not None:
         with about_file(path):
             try:
                 with open(path, "w", encoding="utf-8") as file:
-                    json.dump(report.as_json(), file, indent=2)
+                    json.dump(report.as_json() if report else {"error": 0.0, "modules": {}}, file, indent=2)
             except OSError as error:
                 raise FileError(f"cannot be written: {error.strerror}") from None
 

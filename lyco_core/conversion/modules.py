@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..adapter_set import AdapterSet
-from ..adapters import Adapter, OnBase, Swapped, to_lora
+from ..adapters import Adapter, OnBase, Swapped, times, to_lora
 from ..adapters.stack import stacked
 from ..errors import PlacementError, Remedy
 from ..layouts import LAYOUTS, Layout
@@ -15,7 +15,7 @@ from ..placement import Placement, place
 from ..selection import EVERYTHING, Selection
 from .result import Converted
 
-__all__ = ["exact_modules", "layout_for", "placed_in"]
+__all__ = ["exact_module", "exact_modules", "layout_for", "placed_in", "with_uncut_as_lora"]
 
 
 def layout_for(found: AdapterSet, to: Layout) -> Layout:
@@ -53,9 +53,9 @@ def exact_modules(placement: Placement, to: Layout) -> list[Converted]:
         PlacementError: one cannot be cut or stacked as the layout wants it.
     """
     found = placement.adapter_set
-    adapters = _with_uncut_as_lora(found, placement)
+    adapters = with_uncut_as_lora(found, placement)
     return [
-        _converted(key.removesuffix(".weight"), [placed for placed, _ in changes], found, adapters, to)
+        exact_module(key.removesuffix(".weight"), [(placed, 1.0) for placed, _ in changes], found, adapters, to)
         for key, changes in placement.by_weight.items()
     ]
 
@@ -72,7 +72,7 @@ def _what_would_work(placement: Placement) -> str:
     return " or ".join(others)
 
 
-def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Adapter]:
+def with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Adapter]:
     """The adapters, with the LoRA, made once, in place of each that must be cut and cannot."""
     adapters = dict(found.adapters)
     for piece in placement.placed:
@@ -82,10 +82,23 @@ def _with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Ad
     return adapters
 
 
-def _converted(
-    path: str, pieces: list[Placed], found: AdapterSet, adapters: Mapping[str, Adapter], to: Layout
+def exact_module(
+    path: str,
+    changes: Sequence[tuple[Placed, float]],
+    found: AdapterSet,
+    adapters: Mapping[str, Adapter],
+    to: Layout,
 ) -> Converted:
-    """One module of the new file from the pieces that lie on it."""
+    """One module of the new file from the pieces that lie on it.
+
+    Args:
+        changes: the pieces, each with the strength that becomes part of its numbers; only 1 for what is on the base.
+        adapters: see `with_uncut_as_lora`.
+
+    Raises:
+        PlacementError: they cannot be cut or stacked as the layout wants it.
+    """
+    pieces = [placed for placed, _ in changes]
     sources = tuple(piece.module_path for piece in pieces)
     whole = len(pieces) == 1 and pieces[0].rows is None
     how, adapter = "renamed", adapters[sources[0]]
@@ -100,7 +113,7 @@ def _converted(
         adapter = pieces[0].part(adapter)
         how = "cut" if adapter.algorithm == found.adapters[sources[0]].algorithm else f"as {adapter.title}"
     elif not whole:
-        parts = [((piece.rows or (0, 0))[0], piece.part(adapters[piece.module_path])) for piece in pieces]
+        parts = [((p.rows or (0, 0))[0], times(p.part(adapters[p.module_path]), share)) for p, share in changes]
         fused = stacked(parts, pieces[0].shape[0])
         if fused is None:
             on_base = any(isinstance(part, OnBase) for _, part in parts)
@@ -111,4 +124,4 @@ def _converted(
             )
         kinds = {part.algorithm for _, part in parts}
         adapter, how = fused, "stacked" if kinds == {fused.algorithm} else f"as {fused.title}"
-    return Converted(path, sources, adapter, how)
+    return Converted(path, sources, times(adapter, changes[0][1]) if whole else adapter, how)

@@ -1,8 +1,9 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
-from .advice import CONVERT, EXTRACT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, RESIZE, acting
+from .advice import COMBINE, CONVERT, EXTRACT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, RESIZE, acting
 from .files import NONE, fingerprint
 from .jobs.approximating import extract, limits, resize
+from .jobs.combining import AS_IT_IS, COMBINE_METHODS, combination, combine
 from .jobs.converting import conversion, convert
 from .jobs.merging import adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
@@ -18,6 +19,8 @@ from .schema import (
     new_file_outputs,
     overwrite_input,
     partial_input,
+    row_inputs,
+    rows_of,
     search_aliases,
     selection,
     selection_inputs,
@@ -26,6 +29,9 @@ from .schema import (
 )
 
 __all__ = [
+    "AS_IT_IS",
+    "COMBINE",
+    "COMBINE_METHODS",
     "CONVERT",
     "EXTRACT",
     "INSPECT",
@@ -43,6 +49,8 @@ __all__ = [
     "adapter_list",
     "checkpoint_fingerprint",
     "checkpoint_names",
+    "combination",
+    "combine",
     "construct",
     "conversion",
     "convert",
@@ -61,6 +69,8 @@ __all__ = [
     "overwrite_input",
     "partial_input",
     "resize",
+    "row_inputs",
+    "rows_of",
     "search_aliases",
     "selection",
     "selection_inputs",

@@ -51,6 +51,16 @@ CONVERT = _NEW_FILE | {
     Remedy.EXCLUDE: 'leave these out on the command line: lyco convert --exclude "{}"',
     Remedy.OTHER_LAYOUT: "set to to {}, which have a place for them",
 }
+COMBINE = _NEW_FILE | {
+    Remedy.ARCHITECTURE: "name it on the command line: lyco combine --architecture",
+    Remedy.AS_LORA: "set form to lora",
+    Remedy.RANK: "set a rank",
+    Remedy.SMALLNESS: "set a rank",
+    Remedy.AS_IT_IS: "set dtype to as it is",
+    Remedy.LAYOUT: "set to to {}",
+    Remedy.EXCLUDE: 'leave these out on the command line: lyco combine --exclude "{}"',
+    Remedy.BASE: "set base to the checkpoint that they were trained on",
+}
 INSPECT = {
     Remedy.ARCHITECTURE: "connect a model",
 }

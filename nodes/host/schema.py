@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ...lyco_core.selection import Selection, parse_block_strength
 from .files import NONE, adapter_names
 from .model.beside import MODES
+from .model.many import ROWS, Row
 
 ADAPTER = "lyco_adapter"
 """Marks an input that chooses an adapter, for the page, which is served it with the schema."""
@@ -47,6 +48,36 @@ def adapter_input(name: str = "adapter", *, may_be_none: bool = False, optional:
     )
     made.extra_dict = {ADAPTER: True}  # 0.3.64's takes no such argument
     return made
+
+
+def row_inputs(number: int) -> list[io.Input]:
+    """A row of a node for several files: the file, how much of it, and whether it takes part; the first is required."""
+    optional = number > 1
+    return [
+        adapter_input(f"adapter_{number}", may_be_none=True, optional=optional),
+        io.Float.Input(
+            f"strength_{number}",
+            default=1.0,
+            min=-100.0,
+            max=100.0,
+            step=0.01,
+            optional=optional,
+            tooltip="How much of its change is added.",
+        ),
+        io.Boolean.Input(f"on_{number}", default=True, optional=optional, tooltip="Off: as if the row were empty."),
+    ]
+
+
+def rows_of(inputs: dict[str, Any]) -> list[Row]:
+    """The rows; what an API workflow leaves out is an empty row. A linked value is None until it is known."""
+    return [
+        Row(
+            inputs.get(f"adapter_{number}") or NONE,
+            inputs.get(f"strength_{number}", 1.0),
+            inputs.get(f"on_{number}", True) is not False,
+        )
+        for number in range(1, ROWS + 1)
+    ]
 
 
 def strength_input() -> io.Input:

@@ -39,7 +39,7 @@ def api_of(graph: Path) -> Path:
 
 
 def test_there_is_one_of_each_kind():
-    assert len(GRAPHS) == 6
+    assert len(GRAPHS) == 7
     assert {api_of(path) for path in GRAPHS} == set(APIS)
     assert all(path.with_suffix(".jpg").stat().st_size > 10_000 for path in GRAPHS)
 
@@ -107,6 +107,10 @@ def shortened(path: Path, to: Path) -> Path:
 SAYS = {
     "load_a_loha_or_lokr.json": ("20 of 20 modules on 20 weights", "lokr_00001_.png"),
     "convert_for_other_tools.json": ("my_lokr_diffusers.safetensors (output/loras): 20 renamed",),
+    "combine_adapters.json": (
+        "my_lokr_combined.safetensors (output/loras)",
+        "my_loha.safetensors: 20 modules at strength 0.5",
+    ),
     "inspect_an_adapter.json": ("Wan 2.1/2.2", "20 of 20 modules on 20 weights"),
     "merge_into_a_model_file.json": ("(output/diffusion_models): 20 of 69 tensors changed",),
     "train_on_images.json": ("my_adapter", "20 modules", "3 steps, 2 items"),

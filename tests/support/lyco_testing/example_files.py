@@ -26,4 +26,6 @@ def write_models(base: Path) -> None:
         save_file(wan_checkpoint(), models / "diffusion_models" / f"{name}.safetensors")
     for name in VAES:
         save_file(vae, models / "vae" / f"{name}.safetensors")
-    save_file(wan_adapter(), models / "loras" / "my_lokr.safetensors", {"ss_network_module": "networks.lokr"})
+    for algorithm in ("lokr", "loha"):
+        about = {"ss_network_module": f"networks.{algorithm}"}
+        save_file(wan_adapter(algorithm), models / "loras" / f"my_{algorithm}.safetensors", about)

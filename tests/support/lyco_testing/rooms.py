@@ -29,6 +29,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "adapter_writer delta_weights inspection",
         "attachment merging approximate train card demo",
         "conversion",
+        "combining",
         "library commands",
         "__init__ cli",
         "__main__",

@@ -77,12 +77,12 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file(tensors, path)
 
 
-def wan_adapter() -> dict[str, torch.Tensor]:
+def wan_adapter(algorithm: str = "lokr") -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     names = [path for path in targets("wan21_t2v_1_3b") if int(path.split(".")[1]) < BLOCKS]
     shapes = {"ffn.0": (320, WIDTH), "ffn.2": (WIDTH, 320)}
     modules = {path: shapes.get(path.split(".", 2)[2], (WIDTH, WIDTH)) for path in names}
-    return {key: tensor / 3 for key, tensor in musubi_file(modules, "lokr", random).items()}
+    return {key: tensor / 3 for key, tensor in musubi_file(modules, algorithm, random).items()}
 
 
 def deltas(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,59 @@
+"""Combinations into output/loras."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import torch
+
+from ....lyco_core.approximate.options import Limits
+from ....lyco_core.combining import METHODS, Addend, Average, CombineOptions, combine_files
+from ....lyco_core.io.names import shortened
+from ....lyco_core.layouts import Layout
+from ....lyco_core.merging import Source
+from ....lyco_core.text import size_text
+from ..files import NONE, adapter_path, output_path
+from ..model.many import Row
+from ..progress import Progress
+from .model_files import checkpoint_path
+
+AVERAGE = "average"
+"""The method that is the average of checkpoints, all alike."""
+
+COMBINE_METHODS = (next(iter(METHODS)), AVERAGE, *list(METHODS)[1:])
+"""What the node offers."""
+
+AS_IT_IS = "as it is"
+"""What a list offers for leaving something as the files have it."""
+
+
+def combination(
+    method: str, form: str, rank: int, *, density: float, seed: int, to: str, dtype: str, base: str
+) -> CombineOptions:
+    """The widgets' values as options; rank 0 means exact, density 0 the method's own. Raises `LycoError`."""
+    return CombineOptions(
+        "sum" if method == AVERAGE else method,
+        None if form == AS_IT_IS else form,
+        Limits(rank) if rank else None,
+        to=None if to == AS_IT_IS else cast(Layout, to),
+        dtype=None if dtype == AS_IT_IS else getattr(torch, dtype),
+        base=None if base == NONE else checkpoint_path(base),
+        density=density or None,
+        seed=seed,
+        average=Average() if method == AVERAGE else None,
+    )
+
+
+def combine(rows: list[Row], options: CombineOptions, filename: str, *, overwrite: bool) -> tuple[str, str]:
+    """Combine files of models/loras; (the new file's name for the loaders, what was done).
+
+    Raises:
+        LycoError: a file is bad or does not fit the others, or `filename` is taken or not allowed.
+    """
+    used = [row for row in rows if row.takes_part]
+    addends = [Addend(Source(adapter_path(row.name), row.strength)) for row in used]
+    stem = os.path.splitext(os.path.basename(used[0].name))[0] if used else "adapters"
+    name, output = output_path("loras", filename or f"{shortened(stem)}_combined")
+    made = combine_files(addends, output, options, overwrite=overwrite, progress=Progress())
+    return name, "\n".join([f"{name} (output/loras), {size_text(os.path.getsize(output))}", *made.lines()])
