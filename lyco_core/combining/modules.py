@@ -38,7 +38,8 @@ class Modules:
         self._shares = [one.strength for one in opened]
         self.paths = list(dict.fromkeys(path for one in opened for path in one.paths))
         """Everything that any of the files changes, in the result's layout."""
-        self._dense = options.form is None and options.to in (None, "comfyui")
+        as_they_are = options.form is None and options.to in (None, "comfyui")
+        self._dense = options.nearest is not None or as_they_are  # of a high rank a matrix is the quickest way
 
     def make(self, path: str) -> Combined | None:
         """The module as it will be stored; None where the strengths leave nothing of it.
@@ -145,8 +146,8 @@ class Modules:
 
 
 def _nearest(exact: Additive, options: ExtractOptions) -> Adapter:
-    """The nearest adapter; of a LoRA by its factors alone where its rank is low, and of a LoKr by its factors' SVD."""
+    """The nearest adapter; of a LoRA by its factors where its rank is low, else as any matrix."""
     if options.algorithm == "lora" and options.limits is not None:
-        small = isinstance(exact, LoKr) or (isinstance(exact, LoRA) and 2 * lora_rank(exact) < min(exact.flat_shape))
-        return best_lora(exact if small else Full(total([exact])), options.limits.before_rounding(options.dtype))
+        kept = not isinstance(exact, LoRA) or 2 * lora_rank(exact) < min(exact.flat_shape)
+        return best_lora(exact if kept else Full(total([exact])), options.limits.before_rounding(options.dtype))
     return NEAREST[options.algorithm](total([exact]), options)
