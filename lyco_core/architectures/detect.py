@@ -90,8 +90,8 @@ def identify(
 def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture | None, Layout] | None:
     """The family and layout whose module names at least half of a model's `modules` are, and that nothing contradicts.
 
-    Without the family where a part of a model has ComfyUI's names of several: of those that fit equally well, one is
-    told that has all blocks.
+    Without the family where some blocks of a model have ComfyUI's names of several: of those that fit equally well, one
+    is told that has all blocks, or something beside them.
 
     Args:
         modules: their paths, with the shapes of their weights where those are known.
@@ -105,7 +105,7 @@ def recognise(modules: ModelModules | Iterable[str]) -> tuple[Architecture | Non
     best = _most(_most(best, lambda r: r.has_last), lambda r: r.is_whole)
     if not best:
         return None
-    told = best[0].is_whole or len({r.architecture.id for r in best if r.layout == "comfyui"}) < 2
+    told = best[0].is_whole or best[0].has_more or len({r.architecture.id for r in best if r.layout == "comfyui"}) < 2
     return best[0].architecture if told else None, best[0].layout
 
 

@@ -106,6 +106,11 @@ class Reading:
         return bool(counted) and all(counted)
 
     @property
+    def has_more(self) -> bool:
+        """Whether there is something outside of blocks: of a model, and no part of one."""
+        return not all(self.architecture.template_of(path, self.layout)[1] for path in self.modules)
+
+    @property
     def runs_on(self) -> bool:
         """Whether its blocks, and they are many, are the first of their sort: all that some model has, it may be."""
         counts = {start: len(found) for start, found in self.blocks.items()}
