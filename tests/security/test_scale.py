@@ -98,7 +98,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "100 MB of one name": (5, 400, "a name of 99000000 characters"),
     "30 MB of escapes": (4, 120, "0 tensors"),
     "many notes": (5, 100, "over 100000 entries"),
-    "10,000 modules": (8, 60, "characters"),
+    "10,000 modules": (8, 70, "characters"),
     "kinds of blocks": (8, 60, "characters"),
     "modules to load": (8, 80, "4000 modules"),
     "too many tensors": (5, 60, "holds 100001 tensors, expected an adapter's at most 100000"),

@@ -28,7 +28,7 @@ from ..protocols import CLIP, ModelPatcher
 from .patch import LycoPatch
 from .places import Change, Changes, Patches, Place, put, require_apart
 from .stock import StockMatch, match_by_names, their_names
-from .weights import held_shapes, weight_shapes
+from .weights import held_shapes, packed_keys, weight_shapes
 
 log = logging.getLogger("lyco")
 
@@ -156,7 +156,7 @@ def model_weights(model: ModelPatcher) -> Model:
     held = held_shapes(model.model)
     before, known = _models.get(model.model, (None, None))
     if known is None or before != held:
-        known = Model.of(weight_shapes(model.model))
+        known = Model.of(weight_shapes(model.model), packed=packed_keys(model.model))
         _models[model.model] = held, known
     return known
 

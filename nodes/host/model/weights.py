@@ -196,6 +196,12 @@ def weight_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return shapes | {key: tuple(p.shape) for key, p in model.named_parameters() if key in shapes}
 
 
+def packed_keys(model: nn.Module) -> set[str]:
+    """Keys of weights that are codes whose meaning nobody tells: their shapes are not those of what they stand for."""
+    parameters = model.named_parameters()
+    return {k for k, p in parameters if not (p.is_floating_point() or layout_of(p) or gguf_type(p))}
+
+
 def input_scale_of(module: nn.Module) -> Tensor | None:
     """(in,) by which a module multiplies its input before its weight (AWQ's smoothing, ComfyUI 0.30), or None."""
     return getattr(module, "pre_quant_scale", None)

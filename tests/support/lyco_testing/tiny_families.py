@@ -167,6 +167,14 @@ def models() -> dict[str, Tiny]:
             conditioning_byt5small=Shape(6, 1472),
             clip_vision_output=vision,
         ),
+        "hunyuan_video_1_5_distilled": _musubi(
+            "hunyuan_video_1_5",
+            Shape(32, 2, 4, 4),
+            more={"meanflow": True},
+            pooled_output=None,
+            conditioning_byt5small=Shape(6, 1472),
+            clip_vision_output=vision,
+        ),
         "qwen_image": _musubi("qwen_image", Shape(16, 1, 8, 8)),
         "z_image": _musubi("z_image", Shape(16, 8, 8)),
         "kandinsky5": Tiny(
