@@ -39,7 +39,8 @@ class OnBase(Adapter):
             if ANY not in self.shape:
                 base = base.reshape(self.shape)
             base.add_(self.change(base), alpha=strength)
-            if base.data_ptr() != weight.data_ptr():  # a copy was changed
+            # A copy was changed; where it lies tells nothing of tensors that have no address, such as a wrapper's.
+            if base.dtype != weight.dtype or base.data_ptr() != weight.data_ptr():
                 weight.copy_(base.reshape(weight.shape))
         return weight
 
