@@ -110,7 +110,7 @@ def on_a_gpu_that_is_not_there() -> FakeTensorMode:
 
 LAUNCHES = {
     "lora": (1, 5), "loha": (3, 9), "lokr low rank": (5, 10), "lokr full": (3, 7),
-    "dora": (12, 16), "dora by inputs": (12, 16),
+    "dora": (12, 17), "dora by inputs": (12, 17),
 }  # fmt: skip
 """How many kernels a patch takes at most, in float32 and in half precision; ComfyUI's own take 3 to 5, and 6 to 10."""
 
