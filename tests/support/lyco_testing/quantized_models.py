@@ -294,6 +294,9 @@ def _quantized(key: str, weight: Tensor, name: str, number: int):
     smoothed = name == "nvfp4_pre_quant"
     quantized = QuantizedTensor.from_float(weight / before if smoothed else weight, layout, **form.made)
     tensors, numbers = quantized.state_dict(key), quantized.dequantize().float()
+    # As files have them: ComfyUI's own reader of files, with dynamic VRAM, knows no such dtype.
+    powers = getattr(torch, "float8_e8m0fnu", None)
+    tensors = {k: t.view(torch.uint8) if t.dtype == powers else t for k, t in tensors.items()}
     if smoothed:
         return tensors | {f"{stem}pre_quant_scale": before}, numbers * before, said
     return tensors, numbers, said
