@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -13,17 +14,22 @@ from lyco_core.adapters import Adapter
 QUANTIZED = ("fp8_scaled", "int8_convrot", "nvfp4", "mxfp8")
 
 
+@functools.lru_cache(1)
+def _stored(form: str, size: int) -> dict[str, torch.Tensor]:
+    """A weight's tensors in a form; on the CPU that takes longer than all that is timed."""
+    return models.stored({"l.weight": models.normal(7, size, size) / size**0.5}, ["l"], form)[0]
+
+
 def quantized_linear(form: str, size: int, dtype: torch.dtype) -> Any:
     """One of size x size on the device, as a model's loader makes it."""
     import comfy.model_management as management
     import comfy.ops
 
     there = management.get_torch_device()
-    tensors, _, _ = models.stored({"l.weight": models.normal(7, size, size) / size**0.5}, ["l"], form)
     operations = comfy.ops.mixed_precision_ops({}, dtype, disabled=set(widened()))
     holder = torch.nn.Module()
     holder.l = operations.Linear(size, size, bias=False, device="cpu", dtype=dtype)
-    holder.load_state_dict(tensors, strict=False)
+    holder.load_state_dict(_stored(form, size), strict=False)
     return holder.to(there).l.eval().requires_grad_(False)
 
 
