@@ -70,7 +70,8 @@ def _trained(comfyui: ComfyUI, made: Made, folder: str, settings: Mapping[str, o
     options = part("lyco_core.train.options").train_options(asked | {"learning_rate": 1e-2} | dict(settings))
     text = [models.normal(9, 1, models.TOKENS, models.TEXT), {}]
     data = run.Data([item(models.normal(n, *models.LATENTS[made.family]), text, f"item {n}") for n in range(2)])
-    with torch.inference_mode(), tempfile.TemporaryDirectory(dir=folder) as output:
+    # Dynamic VRAM's models are loaded from their file once more: as weights that stay in memory.
+    with models.known_as(FAMILY), torch.inference_mode(), tempfile.TemporaryDirectory(dir=folder) as output:
         done = run.train(made.load(), data, options, output, lambda *_: None)
         return [step.loss for step in done.steps], load_file(done.path)
 
