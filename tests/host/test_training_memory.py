@@ -83,6 +83,21 @@ def test_an_adapter_of_the_base_counts_as_before(train, pack, tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(before, bits(train, model), strict=True))
 
 
+def test_where_there_is_a_gpu_it_is_unloaded_too(train, tmp_path, monkeypatch):
+    """There ComfyUI has it down as loaded into the computer's memory, and takes off only what is on its devices."""
+    import comfy.model_management as management
+
+    model, _ = base_model(tmp_path, FAMILY, "bf16")
+    weight = "diffusion_model.layers.0.attention.qkv.weight"
+    model.add_patches({weight: ("diff", (normal(5, *model.model.state_dict()[weight].shape),))})
+    management.unload_all_models()
+    before = bits(train, model)
+    monkeypatch.setattr(management, "unload_all_models", lambda: None)
+    trained(train, model, tmp_path / "swapped", blocks_to_swap=4)
+    assert not management.current_loaded_models
+    assert all(torch.equal(one, other) for one, other in zip(before, bits(train, model), strict=True))
+
+
 @pytest.mark.parametrize("scaled", [True, False])
 def test_float8_is_the_model_rounded_beforehand(scaled, train, tmp_path):
     """The same as a training on a model whose weights are those numbers; swapped as well."""

@@ -94,12 +94,15 @@ def standing(model: ModelPatcher, instead: str) -> ModelPatcher:
         ) from error
 
 
-def unload(model: ModelPatcher) -> None:
-    """Take the model and its clones off the device, and every patch off its weights."""
+def unload(model: ModelPatcher, device: torch.device | None = None) -> None:
+    """Take the model and its clones off the device, and every patch off its weights.
+
+    device: where ComfyUI believes it to be, if that is not where it computes.
+    """
     loaded = comfy.model_management.current_loaded_models
     others = [entry for entry in loaded if entry.model is None or not model.is_clone(entry.model)]
     if len(others) < len(loaded):
-        comfy.model_management.free_memory(1e30, model.load_device, others)
+        comfy.model_management.free_memory(1e30, device or model.load_device, others)
     if model.backup:
         raise MergeError("ComfyUI did not take the patches off the model's weights; run the prompt again")
 

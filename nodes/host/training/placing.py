@@ -22,6 +22,7 @@ from ....lyco_core.train.block_swap import BlockSwap, spread, stored_parts
 from ....lyco_core.train.estimate import Estimate, activations, width_of
 from ....lyco_core.train.frozen import thaw
 from ....lyco_core.train.memory_options import MemoryOptions
+from ..model.merging import unload
 from ..protocols import BaseModel, Linear, ModelPatcher
 from .demand import Demand
 from .float8 import WIDE, float8_size, in_float8, rounds
@@ -126,7 +127,7 @@ def placed(
         yield None
         return
     with ExitStack() as undo:
-        undo.callback(comfy.model_management.unload_all_models)
+        undo.callback(unload, clone, CPU)  # of what is there, `unload_all_models` takes nothing off where there is a GPU
         _load_into_memory(clone)
         thaw(clone.model)
         undo.enter_context(in_float8(plan.rounded, device, scaled=plan.scaled))
