@@ -183,6 +183,8 @@ def test_auto_swaps_as_much_as_it_needs(train, monkeypatch, tmp_path):
 
 SHAPES = {
     "flux1": (16, 32, 32),
+    "hunyuan_video": (16, 3, 24, 24),
+    "qwen_image": (16, 1, 32, 32),
     "wan": (16, 3, 24, 24),
     "z_image": (16, 32, 32),
 }
