@@ -150,7 +150,7 @@ def test_the_estimate_has_every_byte_of_the_weights(count, memory, train, monkey
     assert there - buffers <= told[0].weights <= there
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+@pytest.mark.parametrize("kind", ["adamw", "adafactor", "torch.optim.Adam"])
 @pytest.mark.parametrize("algorithm", ["lokr", "loha", "lora"])
 def test_the_estimate_has_every_byte_of_the_adapter(kind, algorithm, train, tmp_path):
     model, _ = base_model(tmp_path, FAMILY, "bf16")
