@@ -8,6 +8,8 @@ import torch
 from lyco_testing import toy
 from torch import Tensor
 
+from lyco_core.architectures import ARCHITECTURES
+from lyco_core.model import Model
 from lyco_core.train.items import Item
 from lyco_core.train.loop import Training
 from lyco_core.train.network import Network
@@ -49,8 +51,11 @@ class Flow:
         return x
 
     def choice(self, **settings: object) -> TargetChoice:
-        """What of it is trained."""
-        return choose_targets(toy.described(self.shapes), train_options(settings).network)
+        """What of it is trained; no Z-Image is as wide as this may be."""
+        model = Model(
+            self.shapes, "diffusion_model.", ARCHITECTURES["z_image"], "comfyui"
+        )
+        return choose_targets(model, train_options(settings).network)
 
     def network(self, **settings: object) -> Network:
         """A new one for it, there."""

@@ -25,8 +25,8 @@ from .sums import Base
 __all__ = ["Grads", "cheaper_by_ranks", "forward_by_bands", "gradients", "hadamard_linear"]
 
 _ELEMENTS = 2**21
-"""How many numbers one temporary may hold on a CPU: 8 MB of float32, of which a thread keeps three. Elsewhere twice as
-many, since each costs launches of kernels."""
+"""How many numbers one temporary may hold on a CPU: 8 MB of float32, of which a thread keeps three. Elsewhere eight
+times as many, since each costs launches of kernels, and ranks a pass over the output."""
 
 Grads = tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor, None, None]
 
@@ -186,7 +186,7 @@ def _chunks_of_ranks(up: Tensor, down: Tensor) -> Iterator[slice]:
 
 def _chunks(count: int, width: int, device: torch.device) -> Iterator[slice]:
     """Slices of 0:count such that one times `width` is no more than one temporary; at least one each."""
-    most = _ELEMENTS if device.type == "cpu" else 2 * _ELEMENTS
+    most = _ELEMENTS if device.type == "cpu" else 8 * _ELEMENTS
     step = max(1, most // width)
     step = step // 64 * 64 or step  # products take whole tiles fastest
     return (slice(start, min(start + step, count)) for start in range(0, count, step))

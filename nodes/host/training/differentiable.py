@@ -62,6 +62,7 @@ def differentiable(
         model.requires_grad_(False)
         thaw(model)
         undo.enter_context(_training_mode())
+        _settle_attention(patcher.load_device)
         patcher.eject_model()  # a clone says of itself what its original was
         linears = linears_of(model)
         if swap is not None:
@@ -90,6 +91,17 @@ def _training_mode() -> Generator[None]:
         yield
     finally:
         comfy.model_management.in_training = before
+
+
+def _settle_attention(device: torch.device) -> None:
+    """Let torch choose which of its attention kernels it prefers.
+
+    It does so in a process's first attention, over what ComfyUI prefers there: a block whose first attention that is
+    would have another kernel when it is computed again (torch 2.11 on an H100).
+    """
+    if device.type == "cuda":
+        query = torch.zeros(1, 1, 8, 64, dtype=torch.float16, device=device)
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
 
 
 def _thaw_bypasses(modules: Iterable[nn.Module]) -> None:
