@@ -56,7 +56,7 @@ class OnBase(Adapter):
 
     def refuse(self, what: str, remedy: Remedy = Remedy.APPLY) -> NoReturn:
         """Raise `AdapterError`: there is no `what` (LoRA, delta weight) without the weight."""
-        why = f"a {self.title} changes a weight by that weight's own numbers, so there is no {what} without it"
+        why = f"{self.title} changes a weight by that weight's own numbers, so there is no {what} without it"
         raise AdapterError(why, remedy)
 
 

@@ -31,7 +31,7 @@ class Base:
             self._weights.__exit__(None, None, None)
             with about_file(path):
                 raise PlacementError(
-                    f"is a {ours.title} model, and the adapters are for {family.title}; give the checkpoint that they "
+                    f"is {ours.title}, and the adapters are for {family.title}; give the checkpoint that they "
                     "were trained on"
                 )
 

@@ -119,7 +119,7 @@ def test_there_is_no_delta_without_it(tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["delta", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "d.safetensors")]
     assert main([*arguments, "--architecture", "wan"]) == 1
     error = capsys.readouterr().err
-    assert "a.safetensors: a LoKr with DoRA changes a weight by that weight's own numbers" in error
+    assert "a.safetensors: LoKr with DoRA changes a weight by that weight's own numbers" in error
     assert "give the checkpoint that it was trained on with --model" in error
     assert not (tmp_path / "d.safetensors").exists()
 
