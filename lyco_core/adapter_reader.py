@@ -248,4 +248,4 @@ def _known_formats() -> str:
 def checkpoint_of(adapter_set: AdapterSet) -> str | None:
     """`the weights of a … model`, if those are what a file without adapters holds; else None."""
     architecture = Model.of(adapter_set.unrecognised).architecture
-    return None if architecture is None else f"the weights of a {architecture.title} model"
+    return None if architecture is None else f"the weights of {architecture.title}"

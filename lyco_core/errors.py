@@ -70,6 +70,8 @@ class Remedy(Enum):
     OPTIONS = "answered() tells why of each"
     AS_IT_IS = "leave the dtype as it is"
     BASE = "give the base, the checkpoint that they were trained on"
+    APPLY = "load it onto the model, or merge it"
+    MODEL = "give the checkpoint that it was trained on as model"
 
 
 class LycoError(Exception):

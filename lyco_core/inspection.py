@@ -12,7 +12,7 @@ from typing import Any
 from .adapter_reader import AdapterFile, require_known
 from .adapter_set import AdapterSet
 from .architectures import identify, recognise
-from .errors import FileError, about_file
+from .errors import ArchitectureError, FileError, about_file
 from .formats.suffixes import unread
 from .model import Model
 from .placement import Placement, place
@@ -143,7 +143,7 @@ def inspect_file(
     with about_file(path):
         with AdapterFile(path) as file:
             outline = file.outline
-        found = identify(outline, architecture=architecture) if onto is None else onto.identify(outline, architecture)
+        found = onto.identify(outline, architecture) if onto else _identified(outline, architecture)
         checkpoint = _as_checkpoint(found)
         found = checkpoint or place(found).adapter_set
         if not found.adapters and checkpoint is None and not unread(found.unrecognised):
@@ -154,6 +154,16 @@ def inspect_file(
         except OSError as error:
             raise FileError(f"went away while it was read: {error.strerror}; try again") from None
     return Inspection(os.path.basename(os.fspath(path)), size, found, placement, checkpoint is not None)
+
+
+def _identified(outline: AdapterSet, architecture: str | None) -> AdapterSet:
+    """The set with its family; of several that it may be for, all are said."""
+    try:
+        return identify(outline, architecture=architecture)
+    except ArchitectureError as error:
+        if architecture is not None:
+            raise
+        return dataclasses.replace(outline, doubt=error.message)
 
 
 def describe_match(placement: Placement) -> list[str]:

@@ -18,6 +18,7 @@ from .approximate.options import ExtractOptions, Limits
 from .approximate.report import Report
 from .approximate.resize import resize_file
 from .architectures import identify
+from .checkpoint_weights import CheckpointWeights
 from .combining import Addend, Average, Combination, CombineOptions, combine_files
 from .conversion import Conversion, ConvertOptions, convert_file, convert_set
 from .delta_weights import delta_weights
@@ -192,17 +193,26 @@ def delta(
         selection: which modules' changes are wanted.
 
     Raises:
-        LycoError: the file is bad, something has no place, or depends on the weight itself (DoRA, say).
+        LycoError: the file is bad, something has no place, or depends on the weight itself (DoRA, say) and no
+            checkpoint says what that is.
     """
-    onto = model if model is None or isinstance(model, Model) else Model.of_file(model)
-    in_file = not isinstance(adapters, AdapterSet)
-    with about_file(adapters) if in_file else contextlib.nullcontext():
-        found = read_adapter_set(adapters) if in_file else adapters
+    with contextlib.ExitStack() as opened:
+        weights: CheckpointWeights | None = None
+        if isinstance(model, Model) or model is None:
+            onto = model
+        else:
+            weights = opened.enter_context(CheckpointWeights(model))
+            onto = weights.model
+        if isinstance(adapters, AdapterSet):
+            found = adapters
+        else:
+            opened.enter_context(about_file(adapters))
+            found = read_adapter_set(adapters)
         if onto is None:
             placement = place(require_known(identify(found, architecture=architecture, layout=layout)), layout=layout)
         else:
             placement = onto.place(require_adapters(onto.identify(found, architecture)))
-        return dict(delta_weights(placement.select(selection).require_complete()))
+        return dict(delta_weights(placement.select(selection).require_complete(), weights and weights.read))
 
 
 def merge(

@@ -53,7 +53,7 @@ class Placed:
             return adapter
         piece = cut(adapter, *self.source_rows)
         if piece is None:
-            raise PlacementError(f"{self.module_path}: a {adapter.title} cannot be cut for {self.key}")
+            raise PlacementError(f"{self.module_path}: {adapter.title} cannot be cut for {self.key}")
         return piece
 
     def band(self, weight: Tensor) -> Tensor:

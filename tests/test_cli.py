@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -62,6 +63,19 @@ def test_inspect_of_a_checkpoint(capsys: pytest.CaptureFixture[str], model: Path
     assert main(["inspect", str(model), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["format"], found["architecture"], found["modules"]) == ("checkpoint", "z_image", 0)
+
+
+def test_inspect_tells_all_families_that_a_file_may_be_for(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Rather than what it could not do."""
+    names = [f"transformer_blocks.{n}.attn.{part}" for n in range(2) for part in ("to_q", "to_k", "to_v", "to_out.0")]
+    tensors = [lokr(f"transformer.{name}", 3072, 3072, random) for name in names]
+    save_file(dict(item for module in tensors for item in module.items()), tmp_path / "a.safetensors")
+    assert main(["inspect", str(tmp_path / "a.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        r"architecture  unknown: its modules are those of several families \(chroma, flux1, .*qwen_image", out
+    )
+    assert "8: 8 LoKr" in out
 
 
 def test_delta_writes_whole_or_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path):

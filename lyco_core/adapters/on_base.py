@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from ..errors import AdapterError
+from ..errors import AdapterError, Remedy
 from .base import ANY, Adapter, compute_dtype
 from .loha import to_loha
 from .lora import lora_rank, to_lora
@@ -55,12 +55,10 @@ class OnBase(Adapter):
             self.refuse("band of rows")
         return piece.add_to_(band, strength)
 
-    def refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str, remedy: Remedy = Remedy.APPLY) -> NoReturn:
         """Raise `AdapterError`: there is no `what` (LoRA, delta weight) without the weight."""
-        raise AdapterError(
-            f"a {self.title} changes a weight by that weight's own numbers, so there is no {what} without it; "
-            "load it onto the model, or merge it"
-        )
+        why = f"{self.title} changes a weight by that weight's own numbers, so there is no {what} without it"
+        raise AdapterError(why, remedy)
 
 
 @to_lora.register(OnBase)

@@ -39,7 +39,7 @@ def with_halves_swapped(adapter: Adapter) -> Adapter:
     if isinstance(adapter, OnBase):
         return Swapped(adapter)
     if (lora := to_lora(adapter)) is None:
-        raise AdapterError(f"a {adapter.title} has no exact LoRA, and no form with its rows in another order")
+        raise AdapterError(f"{adapter.title} has no exact LoRA, and no form with its rows in another order")
     return with_halves_swapped(lora)
 
 

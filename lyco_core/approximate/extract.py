@@ -9,18 +9,17 @@ from collections.abc import Callable, Mapping, Set
 import torch
 from torch import Tensor
 
-from ..adapter_reader import check_finite
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import Adapter, Full
+from ..checkpoint_weights import CheckpointWeights
 from ..errors import LycoError, MergeError, PlacementError, about_file
 from ..formats import FORMATS, is_peft, spelled
-from ..io import Checkpoint, refuse_existing
+from ..io import refuse_existing
 from ..io.output import refuse_inputs
-from ..model import Model, model_of
+from ..model import Model
 from ..placement import place
 from ..quantized import SCALED_MARKER, Quantization
-from ..quantized.reading import read_weight
 from ..selection import Selection, weight_path
 from ..text import shorten
 from ..version import __version__
@@ -55,11 +54,11 @@ def extract_file(
     """
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
-    with Checkpoint(base) as old, Checkpoint(tuned) as new:
-        refuse_inputs(output, [file.path for file in (*old.files, *new.files)])
+    with CheckpointWeights(base) as old, CheckpointWeights(tuned) as new:
+        refuse_inputs(output, [file.path for file in (*old.checkpoint.files, *new.checkpoint.files)])
         pairs = _Pairs(old, new, options.selection)
         adapters, report = _extracted(pairs, options, progress)
-        names = os.path.basename(old.path), os.path.basename(new.path)
+        names = os.path.basename(old.checkpoint.path), os.path.basename(new.checkpoint.path)
     if not adapters:
         raise LycoError(f"{names[1]}: none of its selected weights differs from that of {names[0]}; nothing to extract")
     record = {"version": __version__, "base": names[0], "tuned": names[1], "error": report.error}
@@ -81,10 +80,12 @@ def _named(made: Mapping[str, Adapter], base: Model) -> AdapterSet:
 class _Pairs:
     """The weights of the diffusion models of two checkpoints, under one name each."""
 
-    def __init__(self, old: Checkpoint, new: Checkpoint, selection: Selection) -> None:
+    def __init__(self, old: CheckpointWeights, new: CheckpointWeights, selection: Selection) -> None:
+        _require_read(old)
+        _require_read(new)
         self.old, self.new = old, new
-        (self.base, self._old_forms), (self.tuned, self._new_forms) = (_described(c) for c in (old, new))
-        ours, theirs = _by_name(self.base, self._old_forms), _by_name(self.tuned, self._new_forms)
+        self.base, self.tuned = old.model, new.model
+        ours, theirs = (_by_name(weights.model, weights.quantization) for weights in (old, new))
         self.keys = {name: (key, theirs[name]) for name, key in ours.items() if name in theirs}
         self.chosen = selection.choose({name: (weight_path(name, ""),) for name in dict.fromkeys([*ours, *theirs])})
         self._require_alike(self.chosen.keys() & ours.keys(), self.chosen.keys() & theirs.keys())
@@ -99,37 +100,34 @@ class _Pairs:
         if other := [n for n, a, b in both if self.base.shapes[a] != self.tuned.shapes[b]]:
             problems.append(f"{len(other)} have another shape than the base's ({shorten(other)})")
         if problems:
-            with about_file(self.new.path):
+            with about_file(self.new.checkpoint.path):
                 raise PlacementError("; ".join(problems) + "; give the checkpoint that it was tuned from")
 
     def difference(self, name: str, device: str) -> Tensor:
         """tuned - base in float32. Raises `MergeError` if they are no numbers that a difference could change."""
         ours, theirs = self.keys[name]
-        if ours not in self._old_forms.forms and theirs not in self._new_forms.forms:
-            old, new = (c.holder[key].tensor(key) for c, key in ((self.old, ours), (self.new, theirs)))
+        if ours not in self.old.quantization.forms and theirs not in self.new.quantization.forms:
+            old, new = (w.checkpoint.holder[key].tensor(key) for w, key in ((self.old, ours), (self.new, theirs)))
             if not (old.is_floating_point() and new.is_floating_point()) or not old.dim():
                 if torch.equal(old, new):
                     return torch.zeros(1)
-                with about_file(self.new.path):
+                with about_file(self.new.checkpoint.path):
                     raise MergeError(
                         f"{theirs}: {_kind(new)} differs from the base's, which no adapter can express; leave it out "
                         f"(exclude {weight_path(name, '')})"
                     )
-        tuned = _values(self.new, theirs, self._new_forms, device)
-        return tuned.sub_(_values(self.old, ours, self._old_forms, device))
+        tuned, base = (w.read(key).float().to(device) for w, key in ((self.new, theirs), (self.old, ours)))
+        return tuned.sub_(base)
 
 
 def _kind(tensor: Tensor) -> str:
     return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}" if tensor.dim() else "a lone number"
 
 
-def _described(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
-    with about_file(checkpoint.path):
-        model, quantization = model_of(checkpoint)
-        if quantization.refused:
-            path, title = next(iter(quantization.refused.items()))
+def _require_read(weights: CheckpointWeights) -> None:
+    for path, title in weights.quantization.refused.items():
+        with about_file(weights.checkpoint.path):
             raise MergeError(f"{path}: is stored as {title}; extract from a checkpoint that can be read, such as bf16")
-    return model, quantization
 
 
 def _by_name(model: Model, quantization: Quantization) -> dict[str, str]:
@@ -137,18 +135,6 @@ def _by_name(model: Model, quantization: Quantization) -> dict[str, str]:
     markers = {*quantization.beside, model.prefix + SCALED_MARKER}
     keys = (key for key in model.shapes if key.startswith(model.prefix) and key not in markers)
     return {key.removeprefix(model.prefix): key for key in keys}
-
-
-def _values(checkpoint: Checkpoint, key: str, quantization: Quantization, device: str) -> Tensor:
-    """A float32 copy of what a weight stands for."""
-    file, form = checkpoint.holder[key], quantization.forms.get(key)
-    with about_file(file.path):
-        if form is not None:
-            values = read_weight(form, checkpoint.holder).to(device)
-        else:
-            values = file.tensor(key).to(torch.float32, copy=True).to(device)  # a device may lack the file's dtype
-        check_finite(key, values)
-        return values
 
 
 def _extracted(pairs: _Pairs, options: ExtractOptions, progress: Progress) -> tuple[dict[str, Adapter], Report]:

@@ -68,7 +68,7 @@ class Onto:
 
     def has_all(self, reading: Reading) -> bool:
         """Whether everything that a file tells lies on the model's modules."""
-        return not reading.strange and bool(reading.modules) and self.homes(reading) == len(reading.modules)
+        return not reading.strange and bool(reading.paths) and self.homes(reading) == reading.count
 
     def names_all(self, names: AdapterNames) -> bool:
         """Whether the model itself has modules of all of a file's names."""

@@ -67,7 +67,7 @@ def _of_one_stream(reading: Reading) -> str:
     if reading.has_last and all(len(found) == 1 for found in reading.blocks.values()):
         streams = [pair for pair in _STREAMS if not pair[1].endswith("to_add_out")]  # of its text nothing is left there
     pair = _lone(reading, (*streams, *((other, own) for own, other in streams)))
-    if pair and pair[0].startswith("attn.") and any(f".{_SECOND}." in path for path in reading.modules):
+    if pair and pair[0].startswith("attn.") and any(f".{_SECOND}." in path for path in reading.numbers):
         return ""
     return f"of two streams they have {pair[0]} alone, without {pair[1]}" if pair else ""
 
@@ -80,7 +80,7 @@ def _of_self_attention(reading: Reading) -> str:
 def _lone(reading: Reading, pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
     """The first of `pairs` that the family has in a block, and a file of such blocks alone has one name of."""
     known = reading.architecture.spellings(reading.layout, underscored=False)
-    found = {reading.architecture.template_of(path, reading.layout)[0] for path in reading.modules}
+    found = reading.numbers.keys()
     if len(reading.blocks) != 1 or not all("{n}" in template for template in found):
         return None
     for own, other in pairs:

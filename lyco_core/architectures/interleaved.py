@@ -48,7 +48,7 @@ def stacked(adapter: Adapter, head: int) -> Adapter:
         return dataclasses.replace(adapter.on(stacked(adapter.inner, head)), magnitude=magnitude)
     if not isinstance(adapter, LoRA) or adapter.shape[0] % (3 * head):
         raise AdapterError(
-            f"is a {adapter.title} of {adapter.shape[0]} rows, in a file as DiffSynth writes them, whose rows are in "
+            f"is {adapter.title} of {adapter.shape[0]} rows, in a file as DiffSynth writes them, whose rows are in "
             f"another order; expected a LoRA, of heads of 3 x {head} rows"
         )
     return adapter.with_tensors({**adapter.tensors, "up": _stacked(adapter.tensors["up"], head)})

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
@@ -39,6 +39,9 @@ class Reading:
     layout: Layout
     paths: Mapping[str, str]
     """Name as spelled -> dotted path, for the names that the family has."""
+    numbers: Mapping[str, set[str]]
+    """Path with `{n}` for its block's number -> the numbers that are there; an empty one outside of blocks. A name may
+    be that of a module's bias."""
     kinds: Mapping[Kind, list[str]]
     """The names of each kind, where shapes tell something."""
     blocks: Mapping[str, set[int]]
@@ -87,9 +90,9 @@ class Reading:
         return self.architecture.depths if width is None else self.architecture.depths_at(width)
 
     @functools.cached_property
-    def modules(self) -> set[str]:
-        """The modules that the names mean; a name may be that of a module's bias."""
-        return {parameter_of(path)[0] for path in self.paths.values()}
+    def count(self) -> int:
+        """How many modules the names mean."""
+        return sum(map(len, self.numbers.values()))
 
     @property
     def has_last(self) -> bool:
@@ -108,7 +111,7 @@ class Reading:
     @property
     def has_more(self) -> bool:
         """Whether there is something outside of blocks: of a model, and no part of one."""
-        return not all(self.architecture.template_of(path, self.layout)[1] for path in self.modules)
+        return any("" in numbers for numbers in self.numbers.values())
 
     @property
     def runs_on(self) -> bool:
@@ -121,14 +124,11 @@ class Reading:
     def depths_in(self, model: ModelModules, layout: Layout) -> dict[str, int]:
         """How many of each of its blocks a model with the names of `layout` has."""
         counts: dict[str, int] = {}
-        for path in self.modules:
-            template, number = self.architecture.template_of(path, self.layout)
-            start = _start(self.architecture, template, self.layout) if number else None
+        for template in self.numbers:
+            start = _start(self.architecture, template, self.layout) if "{n}" in template else None
             if start is not None and start not in counts:
-                paths = (template.replace("{n}", str(n)) for n in itertools.count())
-                located = (self.architecture.locate(path, self.layout, layout) for path in paths)
-                own = itertools.takewhile(lambda found: found and all(t.path in model for t in found), located)
-                counts[start] = len(list(own))
+                lies = self._on(template, model, layout)
+                counts[start] = next(n for n in itertools.count() if not lies(str(n)))
         return counts
 
     @property
@@ -150,9 +150,23 @@ class Reading:
 
     def homes(self, model: ModelModules, layout: Layout) -> int:
         """How many of its modules lie wholly on those of a model with the names of `layout`, as large as they are."""
-        other = {parameter_of(self.paths[n])[0] for kind in self.kinds for n in self._outsized(kind, model, layout)}
-        located = (self.architecture.locate(path, self.layout, layout) for path in self.modules - other)
-        return sum(bool(targets) and all(target.path in model for target in targets) for targets in located)
+        outsized = (self.paths[n] for kind in self.kinds for n in self._outsized(kind, model, layout))
+        other = {self.architecture.template_of(parameter_of(path)[0], self.layout) for path in outsized}
+        count = 0
+        for template, numbers in self.numbers.items():
+            lies = self._on(template, model, layout)
+            count += sum((template, number) not in other and lies(number) for number in numbers)
+        return count
+
+    def targets(self, template: str, layout: Layout) -> Iterator[str]:
+        """The paths in `layout` of the modules of a template that are there."""
+        found = self.architecture.locate(template, self.layout, layout)
+        return (t.path.replace("{n}", number) for number in self.numbers[template] for t in found)
+
+    def _on(self, template: str, model: ModelModules, layout: Layout) -> Callable[[str], bool]:
+        """Whether all that a module means is in a model, by its block's number: blocks are alike."""
+        targets = [t.path for t in self.architecture.locate(template, self.layout, layout)]
+        return lambda number: bool(targets) and all(path.replace("{n}", number) in model for path in targets)
 
     def _outsized(self, kind: Kind, model: ModelModules, layout: Layout) -> list[str]:
         """The names of a kind, if the first of them lies on weights of other sizes."""
@@ -175,6 +189,7 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
     """
     known = family.spellings(layout, underscored=underscored)
     paths: dict[str, str] = {}
+    numbers: dict[str, set[str]] = {}
     kinds: dict[Kind, list[str]] = {}
     blocks: dict[str, set[int]] = {}
     starts: dict[str, str | None] = {}
@@ -195,6 +210,7 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
         dotted = known[template]
         path = dotted.replace("{n}", number) if number else dotted
         paths[name] = path + BIAS if parameter == BIAS else path
+        numbers.setdefault(dotted, set()).add(number)
         if tells and shape is not None and parameter != BIAS:
             kinds.setdefault((dotted, shape), []).append(name)
         if number:
@@ -202,7 +218,7 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
                 starts[dotted] = _start(family, dotted, layout)
             if (start := starts[dotted]) is not None:
                 blocks.setdefault(start, set()).add(int(number))
-    return Reading(family, layout, paths, kinds, blocks, tuple(missing), total)
+    return Reading(family, layout, paths, numbers, kinds, blocks, tuple(missing), total)
 
 
 @functools.lru_cache(maxsize=2**14)

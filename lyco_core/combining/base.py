@@ -9,14 +9,11 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from ..adapter_reader import check_finite
 from ..adapters.swapped import halves_swapped
 from ..architectures import Architecture
-from ..errors import MergeError, PlacementError, about_file
-from ..io import Checkpoint
+from ..checkpoint_weights import CheckpointWeights
+from ..errors import PlacementError, about_file
 from ..layouts import Layout, parameter_of
-from ..model import model_of
-from ..quantized.reading import read_weight
 from .sources import Opened
 
 __all__ = ["Base"]
@@ -28,25 +25,21 @@ class Base:
     def __init__(self, path: str | os.PathLike[str], family: Architecture, layout: Layout) -> None:
         self._family = family
         self._layout: Layout = layout
-        self._checkpoint = Checkpoint(path)
-        try:
+        self._weights = CheckpointWeights(path)
+        ours = self._weights.model.architecture
+        if ours is not None and ours is not family:
+            self._weights.__exit__(None, None, None)
             with about_file(path):
-                self._model, self._forms = model_of(self._checkpoint)
-                ours = self._model.architecture
-                if ours is not None and ours is not family:
-                    raise PlacementError(
-                        f"is a {ours.title} model, and the adapters are for {family.title}; give the checkpoint that "
-                        "they were trained on"
-                    )
-        except BaseException:
-            self._checkpoint.__exit__(None, None, None)
-            raise
+                raise PlacementError(
+                    f"is {ours.title}, and the adapters are for {family.title}; give the checkpoint that they "
+                    "were trained on"
+                )
 
     def __enter__(self) -> Base:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._checkpoint.__exit__(kind, error, at)
+        self._weights.__exit__(kind, error, at)
 
     def changes(self, path: str, opened: Sequence[Opened], *, together: bool) -> list[Tensor]:
         """What the files change of a weight, each in float32: one after the other, summed up, or each for itself.
@@ -70,26 +63,15 @@ class Base:
     def _weight(self, path: str) -> Tensor:
         """A weight in float64, its rows in the order of the result's layout."""
         module, parameter = parameter_of(path)
-        with about_file(self._checkpoint.path):
-            targets = self._family.locate(module, self._layout, self._model.naming)
-            if not targets:
+        model = self._weights.model
+        targets = self._family.locate(module, self._layout, model.naming)
+        if not targets:
+            with about_file(self._weights.checkpoint.path):
                 raise PlacementError(f"{path}: has no such weight; give the checkpoint that they were trained on")
-            bands: list[Tensor] = []
-            for target in sorted(targets, key=lambda target: target.source):
-                rows = self._read(f"{self._model.prefix}{target.path}{parameter}")
-                start, stop, of = target.rows
-                band = rows[len(rows) * start // of : len(rows) * stop // of]
-                bands.append(halves_swapped(band) if target.swapped else band)
-            return torch.cat(bands).double()
-
-    def _read(self, key: str) -> Tensor:
-        if key in self._forms.refused:
-            raise MergeError(f"{key}: is stored as {self._forms.refused[key]}, which cannot be read; give a bf16 one")
-        if key not in self._checkpoint.holder:
-            raise PlacementError(f"{key}: has no such weight; give the checkpoint that they were trained on")
-        form = self._forms.forms.get(key)
-        values = (
-            self._checkpoint.holder[key].tensor(key) if form is None else read_weight(form, self._checkpoint.holder)
-        )
-        check_finite(key, values)
-        return values
+        bands: list[Tensor] = []
+        for target in sorted(targets, key=lambda target: target.source):
+            rows = self._weights.read(f"{model.prefix}{target.path}{parameter}")
+            start, stop, of = target.rows
+            band = rows[len(rows) * start // of : len(rows) * stop // of]
+            bands.append(halves_swapped(band) if target.swapped else band)
+        return torch.cat(bands).double()

@@ -141,7 +141,7 @@ class Modules:
             return _nearest(exact, nearest), True
         made = {"lora": to_lora, "loha": to_loha}[form](exact) if form != "lokr" else exact
         if made is None or isinstance(made, OnBase):
-            raise LycoError(f"a {exact.title} has no exact {form}", Remedy.RANK)
+            raise LycoError(f"{exact.title} has no exact {form}", Remedy.RANK)
         return (exact if isinstance(exact, type(made)) else made), False
 
 

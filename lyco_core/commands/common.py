@@ -54,6 +54,8 @@ ADVICE = {
     Remedy.AGAIN: "go on with the same command{}",
     Remedy.OPTIONS: "see why with --check-options",
     Remedy.BASE: "give the checkpoint that they were trained on with --base",
+    Remedy.APPLY: "load it onto the model, or merge it with lyco merge",
+    Remedy.MODEL: "give the checkpoint that it was trained on with --model",
     Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.EXCLUDE: 'leave these out with --exclude "{}"',
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',

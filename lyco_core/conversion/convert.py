@@ -125,7 +125,7 @@ def _as_wanted(module: Converted, prefix: str, format: Format, options: ConvertO
     except AdapterError as error:
         raise error.within(module.sources[0]) from None
     if made is None:
-        what = f"{module.sources[0]}: a {exact.title} has no exact LoRA"
+        what = f"{module.sources[0]}: {exact.title} has no exact LoRA"
         if isinstance(exact, OnBase):
             raise PlacementError(f"{what}; its change depends on the weight")
         raise PlacementError(what, Remedy.RANK)

@@ -116,5 +116,5 @@ def _as_lora(module: Converted) -> Converted:
     if isinstance(module.adapter, LoRA):
         return module
     if (lora := to_lora(module.adapter)) is None:
-        raise PlacementError(f"{module.sources[0]}: a {module.adapter.title} has no exact LoRA", Remedy.RANK)
+        raise PlacementError(f"{module.sources[0]}: {module.adapter.title} has no exact LoRA", Remedy.RANK)
     return dataclasses.replace(module, adapter=lora, how=f"as {lora.title}")

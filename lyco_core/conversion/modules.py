@@ -106,7 +106,7 @@ def exact_module(
         adapter, how = pieces[0].part(adapter), "swapped"
         if isinstance(adapter, Swapped):
             raise PlacementError(
-                f"{sources[0]}: the halves of its rows change places in {path}, as the {to} layout wants it, and a "
+                f"{sources[0]}: the halves of its rows change places in {path}, as the {to} layout wants it, and "
                 f"{adapter.inner.title} mixes them; load it onto the model, or merge it"
             )
     elif whole and pieces[0].source_rows is not None:

@@ -153,7 +153,7 @@ def _require_norm(prefix: str, dora: DoRA, suffix: str, known: Mapping[str, str]
 def _put_bias(module: Suffixes, known: Mapping[str, str], prefix: str, adapter: Adapter) -> None:
     """Add the difference of the module's bias; not under PEFT's name, which its LoRA's scale goes for too."""
     if not isinstance(adapter, Full):
-        raise PlacementError(f"{prefix}: no format has names for a {adapter.title} of a bias, only for its difference")
+        raise PlacementError(f"{prefix}: no format has names for {adapter.title} of a bias, only for its difference")
     suffix = next((s for s in known if s in OWN_BIAS_SUFFIXES), BIAS_SUFFIX)
     _put(module, known, prefix, suffix, adapter.diff)
 

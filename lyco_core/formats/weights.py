@@ -152,7 +152,7 @@ def _dora(adapter: Adapter, tensors: Mapping[str, Tensor], context: Context) -> 
         return adapter
     if len(found) > 1 or not isinstance(adapter, tuple(LOW_RANK.values())):
         raise AdapterError(
-            f"{' and '.join(found)} beside a {adapter.title}; a DoRA has one magnitude on a LoRA, LoHa or LoKr"
+            f"{' and '.join(found)} beside {adapter.title}; a DoRA has one magnitude on a LoRA, LoHa or LoKr"
         )
     if found[0] != "dora_scale":
         return DoRA.of(adapter, tensors[found[0]], on_output=True)
@@ -163,7 +163,7 @@ def _dora(adapter: Adapter, tensors: Mapping[str, Tensor], context: Context) -> 
 def _bora(adapter: Adapter, fields: Mapping[str, Tensor], magnitudes: object) -> BoRA:
     if magnitudes is not None or set(fields) != {"row", "column"} or not isinstance(adapter, Additive):
         raise AdapterError(
-            f"magnitudes of a BoRA ({', '.join(sorted(fields))}) beside a {adapter.title}; expected bora_m_row and "
+            f"magnitudes of a BoRA ({', '.join(sorted(fields))}) beside {adapter.title}; expected bora_m_row and "
             "bora_m_col, on a LoRA, LoHa or LoKr without DoRA"
         )
     return BoRA(adapter, fields["row"], fields["column"], alpha=adapter.alpha)
@@ -175,7 +175,7 @@ def _oftv2(vectors: Tensor, inner: Adapter | None, tensors: Mapping[str, Tensor]
     COFT holds each block to a norm: trainers do so again whenever they compute with it, so here too.
     """
     if inner is not None and not isinstance(inner, DoRA):
-        raise AdapterError(f"oft_R.weight beside a {inner.title}; expected a LoKr with DoRA, or nothing")
+        raise AdapterError(f"oft_R.weight beside {inner.title}; expected a LoKr with DoRA, or nothing")
     terms, of_peft = _series(tensors, context)
     eps = number(COFT_EPS, tensors) if number(COFT, tensors) else None
     if of_peft and context.config is not None and context.config.oft is not None:

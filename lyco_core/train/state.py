@@ -145,7 +145,9 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _require_options(state: dict[str, Any], family: str, options: TrainOptions) -> None:
     found = state["architecture"]
     if found != family:
-        raise TrainError(f"is the state of a {found} training, the model is {family}; resume with the model it is of")
+        raise TrainError(
+            f"is the state of a training of {found}, the model is {family}; resume with the model it is of"
+        )
     kind = options.optimizer.optimizer_type
     if state["optimizer_type"] != kind:
         raise TrainError(f"has the state of {state['optimizer_type']}, optimizer_type is {kind}; set it back")

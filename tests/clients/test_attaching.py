@@ -200,7 +200,7 @@ def test_a_pipelines_other_model_refuses_it_by_name(tmp_path: Path):
         "lora_unet_double_blocks_0_img_attn_qkv.oft_blocks": 0.1 * torch.randn(2, 96, 96)
     }  # of half of k's rows too
     save_file(rotations(modules | {"double_blocks.0.img_mlp.2": (64, 256)}) | large, tmp_path / "oft.safetensors")
-    with pytest.raises(PlacementError, match=r"img_attn.qkv: a OFT cannot be cut for .*attn.to_q.weight"):
+    with pytest.raises(PlacementError, match=r"img_attn.qkv: OFT cannot be cut for .*attn.to_q.weight"):
         attach(tiny("flux1"), tmp_path / "oft.safetensors", architecture="flux1")
 
 

@@ -237,7 +237,7 @@ def test_what_does_not_fit_an_oft_is_refused():
     vectors = normal(5, 6)
     for tensors, message in (
         ({"oft_R.weight": vectors} | notes(5), "oft_block_size_metadata is 5, oft_R.weight has blocks of 4"),
-        (LOKR | {"oft_R.weight": vectors}, "oft_R.weight beside a LoKr; expected a LoKr with DoRA, or nothing"),
+        (LOKR | {"oft_R.weight": vectors}, "oft_R.weight beside LoKr; expected a LoKr with DoRA, or nothing"),
         ({"oft_R.weight": vectors, "dora_scale": MAGNITUDE}, "initial_norm missing"),
     ):
         with pytest.raises(AdapterError, match=message):

@@ -237,7 +237,7 @@ def test_a_checkpoint_is_named_for_what_it_is(loras, host):
         k.removeprefix("diffusion_model."): v.clone() for k, v in model.model.state_dict().items() if "blocks" in k
     }
     save_file(state, loras / "a.safetensors")
-    with pytest.raises(Exception, match=r"is no adapter but the weights of a Wan 2\.1/2\.2 model"):
+    with pytest.raises(Exception, match=r"is no adapter but the weights of Wan 2\.1/2\.2"):
         host.load_onto(model, None, "a.safetensors", 1.0, partial=False)
 
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.stored_forms import SAID, marker, numbers, random_codes
 from lyco_testing.tables import lokr, random
 from safetensors.torch import load_file, save_file
 
-from lyco_core.errors import LycoError
+import lyco_core as lyco
+from lyco_core.cli import main
 from lyco_core.formats import parse
 from lyco_core.merging import Source, merge_checkpoint
 from lyco_core.quantized import reading
@@ -83,12 +85,51 @@ def test_two_act_one_after_the_other(tmp_path: Path):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_there_is_no_delta_of_it(tmp_path: Path):
-    from lyco_core.delta_weights import write_delta
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "int8_convrot"])
+@pytest.mark.parametrize("name", files())
+def test_its_delta_is_told_by_the_weight(name: str, stored: str, tmp_path: Path):
+    """To float32's last bits, where the difference of two float32 files has lost some."""
+    tensors, model, before = files()[name], {}, {}
+    for number, (key, weight) in enumerate(base().items()):
+        if stored == "int8_convrot" and key.endswith("weight") and weight.dim() == 2:
+            parts, path = random_codes(stored, *weight.shape, number), key.removesuffix(".weight")
+            model |= {f"{path}.{role}": part for role, part in parts.items()}
+            model[f"{path}.comfy_quant"] = marker(SAID[stored])
+            before[key] = numbers(stored, parts, len(weight))
+        else:
+            model[key] = weight if stored == "float32" else weight.bfloat16()
+            before[key] = model[key].double()
+    save_file(model, tmp_path / "base.safetensors")
+    save_file(tensors, tmp_path / "a.safetensors")
+    arguments = [str(tmp_path / "a.safetensors"), "--model", str(tmp_path / "base.safetensors")]
+    assert main(["delta", *arguments, "-o", str(tmp_path / "d.safetensors")]) == 0
+    found = load_file(tmp_path / "d.safetensors")
+    by_library = lyco.delta(tmp_path / "a.safetensors", model=tmp_path / "base.safetensors")
+    adapters = parse(tensors, {}).adapters
+    assert len(found) == len(adapters)
+    for path, adapter in adapters.items():
+        key = path if path.endswith(".bias") else f"{path}.weight"
+        expected = adapter.add_to_(before[key].clone()) - before[key]
+        assert float((found[key] - expected).norm() / expected.norm()) < 1e-6
+        assert torch.equal(found[key], by_library[key])
 
+
+def test_there_is_no_delta_without_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     save_file(files()["DoRA, outputs"], tmp_path / "a.safetensors")
-    with pytest.raises(
-        LycoError, match=r"a\.safetensors: .*LoKr with DoRA changes a weight by that weight's own numbers"
-    ):
-        write_delta(tmp_path / "a.safetensors", tmp_path / "d.safetensors", architecture="wan")
+    arguments = ["delta", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "d.safetensors")]
+    assert main([*arguments, "--architecture", "wan"]) == 1
+    error = capsys.readouterr().err
+    assert "a.safetensors: LoKr with DoRA changes a weight by that weight's own numbers" in error
+    assert "give the checkpoint that it was trained on with --model" in error
+    assert not (tmp_path / "d.safetensors").exists()
+
+
+def test_a_weight_that_nobody_can_read_has_no_delta(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    model = base() | {"blocks.0.self_attn.q.SCB": torch.ones(2)}
+    save_file(model, tmp_path / "base.safetensors")
+    save_file(files()["BOFT"], tmp_path / "a.safetensors")
+    arguments = [str(tmp_path / "a.safetensors"), "--model", str(tmp_path / "base.safetensors")]
+    assert main(["delta", *arguments, "-o", str(tmp_path / "d.safetensors")]) == 1
+    error = capsys.readouterr().err
+    assert "base.safetensors: blocks.0.self_attn.q.weight: is stored as" in error
     assert not (tmp_path / "d.safetensors").exists()

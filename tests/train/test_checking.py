@@ -67,7 +67,7 @@ def test_what_is_not(settings: dict, message: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"family": "wan"}, "a-state.pt: is the state of a z_image training, the model is wan"),
+        ({"family": "wan"}, "a-state.pt: is the state of a training of z_image, the model is wan"),
         ({"optimizer_args": ["eps=1e-6"]}, r"a-state.pt: has the state of optimizer_args \[\], now \['eps=1e-6'\]"),
         ({"ema_decay": 0.9}, "a-state.pt: ema_decay was 0 when it was saved; set it back"),
     ],
