@@ -52,9 +52,7 @@ class Flow:
 
     def choice(self, **settings: object) -> TargetChoice:
         """What of it is trained; no Z-Image is as wide as this may be."""
-        model = Model(
-            self.shapes, "diffusion_model.", ARCHITECTURES["z_image"], "comfyui"
-        )
+        model = Model(self.shapes, "diffusion_model.", ARCHITECTURES["z_image"], "comfyui")
         return choose_targets(model, train_options(settings).network)
 
     def network(self, **settings: object) -> Network:
