@@ -23,8 +23,9 @@ further-hosts: .venv/test
 	  COMFYUI_PATH=$$comfyui $(BIN)/python -m pytest -rs -m every_host || exit 1; \
 	done
 
+# Without a look at the folders of which all tests need a ComfyUI: each process would read them for nothing.
 core: .venv/test
-	$(PYTEST) -m "not host" $(TWO)
+	$(PYTEST) -m "not host" --ignore=tests/host --ignore=tests/browser $(TWO)
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

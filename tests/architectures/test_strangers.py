@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
+from lyco_testing.families import without_numbers
 from lyco_testing.tables import dotted_file, musubi_file
 from torch import Tensor, nn
 
@@ -114,8 +115,7 @@ def models() -> dict[str, Shapes]:
     """Class -> (out, in) of its Linears, by their paths."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for layer in (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d, nn.Conv3d):  # most of the time, for nothing
-            patch.setattr(layer, "reset_parameters", lambda self: None)
+        without_numbers(patch)
         return {name: found for name, kind in classes() if (found := built(kind, SIZES.get(name, {})))}
 
 

@@ -70,9 +70,8 @@ def written_by(process: "subprocess.Popen[bytes]") -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc to see how far a process is")
-@pytest.mark.parametrize("after", [1, PADDING // 4, PADDING // 2])
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_killed_while_it_writes(after: int, name: str, base: Path, out: Path):
+@pytest.mark.parametrize(("name", "after"), [("SIGKILL", 1), ("SIGKILL", PADDING // 2), ("SIGINT", PADDING // 4)])
+def test_killed_while_it_writes(name: str, after: int, base: Path, out: Path):
     kind = signal.Signals[name]  # Windows has no SIGKILL
     process = subprocess.Popen(command(base, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     while written_by(process) < after and process.poll() is None:
