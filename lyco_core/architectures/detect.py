@@ -187,10 +187,10 @@ def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout
         ArchitectureError: another would patch other weights, or it may be a stranger's.
     """
     first = best[0]
-    targets = _targets(first, layout)
     rivals = [r for r in best[1:] if r.architecture != first.architecture]
     if first.is_whole:  # has all blocks, of which a deeper family that has other names beside these would have a part
         rivals = [r for r in rivals if r.is_whole or not _doubt(r, onto)]
+    targets = _targets(first, layout) if rivals else set[str]()
     if any(_targets(r, layout) != targets or _are_twins(r.architecture, first.architecture) for r in rivals):
         raise ArchitectureError(f"its modules are those of several families ({fitting})", Remedy.ARCHITECTURE)
     if why := _doubt(first, onto):

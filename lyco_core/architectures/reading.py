@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 
 from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
@@ -41,6 +41,8 @@ class Reading:
     """Name as spelled -> dotted path, for the names that the family has."""
     kinds: Mapping[Kind, list[str]]
     """The names of each kind, where shapes tell something."""
+    numbered: Collection[str]
+    """The names of its modules in blocks, with `{n}` for the block's number."""
     blocks: Mapping[str, set[int]]
     """Start of a block's name in Musubi's layout -> the numbers of such blocks."""
     missing: tuple[str, ...]
@@ -121,9 +123,8 @@ class Reading:
     def depths_in(self, model: ModelModules, layout: Layout) -> dict[str, int]:
         """How many of each of its blocks a model with the names of `layout` has."""
         counts: dict[str, int] = {}
-        for path in self.modules:
-            template, number = self.architecture.template_of(path, self.layout)
-            start = _start(self.architecture, template, self.layout) if number else None
+        for template in self.numbered:
+            start = _start(self.architecture, template, self.layout)
             if start is not None and start not in counts:
                 paths = (template.replace("{n}", str(n)) for n in itertools.count())
                 located = (self.architecture.locate(path, self.layout, layout) for path in paths)
@@ -202,7 +203,7 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
                 starts[dotted] = _start(family, dotted, layout)
             if (start := starts[dotted]) is not None:
                 blocks.setdefault(start, set()).add(int(number))
-    return Reading(family, layout, paths, kinds, blocks, tuple(missing), total)
+    return Reading(family, layout, paths, kinds, starts.keys(), blocks, tuple(missing), total)
 
 
 @functools.lru_cache(maxsize=2**14)
