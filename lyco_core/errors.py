@@ -67,6 +67,7 @@ class Remedy(Enum):
     OVERWRITE = "choose another name, or pass overwrite=True"
     SMALLNESS = "give a rank, an energy or a largest error"
     AGAIN = "call it again to go on{}"
+    OPTIONS = "answered() tells why of each"
     AS_IT_IS = "leave the dtype as it is"
     BASE = "give the base, the checkpoint that they were trained on"
 

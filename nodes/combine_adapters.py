@@ -20,7 +20,7 @@ class CombineAdapters(io.ComfyNode):
                 "error of it."
             ),
             **host.search_aliases(
-                "combine lora", "merge lora", "lora merger", "join lora", "ties", "dare", "slerp", "loha", "lokr"
+                "combine lora", "join lora", "merge several loras", "ties", "dare", "slerp", "loha", "lokr"
             ),
             is_output_node=True,
             inputs=[

@@ -52,6 +52,7 @@ ADVICE = {
     Remedy.OVERWRITE: "choose another name, or replace it with --overwrite",
     Remedy.SMALLNESS: "give --rank, --energy or --max-error",
     Remedy.AGAIN: "go on with the same command{}",
+    Remedy.OPTIONS: "see why with --check-options",
     Remedy.BASE: "give the checkpoint that they were trained on with --base",
     Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.EXCLUDE: 'leave these out with --exclude "{}"',

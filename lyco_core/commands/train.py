@@ -14,13 +14,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..console import shell_command
-from ..errors import FileError, LycoError
+from ..errors import FileError, LycoError, Remedy
 from ..installed import packs_in
 from ..version import __version__
-from .common import Commands
+from .common import ADVICE, Commands
 
 if TYPE_CHECKING:
-    from ..train.musubi.command import Command
+    from .musubi_command import Command
 
 __all__ = ["add"]
 
@@ -56,7 +56,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..train.musubi.answers import require_answers
-    from ..train.musubi.command import read_command
+    from .musubi_command import read_command
 
     asked = read_command(options.words)
     settings, folder = _settings(asked)
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> None:
     headless = _headless(_pack(comfyui))
     errors = sys.modules[f"{PACK}.lyco_core.errors"]
     try:
-        with errors.advising({errors.Remedy.AGAIN: f"go on with: {_command(options.words)}{{}}"}):
+        again = f"go on with: {_command(options.words)}{{}}"
+        with errors.advising({errors.Remedy.AGAIN: again, errors.Remedy.OPTIONS: ADVICE[Remedy.OPTIONS]}):
             headless.train_from(settings, folder, comfyui, script=asked.script, beside=bool(asked.config))
     except errors.LycoError as error:
         raise LycoError(str(error)) from None

@@ -23,7 +23,7 @@ IN_FLIGHT = 1.25
 """With the gradients and results that come and go beside what is kept."""
 
 _STATE = {"adamw": 2.0, "adamw8bit": 0.52, "prodigy": 4.0}
-"""float32 numbers that an optimizer keeps of each that it moves."""
+"""float32 numbers that an optimizer keeps of each that it moves; of a class by its path, as many as AdamW."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def adapter_parts(parameters: Iterable[nn.Parameter], options: TrainOptions) -> 
     if kind == "adafactor":
         state = sum(4 * _factored(tuple(parameter.shape)) for parameter in moved)
     else:
-        state = int(gradients * _STATE[kind])
+        state = int(gradients * _STATE.get(kind, _STATE["adamw"]))
     return {"adapter": all_of_them + averaged, "gradients": gradients, "optimizer": state}
 
 

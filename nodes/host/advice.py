@@ -59,7 +59,7 @@ COMBINE = _NEW_FILE | {
     Remedy.AS_IT_IS: "set dtype to as it is",
     Remedy.LAYOUT: "set to to {}",
     Remedy.EXCLUDE: 'leave these out on the command line: lyco combine --exclude "{}"',
-    Remedy.BASE: "set base to the checkpoint that they were trained on",
+    Remedy.BASE: "choose the checkpoint that they were trained on as base",
 }
 INSPECT = {
     Remedy.ARCHITECTURE: "connect a model",

@@ -16,6 +16,8 @@ FOUND = {
     "lycoris": ("Load LoHa/LoKr", 4),
     "merge": ("Merge into Model", 5),
     "merge lora": ("Merge into Model", 1),
+    "merge loras": ("Combine Adapters", 1),
+    "combine": ("Combine Adapters", 5),
     "convert": ("Convert Musubi→Diffusers", 7),
     "comfyui": ("Convert Musubi→Diffusers", 9),
 }

@@ -69,7 +69,7 @@ def test_methods_and_forms(server: Server, files: list[str]):
     ("inputs", "reason"),
     [
         ({"method": "dare"}, "so it has no exact form; say how small it is to be; set a rank"),
-        ({"adapter_2": "combine_dora.safetensors"}, "is LoKr with DoRA.*; set base to the checkpoint"),
+        ({"adapter_2": "combine_dora.safetensors"}, "is LoKr with DoRA.*; choose the checkpoint that .* as base"),
         ({"adapter_2": "combine_lokr.safetensors", "strength_2": -0.8}, "the strengths cancel"),
         ({"filename": "../up"}, "expected a plain file name"),
         ({"on_1": False, "on_2": False}, "there is no adapter to combine"),

@@ -1,5 +1,7 @@
 """Training in less memory than the model takes: the same numbers, from weights that come and go; and smaller ones."""
 
+import importlib
+
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model
@@ -109,6 +111,24 @@ def test_float8_is_the_model_rounded_beforehand(scaled, train, tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(before, bits(train, model), strict=True))
 
 
+@pytest.mark.parametrize("checkpointed", [True, False])
+@pytest.mark.parametrize("memory", [{}, {"fp8_scaled": True}])
+def test_a_weight_that_a_loha_is_summed_with_comes_too(memory, checkpointed, train, tmp_path, monkeypatch):
+    """The backward pass sums once more, with the same numbers and the same rounding."""
+    trainable = train.model.__name__.split(".nodes.")[0] + ".lyco_core.train.trainable"
+    part, ways = (importlib.import_module(f"{trainable}.{name}") for name in ("loha", "summed"))
+    monkeypatch.setattr(part, "cheapest", lambda *_: ways.Way(True, False))
+    own, summed = part.summed_linear, []
+    monkeypatch.setattr(part, "summed_linear", lambda *args: summed.append(True) or own(*args))
+    model, _ = base_model(tmp_path, FAMILY, "bf16")
+    settings = {"network_module": "loha", "gradient_checkpointing": checkpointed, **memory}
+    expected = trained(train, model, tmp_path / "whole", blocks_to_swap=0, **settings)
+    assert same(trained(train, model, tmp_path / "swapped", blocks_to_swap=4, **settings), expected)
+    assert len(summed) >= 2 * 3 * 2 * 4  # trainings, steps, layers, and of each the Linears that are not fused
+    monkeypatch.setattr(part, "cheapest", lambda *_: ways.Way(False, False))
+    assert not same(trained(train, model, tmp_path / "beside", blocks_to_swap=4, **settings), expected)
+
+
 def test_what_cannot_be_swapped_or_rounded(train, tmp_path):
     model, _ = base_model(tmp_path, FAMILY, "fp8_raw")
     with pytest.raises(train.errors.TrainError, match=r"the model's blocks are quantized already"):
@@ -150,7 +170,7 @@ def test_the_estimate_has_every_byte_of_the_weights(count, memory, train, monkey
     assert there - buffers <= told[0].weights <= there
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+@pytest.mark.parametrize("kind", ["adamw", "adafactor", "torch.optim.Adam"])
 @pytest.mark.parametrize("algorithm", ["lokr", "loha", "lora"])
 def test_the_estimate_has_every_byte_of_the_adapter(kind, algorithm, train, tmp_path):
     model, _ = base_model(tmp_path, FAMILY, "bf16")
@@ -183,6 +203,8 @@ def test_auto_swaps_as_much_as_it_needs(train, monkeypatch, tmp_path):
 
 SHAPES = {
     "flux1": (16, 32, 32),
+    "hunyuan_video": (16, 3, 24, 24),
+    "qwen_image": (16, 1, 32, 32),
     "wan": (16, 3, 24, 24),
     "z_image": (16, 32, 32),
 }

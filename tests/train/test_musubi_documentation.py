@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lyco_core.commands.musubi_command import read_command
 from lyco_core.errors import TrainError
 from lyco_core.io.toml import read_toml
 from lyco_core.train.dataset import parse_datasets
 from lyco_core.train.musubi.answers import Answer, answered, flattened, own_options, takes
-from lyco_core.train.musubi.command import read_command
 from lyco_core.train.musubi.table import ROWS, SCRIPTS, Fate, Takes
 from lyco_core.train.options import train_options
 

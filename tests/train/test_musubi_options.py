@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lyco_core.cli import main
+from lyco_core.commands.musubi_command import read_command
 from lyco_core.errors import TrainError
 from lyco_core.train.musubi.answers import answered, flattened, known, notes_of, own_options, require_answers, takes
-from lyco_core.train.musubi.command import read_command
 from lyco_core.train.musubi.table import ROWS, SCRIPTS, Fate
 from lyco_core.train.options import train_options
 
@@ -80,7 +80,8 @@ def test_every_option_has_an_answer(words: str, name: str, answer: str):
 
 def test_a_refusal_is_one_line_that_names_all():
     with pytest.raises(
-        TrainError, match=r"^sample_prompts is an option of Musubi Tuner that is .*: sample.*; so are banana: --check"
+        TrainError,
+        match=r"^sample_prompts is an option of Musubi Tuner that is .*: sample.*; so are banana; answered",
     ):
         require_answers(answered({"sample_prompts": "a", "banana": 1, "seed": 2})[1])
 
@@ -164,3 +165,5 @@ def test_what_a_launcher_is_told_counts(capsys: pytest.CaptureFixture[str]):
     assert (status, lines[0].split("  ")[-1].startswith("refused because torchrun starts several")) == (1, True)
     assert main(["train", *words.format(2).split()]) == 1
     assert "accelerate --num_processes 2 is refused: torchrun starts several" in capsys.readouterr().err
+    assert main(["train", *words.format("2 --multi_gpu").split()]) == 1
+    assert capsys.readouterr().err.endswith("; so are accelerate --multi_gpu; see why with --check-options\n")

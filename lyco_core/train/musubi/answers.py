@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from ...architectures import ARCHITECTURES
-from ...errors import TrainError
+from ...errors import Remedy, TrainError
 from ..network_options import parse_network_args
 from ..option import Option
 from ..options import every_option
@@ -158,8 +158,8 @@ def require_answers(answers: Sequence[Answer]) -> None:
     refused = [answer for answer in answers if answer.fate is Fate.REFUSED]
     if refused:
         first, *more = refused
-        also = f"; so are {', '.join(answer.name for answer in more)}: --check-options tells why" if more else ""
-        raise TrainError((first.error or first.why) + also)
+        also = f"; so are {', '.join(answer.name for answer in more)}" if more else ""
+        raise TrainError((first.error or first.why) + also, Remedy.OPTIONS if more else None)
 
 
 def notes_of(answers: Iterable[Answer]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import enum
 import re
 from collections.abc import Iterable
 
-__all__ = ["DEFAULTS", "LAUNCHER", "ROWS", "SCRIPTS", "Fate", "Row", "Script", "Takes", "script_named", "unknown"]
+__all__ = ["DEFAULTS", "ROWS", "SCRIPTS", "Fate", "Row", "Script", "Takes", "script_named", "unknown"]
 
 
 class Fate(enum.Enum):
@@ -104,19 +104,9 @@ DEFAULTS = {
 FLAG, ONE, MANY, FILE, FILES = Takes
 SAME, MAPPED, NOTHING, REFUSED = Fate
 
-_PROCESSES = "torchrun starts several processes: torchrun --nproc-per-node N -m lyco_core train …"
-
-LAUNCHER = {
-    "mixed_precision": Row(ONE, ("*",), MAPPED, "the script's mixed_precision, where that is not given"),
-    "num_processes": Row(ONE, ("*",), REFUSED, _PROCESSES, (("1", NOTHING, "one process trains"),)),
-    "num_machines": Row(ONE, ("*",), REFUSED, _PROCESSES, (("1", NOTHING, "one process trains"),)),
-    "multi_gpu": Row(FLAG, ("*",), REFUSED, _PROCESSES),
-}
-"""Options of `accelerate launch`, of which nothing but these has a meaning without it."""
-
 _ATTENTION = "ComfyUI chooses the kernel of its attention"
 _PLAIN = "blocks run as they are: torch.compile changes how fast they are, not what they give"
-_CACHED = "lyco train encodes and caches by itself: give its --vae and text encoders to the training's command"
+_CACHED = "lyco train encodes and caches by itself: give its vae and text encoders to the training's command"
 _NO_LOADER = "encoded items are kept in memory, so nothing loads them meanwhile"
 _TILES = "ComfyUI's VAE takes a video in tiles where memory does not suffice"
 _TEXT_DTYPE = "ComfyUI keeps the text encoder in its file's precision and frees its memory before the training"
@@ -147,7 +137,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("compile_backend compile_mode compile_dynamic compile_cache_size_limit", ONE, "*", NOTHING, _PLAIN),
     ("dynamo_backend dynamo_mode", ONE, "*", NOTHING, _PLAIN),
     ("cuda_allow_tf32", FLAG, "*", NOTHING, "float32 stays exact; mixed_precision bf16 is what is faster"),
-    ("cuda_cudnn_benchmark", FLAG, "*", NOTHING, "ComfyUI's --fast decides on it"),
+    ("cuda_cudnn_benchmark", FLAG, "*", NOTHING, "ComfyUI's option fast decides on it"),
     ("max_data_loader_n_workers", ONE, "*", NOTHING, _NO_LOADER),
     ("persistent_data_loader_workers", FLAG, "*", NOTHING, _NO_LOADER),
     ("use_pinned_memory_for_block_swap block_swap_h2d_only", FLAG, "*", NOTHING, _HOW_SWAPPED),

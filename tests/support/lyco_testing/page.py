@@ -72,8 +72,15 @@ class Canvas:
         self.page.evaluate("app.canvas.ds.scale = 1, app.canvas.ds.offset = [0, 0]")
 
     def clear(self) -> None:
-        """An empty graph."""
-        self.page.evaluate("app.graph.clear(), app.canvas.ds.scale = 1, app.canvas.ds.offset = [0, 0]")
+        """An empty graph, of which no node gets the id of one that was there: ComfyUI keeps widgets' values by ids."""
+        self.page.evaluate(
+            """() => {
+                const last = app.graph.last_node_id;
+                app.graph.clear();
+                app.graph.last_node_id = last;
+                app.canvas.ds.scale = 1, app.canvas.ds.offset = [0, 0];
+            }"""
+        )
 
     def add(self, kind: str, x: int = 120, y: int = 120, **values: object) -> int:
         """Add a node, choose values for its widgets as a person does, and return its id."""

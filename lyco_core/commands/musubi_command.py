@@ -8,16 +8,26 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...errors import TrainError
-from ..options import every_option
-from ..rules import Rule, Truth
-from .answers import Answer, takes
-from .table import LAUNCHER, Fate, Takes
+from ..errors import TrainError
+from ..train.musubi.answers import Answer, takes
+from ..train.musubi.table import Fate, Row, Takes
+from ..train.options import every_option
+from ..train.rules import Rule, Truth
 
 __all__ = ["Command", "read_command"]
 
 _ALONE = {"check_options": Takes.FLAG, "config_file": Takes.FILE}
 """What the command itself takes."""
+
+_PROCESSES = "torchrun starts several processes: torchrun --nproc-per-node N -m lyco_core train …"
+
+_LAUNCHER = {
+    "mixed_precision": Row(Takes.ONE, ("*",), Fate.MAPPED, "the script's mixed_precision, where that is not given"),
+    "num_processes": Row(Takes.ONE, ("*",), Fate.REFUSED, _PROCESSES, (("1", Fate.NOTHING, "one process trains"),)),
+    "num_machines": Row(Takes.ONE, ("*",), Fate.REFUSED, _PROCESSES, (("1", Fate.NOTHING, "one process trains"),)),
+    "multi_gpu": Row(Takes.FLAG, ("*",), Fate.REFUSED, _PROCESSES),
+}
+"""Options of `accelerate launch`, of which nothing but these has a meaning without it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +89,7 @@ def _launcher(words: Sequence[str]) -> tuple[tuple[Answer, ...], dict[str, Any]]
         if not word.startswith("--") or not name:
             continue
         value = value if equals else following
-        row = LAUNCHER.get(name)
+        row = _LAUNCHER.get(name)
         fate, why = row.of(value) if row else (Fate.NOTHING, "lyco train launches itself")
         named = f"{words[0]} --{name}"
         answers.append(Answer(named, fate, why, f"{named} {value} is refused: {why}"))
