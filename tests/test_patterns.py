@@ -70,7 +70,7 @@ def test_a_pattern_that_never_ends_is_named(pattern: str, monkeypatch: pytest.Mo
 
 
 def test_whoever_takes_patterns_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 0.7)
+    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 0.25)
     names = {0: ("blocks.0." + "a" * 60,)}
     with pytest.raises(SelectionError, match="takes over"):
         Selection.of([ENDLESS]).choose(names)
