@@ -5,7 +5,8 @@ COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/d
 
 # In two processes, a file's tests in one of them; each has servers and a browser of its own. Of one thread each: where
 # threads outnumber cores, torch's wait for each other and take twice the time.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs
+# What Python compiles is kept, or each process that they start compiles the pack anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -rs
 TWO := -n 2 --dist loadfile --max-worker-restart=0
 
 .PHONY: demo test core lint host-requirements further-hosts gpu clean
@@ -23,8 +24,9 @@ further-hosts: .venv/test
 	  COMFYUI_PATH=$$comfyui $(BIN)/python -m pytest -rs -m every_host || exit 1; \
 	done
 
+# Without a look at the folders of which all tests need a ComfyUI: each process would read them for nothing.
 core: .venv/test
-	$(PYTEST) -m "not host" $(TWO)
+	$(PYTEST) -m "not host" --ignore=tests/host --ignore=tests/browser $(TWO)
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

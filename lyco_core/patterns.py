@@ -6,6 +6,7 @@ cannot be stopped. So patterns are compiled and matched in a small process of th
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def matches(patterns: Iterable[str], names: Collection[str]) -> dict[str, frozen
     Raises:
         PatternError: one is no regular expression, or takes too long.
     """
-    wanted, among = list(dict.fromkeys(patterns)), list(names)
+    wanted, among = tuple(dict.fromkeys(patterns)), tuple(names)
     if not wanted:
         return {}
     found: dict[str, frozenset[str]] = {}
@@ -52,7 +53,8 @@ def matches(patterns: Iterable[str], names: Collection[str]) -> dict[str, frozen
     return found
 
 
-def _ask(patterns: list[str], names: list[str]) -> list[list[int] | str]:
+@functools.lru_cache(maxsize=8)  # one command asks the same of the same names again, and a process is 20 ms
+def _ask(patterns: tuple[str, ...], names: tuple[str, ...]) -> list[list[int] | str]:
     question = json.dumps([SECONDS, patterns, names]).encode()
     if not sys.executable:
         raise PatternError("patterns are matched by a Python of their own, and this one does not know its program")

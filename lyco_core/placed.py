@@ -102,25 +102,26 @@ def put(
     path: str, adapter: Adapter, target: Target, key: str, known: dict[str, Shape], *, by_name: bool
 ) -> Placed | Misfit:
     """Where the adapter's rows go; a weight that is not in `known` yet becomes as large as they say."""
-    height = adapter.shape[0] or _height_for(target, known.get(key))
+    changed = adapter.shape
+    height = changed[0] or _height_for(target, known.get(key))
     source = _band(target.source, height)
     band_height = height if source is None else source[1] - source[0]
     start, stop, total = target.rows
     whole = stop - start == total
     parts = 2 if target.swapped else target.source[2]
     if (source is not None or target.swapped) and height % parts:
-        return Misfit(path, key, (height - height % parts, *adapter.shape[1:]), adapter.shape)
+        return Misfit(path, key, (height - height % parts, *changed[1:]), changed)
     if not whole and band_height % (stop - start):
-        return Misfit(path, key, (band_height - band_height % (stop - start), *adapter.shape[1:]), adapter.shape)
+        return Misfit(path, key, (band_height - band_height % (stop - start), *changed[1:]), changed)
     full_height = band_height if whole else band_height // (stop - start) * total
-    shape = known.setdefault(key, (full_height, *adapter.shape[1:]))
+    shape = known.setdefault(key, (full_height, *changed[1:]))
     if not shape:
-        return Misfit(path, key, shape, adapter.shape)
+        return Misfit(path, key, shape, changed)
     rows = _band(target.rows, shape[0])
     expected = shape if rows is None else (rows[1] - rows[0], *shape[1:])
-    part = adapter.shape if adapter.shape[0] == ANY else (band_height, *adapter.shape[1:])
+    part = changed if changed[0] == ANY else (band_height, *changed[1:])
     if not fits(part, expected) or (rows is not None and shape[0] % total):
-        return Misfit(path, key, expected, adapter.shape)
+        return Misfit(path, key, expected, changed)
     return Placed(path, key, shape, rows, source, by_name, target.swapped)
 
 

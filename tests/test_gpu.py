@@ -55,9 +55,10 @@ def passed(kit: SimpleNamespace, results) -> list[bool]:
 
 
 def test_it_runs_with_torch_alone(tmp_path: Path):
-    """Also where there is no safetensors, which LyCORIS and PEFT need."""
+    """Also where there is no safetensors, nor LyCORIS and PEFT, which need it."""
     (tmp_path / "lacking").mkdir()
-    (tmp_path / "lacking" / "safetensors.py").write_text("raise ImportError('there is no safetensors')")
+    for name in ("safetensors", "lycoris", "peft"):
+        (tmp_path / "lacking" / f"{name}.py").write_text(f"raise ImportError('there is no {name}')")
     words = [sys.executable, str(ROOT / "benchmarks" / "gpu"), *SMALLEST, "--output", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "lacking")}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)

@@ -24,6 +24,20 @@ ENDLESS = r"(.+)+x"
 NAMES = [f"blocks.{n}.self_attn.q" for n in range(30)]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_known_yet():
+    """Of what a test before this one asked."""
+    lyco_core.patterns._ask.cache_clear()
+
+
+def test_what_was_just_asked_is_not_asked_again(monkeypatch: pytest.MonkeyPatch):
+    found = matches([".*q"], NAMES)
+    monkeypatch.setattr(lyco_core.patterns.sys, "executable", "")
+    assert matches([".*q"], NAMES) == found
+    with pytest.raises(PatternError):
+        matches([".*q"], NAMES[1:])
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.sampled_from(["blocks", r"\d", r".*", r"\.", "[a-m_]+", "q", "(q|k)?", "日本"]), max_size=5).map(
@@ -56,7 +70,7 @@ def test_a_pattern_that_never_ends_is_named(pattern: str, monkeypatch: pytest.Mo
 
 
 def test_whoever_takes_patterns_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 0.7)
+    monkeypatch.setattr(lyco_core.patterns, "SECONDS", 0.25)
     names = {0: ("blocks.0." + "a" * 60,)}
     with pytest.raises(SelectionError, match="takes over"):
         Selection.of([ENDLESS]).choose(names)

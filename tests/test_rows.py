@@ -14,7 +14,8 @@ from lyco_core.errors import PlacementError
 from lyco_core.formats import emit, parse
 from lyco_core.placement import place
 
-WIDTH = 3072
+WIDTH = 384
+"""An eighth of FLUX.1's."""
 
 
 def lora(path: str, out: int, columns: int = WIDTH) -> dict[str, Tensor]:
@@ -51,7 +52,7 @@ def changed(file: dict[str, Tensor], layout: str, path: str, weight: Tensor) -> 
 
 @pytest.mark.parametrize(
     "write",
-    [lora, dora_in, dora_out, lokr, ia3, oft(384), oft(3)],
+    [lora, dora_in, dora_out, lokr, ia3, oft(48), oft(3)],
     ids=["lora", "dora in", "dora out", "lokr", "ia3", "oft", "oft odd"],
 )
 def test_diffusers_scale_above_its_shift_is_comfyuis_shift_above_its_scale(write):

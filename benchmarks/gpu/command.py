@@ -104,15 +104,16 @@ def one(options: argparse.Namespace) -> int:
         from gpu.comfyui import imported, prepare
 
         missing = "--no-comfyui" if options.no_comfyui else prepare(options.device, dynamic=part.dynamic)
+        if missing:
+            results.say(f"{part.name}: {'not run' if part.comfyui == 'needed' else 'without ComfyUI'}: {missing}")
+        if missing and part.comfyui == "needed":
+            return 0
     from gpu.device import Device
 
     device = Device(options.device, options.size, options.share)
     if part.comfyui and not missing:
         comfyui = imported(device.whole - device.limit, dynamic=part.dynamic)
     results.say(device.title, "device")
-    if part.comfyui and missing:
-        results.say(f"{part.name}: {'not run' if part.comfyui == 'needed' else 'without ComfyUI'}: {missing}")
-    if part.comfyui != "needed" or comfyui:
-        for name in part.modules:
-            importlib.import_module(f"gpu.{name}").run(device, results, comfyui)
+    for name in part.modules:
+        importlib.import_module(f"gpu.{name}").run(device, results, comfyui)
     return 0

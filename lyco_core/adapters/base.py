@@ -123,7 +123,7 @@ class Adapter(ABC):
         """The storage dtype that holds every factor exactly."""
         return functools.reduce(torch.promote_types, (tensor.dtype for tensor in self.tensors.values()))
 
-    @property
+    @functools.cached_property
     def flat_shape(self) -> tuple[int, int]:
         """`shape` as that of a matrix: (out, in·kernel)."""
         return self.shape[0], math.prod(self.shape[1:])

@@ -160,7 +160,7 @@ class Architecture:
             routes[found] = found.group.targets(found.parts, source, target)
         if not number:
             return routes[found]
-        return [target._replace(path=target.path.replace("{n}", number)) for target in routes[found]]
+        return [Target(t.path.replace("{n}", number), *t[1:]) for t in routes[found]]
 
     def fused_name(self, path: str, source: Layout, target: Layout) -> str | None:
         """What `target` calls a module of all the rows of `path` at once, though files have them apart there."""

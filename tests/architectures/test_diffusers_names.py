@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from lyco_testing.families import family_of, renamed, shapes_of
+from lyco_testing.families import family_of, renamed, shapes_of, without_numbers
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
 
@@ -117,10 +117,11 @@ TABLES = re.compile(r"(.*\.)?scale_shift_table|time_proj|motion_encoder\.motion_
 
 @pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")  # diffusers' own, in its Chroma
 @pytest.mark.parametrize("model", MODELS)
-def test_names_and_shapes(model: str):
+def test_names_and_shapes(model: str, monkeypatch: pytest.MonkeyPatch):
     name, config = MODELS[model]
     if not hasattr(diffusers, name):
         pytest.skip(f"diffusers {diffusers.__version__} has no {name}")
+    without_numbers(monkeypatch)
     with torch.device("meta"):
         built = getattr(diffusers, name)(**config)
     theirs = {

@@ -1,5 +1,6 @@
 """Families that Musubi does not train: full-size lists of ComfyUI's weights, renamed to every layout and told again."""
 
+import functools
 import itertools
 import math
 import re
@@ -12,11 +13,12 @@ from lyco_testing.families import family_of, paths_of, renamed, shapes_of
 from lyco_testing.tables import OTHERS, dotted_file, musubi_file, weights
 from torch import Tensor
 
+from lyco_core.adapter_set import AdapterSet
 from lyco_core.architectures import ARCHITECTURES, identify, recognise
 from lyco_core.errors import ArchitectureError
 from lyco_core.formats import parse
 from lyco_core.layouts import LAYOUTS, Layout
-from lyco_core.placement import place
+from lyco_core.placement import Placement, place
 
 every_model = pytest.mark.parametrize("model", OTHERS)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -89,12 +91,13 @@ def peft_file(modules: Mapping[str, tuple[int, int]], algorithm: str) -> dict[st
     return {key.replace("diffusion_model.", "transformer.", 1): tensor for key, tensor in found.items()}
 
 
-SPELLINGS: list[tuple[Layout, Callable[..., dict[str, Tensor]]]] = [
-    ("musubi", musubi_file),
-    ("diffusers", musubi_file),
-    ("comfyui", dotted_file),
-    ("diffusers", peft_file),
+SPELLINGS: list[tuple[Layout, Callable[..., dict[str, Tensor]], tuple[str, str]]] = [
+    ("musubi", musubi_file, ("all", "attention")),
+    ("diffusers", musubi_file, ("all", "attention and MLP")),
+    ("comfyui", dotted_file, ("all", "attention and MLP")),
+    ("diffusers", peft_file, ("all", "attention")),
 ]
+"""Layout, writer, and the parts tried so: each with dots, with underscores, by diffusers' names and by others."""
 
 DOUBTFUL = {
     *(("mage_flow", part, layout) for part in ("attention", "attention and MLP") for layout in LAYOUTS),
@@ -104,27 +107,46 @@ DOUBTFUL = {
 
 
 @every_model
-@pytest.mark.parametrize(("layout", "write"), SPELLINGS)
-@pytest.mark.parametrize("part", PARTS)
-def test_a_file_is_told(model: str, layout: Layout, write: Callable[..., dict[str, Tensor]], part: str):
-    """By itself, but for Chroma, whose names are FLUX.1's and lie on the same weights."""
-    modules = {p: s for p, s in renamed(model, layout).items() if re.fullmatch(PARTS[part], p)}
-    file = parse(write(modules, "lora"), {})
-    loaded = identify(file, model_modules=paths_of(model), prefer=OTHERS[model])
-    assert loaded.architecture is ARCHITECTURES[OTHERS[model]]
-    if (model, part, layout) in DOUBTFUL:
-        with pytest.raises(ArchitectureError, match=f"those of .*{OTHERS[model]}"):
+@pytest.mark.parametrize(("layout", "write", "parts"), SPELLINGS)
+def test_a_file_is_told(model: str, layout: Layout, write: Callable[..., dict[str, Tensor]], parts: tuple[str, str]):
+    modules = renamed(model, layout)
+    whole = parse(write(modules, "lora"), {})
+    spelled = dict(zip(modules, whole.adapters, strict=True))
+    for part in parts:
+        if part != "all" and any(part_of(one, layout, part) == part_of(model, layout, part) for one in before(model)):
+            continue  # the same file; that it lies on this model too, the whole one shows
+        own = part_of(model, layout, part)
+        others = {name: "of no part" for path, name in spelled.items() if path not in own}
+        file = whole.without(others)
+        for placement in placements(file, model, doubtful=(model, part, layout) in DOUBTFUL):
+            assert placement.complete
+            assert placement.modules == len(own)
+
+
+def before(model: str) -> list[str]:
+    """The models of its family that are tried before it."""
+    models = [other for other, family in OTHERS.items() if family == OTHERS[model]]
+    return models[: models.index(model)]
+
+
+@functools.cache
+def part_of(model: str, layout: Layout, part: str) -> dict[str, tuple[int, int]]:
+    return {path: shape for path, shape in renamed(model, layout).items() if re.fullmatch(PARTS[part], path)}
+
+
+def placements(file: AdapterSet, model: str, *, doubtful: bool) -> list[Placement]:
+    """Of the file on the model, and as told by itself where that is another: Chroma's names are FLUX.1's too."""
+    family = ARCHITECTURES[OTHERS[model]]
+    loaded = identify(file, model_modules=paths_of(model), prefer=family.id)
+    assert loaded.architecture is family
+    if doubtful:
+        with pytest.raises(ArchitectureError, match=f"those of .*{family.id}"):
             identify(file)
-        return
+        return [place(loaded, weights(model))]
     alone = identify(file)
-    assert alone.architecture is ARCHITECTURES[OTHERS[model]] or (alone.architecture, OTHERS[model]) == (
-        ARCHITECTURES["flux1"],
-        "chroma",
-    )
-    for found in (alone, loaded):
-        placement = place(found, weights(model))
-        assert placement.complete
-        assert placement.modules == len(modules)
+    assert alone.architecture is family or (alone.architecture, family.id) == (ARCHITECTURES["flux1"], "chroma")
+    told = {(f.architecture.id, f.layout, *f.exceptions, *f.adapters): f for f in (loaded, alone)}
+    return [place(found, weights(model)) for found in told.values()]
 
 
 @settings(max_examples=100, deadline=None)
@@ -132,7 +154,7 @@ def test_a_file_is_told(model: str, layout: Layout, write: Callable[..., dict[st
 def test_a_few_modules_land_on_the_right_rows(data: st.DataObject):
     """Then several families fit; the model decides, and without one it is the right rows or a refusal."""
     model = data.draw(st.sampled_from(list(OTHERS)))
-    layout, write = data.draw(st.sampled_from(SPELLINGS))
+    layout, write, _ = data.draw(st.sampled_from(SPELLINGS))
     everything = renamed(model, layout)
     names = data.draw(st.lists(st.sampled_from(list(everything)), min_size=1, max_size=6, unique=True))
     file = parse(write({name: everything[name] for name in names}, "lora"), {})

@@ -17,6 +17,7 @@ from lyco_testing.links import symlink
 from lyco_testing.tables import GOLDEN
 from safetensors.torch import load_file, save_file
 
+from lyco_core.cli import main
 from lyco_core.errors import LycoError, PlacementError
 from lyco_core.merging import Source, merge_checkpoint
 
@@ -55,9 +56,9 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out" / "merged.safetensors"
 
 
-def command(base: Path, out: Path, *more: str) -> list[str]:
+def command(base: Path, out: Path) -> list[str]:
     words = [sys.executable, str(ROOT / "lyco_core"), "merge", "--base", str(base), "--adapter", str(ADAPTER)]
-    return [*words, "-o", str(out), *more]
+    return [*words, "-o", str(out)]
 
 
 def written_by(process: "subprocess.Popen[bytes]") -> int:
@@ -70,9 +71,8 @@ def written_by(process: "subprocess.Popen[bytes]") -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc to see how far a process is")
-@pytest.mark.parametrize("after", [1, PADDING // 4, PADDING // 2])
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_killed_while_it_writes(after: int, name: str, base: Path, out: Path):
+@pytest.mark.parametrize(("name", "after"), [("SIGKILL", 1), ("SIGKILL", PADDING // 2), ("SIGINT", PADDING // 4)])
+def test_killed_while_it_writes(name: str, after: int, base: Path, out: Path):
     kind = signal.Signals[name]  # Windows has no SIGKILL
     process = subprocess.Popen(command(base, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     while written_by(process) < after and process.poll() is None:
@@ -102,14 +102,14 @@ def test_a_full_disk(base: Path, out: Path):
     assert list(out.parent.iterdir()) == []
 
 
-def test_a_disk_that_is_really_full(base: Path, out: Path):
+def test_a_disk_that_is_really_full(base: Path, out: Path, capsys: pytest.CaptureFixture[str]):
     with mounted(out.parent, f'mount -t tmpfs -o size={PADDING // 2} tmpfs "$0"') as disk:
         there = disk / out.name
-        done = subprocess.run(command(base, there), capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert "MB, the disk has 50.00 MB left; free some, or write elsewhere" in done.stderr
+        words = command(base, there)[2:]
+        assert main(words) == 1
+        assert "MB, the disk has 50.00 MB left; free some, or write elsewhere" in capsys.readouterr().err
         there.write_bytes(b"old")
-        assert subprocess.run(command(base, there, "--overwrite"), capture_output=True, check=False).returncode == 1
+        assert main([*words, "--overwrite"]) == 1
         assert there.read_bytes() == b"old"
         assert list(disk.iterdir()) == [there]
     assert list(out.parent.iterdir()) == []

@@ -99,8 +99,7 @@ def parts_of(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{path}."): t for key, t in tensors.items() if key.startswith(f"{path}.")}
 
 
-@pytest.mark.parametrize("in_metadata", [False, True])
-@pytest.mark.parametrize("band_bytes", [2**17, 2**23])
+@pytest.mark.parametrize(("in_metadata", "band_bytes"), [(False, 2**17), (True, 2**23)])
 def test_the_sums_in_the_bases_own_form(form, in_metadata, band_bytes, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(reading, "FILE_BAND_BYTES", band_bytes)
     tensors, metadata = base(form, in_metadata=in_metadata)

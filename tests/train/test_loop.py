@@ -19,9 +19,9 @@ def test_it_learns(algorithm: str):
         network_module=algorithm,
         network_dim=16,
         network_alpha=16,
-        max_train_steps=150,
+        max_train_steps=60,
         batch_size=4,
-        validate_every_n_steps=150,
+        validate_every_n_steps=60,
     )
     before = made.validate()
     *_, last = steps(made)

@@ -3,6 +3,9 @@
 import functools
 import math
 
+import pytest
+from torch import nn
+
 from lyco_core.architectures import ARCHITECTURES, Architecture
 from lyco_core.layouts import Layout
 
@@ -50,3 +53,9 @@ def renamed(model: str, layout: Layout) -> dict[str, tuple[int, int]]:
             assert target.path not in made
             made[target.path] = height * (stop - start) // total, math.prod(columns)
     return made
+
+
+def without_numbers(patch: pytest.MonkeyPatch) -> None:
+    """Let models be built of shapes alone: to draw their numbers takes most of the time, on the meta device too."""
+    for layer in (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d, nn.Conv3d):
+        patch.setattr(layer, "reset_parameters", lambda self: None)

@@ -4,6 +4,7 @@ DEVELOPERS.md and tests/test_rooms.py. `python -m lyco_testing.rooms` prints the
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,7 @@ def room_of(path: str) -> str:
     return next((room for room in (*above, f"{above[1]}/*") if room in _RANKS), "")
 
 
+@functools.cache
 def modules() -> dict[str, list[str]]:
     """Every Python module of lyco_core and nodes -> the modules of ours that it imports, anywhere in it, when it runs.
 
