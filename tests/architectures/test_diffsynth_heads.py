@@ -82,5 +82,5 @@ def test_what_has_no_such_form_is_refused():
     (lokr_,) = parse(lokr(f"diffusion_model.{QKV[0]}", ROWS, WIDTH, random), {}).adapters.values()
     (lora_,) = parse(lora(f"diffusion_model.{QKV[0]}", ROWS - HEAD, WIDTH, random), {}).adapters.values()
     for adapter in (lokr_, lora_):
-        with pytest.raises(AdapterError, match=rf"is a {adapter.title} of {adapter.shape[0]} rows, in a file as DiffS"):
+        with pytest.raises(AdapterError, match=rf"is {adapter.title} of {adapter.shape[0]} rows, in a file as DiffS"):
             stacked(adapter, HEAD)

@@ -162,7 +162,7 @@ def test_what_a_format_cannot_hold_is_refused_by_name():
             "comfyui",
             "a.b: no format has names for IA3 and difference",
         ),
-        ({"a.b.bias": adapter}, "comfyui", r"a\.b: no format has names for a LoRA of a bias"),
+        ({"a.b.bias": adapter}, "comfyui", r"a\.b: no format has names for LoRA of a bias"),
         ({"a": adapter}, "bare", r"a: would be taken for another module as a, so it has no name in the format bare"),
         ({"base_model.model.a": adapter}, "diffusers", "base_model.model.a: would be taken for another module"),
         ({"_x": adapter}, "musubi", "_x: would be taken for another module as lora_unet__x"),

@@ -263,7 +263,7 @@ def test_going_on_loses_nothing_and_fits():
     with pytest.raises(TrainError, match=r"to_q: is for a weight of \[30, 24\], the model's is \[24, 24\]"):
         Network.continued(made.choice, OPTIONS["lora"], {"layers.0.attention.to_q": wrong})
     lokr = LoKr(w1=torch.ones(4, 4), w2=torch.ones(6, 6))
-    with pytest.raises(TrainError, match=r"to_q: is a LoKr, and a LoRA is to be trained"):
+    with pytest.raises(TrainError, match=r"to_q: its algorithm is LoKr, and LoRA is to be trained"):
         Network.continued(made.choice, OPTIONS["lora"], {"layers.0.attention.to_q": lokr})
 
 

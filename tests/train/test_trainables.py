@@ -216,7 +216,7 @@ def test_any_linear_adapter_goes_on(case: Case):
 
 def test_what_cannot_be_trained_is_not_gone_on_from():
     with pytest.raises(
-        TrainError, match="is a difference, and a LoRA is to be trained; that cannot be trained on here"
+        TrainError, match="its algorithm is difference, and LoRA is to be trained; that cannot be trained on here"
     ):
         TRAINABLES["lora"].continued(Full(torch.ones(4, 4)), NetworkOptions("lora"))
 
@@ -232,7 +232,7 @@ def test_convolutions_do_not(case: Case):
 
 def test_another_algorithm_does_not():
     adapter = make(FORMS["lora"], (48, 64)).adapter()
-    with pytest.raises(TrainError, match=r"is LoRA, and LoHa is to be trained; set network_module to networks\.lora"):
+    with pytest.raises(TrainError, match=r"its algorithm is LoRA, and LoHa is to be trained; set network_module to networks\.lora"):
         TRAINABLES["loha"].continued(adapter, FORMS["loha"])
 
 
