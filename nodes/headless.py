@@ -176,7 +176,7 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     from .host.training.run import Data
 
     encoders = Encoders(
-        _require_possible(configuration), configuration.vae, configuration.text_encoders, configuration.clip_type
+        _require_possible(configuration, world), configuration.vae, configuration.text_encoders, configuration.clip_type
     )
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
@@ -185,7 +185,7 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     )
 
 
-def _require_possible(configuration: Configuration) -> TrainedFamily:
+def _require_possible(configuration: Configuration, world: World) -> TrainedFamily:
     """How the model's family is trained, once all is checked that needs neither the model nor the dataset.
 
     Raises `LycoError`.
@@ -195,7 +195,9 @@ def _require_possible(configuration: Configuration) -> TrainedFamily:
     require_readable(configuration.dit)
     weights, options = Model.of_file(configuration.dit), configuration.options
     given = {"empty": True, "validation": bool(configuration.validation)}
-    family, trained = require_possible(options, weights.architecture, configuration.output_dir, **given)
+    family, trained = require_possible(
+        options, weights.architecture, configuration.output_dir, **given, processes=world.processes
+    )
     with about_file(configuration.dit):
         if configuration.families and family.id not in configuration.families:
             raise TrainError(

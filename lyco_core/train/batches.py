@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ..errors import TrainError
+from .distributed import World
 from .items import Item
 
-__all__ = ["Batches", "require_items", "require_one_shape"]
+__all__ = ["Batches", "passes_of", "require_items", "require_one_shape"]
+
+T = TypeVar("T")
 
 
 class Batches:
@@ -54,6 +58,18 @@ def size_of(bucket: tuple[object, ...]) -> int:
     size = bucket[0]
     assert isinstance(size, int)
     return size
+
+
+def passes_of(groups: Callable[[list[T]], list[list[int]]], batch: Sequence[T], world: World) -> list[list[int]]:
+    """What of a batch a process computes at once, as indices: in as many passes as any process has, some of nothing.
+
+    Args:
+        groups: which of some can be computed at once.
+    """
+    shares = [range(rank, len(batch), world.processes) for rank in range(world.processes)]
+    passes = [[[share[i] for i in some] for some in groups([batch[i] for i in share])] for share in shares]
+    mine = passes[world.rank]
+    return mine + [[] for _ in range(max(map(len, passes)) - len(mine))]
 
 
 def require_items(items: Sequence[Item]) -> None:

@@ -7,7 +7,7 @@ buffers still hold when a pass turns round is not copied again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import TrainError
 from .frozen import WeightOf
 
-__all__ = ["BlockSwap", "spread", "stored_parts"]
+__all__ = ["Block", "BlockSwap", "spread", "stored_parts"]
 
 _ALIGNED = 256
 """Bytes between the beginnings of two tensors in a buffer, whatever their dtypes are."""
@@ -84,40 +84,50 @@ class _Weight:
         self.module.weight = made
 
 
-class _Block:
+class Block:
     """All weights of a block that are swapped, and where each part of them lies in a buffer."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.weights = [_Weight(module) for module in modules]
-        self.size = sum(_room(part) for weight in self.weights for part in weight.parts)
+    def __init__(self, modules: Sequence[nn.Module], slices: int = 1) -> None:
+        """`slices`: into how many of one size, aligned as parts are, its bytes can be cut."""
+        self._weights = [_Weight(module) for module in modules]
+        self.size = _room(sum(_room(part.nbytes) for weight in self._weights for part in weight.parts), slices)
 
-    def come(self, buffer: Tensor) -> None:
-        """Copy the weights into a buffer, and let the modules have them there."""
-        start = 0
-        for weight in self.weights:
-            there: list[Tensor] = []
-            for part in weight.parts:
-                there.append(buffer[start : start + part.nbytes].view(part.dtype).view(part.shape))
-                there[-1].copy_(part, non_blocking=True)
-                start += _room(part)
+    def copy_to(self, buffer: Tensor) -> None:
+        """Copy the weights into a buffer."""
+        for weight, there in self._places(buffer):
+            for place, part in zip(there, weight.parts, strict=True):
+                place.copy_(part, non_blocking=True)
+
+    def bind_to(self, buffer: Tensor) -> None:
+        """Let the modules have the weights that are in a buffer."""
+        for weight, there in self._places(buffer):
             weight.bind(there)
 
     def go(self) -> None:
         """Let the modules have their own weights again; nothing is copied."""
-        for weight in self.weights:
+        for weight in self._weights:
             weight.bind()
 
+    def _places(self, buffer: Tensor) -> Iterator[tuple[_Weight, list[Tensor]]]:
+        start = 0
+        for weight in self._weights:
+            there: list[Tensor] = []
+            for part in weight.parts:
+                there.append(buffer[start : start + part.nbytes].view(part.dtype).view(part.shape))
+                start += _room(part.nbytes)
+            yield weight, there
 
-def _room(part: Tensor) -> int:
-    return -(-part.nbytes // _ALIGNED) * _ALIGNED
+
+def _room(size: int, slices: int = 1) -> int:
+    return -(-size // (_ALIGNED * slices)) * _ALIGNED * slices
 
 
 class BlockSwap:
     """See the module; the blocks are in the order in which they compute."""
 
-    def __init__(self, blocks: Sequence[Sequence[nn.Module]], device: torch.device) -> None:
-        """`blocks`: of each, its modules whose weight is swapped and stays where it is now."""
-        self._blocks = [_Block(modules) for modules in blocks]
+    def __init__(self, blocks: Sequence[Sequence[nn.Module]], device: torch.device, *, slices: int = 1) -> None:
+        """`blocks`: of each, its modules whose weight is swapped and stays where it is now; `slices`: see `Block`."""
+        self._blocks = [Block(modules, slices) for modules in blocks]
         self._rank_of = {module: rank for rank, modules in enumerate(blocks) for module in modules}
         size = max((block.size for block in self._blocks), default=0)
         count = min(_BUFFERS, len(blocks))
@@ -171,13 +181,16 @@ class BlockSwap:
     def bring(self, module: nn.Module) -> None:
         """Have a module's weight on the device, and let the next block come while its own computes."""
         rank = self._rank_of.get(module)
-        if rank is None or rank == self._current:
-            return
+        if rank is not None and rank != self._current:
+            self._visit(rank)
+
+    def _visit(self, rank: int) -> None:
+        """Have a block on the device, other than the one that computed, and let the next one come."""
         previous, self._current = self._current, rank
         if rank not in self._held:  # the first of all, or a pass that begins anew where the last did not end
             self._load(rank, self._held.index(previous) - 1 if previous in self._held else 0)
         here = self._held.index(rank)
-        self._copies.await_(here)
+        self._await(here)
         forwards = rank == 0 or (previous is not None and previous < rank < len(self._blocks) - 1)
         ahead = rank + 1 if forwards else rank - 1
         if 0 <= ahead < len(self._blocks) and ahead not in self._held:
@@ -188,10 +201,19 @@ class BlockSwap:
         slot %= len(self._buffers)
         if (gone := self._held[slot]) is not None:
             self._blocks[gone].go()
-        with self._copies.into(slot):
-            self._blocks[rank].come(self._buffers[slot])
+        self._fill(slot, self._blocks[rank])
+        self._blocks[rank].bind_to(self._buffers[slot])
         self._held[slot] = rank
         self.copied += self._blocks[rank].size
+
+    def _fill(self, slot: int, block: Block) -> None:
+        """Begin to bring a block's weights into a buffer, once all that was begun has read what was there."""
+        with self._copies.into(slot):
+            block.copy_to(self._buffers[slot])
+
+    def _await(self, slot: int) -> None:
+        """Let what is begun from now on wait for what `_fill` began."""
+        self._copies.await_(slot)
 
 
 class _Copies:

@@ -28,12 +28,14 @@ def require_possible(
     *,
     empty: bool,
     validation: bool,
+    processes: int = 1,
 ) -> tuple[Architecture, TrainedFamily]:
     """Refuse a training that cannot begin or cannot save in `folder`; returns the family and how it is trained.
 
     Args:
         empty: whether there is the condition of the empty caption.
         validation: whether there are validation items.
+        processes: how many train together.
 
     Raises:
         TrainError: the family is not trained, a library is not installed, options do not go
@@ -42,6 +44,11 @@ def require_possible(
     """
     family, trained = require_trainable(family)
     require_needed_inputs(options.run, empty=empty, validation=validation)
+    if options.memory.shard_blocks and processes == 1:
+        raise TrainError(
+            "shard_blocks divides the blocks over the processes of torchrun, and this one is alone; start it with "
+            "torchrun, or set shard_blocks to false"
+        )
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
     require_rate(options.schedule, rate)

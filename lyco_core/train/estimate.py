@@ -41,6 +41,8 @@ class Estimate:
     swapped: int = 0
     blocks: int = 0
     """How many blocks the model has, of which `swapped` stay in the computer's memory."""
+    processes: int = 1
+    """Over how many devices, each with as much, the blocks' weights are divided."""
 
     @property
     def total(self) -> int:
@@ -57,7 +59,8 @@ class Estimate:
         parts = ", ".join(f"{name} {_gigabytes(size)}" for name, size in self.parts().items())
         free = f"; free {_gigabytes(self.free)}" if self.free else ""
         swapped = f"; {self.swapped} of {self.blocks} blocks are swapped" if self.swapped else ""
-        return f"needs about {_gigabytes(self.total)} GB: {parts}{free}{swapped}"
+        divided = f"; the blocks are divided over {self.processes} processes" if self.processes > 1 else ""
+        return f"needs about {_gigabytes(self.total)} GB: {parts}{free}{swapped}{divided}"
 
 
 def _gigabytes(size: int) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..errors import TrainError
 from .average import Average
-from .batches import Batches
+from .batches import Batches, passes_of
+from .block_shard import BlockShard
 from .distributed import World
 from .draws import draw, generator_of, seed_of
 from .items import Item
@@ -76,10 +77,17 @@ class Training:
         empty: Any = None,  # noqa: ANN401 - the host's own form of a condition
         validation: Sequence[Item] = (),
         world: World | None = None,
+        shard: BlockShard | None = None,
     ) -> None:
-        """`items` hold latents as the model takes them; `empty` is the condition of the empty caption."""
+        """See the class.
+
+        Args:
+            items: their latents are as the model takes them.
+            empty: the condition of the empty caption.
+            shard: has the weights of the model's blocks, if they are divided over the processes.
+        """
         self.model, self.network, self.items, self.options = model, network.to(model.device), items, options
-        self.world = world or World()
+        self.world, self._shard = world or World(), shard
         self._empty, self._validation = empty, validation
         run = options.run
         require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
@@ -196,17 +204,22 @@ class Training:
         # Dropout inside the network draws from the CPU's generator alone, whatever the device; see `trainable.base`.
         torch.default_generator.manual_seed(seed_of(self.options.run.seed, number, 1 + self.world.rank))
         loss = 0.0
-        mine = list(range(self.world.rank, len(indices), self.world.processes))
-        for group in self.model.groups([conditions[i] for i in mine]):
-            some = [mine[i] for i in group]
-            latents = torch.stack([self.items[indices[i]].latent for i in some])
-            errors = self._errors(latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some])
-            part = (errors * loss_weights(self.options.noise, drawn.t[some]).to(errors.device)).sum()
-            part = part / len(indices)
-            if part.requires_grad:  # module dropout may have left nothing of the network in it
-                self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
-            loss += float(part.detach())
+        for some in passes_of(self.model.groups, conditions, self.world):
+            with self._pass(backward=True):
+                if not some:
+                    continue
+                latents = torch.stack([self.items[indices[i]].latent for i in some])
+                errors = self._errors(latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some])
+                part = (errors * loss_weights(self.options.noise, drawn.t[some]).to(errors.device)).sum()
+                part = part / len(indices)
+                if part.requires_grad:  # module dropout may have left nothing of the network in it
+                    self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
+                loss += float(part.detach())
         return loss
+
+    def _pass(self, *, backward: bool) -> AbstractContextManager[None]:
+        """What a pass of the model is inside of; every process makes as many."""
+        return nullcontext() if self._shard is None else self._shard.one_pass(backward=backward)
 
     def _errors(self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
         """The mean squared error of each item's velocity, (n,)."""
@@ -221,13 +234,20 @@ class Training:
         self.network.eval()
         total = torch.zeros(1, device=self.model.device)
         with self.as_saved():
-            for index in range(self.world.rank, len(self._validation), self.world.processes):
-                item = self._validation[index]
-                noise = torch.randn(item.latent.shape, generator=generator_of(0, index))
+            for first in range(0, len(self._validation), self.world.processes):
                 for t in _VALIDATION_TIMES:
-                    total += self._errors(item.latent[None], noise[None], torch.tensor([t]), [item.condition])
+                    with self._pass(backward=False):
+                        total += self._validation_error(first + self.world.rank, t)
         self.world.add_up([total])
         return float(total) / (len(self._validation) * len(_VALIDATION_TIMES))
+
+    def _validation_error(self, index: int, t: float) -> Tensor | float:
+        """The error of a validation item at a timestep; 0 if there are not so many."""
+        if index >= len(self._validation):
+            return 0.0
+        item = self._validation[index]
+        noise = torch.randn(item.latent.shape, generator=generator_of(0, index))
+        return self._errors(item.latent[None], noise[None], torch.tensor([t]), [item.condition])
 
     @contextmanager
     def as_saved(self) -> Generator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..errors import TrainError
 from .option import OptionGroup, Saved, option
 from .rules import Truth, WholeOrAuto
 
@@ -40,3 +41,18 @@ class MemoryOptions(OptionGroup):
         "With gradient_checkpointing: what each block keeps waits in the computer's memory for the backward pass.",
         saved=Saved.IF_SET,
     )
+    shard_blocks: bool = option(
+        False,
+        Truth(),
+        "Under torchrun: each process keeps only its part of the blocks' weights on its device, and they come together "
+        "while they are needed: less memory, some time, the same result. Musubi has no such option.",
+        graph=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard_blocks and self.blocks_to_swap not in ("auto", 0):
+            raise TrainError(
+                f"blocks_to_swap is {self.blocks_to_swap}, and shard_blocks leaves no whole block to swap; set "
+                "blocks_to_swap to 0, or shard_blocks to false"
+            )

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ....lyco_core.architectures import ARCHITECTURES
 from ....lyco_core.errors import TrainError
+from ....lyco_core.train.block_shard import BlockShard
 from ....lyco_core.train.block_swap import BlockSwap
+from ....lyco_core.train.distributed import World
 from ....lyco_core.train.estimate import Estimate
 from ....lyco_core.train.memory_options import MemoryOptions
 from ....lyco_core.train.options import RunOptions
@@ -39,6 +41,11 @@ class FlowModel:
         self.swap: BlockSwap | None = None
         """The blocks that are not on the device all the time."""
         self._guidance = guidance
+
+    @property
+    def shard(self) -> BlockShard | None:
+        """The blocks that are divided over the processes."""
+        return self.swap if isinstance(self.swap, BlockShard) else None
 
     def latent(self, latent: Tensor) -> Tensor:
         """(C, …) of a VAE as this model takes it; an image becomes one frame for models of videos."""
@@ -72,6 +79,7 @@ def loaded(
     memory: MemoryOptions | None = None,
     demand: Demand | None = None,
     tell: Callable[[Estimate], None] = lambda _: None,
+    world: World | None = None,
 ) -> Generator[FlowModel]:
     """A clone of `patcher` on its device, ready for gradients; everything else is moved out of its way.
 
@@ -79,6 +87,7 @@ def loaded(
         memory: what of it is where; without, all is on the device.
         demand: what is needed beside it.
         tell: told how much memory a step takes, before the model is loaded.
+        world: the processes that its blocks are divided over, if they are.
 
     Raises:
         TrainError: it is no flow model, or of a family that is not trained, or runs on several GPUs; or it has fewer
@@ -92,7 +101,7 @@ def loaded(
     memory, demand = memory or MemoryOptions(blocks_to_swap=0), demand or Demand()
     with torch.inference_mode(False):
         flow = FlowModel(clone, run.guidance_scale)
-        plan = Plan(clone.model, trained, memory, demand)
+        plan = Plan(clone.model, trained, memory, demand, world)
         with placed(clone, plan, flow.dtype, tell) as flow.swap:
             clone.pre_run()
             try:

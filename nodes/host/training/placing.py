@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.errors import TrainError
+from ....lyco_core.train.block_shard import BlockShard
 from ....lyco_core.train.block_swap import BlockSwap, spread, stored_parts
+from ....lyco_core.train.distributed import World
 from ....lyco_core.train.estimate import Estimate, activations, width_of
 from ....lyco_core.train.frozen import thaw
 from ....lyco_core.train.memory_options import MemoryOptions
@@ -38,10 +40,19 @@ MARGIN = 1.05
 
 
 class Plan:
-    """What of a model is rounded, what is swapped, and what that takes."""
+    """What of a model is rounded, what is swapped or divided over processes, and what that takes."""
 
-    def __init__(self, model: BaseModel, trained: TrainedFamily, options: MemoryOptions, demand: Demand) -> None:
+    def __init__(
+        self,
+        model: BaseModel,
+        trained: TrainedFamily,
+        options: MemoryOptions,
+        demand: Demand,
+        world: World | None = None,
+    ) -> None:
         self.model, self.options, self._demand = model, options, demand
+        self.shared = world if options.shard_blocks else None
+        """The processes that the blocks are divided over."""
         self.scaled = options.fp8_scaled
         known: dict[nn.Module, tuple[str, Linear]] = {found[1]: found for found in linears_of(model).items()}
         self.blocks = [[known[m] for m in block.modules() if m in known] for block in blocks_of(model, trained)]
@@ -60,23 +71,29 @@ class Plan:
         """Which blocks stay in the computer's memory if `count` of the largest do."""
         return spread(self._numbers, count) if count else []
 
+    def coming(self, count: float) -> list[int]:
+        """Which blocks come to the device while they are needed: those that are swapped, or all that are divided."""
+        return [i for i, block in enumerate(self.blocks) if block] if self.shared else self.swapped(count)
+
     def estimate(self, count: float, dtype: torch.dtype, free: int = 0) -> Estimate:
         """What a step takes on the device with so many blocks swapped."""
-        gone = self.swapped(count)
-        sizes = [sum(self._sizes[index]) for index in gone]
-        buffers = min(2, len(gone)) * max(sizes, default=0)
+        sizes = [sum(self._sizes[index]) for index in self.coming(count)]
+        buffers = min(2, len(sizes)) * max(sizes, default=0)
+        processes = self.shared.processes if self.shared else 1
+        slices = sum(-(-size // processes) for size in sizes) if self.shared else 0
         widths = [width_of([(m.in_features, m.out_features) for _, m in block]) for block in self.blocks]
         offload = self.options.gradient_checkpointing_cpu_offload
         kept = activations(
             widths, self._demand.tokens, dtype.itemsize, checkpointing=self._demand.checkpointing, offload=offload
         )
         return Estimate(
-            weights=self._all - sum(sizes) + buffers,
+            weights=self._all - sum(sizes) + slices + buffers,
             activations=kept + self._largest_cast(dtype),
             **self._demand.parts,
             free=free,
-            swapped=len(gone),
+            swapped=len(self.swapped(count)),
             blocks=len(self.blocks),
+            processes=processes,
         )
 
     def count(self, dtype: torch.dtype, free: int) -> float:
@@ -119,10 +136,10 @@ def placed(
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
     free = free_on(device)
-    whole = plan.options.blocks_to_swap == "auto" and device.type in SHARED
+    whole = plan.shared or (plan.options.blocks_to_swap == "auto" and device.type in SHARED)
     count = 0 if whole else plan.count(dtype, free)
     tell(plan.estimate(count, dtype, free))
-    if not count and not plan.rounded:
+    if not plan.coming(count) and not plan.rounded:
         comfy.model_management.load_models_gpu([clone], force_full_load=True)
         yield None
         return
@@ -133,10 +150,13 @@ def placed(
         _load_into_memory(clone)
         thaw(clone.model)
         undo.enter_context(in_float8(plan.rounded, device, scaled=plan.scaled))
-        stay = [[module for _, module in plan.blocks[index]] for index in plan.swapped(count)]
-        swapped = {module for block in stay for module in block}
-        _move(clone.model, swapped, device)
-        for module in swapped:
+        stay = [[module for _, module in plan.blocks[index]] for index in plan.coming(count)]
+        staying = {module for block in stay for module in block}
+        _move(clone.model, staying, device)
+        if plan.shared:
+            yield BlockShard(stay, device, plan.shared)
+            return
+        for module in staying:
             _pin(module, undo)
         yield BlockSwap(stay, device) if stay else None
 

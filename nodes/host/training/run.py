@@ -107,7 +107,8 @@ def train(
     require_items(data.items)
     weights = model_weights(patcher)
     given = {"empty": data.empty is not None, "validation": bool(data.validation)}
-    require_possible(options, weights.architecture, folder, **given)
+    world = world or World()
+    require_possible(options, weights.architecture, folder, **given, processes=world.processes)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
     _require_images(weights, data, options)
@@ -116,7 +117,7 @@ def train(
     network = _network(choice, options)
     if options.network.verbose:
         log.info("%s", network.listing())
-    world, told = world or World(), list[Estimate]()
+    told = list[Estimate]()
 
     def tell_needs(estimate: Estimate) -> None:
         log.info("%s", estimate.line())
@@ -126,7 +127,7 @@ def train(
     demand = demand_of(patcher.model, (*data.items, *data.validation), network, options, world.processes)
     with ExitStack() as ending:
         with memory_for("the model was loaded", LOADING_HELPS, lambda: [estimate.line() for estimate in told]):
-            flow = ending.enter_context(loaded(patcher, options.run, options.memory, demand, tell_needs))
+            flow = ending.enter_context(loaded(patcher, options.run, options.memory, demand, tell_needs, world))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
         log.info("%s", _opening(training, choice))
@@ -183,7 +184,9 @@ def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptio
         [dataclasses.replace(item, latent=flow.latent(item.latent)) for item in some]
         for some in (data.items, data.validation)
     )
-    training = Training(flow, network, items, options, empty=data.empty, validation=validation, world=world)
+    training = Training(
+        flow, network, items, options, empty=data.empty, validation=validation, world=world, shard=flow.shard
+    )
     if options.run.resume:
         load_state(options.run.resume, training)
         if training.step >= training.total_steps:

@@ -1,14 +1,17 @@
-"""Trains the toy model in this process, or in those of torchrun: `… FOLDER BATCH_SIZE ITEMS`.
+"""Trains the toy model in this process, or in those of torchrun: `… FOLDER BATCH_SIZE ITEMS [shard]`.
 
 Every process leaves its parameters in FOLDER/RANK.pt, and the one that writes the adapter's file.
 """
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from lyco_core.train.distributed import join, leave
+from lyco_core.train.block_shard import BlockShard
+from lyco_core.train.distributed import World, join, leave
+from lyco_core.train.frozen import frozen_linears, own_weight
 from lyco_core.train.items import Item
 from lyco_core.train.loop import Training
 from lyco_core.train.metadata import Run
@@ -18,8 +21,11 @@ from lyco_core.train.targets import choose_targets
 from lyco_core.train.training_files import TrainingFiles
 from lyco_testing.toy import WIDTH, ToyModel, described, z_image
 
+APART = 200.0
+"""What the toy model is told of an item that it takes alone."""
 
-def main(folder: Path, batch_size: int, count: int) -> None:
+
+def main(folder: Path, batch_size: int, count: int, *, shard: bool = False) -> None:
     options = train_options(
         {
             "network_module": "loha",
@@ -36,23 +42,41 @@ def main(folder: Path, batch_size: int, count: int) -> None:
         }
     )
     generator = torch.Generator().manual_seed(0)
-    items = [Item(torch.randn((WIDTH, 4, 4), generator=generator), float(number)) for number in range(count)]
+    conditions = [APART if number == 2 else float(number) for number in range(count)]
+    items = [Item(torch.randn((WIDTH, 4, 4), generator=generator), condition) for condition in conditions]
     world, model = join("gloo"), ToyModel()
     network = Network.initial(choose_targets(described(z_image()), options.network), options.network)
-    training = Training(model, network, items, options, validation=items[:3], world=world)
+    ending = ExitStack()
+    sharded = shared(model, world, ending) if shard else None
+    training = Training(model, network, items, options, validation=items[:3], world=world, shard=sharded)
     output = folder / f"output {world.rank}"
     output.mkdir()
     files = TrainingFiles(training, Run(training, []), output)
     told: list[tuple[object, ...]] = []
-    with network.attached(model.model):
+    with ending, network.attached(model.model):
         for step in training.steps():
             files.after(step)
             told.append((step.loss, step.validation, step.grad_norm))
     files.finish()
-    torch.save({"parameters": dict(network.state_dict()), "told": told}, folder / f"{world.rank}.pt")
+    copied = sharded.copied if sharded else 0
+    torch.save({"parameters": dict(network.state_dict()), "told": told, "copied": copied}, folder / f"{world.rank}.pt")
     world.wait()
     leave(world)
 
 
+def shared(model: ToyModel, world: World, ending: ExitStack) -> BlockShard:
+    """The toy model's two layers, as four blocks that are divided over the processes until the end."""
+    parts = [f"diffusion_model.layers.{n}.{part}" for n in range(2) for part in ("attention", "feed_forward")]
+    blocks = [list(model.model.get_submodule(part).children()) for part in parts]
+    sharded = BlockShard(blocks, model.device, world)
+    ending.enter_context(sharded.attached())
+    linears = [module for block in blocks for module in block]
+    ending.enter_context(frozen_linears(linears, sharded.weights(own_weight)))
+    for module in model.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.fill_(torch.nan)  # what a process had before is not what it computes with
+    return sharded
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), shard="shard" in sys.argv[4:])
