@@ -1,9 +1,12 @@
-"""Two processes with a batch of one each are one process with a batch of two; which devices they may be on."""
+"""Two processes with a batch of one each are one process with a batch of two, also if they divide the model's blocks;
+which devices they may be on.
+"""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,11 +24,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def start(folder: Path, processes: int, batch_size: int, items: int) -> "subprocess.Popen[str]":
+def start(folder: Path, processes: int, batch_size: int, items: int, *more: str) -> "subprocess.Popen[str]":
     by = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     places = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     return subprocess.Popen(
-        [sys.executable, *by, str(SCRIPT), str(folder), str(batch_size), str(items)],
+        [sys.executable, *by, str(SCRIPT), str(folder), str(batch_size), str(items), *more],
         env=os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -33,24 +36,46 @@ def start(folder: Path, processes: int, batch_size: int, items: int) -> "subproc
     )
 
 
-def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path):
-    """Of 3 items, so that in every other batch the second process has nothing."""
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    process = start(tmp_path / "two", 2, 1, 3)
-    main(tmp_path / "one", 2, 3)  # in this one, meanwhile
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    one, *two = (torch.load(tmp_path / name, weights_only=True) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process leaves of 3 items, and what two do, so that in every other batch the second has nothing."""
+    folder = tmp_path_factory.mktemp("distributed")
+    for name in ("one", "two", "shard"):
+        (folder / name).mkdir()
+    processes = [start(folder / "two", 2, 1, 3), start(folder / "shard", 2, 1, 3, "shard")]
+    main(folder / "one", 2, 3)  # in this one, meanwhile
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    return folder
+
+
+def left(place: Path, *names: str) -> list[Any]:
+    """What each of some processes has left."""
+    return [torch.load(place / f"{name}.pt", weights_only=True) for name in names]
+
+
+def test_two_processes_are_one_of_twice_the_batch(place: Path):
+    one, *two = left(place, "one/0", "two/0", "two/1")
     for found in two:
         for told, expected in zip(found["told"], one["told"], strict=True):
             assert told == pytest.approx(expected, rel=1e-4)
         for key, tensor in one["parameters"].items():
             assert float((found["parameters"][key] - tensor).norm()) <= 1e-4 * float(tensor.norm()), key
             assert torch.equal(found["parameters"][key], two[0]["parameters"][key])
-    names = {path.name for path in (tmp_path / "two" / "output 0").iterdir()}
+    names = {path.name for path in (place / "two" / "output 0").iterdir()}
     assert names == {f"x{n}{e}" for n in ("", "-step00000005") for e in (".safetensors", "-state.pt")} | {"x.jsonl"}
-    assert not list((tmp_path / "two" / "output 1").iterdir())
+    assert not list((place / "two" / "output 1").iterdir())
+
+
+def test_with_the_blocks_divided_they_learn_the_same_bit_for_bit(place: Path):
+    """Though the processes have different numbers of passes in a batch, and of items that are only tried."""
+    two, *shard = left(place, "two/0", "shard/0", "shard/1")
+    for found in shard:
+        assert found["told"] == two["told"]
+        assert found["parameters"].keys() == two["parameters"].keys()
+        assert all(torch.equal(found["parameters"][key], tensor) for key, tensor in two["parameters"].items())
+        assert found["copied"] == shard[0]["copied"] > two["copied"]
 
 
 @pytest.fixture
