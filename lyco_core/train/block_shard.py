@@ -38,8 +38,8 @@ class BlockShard(BlockSwap):
         """`blocks`: of each, its modules whose weight is divided; what they have now stays where it is."""
         super().__init__(blocks, device, slices=world.processes)
         self._slices = {block: _slice_of(block, device, world) for block in self._blocks}
-        self._coming: list[Any] = [None] * len(self._buffers)
-        """The exchange into each buffer that is not awaited yet."""
+        self._coming: list[tuple[Block, Any] | None] = [None] * len(self._buffers)
+        """The exchange into each buffer that is not awaited yet, and of what."""
         self._way: deque[int] | None = None
         """The blocks that the pass has yet to come to."""
 
@@ -85,11 +85,13 @@ class BlockShard(BlockSwap):
 
     def _fill(self, slot: int, block: Block) -> None:
         whole = self._buffers[slot][: block.size]
-        self._coming[slot] = _gather(whole, self._slices[block], async_op=True)
+        self._coming[slot] = block, _gather(whole, self._slices[block], async_op=True)
 
     def _await(self, slot: int) -> None:
-        if self._coming[slot] is not None:
-            self._coming[slot].wait()
+        if (coming := self._coming[slot]) is not None:
+            block, exchange = coming
+            exchange.wait()
+            block.bind_to(self._buffers[slot])
             self._coming[slot] = None
 
 

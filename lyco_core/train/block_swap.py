@@ -99,7 +99,7 @@ class Block:
                 place.copy_(part, non_blocking=True)
 
     def bind_to(self, buffer: Tensor) -> None:
-        """Let the modules have the weights that are in a buffer."""
+        """Let the modules have the weights that are in a buffer, which their class may read at once."""
         for weight, there in self._places(buffer):
             weight.bind(there)
 
@@ -202,7 +202,6 @@ class BlockSwap:
         if (gone := self._held[slot]) is not None:
             self._blocks[gone].go()
         self._fill(slot, self._blocks[rank])
-        self._blocks[rank].bind_to(self._buffers[slot])
         self._held[slot] = rank
         self.copied += self._blocks[rank].size
 
@@ -210,6 +209,7 @@ class BlockSwap:
         """Begin to bring a block's weights into a buffer, once all that was begun has read what was there."""
         with self._copies.into(slot):
             block.copy_to(self._buffers[slot])
+            block.bind_to(self._buffers[slot])
 
     def _await(self, slot: int) -> None:
         """Let what is begun from now on wait for what `_fill` began."""
