@@ -209,6 +209,25 @@ def test_two_processes_are_one_with_twice_the_batch(place: Path):
     assert far(place / "two" / "adapter.safetensors", place / "one" / "adapter.safetensors") < 1e-4
 
 
+def test_with_the_blocks_divided_it_learns_the_same_bit_for_bit(place: Path):
+    """Of 3 pictures, so that one process has nothing in every other batch; of more blocks than there are buffers."""
+    save_file(wan_checkpoint(blocks=4), place / "deep.safetensors")
+    shutil.copytree(place / "pictures", place / "three")
+    (place / "three" / "3.png").unlink()
+    datasets = PICTURES.replace("pictures", "three")
+    settings = "max_train_steps = 4\nvalidate_every_n_steps = 2\nfp8_scaled = true"
+    found: list[Path] = []
+    for name, more in (("whole", []), ("divided", ["--shard_blocks"])):
+        config = configuration(place, name, settings, datasets + datasets.replace("datasets", "validation_datasets"))
+        config.write_text(config.read_text().replace("wan.safetensors", "deep.safetensors"))
+        done = lyco(config, *more, processes=2)
+        assert ("; the blocks are divided over 2 processes" in done.stderr) == bool(more)
+        found.append(place / name / "adapter.safetensors")
+    assert far(*found) == 0
+    done = lyco(config, "--shard_blocks", "--output_name", "alone", status=1)
+    assert "and this one is alone; start it with torchrun" in done.stderr
+
+
 def test_killed_and_resumed_it_is_the_uninterrupted_one(place: Path):
     more = """max_train_steps = 150
     save_every_n_steps = 5

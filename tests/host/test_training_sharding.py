@@ -116,6 +116,6 @@ def test_the_estimate_has_what_a_process_keeps(memory, train, world, monkeypatch
     )
     assert whole.weights == told[0].weights
     stored = {"fp8_scaled": 1}.get(next(iter(memory), ""), 2) * sum(m.weight.numel() for m in divided)
-    assert whole.weights - half.weights == pytest.approx(stored / 2, rel=0.05)
+    assert whole.weights - half.weights == pytest.approx(stored / 2, rel=0.06)  # a scale a row is 4 bytes
     assert half.line().endswith("; the blocks are divided over 2 processes")
     assert (half.swapped, half.blocks) == (0, 6)
