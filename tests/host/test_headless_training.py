@@ -224,8 +224,6 @@ def test_with_the_blocks_divided_it_learns_the_same_bit_for_bit(place: Path):
         assert ("; the blocks are divided over 2 processes" in done.stderr) == bool(more)
         found.append(place / name / "adapter.safetensors")
     assert far(*found) == 0
-    done = lyco(config, "--shard_blocks", "--output_name", "alone", status=1)
-    assert "and this one is alone; start it with torchrun" in done.stderr
 
 
 def test_killed_and_resumed_it_is_the_uninterrupted_one(place: Path):

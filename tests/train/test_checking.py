@@ -17,9 +17,12 @@ from lyco_core.train.state import save_state
 from lyco_core.train.targets import choose_targets
 
 
-def possible(folder: Path, *, family: str | None = "z_image", told: bool = True, **settings: object):
+def possible(
+    folder: Path, *, family: str | None = "z_image", told: bool = True, processes: int = 1, **settings: object
+):
     options = train_options({"network_module": "lokr", **settings})
-    return require_possible(options, ARCHITECTURES[family] if family else None, folder, empty=told, validation=told)
+    known = ARCHITECTURES[family] if family else None
+    return require_possible(options, known, folder, empty=told, validation=told, processes=processes)
 
 
 def state(path: Path, **settings: object) -> str:
@@ -41,6 +44,8 @@ def test_what_is_possible(tmp_path: Path):
     (tmp_path / "adapter.safetensors").write_bytes(b"")
     resume = state(tmp_path / "a-state.pt")
     possible(tmp_path, resume=resume)
+    for count in ("auto", 0, "0"):
+        possible(tmp_path, resume=resume, shard_blocks=True, blocks_to_swap=count, processes=2)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,11 @@ def test_what_is_possible(tmp_path: Path):
         ({"told": False, "caption_dropout_rate": 0.1}, "caption_dropout_rate needs the conditioning of the empty"),
         ({"told": False, "validate_every_n_steps": 5}, "validate_every_n_steps needs validation items"),
         ({"output_name": "taken"}, "taken-000003.safetensors is there already; choose another output_name"),
+        ({"shard_blocks": True}, "this one is alone; start it with torchrun, or set shard_blocks to false"),
+        (
+            {"shard_blocks": True, "processes": 2, "blocks_to_swap": 3},
+            "blocks_to_swap is 3, and shard_blocks leaves no",
+        ),
         ({"resume": "none.pt"}, "none.pt: there is no such file to resume from"),
     ],
 )
