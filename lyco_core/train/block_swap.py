@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import TrainError
 from .frozen import WeightOf
 
-__all__ = ["Block", "BlockSwap", "spread", "stored_parts"]
+__all__ = ["Block", "BlockSwap", "known_parts", "spread", "stored_parts"]
 
 _ALIGNED = 256
 """Bytes between the beginnings of two tensors in a buffer, whatever their dtypes are."""
@@ -44,6 +44,16 @@ def spread(sizes: Sequence[float], wanted: float) -> list[int]:
 
 def stored_parts(weight: Tensor) -> _Parts:
     """What a weight is made of, whoever's class it is. Raises `TrainError` if nobody knows."""
+    if (found := known_parts(weight)) is None:
+        raise TrainError(
+            f"weights of the class {type(weight).__name__} hold more than their numbers; set blocks_to_swap to 0, "
+            "without shard_blocks"
+        )
+    return found
+
+
+def known_parts(weight: Tensor) -> _Parts | None:
+    """What a weight is made of; None if nobody knows, so that it can only be where it is."""
     if type(weight) in (Tensor, nn.Parameter):
         return [weight.detach()], lambda parts: parts[0]
     kind: Any = type(weight)
@@ -56,7 +66,7 @@ def stored_parts(weight: Tensor) -> _Parts:
     if any(
         isinstance(value, Tensor) or (hasattr(value, "__dict__") and _holds_tensors(value)) for value in told.values()
     ):
-        raise TrainError(f"weights of the class {kind.__name__} hold more than their numbers; set blocks_to_swap to 0")
+        return None
 
     def rebuilt(parts: list[Tensor]) -> Tensor:
         made = parts[0].as_subclass(kind)

@@ -119,3 +119,31 @@ def test_the_estimate_has_what_a_process_keeps(memory, train, world, monkeypatch
     assert whole.weights - half.weights == pytest.approx(stored / 2, rel=0.06)  # a scale a row is 4 bytes
     assert half.line().endswith("; the blocks are divided over 2 processes")
     assert (half.swapped, half.blocks) == (0, 6)
+
+
+class Stateful(torch.Tensor):
+    """A class of weights that keeps a tensor beside its numbers where nobody looks."""
+
+
+def test_a_class_that_nobody_knows_stays_whole(train, world, tmp_path):
+    """Its estimate counts what it tells of itself; it is refused where it would have to move in pieces."""
+    model, _ = base_model(tmp_path, "z_image", "float32")
+    family = train.architectures.ARCHITECTURES["z_image"].training
+    options = train.memory_options.MemoryOptions(blocks_to_swap=0)
+
+    def weights() -> int:
+        return (
+            train.placing.Plan(model.model, family, options, train.demand.Demand()).estimate(0, torch.float32).weights
+        )
+
+    expected = weights()
+    module = model.model.diffusion_model.layers[0].attention.qkv
+    with torch.inference_mode(False):
+        module.weight = torch.nn.Parameter(module.weight.detach().clone().as_subclass(Stateful), requires_grad=False)
+    module.weight.state = torch.ones(2)
+    assert weights() == expected
+    for memory, group in (({"blocks_to_swap": 4}, None), ({}, world)):
+        with pytest.raises(
+            train.errors.TrainError, match=r"class Stateful hold more .*swap to 0, without shard_blocks"
+        ):
+            gradients(train, model, "z_image", group, **memory)

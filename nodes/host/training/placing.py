@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.block_shard import BlockShard
-from ....lyco_core.train.block_swap import BlockSwap, spread, stored_parts
+from ....lyco_core.train.block_swap import BlockSwap, known_parts, spread
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.estimate import Estimate, activations, width_of
 from ....lyco_core.train.frozen import thaw
@@ -119,8 +119,11 @@ class Plan:
 
 
 def stored_size(weight: Tensor | None) -> int:
-    """How many bytes a weight takes, whatever its class says of its shape."""
-    return 0 if weight is None else sum(part.nbytes for part in stored_parts(weight)[0])
+    """How many bytes a weight takes, whatever its class says of its shape; those that it tells, if nobody knows it."""
+    if weight is None:
+        return 0
+    parts = known_parts(weight)
+    return sum(part.nbytes for part in parts[0]) if parts else weight.nbytes
 
 
 @contextmanager
