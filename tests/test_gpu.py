@@ -1,5 +1,6 @@
 """What `make gpu` runs, on the CPU at its smallest; and that it sees what is wrong."""
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -52,6 +53,36 @@ def checks(kit: SimpleNamespace, results) -> list:
 
 def passed(kit: SimpleNamespace, results) -> list[bool]:
     return [check.passed for check in checks(kit, results)]
+
+
+@pytest.mark.parametrize("kernel", ["ordered", "unordered", "broken"])
+def test_trainings_that_must_be_alike_take_kernels_of_one_order(kernel: str, kit: SimpleNamespace, results):
+    """Or it is told that an operation has none."""
+    in_one_order = importlib.import_module("gpu.check_swapping").in_one_order
+    asked: list[int] = []
+
+    def trained() -> object:
+        asked.append(torch.get_deterministic_debug_mode())
+        if kernel == "broken":
+            raise RuntimeError("CUDA error")
+        return torch.zeros(1) if kernel == "ordered" else torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+
+    expected = {
+        "ordered": contextlib.nullcontext(),
+        "unordered": pytest.warns(UserWarning, match="put_ does not have a deterministic implementation"),
+        "broken": pytest.raises(RuntimeError, match="CUDA error"),
+    }
+    try:
+        with expected[kernel]:
+            in_one_order(results, "a case", trained)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    told = [item.text for item in kit.results.read(results.path)] if results.path.exists() else []
+    if kernel == "unordered":
+        line = "a case: trainings may differ by themselves: put_ does not have a deterministic implementation"
+        assert (asked, told) == ([2, 1], [line])
+    else:
+        assert (asked, told) == ([2], [])
 
 
 def test_it_runs_with_torch_alone(tmp_path: Path):
