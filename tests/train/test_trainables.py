@@ -232,7 +232,9 @@ def test_convolutions_do_not(case: Case):
 
 def test_another_algorithm_does_not():
     adapter = make(FORMS["lora"], (48, 64)).adapter()
-    with pytest.raises(TrainError, match=r"its algorithm is LoRA, and LoHa is to be trained; set network_module to networks\.lora"):
+    with pytest.raises(
+        TrainError, match=r"its algorithm is LoRA, and LoHa is to be trained; set network_module to networks\.lora"
+    ):
         TRAINABLES["loha"].continued(adapter, FORMS["loha"])
 
 

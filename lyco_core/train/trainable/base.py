@@ -70,7 +70,9 @@ class Trainable(nn.Module, ABC):
             hint = (
                 f"set network_module to networks.{adapter.algorithm}" if trained else "that cannot be trained on here"
             )
-            raise TrainError(f"its algorithm is {adapter.title}, and {cls.adapter_class.title} is to be trained; {hint}")
+            raise TrainError(
+                f"its algorithm is {adapter.title}, and {cls.adapter_class.title} is to be trained; {hint}"
+            )
         if len(adapter.shape) != 2 or any(tensor.dim() != 2 for tensor in adapter.tensors.values()):
             raise TrainError(f"changes a convolution of {list(adapter.shape)}; only linear modules are trained")
         return cls(cls.normalised(adapter), options)
