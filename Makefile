@@ -5,9 +5,10 @@ COMFYUI := $(shell PYTHONPATH=tests/support $(PYTHON) -m lyco_testing.comfy 2>/d
 
 # In two processes, a file's tests in one of them; each has servers and a browser of its own. Of one thread each: where
 # threads outnumber cores, torch's wait for each other and take twice the time.
-# What Python compiles is kept, or each process that they start compiles the pack anew.
+# In their order, or the files of one long test would come last, in one process while the other has none. What Python
+# compiles is kept, or each process that they start compiles the pack anew.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -rs
-TWO := -n 2 --dist loadfile --max-worker-restart=0
+TWO := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 .PHONY: demo test core lint host-requirements further-hosts gpu clean
 
