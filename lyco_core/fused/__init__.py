@@ -3,6 +3,6 @@
 For GPUs of NVIDIA and AMD where Triton is there; whoever asks has a way by torch for everything that is refused here.
 """
 
-from .launch import Half, combine, ready
+from .launch import Half, combine, cut_bits, ready
 
-__all__ = ["Half", "combine", "ready"]
+__all__ = ["Half", "combine", "cut_bits", "ready"]

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Half", "combine", "ready"]
+__all__ = ["Half", "combine", "cut_bits", "ready"]
 
 logger = logging.getLogger("lyco")
 

@@ -1,24 +1,16 @@
-"""The kernel in Triton's interpreter, on the CPU; `test_kernels.py` runs this file in a process of its own."""
+"""The kernel on the CPU, in Triton's interpreter: `test_kernels.py` runs this file so, in a process of its own."""
 
 import pytest
 import torch
-from lyco_testing.triton_interpreted import mend
 from lyco_testing.zoo import CASES, Case, dense_full, normal
 
 from lyco_core.adapters import LoHa, LoKr, LoRA
 from lyco_core.adapters.additive import Additive
-from lyco_core.fused import Half, combine, launch
+from lyco_core.fused import Half, combine
+from lyco_core.train.trainable.bands import Band
+from lyco_core.train.trainable.sums import Base
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-mend()
-
-
-@pytest.fixture(autouse=True)
-def on_the_processor(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launch, "DEVICES", {"cpu"})
-    yield
-    assert launch._Broken.why is None
 
 
 def rounded_once(found: torch.Tensor, exact: torch.Tensor) -> bool:
@@ -38,11 +30,8 @@ def by_kernel(adapter: Additive, weight: torch.Tensor, strength: float, monkeypa
 @pytest.mark.parametrize("case", [case for case in CASES if case.dense != dense_full], ids=lambda c: c.name)
 @pytest.mark.parametrize("stored", DTYPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("strength", [1.0, -0.7])
-def test_every_form(
-    case: Case, dtype: torch.dtype, stored: torch.dtype, strength: float, monkeypatch: pytest.MonkeyPatch
-):
-    adapter, rows = case.make().to(dtype=stored), case.shape[0]
+def test_every_form(case: Case, dtype: torch.dtype, stored: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    adapter, rows, strength = case.make().to(dtype=stored), case.shape[0], -0.7
     fused = normal(3 * rows, *case.shape[1:]).to(dtype)
     before, weight = fused.clone(), fused[rows : 2 * rows]
     exact = weight.double() + strength * case.dense(adapter)
@@ -122,3 +111,28 @@ def test_without_a_base_and_as_a_product(times: bool, dtype: torch.dtype):
     out = torch.empty_like(other)
     assert combine(out, other if times else None, [Half(a, b)], 0.5, times=times)
     assert rounded_once(out, 0.5 * (a.double() @ b.double()) * (other.double() if times else 1))
+
+
+# In training.
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_a_band_of_a_sum_is_rounded_as_by_torch(dtype: torch.dtype):
+    """By the same noise, wherever a band begins. What is added is exact in the dtype, so that it is the same too."""
+    weight, added = normal(90, 40).to(dtype), normal(1, 40).to(dtype)
+    up, ones = torch.exp2(normal(90, 1).round()).to(dtype), torch.ones(90, 40, dtype=dtype)
+    base, factors = Base.of(weight, 7), [up, added, ones[:, :1], ones[:1]]
+    found = Band(factors, slice(0, 90), base).total(last=True).clone()
+    assert torch.equal(found, base.plus(slice(0, 90), up * added, ones, torch.empty_like(weight)))
+    assert torch.equal(Band(factors, slice(64, 90), base).total(last=True), found[64:])
+    assert not torch.equal(found, weight + up * added)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_the_gradients_of_the_halves_are_made_of(dtype: torch.dtype):
+    factors = [normal(*shape).to(dtype) for shape in ((90, 5), (5, 40)) * 2]
+    factors[2], of_delta = factors[2] + 1, normal(90, 40).to(dtype)
+    one, other = (up[8:].double() @ down.double() for up, down in (factors[:2], factors[2:]))
+    of_first, of_second = Band(factors, slice(8, 90), None).times(of_delta[8:])
+    assert rounded_once(of_first, of_delta[8:].double() * other)
+    assert rounded_once(of_second, of_delta[8:].double() * one)

@@ -1,6 +1,7 @@
-"""Triton's kernels on the CPU: its interpreter, with the bfloat16 of a GPU.
+"""A plugin of pytest with which everything that has a kernel takes it, on the CPU, in Triton's interpreter.
 
-As it is, it cuts bits off where a GPU rounds, and multiplies bfloat16's bits as if they were whole numbers.
+`TRITON_INTERPRET=1 pytest -p lyco_testing.triton_interpreted …`. The interpreter is given the bfloat16 of a GPU: as it
+is, it cuts bits off where that rounds, and multiplies bfloat16's bits as if they were whole numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
-__all__ = ["mend"]
+from lyco_core.fused import launch
+
+__all__ = ["pytest_configure", "pytest_sessionfinish"]
 
 Builder, Handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
 
@@ -25,8 +28,8 @@ def _rounded(numbers: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(numbers)).bfloat16().view(torch.int16).numpy().view(np.uint16)
 
 
-def mend() -> None:
-    """Have the interpreter compute bfloat16 as a GPU does."""
+def pytest_configure() -> None:
+    launch.DEVICES.add("cpu")
     cast, dot = Builder.cast_impl, Builder.create_dot
 
     def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
@@ -42,3 +45,9 @@ def mend() -> None:
         return dot(self, a, b, *rest)
 
     Builder.cast_impl, Builder.create_dot = cast_impl, create_dot
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    """No test has passed by torch because the kernel failed."""
+    if launch._Broken.why is not None:
+        session.exitstatus = 1
