@@ -154,7 +154,7 @@ class DoRA(OnBase):
         dim = (1 - self.axis, 2)
         if view.device.type == "cpu":  # whose norms are less exact than its sums
             return view.square().sum(dim)
-        return torch.linalg.vector_norm(view, dim=dim).square_()
+        return torch.linalg.vector_norm(view, dim=dim).square_()  # pyright: ignore[reportUnknownVariableType]
 
     def rows(self, start: int, stop: int) -> DoRA | None:
         """The DoRA of rows start:stop; None on the input axis, whose norms are sums over all rows."""
