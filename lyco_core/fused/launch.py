@@ -31,8 +31,8 @@ _TILE = (64, 128)
 """Rows and columns that one program makes: two halves of them fit a multiprocessor's registers."""
 
 _MOST_WIDE = 32
-"""Inner dimensions, together, up to which the kernel makes float32's products. No tensor core makes them, and torch's own
-are tuned; modelled on an H100, where from here on arithmetic and not memory is what takes the time."""
+"""Inner dimensions, together, up to which the kernel makes float32's products. No tensor core does, and torch's own are
+tuned; modelled on an H100, where from here on arithmetic and not memory is what takes the time."""
 
 
 @dataclasses.dataclass(frozen=True)
