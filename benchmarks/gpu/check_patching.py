@@ -16,6 +16,7 @@ from gpu.exactness import DTYPES, identical, named, rounded_once
 from gpu.forms import adapters
 from gpu.results import Results
 from lyco_core.adapters import Adapter
+from lyco_core.fused import ready
 
 STRENGTH = 0.7
 
@@ -48,7 +49,8 @@ def forms() -> dict[str, Form]:
 
 
 def run(device: Device, results: Results, _: ComfyUI | None) -> None:
-    """Every form, then those that people have at full size."""
+    """Every form, then those that people have at full size; by Triton's kernel where that is to be had."""
+    by_kernel = ready(device.device)
     small = {f"{name}, {named(dtype)}": (form, dtype) for name, form in forms().items() for dtype in DTYPES}
     for case, (form, dtype) in results.in_time("patching", small):
         with results.case("patching", case):
@@ -60,6 +62,9 @@ def run(device: Device, results: Results, _: ComfyUI | None) -> None:
             weight = (normal(*shape) / shape[1] ** 0.5).to(dtype)
             found = adapter.to(device.device).add_to_(weight.to(device.device, copy=True), STRENGTH)
             rounded_once(results, "patching, full size", case, found, adapter.add_to_(weight.double(), STRENGTH))
+    if by_kernel:
+        found = "it failed, and torch's took its place: see the warning above"
+        results.holds("patching", "Triton's kernel", ready(device.device), "it compiles and runs", found)
 
 
 def _rows_of_a_fused_weight(device: Device, results: Results, case: str, form: Form, dtype: torch.dtype) -> None:

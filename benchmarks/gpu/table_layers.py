@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 
 import torch
@@ -14,6 +15,7 @@ from gpu.exactness import DTYPES, named
 from gpu.forms import adapters
 from gpu.peers import bypassed, layers, patches, twin, versions
 from gpu.results import TIMING, Results, Row
+from lyco_core.fused import launch, ready
 
 
 @torch.no_grad()
@@ -24,6 +26,8 @@ def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
     products = ", ".join(f"{tera:.3g} TFLOP/s in {dtype}" for dtype, tera in most.items())
     results.say(f"Copied: {copied:.4g} GB/s, read and written; products: {products}", "device")
     results.say(f"Compared: {', '.join(f'{who} {version}' for who, version in here.items()) or 'nobody'}", "device")
+    triton = importlib.import_module("triton").__version__ if ready(device.device) else ""
+    results.say(f"Weights are changed by {f'a kernel of Triton {triton}' if triton else 'kernels of torch'}", "device")
     size = device.size
     cases = {(name, dtype): adapter for dtype in DTYPES for name, adapter in adapters(size, size).items()}
     labelled = {f"{name}, {named(dtype)}": (adapter, dtype) for (name, dtype), adapter in cases.items()}
@@ -33,12 +37,23 @@ def run(device: Device, results: Results, comfyui: ComfyUI | None) -> None:
             moved = adapter.to(device.device, None if dtype == torch.float32 else torch.bfloat16)
             theirs = {who: f for who, f in patches(moved, weight, here).items() if results.works(f"{who}, {what}", f)}
             sides = {"lyco": lambda a=moved, w=weight: a.add_to_(w, 1e-4), **theirs}
+            if ready(device.device):
+                sides["lyco by torch"] = lambda a=moved, w=weight: without_triton(lambda: a.add_to_(w, 1e-4))
             note = f"once read and written {2e-6 * weight.nbytes / copied:.3f} ms{launches(device, sides)}"
             table = f"Patching one weight of {size} x {size}"
             results.add(Row(table, what, device.alternate(sides), device.peaks(sides), note))
     beside(device, results, here)
     if comfyui is not None:
         beside_quantized(device, results, comfyui)
+
+
+def without_triton(run: Callable[[], object]) -> None:
+    """Run it as where there is no Triton."""
+    devices, launch.DEVICES = launch.DEVICES, set()
+    try:
+        run()
+    finally:
+        launch.DEVICES = devices
 
 
 def beside(device: Device, results: Results, here: dict[str, str]) -> None:

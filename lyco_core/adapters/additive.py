@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .. import fused
 from ..devices import COMPLETE
 from .base import Adapter
 
@@ -35,7 +37,8 @@ class Additive(Adapter):
         factor = strength * self.scale
         if factor != 0:
             flat = weight.reshape(self.flat_shape)
-            self._add_to_(flat, factor)
+            if not self._fused_(flat, factor):
+                self._add_to_(flat, factor)
             if flat.data_ptr() != weight.data_ptr():  # no view, in channels_last say: a copy was changed
                 weight.copy_(flat.reshape(weight.shape))
         return weight
@@ -57,6 +60,16 @@ class Additive(Adapter):
     def edges(self, start: int, stop: int) -> list[int]:
         """Rows strictly between the two at which a band must be cut for `rows` to express its parts."""
         return []
+
+    def _fused_(self, flat: Tensor, factor: float) -> bool:
+        """`_add_to_` by one kernel; False, and nothing done, where there is none for it."""
+        halves = self.halves(flat.device) if fused.ready(flat.device) else ()
+        return bool(halves) and fused.combine(flat, flat, halves, factor)
+
+    def halves(self, device: torch.device) -> Sequence[fused.Half]:
+        """One or two matrices on `device` whose elements, multiplied, are those of the unscaled ΔW, in the dtypes that
+        the factors have; none where there are no such two."""
+        return ()
 
     @abstractmethod
     def _add_to_(self, flat: Tensor, factor: float) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import AdapterError
 from .additive import Additive
-from .base import Adapter
+from .base import Adapter, compute_dtype
 from .lora import cut
 from .on_base import OnBase, along
 
@@ -97,13 +97,33 @@ class DoRA(OnBase):
         return dataclasses.replace(self, inner=self.inner.with_tensors(mine), magnitude=magnitude)
 
     def add_to_(self, weight: Tensor, strength: float = 1.0) -> Tensor:
-        """`OnBase.add_to_`, which here also refuses a weight with more or fewer inputs than there are magnitudes."""
+        """`weight = (1 - strength) W + strength * g (W + ΔW)`, for which one tensor as large as W is made in float32.
+
+        Also refuses a weight with more or fewer inputs than there are magnitudes.
+        """
         if self.axis == 1 and self.magnitude.numel() != weight.shape[1]:
             raise AdapterError(
                 f"the adapter changes a weight of {self.shape[0]} rows and {self.magnitude.numel()} inputs, "
                 f"this one is {list(weight.shape)}"
             )
-        return super().add_to_(weight, strength)
+        self.require_fit(weight)
+        if strength != 0:
+            kind = compute_dtype(weight.dtype)
+            whole = weight.to(kind, copy=True, memory_format=torch.contiguous_format).reshape(self.shape)
+            gain = self._gain_of_(whole)
+            view = self._by_channel(whole)
+            view.mul_(along(gain * strength, self.axis, view))
+            changed = whole.reshape(weight.shape)
+            weight.copy_(changed if strength == 1 else changed.add_(weight, alpha=1 - strength))
+        return weight
+
+    def _gain_of_(self, whole: Tensor) -> Tensor:
+        """g of W, float32 or float64, which becomes W + ΔW."""
+        if not self.by_base:
+            return self.gain(self._sums(self._by_channel(self.inner.add_to_(whole))))
+        gain = self.gain(self._sums(self._by_channel(whole)))
+        self.inner.add_to_(whole)
+        return gain
 
     def change(self, base: Tensor) -> Tensor:
         """(g - 1) W + g ΔW with g = magnitude / ‖W + ΔW‖: no difference of two nearly equal weights."""
@@ -131,7 +151,10 @@ class DoRA(OnBase):
         return weight.view(weight.shape[0], channels, -1)
 
     def _sums(self, view: Tensor) -> Tensor:
-        return view.square().sum(dim=(1 - self.axis, 2))
+        dim = (1 - self.axis, 2)
+        if view.device.type == "cpu":  # whose norms are less exact than its sums
+            return view.square().sum(dim)
+        return torch.linalg.vector_norm(view, dim=dim).square_()  # pyright: ignore[reportUnknownVariableType]
 
     def rows(self, start: int, stop: int) -> DoRA | None:
         """The DoRA of rows start:stop; None on the input axis, whose norms are sums over all rows."""

@@ -58,14 +58,17 @@ def require_product(
 
 
 def low_rank(
-    a: Tensor, b: Tensor, mid: Tensor | None, dtype: torch.dtype, device: torch.device
+    a: Tensor, b: Tensor, mid: Tensor | None, dtype: torch.dtype | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The two flat factors of a low-rank matrix: (out, r) and (r, in·kernel).
 
     Without `mid`: a (out, r, …ones), b (r, in, *kernel). Tucker (LyCORIS): a (r, out), b (r, in),
     mid (r, r, *kernel), for which ``einsum("ij…,ip,jq->pq…", mid, a, b)`` is the weight; folding
     mid into b leaves a plain product.
+
+    dtype: of the results; None for those that a and b have, with `mid`, which makes sums, float32.
     """
+    dtype = torch.float32 if dtype is None and mid is not None else dtype
     a = a.to(device, dtype)
     b = b.to(device, dtype)
     if mid is None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..devices import add_product_, product_into
 from ..errors import AdapterError
+from ..fused import Half
 from ..scratch import scratch
 from .additive import Additive
 from .base import Adapter, band_size, compute_dtype, working
@@ -69,10 +71,14 @@ class LoHa(Additive):
     def rank(self) -> int:
         return self.w1_b.shape[0]
 
-    def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def factors(self, dtype: torch.dtype | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(out, r), (r, in·kernel) of the first half and of the second, unscaled."""
         first = low_rank(self.w1_a, self.w1_b, self.t1, dtype, device)
         return (*first, *low_rank(self.w2_a, self.w2_b, self.t2, dtype, device))
+
+    def halves(self, device: torch.device) -> Sequence[Half]:
+        w1_a, w1_b, w2_a, w2_b = self.factors(None, device)
+        return Half(w1_a, w1_b), Half(w2_a, w2_b)
 
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         w1_a, w1_b, w2_a, w2_b = self.factors(compute_dtype(flat.dtype), flat.device)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import AdapterError
+from ..fused import Half
 from ..scratch import scratch
 from .additive import Additive
 from .base import band_size, compute_dtype, working
@@ -100,12 +102,22 @@ class LoKr(Additive):
         assert self.w1_a is not None and self.w1_b is not None
         return self.w1_a.to(device, dtype) @ self.w1_b.to(device, dtype)
 
-    def factor2(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def factor2(self, dtype: torch.dtype | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """w2 flat: (out_k, in_n·kernel) and None, or (out_k, r) and (r, in_n·kernel)."""
         if self.w2 is not None:
             return self.w2.to(device, dtype).flatten(1), None
         assert self.w2_a is not None and self.w2_b is not None
         return low_rank(self.w2_a, self.w2_b, self.t2, dtype, device)
+
+    def halves(self, device: torch.device) -> Sequence[Half]:
+        """w1, each element stretched over a block, and w2, repeated over all blocks."""
+        out_k, *rest = self.shape2
+        if self.w1 is not None:
+            u, v = self.w1.to(device), None
+        else:
+            assert self.w1_a is not None and self.w1_b is not None
+            u, v = self.w1_a.to(device), self.w1_b.to(device)
+        return Half(u, v, out_k, math.prod(rest)), Half(*self.factor2(None, device))
 
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         """One pass over the weight: in block row l, rows k of the weight grow by w2[k], repeated

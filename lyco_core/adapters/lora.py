@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar, overload
 
 import torch
 from torch import Tensor
 
 from ..devices import COMPLETE, add_product_
+from ..fused import Half
 from .additive import Additive
 from .base import Adapter, band_size, compute_dtype, working
 from .by_type import ByType
@@ -51,11 +53,14 @@ class LoRA(Additive):
     def rank(self) -> int:
         return self.down.shape[0]
 
-    def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    def factors(self, dtype: torch.dtype | None, device: torch.device) -> tuple[Tensor, Tensor]:
         """(out, r) and (r, in·kernel), unscaled."""
         if self.mid is None:
             return low_rank(self.up, self.down, None, dtype, device)
         return low_rank(self.up.flatten(1).t(), self.down.flatten(1), self.mid, dtype, device)
+
+    def halves(self, device: torch.device) -> Sequence[Half]:
+        return (Half(*self.factors(None, device)),)
 
     def _add_to_(self, flat: Tensor, factor: float) -> None:
         up, down = self.factors(compute_dtype(flat.dtype), flat.device)

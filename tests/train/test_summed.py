@@ -343,3 +343,16 @@ def test_half_precision_on_a_gpu_takes_the_sum_where_tokens_outweigh_what_it_mov
 
     assert not way(256).summed
     assert way(8192).summed
+
+
+def test_a_kernel_makes_the_sum_cheaper():
+    """For ranks and tokens where torch's kernels, which write and read both halves, move too much."""
+
+    def way(rank: int, tokens: int, fused: bool) -> Way:
+        return cheapest(tokens, rank, (5120, 5120), torch.device("cuda"), torch.bfloat16, fused)
+
+    assert way(32, 4096, True) == Way(True, True)
+    assert way(64, 1024, True) == Way(True, False)
+    assert not way(32, 4096, False).summed
+    assert not way(64, 1024, False).summed
+    assert not way(8, 4096, True).summed

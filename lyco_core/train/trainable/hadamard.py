@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from ...adapters.loha import row_pairs
 from ...devices import add_product_, product_into
-from ...scratch import scratch
+from .bands import Band, product
 from .base import Context
 from .sums import Base
 
@@ -129,18 +129,15 @@ def _backward_by_ranks(
 
 def forward_by_bands(x: Tensor, factors: Sequence[Tensor], y: Tensor, base: Base | None = None) -> None:
     """`y = x @ ΔW.T`, or with `base` its weight and ΔW."""
-    up1, down1, up2, down2 = factors
-    for band in _chunks(up1.shape[0], down1.shape[1], x.device):
-        first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
-        product_into(y[:, band], x, _made(first, second, first, base, band).t())
+    for band in _chunks(factors[0].shape[0], factors[1].shape[1], x.device):
+        product_into(y[:, band], x, Band(factors, band, base).total(last=True).t())
 
 
 def _input_by_bands(grad: Tensor, factors: Sequence[Tensor], of_x: Tensor, base: Base) -> None:
     """`of_x += grad @ (weight + ΔW)`."""
-    up1, down1, up2, down2 = (factor.to(grad.dtype) for factor in factors)
-    for band in _chunks(up1.shape[0], down1.shape[1], grad.device):
-        first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
-        add_product_(of_x, grad[:, band], _made(first, second, first, base, band))
+    factors = [factor.to(grad.dtype) for factor in factors]
+    for band in _chunks(factors[0].shape[0], factors[1].shape[1], grad.device):
+        add_product_(of_x, grad[:, band], Band(factors, band, base).total(last=True))
 
 
 def _backward_by_bands(
@@ -152,32 +149,19 @@ def _backward_by_bands(
     base: Base | None = None,
 ) -> None:
     """Add to the gradients; `base` as in the forward pass."""
-    up1, down1, up2, down2 = (factor.to(x.dtype) for factor in factors)
+    up1, down1, up2, down2 = factors = [factor.to(x.dtype) for factor in factors]
     of_up1, of_down1, of_up2, of_down2 = of_factors
     for band in _chunks(up1.shape[0], down1.shape[1], x.device):
-        of_y = grad[:, band]
-        first, second = _product("first", up1[band], down1), _product("second", up2[band], down2)
+        of_y, rows = grad[:, band], Band(factors, band, base)
         if of_x is not None:
-            delta = scratch("hadamard delta", first.shape, first.dtype, first.device)
-            add_product_(of_x, of_y, _made(first, second, delta, base, band))
-        of_delta = _product("delta", of_y.t(), x)
+            add_product_(of_x, of_y, rows.total(last=False))
+        of_first, of_second = rows.times(product("delta", of_y.t(), x))
         for made, one, down, of_one, of_down in (
-            (second, up1, down1, of_up1, of_down1),
-            (first, up2, down2, of_up2, of_down2),
+            (of_first, up1, down1, of_up1, of_down1),
+            (of_second, up2, down2, of_up2, of_down2),
         ):
-            made.mul_(of_delta)
             of_one[band] = made @ down.t()
             of_down += one[band].t() @ made
-
-
-def _product(use: str, a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b`, on a CPU in memory that the thread keeps for this use."""
-    return product_into(scratch(f"hadamard {use}", (a.shape[0], b.shape[1]), a.dtype, a.device), a, b)
-
-
-def _made(first: Tensor, second: Tensor, out: Tensor, base: Base | None, band: slice) -> Tensor:
-    """A band of ΔW, the product of its halves, with `base` of its sum."""
-    return torch.mul(first, second, out=out) if base is None else base.plus(band, first, second, out)
 
 
 def _chunks_of_ranks(up: Tensor, down: Tensor) -> Iterator[slice]:

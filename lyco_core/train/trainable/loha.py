@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapter, LoHa
+from ...fused import ready
 from ..frozen import Frozen
 from ..network_options import NetworkOptions
 from .base import Trainable
@@ -48,7 +49,7 @@ class TrainableLoHa(Trainable):
     def summed(self, x: Tensor, frozen: Frozen) -> Tensor | None:
         if self.options.bypass_mode or not (self.training and torch.is_grad_enabled()):
             return None
-        way = cheapest(x.shape[:-1].numel(), self.w1_b.shape[0], self.shape, x.device, x.dtype)
+        way = cheapest(x.shape[:-1].numel(), self.w1_b.shape[0], self.shape, x.device, x.dtype, ready(x.device))
         if not (way.summed and frozen.multiplies(x.device, x.dtype)):
             return None
         factors = (self.w1_a, self.w1_b, self.w2_a, self.w2_b)

@@ -36,10 +36,15 @@ Measured on a Xeon with AMX; of an H100, by its product and copy rates. Other de
 """
 
 
-def cheapest(tokens: int, rank: int, shape: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Way:
+def cheapest(
+    tokens: int, rank: int, shape: tuple[int, int], device: torch.device, dtype: torch.dtype, fused: bool = False
+) -> Way:
     """The way that takes the least time, forward and backward.
 
     Counted are multiplications, and numbers of the size of ΔW, or of r² columns and rows, that are read or written.
+    `fused`: one kernel makes a band from the factors (`bands.py`). What that moves is counted by hand, not measured: W
+    and the sum, which is read again, in each direction; the gradient of ΔW written, and read, times each half, and
+    those two written, and read twice each.
     """
     half = dtype.itemsize <= 2
     traffic = _TRAFFIC.get((device.type, half)) or _TRAFFIC["cuda", half]
@@ -47,11 +52,12 @@ def cheapest(tokens: int, rank: int, shape: tuple[int, int], device: torch.devic
     n, pairs = out * into, square * (out + into)
     one, low = tokens * n, rank * n  # a product of W's size, and one of rank r
     plus = 9 if half else 3  # what the sum and its rounding read and write
+    beside, summed, by_ranks = (13, 15, 6) if fused else (19, 19 + 2 * plus, 10 + 2 * plus)
     costs = {
-        Way(False, False): 3 * one + 8 * low + traffic * 19 * n,
+        Way(False, False): 3 * one + 8 * low + traffic * beside * n,
         Way(False, True): 3.5 * tokens * pairs + traffic * (14 * pairs + 6 * tokens * square),
-        Way(True, False): one + 8 * low + traffic * (19 + 2 * plus) * n,
-        Way(True, True): 2 * tokens * pairs + 4 * low + traffic * ((10 + 2 * plus) * n + 11 * pairs),
+        Way(True, False): one + 8 * low + traffic * summed * n,
+        Way(True, True): 2 * tokens * pairs + 4 * low + traffic * (by_ranks * n + 11 * pairs),
     }
     return min(costs, key=costs.__getitem__)
 

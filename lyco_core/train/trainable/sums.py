@@ -11,12 +11,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from ...fused import cut_bits
 from ...scratch import scratch
 
 __all__ = ["Base"]
-
-_CUT_BITS = {torch.bfloat16: 16, torch.float16: 13}
-"""Of the dtypes that a sum is rounded to: how many of float32's bits they lack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +29,18 @@ class Base:
     @classmethod
     def of(cls, weight: Tensor, seed: int) -> Base:
         """`seed`: of the rounding; the same one rounds alike."""
-        if weight.dtype not in _CUT_BITS:
+        if not cut_bits(weight.dtype):
             return cls(weight, None)
         generator = torch.Generator(weight.device).manual_seed(seed)
-        most, count, device = 1 << _CUT_BITS[weight.dtype], sum(weight.shape), weight.device
+        most, count, device = 1 << cut_bits(weight.dtype), sum(weight.shape), weight.device
         drawn = torch.randint(most, (count,), generator=generator, dtype=torch.int32, device=device)
         # No number comes twice in a row or a column, so that an output, and the gradient of an input, err as if every
         # number of the weight had one of its own.
         return cls(weight, drawn.unfold(0, weight.shape[1], 1))
+
+    def rows(self, band: slice) -> tuple[Tensor, Tensor | None]:
+        """Those rows of the weight, and of the noise."""
+        return self.weight[band], None if self.noise is None else self.noise[band]
 
     def plus(self, band: slice, first: Tensor, second: Tensor, out: Tensor) -> Tensor:
         """`out = weight[band] + first * second`; `out` may be either of them."""
@@ -48,5 +50,5 @@ class Base:
         total.copy_(torch.mul(first, second, out=out)).add_(self.weight[band])
         # A number whose magnitude grows by less than what is cut off goes to the upper of its two neighbours with the
         # odds of its distance to the lower.
-        total.view(torch.int32).add_(self.noise[band]).bitwise_and_(-1 << _CUT_BITS[out.dtype])
+        total.view(torch.int32).add_(self.noise[band]).bitwise_and_(-1 << cut_bits(out.dtype))
         return out.copy_(total)
