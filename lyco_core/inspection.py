@@ -12,7 +12,7 @@ from typing import Any
 from .adapter_reader import AdapterFile, require_known
 from .adapter_set import AdapterSet
 from .architectures import identify, recognise
-from .errors import ArchitectureError, FileError, about_file
+from .errors import ArchitectureError, FileError, Remedy, about_file
 from .formats.suffixes import unread
 from .model import Model
 from .placement import Placement, place
@@ -58,6 +58,7 @@ class Inspection:
             "bytes": self.file_bytes,
             "format": found.format.id if found.format else self.kind,
             "architecture": found.architecture.id if found.architecture else None,
+            "doubt": found.doubt or None,
             "layout": found.layout,
             "modules": len(found.adapters),
             "algorithms": found.algorithms,
@@ -163,7 +164,7 @@ def _identified(outline: AdapterSet, architecture: str | None) -> AdapterSet:
     except ArchitectureError as error:
         if architecture is not None:
             raise
-        return dataclasses.replace(outline, doubt=error.message)
+        return dataclasses.replace(outline, doubt=f"{error.message}; {Remedy.ARCHITECTURE.value}")
 
 
 def describe_match(placement: Placement) -> list[str]:

@@ -75,7 +75,10 @@ def test_inspect_tells_all_families_that_a_file_may_be_for(capsys: pytest.Captur
     assert re.search(
         r"architecture  unknown: its modules are those of several families \(chroma, flux1, .*qwen_image", out
     )
+    assert "say which architecture is meant, or load it onto a model" in out
     assert "8: 8 LoKr" in out
+    assert main(["inspect", str(tmp_path / "a.safetensors"), "--json"]) == 0
+    assert "several families" in json.loads(capsys.readouterr().out)["doubt"]
 
 
 def test_delta_writes_whole_or_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path):

@@ -107,8 +107,9 @@ class _Pairs:
         """tuned - base in float32. Raises `MergeError` if they are no numbers that a difference could change."""
         ours, theirs = self.keys[name]
         if ours not in self.old.quantization.forms and theirs not in self.new.quantization.forms:
-            old, new = (w.checkpoint.holder[key].tensor(key) for w, key in ((self.old, ours), (self.new, theirs)))
-            if not (old.is_floating_point() and new.is_floating_point()) or not old.dim():
+            both = [(w.checkpoint.holder[key], key) for w, key in ((self.old, ours), (self.new, theirs))]
+            if any(not outline.is_floating_point() or not outline.dim() for outline in (f.outline(k) for f, k in both)):
+                old, new = (file.tensor(key) for file, key in both)
                 if torch.equal(old, new):
                     return torch.zeros(1)
                 with about_file(self.new.checkpoint.path):

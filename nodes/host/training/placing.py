@@ -147,9 +147,8 @@ def placed(
         yield None
         return
     with ExitStack() as undo:
-        undo.callback(
-            unload, clone, CPU
-        )  # of what is there, `unload_all_models` takes nothing off where there is a GPU
+        # Of what is loaded onto the CPU, `unload_all_models` takes nothing off where there is a GPU.
+        undo.callback(unload, clone, CPU)
         _load_into_memory(clone)
         thaw(clone.model)
         undo.enter_context(in_float8(plan.rounded, device, scaled=plan.scaled))
