@@ -9,17 +9,19 @@ from .jobs.merging import adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
 from .model.loading import inspect, load_onto
-from .model.many import ROWS, Row, load_rows
+from .model.lora_stack import rows_of_stack, stack_of
+from .model.many import Row, load_rows
 from .model.merging import merge_onto
 from .page.match import match_ui
 from .schema import (
     adapter_input,
     construct,
+    first_rows,
     mode_input,
+    more_rows,
     new_file_outputs,
     overwrite_input,
     partial_input,
-    row_inputs,
     rows_of,
     search_aliases,
     selection,
@@ -42,7 +44,6 @@ __all__ = [
     "MODES",
     "NONE",
     "RESIZE",
-    "ROWS",
     "Row",
     "acting",
     "adapter_input",
@@ -56,6 +57,7 @@ __all__ = [
     "convert",
     "extract",
     "fingerprint",
+    "first_rows",
     "inspect",
     "limits",
     "load_onto",
@@ -65,15 +67,17 @@ __all__ = [
     "merge_onto",
     "merge_options",
     "mode_input",
+    "more_rows",
     "new_file_outputs",
     "overwrite_input",
     "partial_input",
     "resize",
-    "row_inputs",
     "rows_of",
+    "rows_of_stack",
     "search_aliases",
     "selection",
     "selection_inputs",
     "smallness_inputs",
+    "stack_of",
     "strength_input",
 ]
