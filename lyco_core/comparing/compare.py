@@ -98,7 +98,7 @@ class Comparison:
         one, other, together = self.norms
         apart = math.hypot(one, other)
         lines = [
-            f"{letter}  {name} at strength {strength:.4g}: ‖ΔW‖ {size:.4g}"
+            f"{letter}  {name} at strength {strength:.4g}: norm {size:.4g}"
             for letter, name, strength, size in zip("AB", self.names, self.strengths, (one, other), strict=True)
         ]
         alone = [sum(bool(p.first) > bool(p.second) for p in self.pairs)]
@@ -107,7 +107,7 @@ class Comparison:
         if self.left_out:
             lines.append(f"{self.left_out} weights are not compared: {Remedy.BASE.value}")
         lines.append(
-            f"together ‖ΔW‖ {together:.4g}, {together / apart:.2f} of what two have that are unrelated; "
+            f"together norm {together:.4g}, {together / apart:.2f} of what two have that are unrelated; "
             f"cosine {self.cosine:+.3f}"
         )
         if self.balanced is not None:
@@ -116,7 +116,7 @@ class Comparison:
         for title, name in (("kind of module", kind_of), ("block", block_of)):
             groups = grouped(self.both, [name(pair.path) for pair in self.both])
             if groups:
-                lines += ["", f"{'cosine':>6}  {'‖A‖':>8}  {'‖B‖':>8}  {'reads':>5}  {'writes':>6}  {title}"]
+                lines += ["", f"{'cosine':>6}  {'norm A':>8}  {'norm B':>8}  {'reads':>5}  {'writes':>6}  {title}"]
                 lines += [_row(group, members) for group, members in groups.items()]
         return lines + self._fights()
 

@@ -59,12 +59,12 @@ class Weighed:
     def lines(self) -> list[str]:
         """The norms for a person: by kind of module, and by block."""
         known = all(m.whole is not None for m in self.modules)
-        lines = [f"‖ΔW‖ {self.norm:.4g} in all of {len(self.modules)} modules"]
+        lines = [f"norm of the change: {self.norm:.4g} in all of {len(self.modules)} modules"]
         if self.left_out:
             lines.append(f"{self.left_out} modules are not weighed: {Remedy.MODEL.value}")
         for title, name in (("kind of module", kind_of), ("block", block_of)):
             groups = grouped(self.modules, [name(module.path) for module in self.modules])
-            lines += ["", f"{'‖ΔW‖':>9}  {'of all':>6}  {'of W':>8}  {title}" if known else _head(title)]
+            lines += ["", f"{'norm':>9}  {'of all':>6}  {'of W':>8}  {title}" if known else _head(title)]
             lines += list(self._rows(groups, known=known))
         return lines
 
@@ -81,7 +81,7 @@ class Weighed:
 
 
 def _head(title: str) -> str:
-    return f"{'‖ΔW‖':>9}  {'of all':>6}  {title}"
+    return f"{'norm':>9}  {'of all':>6}  {title}"
 
 
 def _together(modules: Sequence[Weight]) -> float:
