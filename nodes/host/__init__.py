@@ -1,9 +1,22 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
-from .advice import COMBINE, CONVERT, EXTRACT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, RESIZE, acting
+from .advice import (
+    COMBINE,
+    COMPARE,
+    CONVERT,
+    EXTRACT,
+    INSPECT,
+    LOAD,
+    LOAD_ROWS,
+    MERGE_FILE,
+    MERGE_MODEL,
+    RESIZE,
+    acting,
+)
 from .files import NONE, fingerprint
 from .jobs.approximating import extract, limits, resize
 from .jobs.combining import AS_IT_IS, COMBINE_METHODS, combination, combine
+from .jobs.comparing import compare
 from .jobs.converting import conversion, convert
 from .jobs.merging import adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
@@ -22,6 +35,7 @@ from .schema import (
     new_file_outputs,
     overwrite_input,
     partial_input,
+    row_inputs,
     rows_of,
     search_aliases,
     selection,
@@ -34,6 +48,7 @@ __all__ = [
     "AS_IT_IS",
     "COMBINE",
     "COMBINE_METHODS",
+    "COMPARE",
     "CONVERT",
     "EXTRACT",
     "INSPECT",
@@ -52,6 +67,7 @@ __all__ = [
     "checkpoint_names",
     "combination",
     "combine",
+    "compare",
     "construct",
     "conversion",
     "convert",
@@ -72,6 +88,7 @@ __all__ = [
     "overwrite_input",
     "partial_input",
     "resize",
+    "row_inputs",
     "rows_of",
     "rows_of_stack",
     "search_aliases",
