@@ -63,7 +63,7 @@ class FrameEncoder:
         return found
 
     def store(self, piece: tuple[Entry, str, Dataset, tuple[int, ...] | None]) -> None:
-        """Write what the model reads of a piece's first frame: where to, its file, and its frames unless it is an image."""
+        """Write what the model reads of the first frame of a piece."""
         entry, path, dataset, frames = piece
         if frames is None:
             pixels = read_image(path, dataset)
