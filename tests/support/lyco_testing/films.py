@@ -7,8 +7,8 @@ import numpy as np
 __all__ = ["film"]
 
 
-def film(path: Path, frames: int, *, first: int = 0) -> None:
-    """A video of grey frames, each lighter than the one before, and "a fade" beside it."""
+def film(path: Path, frames: int, *, first: int = 0, caption: str = "a fade") -> None:
+    """A video of grey frames, each lighter than the one before, and its caption beside it."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -18,4 +18,4 @@ def film(path: Path, frames: int, *, first: int = 0) -> None:
             pixels = np.full((64, 96, 3), first + 8 * number, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
-    path.with_suffix(".txt").write_text("a fade")
+    path.with_suffix(".txt").write_text(caption)
