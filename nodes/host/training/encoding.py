@@ -49,6 +49,10 @@ class Encoders:
     image_encoder: str = ""
 
     def __post_init__(self) -> None:
+        if self.trained.clip_type is None:
+            raise TrainError(
+                f"ComfyUI has no model of {self.trained.names.base_model} to train it with; train it in Musubi Tuner"
+            )
         if not self.vae or not self.text_encoders:
             lacking = "vae" if not self.vae else "text_encoder"
             raise TrainError(
@@ -269,6 +273,5 @@ def _require_text_encoder(path: str) -> None:
 def _clip_type(encoders: Encoders) -> str:
     if encoders.clip_type:
         return encoders.clip_type.upper()
-    if encoders.trained.clip_type is None:
-        raise TrainError(f"there is no text encoder known for {encoders.trained.names.base_model}; set clip_type")
+    assert encoders.trained.clip_type is not None
     return encoders.trained.clip_type
