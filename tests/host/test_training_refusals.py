@@ -150,9 +150,9 @@ def test_lyco_train_looks_at_no_picture_before(settings: dict, message: str, tra
     save_file(weights | codes, tmp_path / "codes.safetensors")
     (tmp_path / "unet.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(train.errors.LycoError, match=message):
-        train.headless._encoded(asked(train, tmp_path, **settings), None)
+        train.headless._encoded(asked(train, tmp_path, **settings), train.run.World())
     with pytest.raises(train.errors.LycoError, match=r"cannot be read: No such file"):
-        train.headless._encoded(asked(train, tmp_path), None)
+        train.headless._encoded(asked(train, tmp_path), train.run.World())
 
 
 def test_signals_that_ask_for_an_end(train, monkeypatch):
