@@ -12,7 +12,7 @@ from ....lyco_core.inspection import inspect_file
 from ....lyco_core.selection import EVERYTHING, Selection
 from ..files import adapter_path
 from ..protocols import CLIP, ModelPatcher
-from .beside import MODES, Division, divide, put_beside
+from .beside import MODES, Division, Layer, divide, put_beside
 from .matching import Match, OpenedFile, match_model
 from .places import Change, Place, add_changes, scaled
 
@@ -102,7 +102,7 @@ def apply(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> 
     """
     division = divide(mode, patcher, changes)
     if division.parts:
-        put_beside(patcher, division.parts)
+        put_beside(patcher, Layer(division.parts))
     add_changes(patcher, division.patched)
     return division
 

@@ -29,6 +29,8 @@ log = logging.getLogger("lyco")
 def checked_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """ComfyUI calls this around every call of a diffusion model that has adapters beside its weights."""
     seats = Seats.of(executor.class_obj)
+    if seats is not None:
+        seats.tune(executor.class_obj.current_patcher, args[1])
     output = executor(*args, **kwargs)
     if seats is not None and not seats.proven:
         _prove(seats.seats, lambda: executor(*args, **kwargs))
