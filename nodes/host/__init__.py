@@ -8,9 +8,11 @@ from .jobs.converting import conversion, convert
 from .jobs.merging import adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
+from .model.hooks import Request, hooked
 from .model.loading import inspect, load_onto
 from .model.many import ROWS, Row, load_rows
 from .model.merging import merge_onto
+from .model.schedule import Schedule
 from .page.match import match_ui
 from .schema import (
     adapter_input,
@@ -43,7 +45,9 @@ __all__ = [
     "NONE",
     "RESIZE",
     "ROWS",
+    "Request",
     "Row",
+    "Schedule",
     "acting",
     "adapter_input",
     "adapter_list",
@@ -56,6 +60,7 @@ __all__ = [
     "convert",
     "extract",
     "fingerprint",
+    "hooked",
     "inspect",
     "limits",
     "load_onto",

@@ -37,6 +37,8 @@ class ModelPatcher(Protocol):
     object_patches_backup: dict[str, Any]
     hook_backup: dict[str, Any]
     is_clip: bool
+    hook_patches: dict[object, dict[str, Any]]
+    """By the reference of a hook: what it patches, by key."""
     current_hooks: Any
     """The `HookGroup` that a model is called under, None for none."""
     forced_hooks: Any
