@@ -189,3 +189,28 @@ def test_what_a_schedule_cannot_change(files, model_of, host):
     save_file(bias, files / "bias.safetensors")
     with pytest.raises(Exception, match="are no linear module's, and can only be patched"):
         loaded(host, model_of("float32"), "bias", 1.0, AUTO, "0:1, 1:0")
+
+
+def test_a_training_has_no_steps_of_a_sampler(files, model_of, host, train):
+    model = loaded(host, model_of("float32"), "a", 1.0, AUTO, "0:1, 1:0")
+    with pytest.raises(Exception, match=r"has a strength_schedule \(0:1, 1:0\), which only a sampler can honour"):
+        train.run.require_constant(model)
+
+
+def test_while_weights_are_offloaded(files, model_of, host, monkeypatch):
+    """Low VRAM: most weights wait in memory, and come to the device one by one."""
+    import comfy.model_patcher
+
+    model = model_of("int8_convrot")
+    hooks, other = hook(host, "a", 0.7), hook(host, "b", -0.4)
+    expected = steps("wan", model, prompt(4, hooks), prompt(5, other))
+    load = comfy.model_patcher.ModelPatcher.load
+    monkeypatch.setattr(
+        comfy.model_patcher.ModelPatcher,
+        "load",
+        lambda self, device, lowvram_model_memory=0, **_: load(self, device, lowvram_model_memory=1),
+    )
+    fresh = model_of("int8_convrot")
+    found = steps("wan", fresh, prompt(4, hooks), prompt(5, other))
+    assert fresh.model.model_lowvram
+    assert same(found, expected)

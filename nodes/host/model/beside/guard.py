@@ -46,9 +46,16 @@ def watch_calls(model: nn.Module) -> None:
     if hasattr(model, "extra_conds"):
         _watch_conditioning(model, seats)
         return
+    stops: list[Callable[[], None]] = []
     for name, child in model.named_children():
         if own := [seat for seat in seats.seats if seat.path.startswith(f"{name}.")]:
-            _watch_once(child, own)
+            stops.append(_watch_once(child, own))
+
+    def stop_all() -> None:
+        for stop in stops:
+            stop()
+
+    seats.at_leaving = stop_all
 
 
 def _watch_conditioning(model: nn.Module, seats: Seats) -> None:
@@ -76,12 +83,15 @@ def _watch_conditioning(model: nn.Module, seats: Seats) -> None:
     model.__dict__["extra_conds"] = watched
 
 
-def _watch_once(child: nn.Module, seats: list[Seat]) -> None:
+def _watch_once(child: nn.Module, seats: list[Seat]) -> Callable[[], None]:
+    """Check a part's next call; what takes that back, for seats that are given back before it."""
+
     def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: object) -> None:
         handle.remove()
         _prove(seats, lambda: module.forward(*args, **kwargs))
 
     handle = child.register_forward_hook(check, with_kwargs=True)
+    return handle.remove
 
 
 def _prove(seats: Iterable[Seat], again: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from torch import Tensor, nn
 
 from .....lyco_core.beside import Effect, Part, settled
+from .....lyco_core.errors import TrainError
 from ...protocols import ModelPatcher
 from ..linear import load_dtype, whole_bias, whole_weight
 from ..weights import linear_at
@@ -140,6 +141,15 @@ def layers_of(patcher: ModelPatcher) -> tuple[Layer, ...]:
     """What acts beside a patcher's weights."""
     held = patcher.get_injections(KEY)
     return held[0].inject.__self__.layers.layers if held else ()
+
+
+def require_constant(patcher: ModelPatcher) -> None:
+    """Raise `TrainError` if a strength changes over the steps: a training has no steps of a sampler."""
+    if schedules := [str(layer.schedule) for layer in layers_of(patcher) if layer.schedule]:
+        raise TrainError(
+            f"the model's adapter has a strength_schedule ({schedules[0]}), which only a sampler can honour; connect "
+            "the model without it"
+        )
 
 
 @contextmanager
