@@ -9,6 +9,7 @@ from typing import Any
 NODES = (
     "load_adapter",
     "load_adapters",
+    "create_hook",
     "merge_adapter",
     "merge_checkpoint",
     "convert_adapter",

@@ -21,10 +21,12 @@ from .jobs.converting import conversion, convert
 from .jobs.merging import adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
+from .model.hooks import Request, hooked
 from .model.loading import inspect, load_onto
 from .model.lora_stack import rows_of_stack, stack_of
 from .model.many import Row, load_rows
 from .model.merging import merge_onto
+from .model.schedule import Schedule
 from .page.match import match_ui
 from .schema import (
     adapter_input,
@@ -59,7 +61,9 @@ __all__ = [
     "MODES",
     "NONE",
     "RESIZE",
+    "Request",
     "Row",
+    "Schedule",
     "acting",
     "adapter_input",
     "adapter_list",
@@ -74,6 +78,7 @@ __all__ = [
     "extract",
     "fingerprint",
     "first_rows",
+    "hooked",
     "inspect",
     "limits",
     "load_onto",

@@ -33,7 +33,7 @@ from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
-from ..model.beside import MODES
+from ..model.beside import MODES, require_constant
 from ..model.loading import Loaded, apply
 from ..model.matching import model_weights, our_patches
 from ..model.places import Change
@@ -105,6 +105,7 @@ def train(
         BaseException: whatever `tell` raises; what was trained so far is saved first.
     """
     require_items(data.items)
+    require_constant(patcher)
     weights = model_weights(patcher)
     given = {"empty": data.empty is not None, "validation": bool(data.validation)}
     world = world or World()
