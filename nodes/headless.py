@@ -30,6 +30,7 @@ from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
 from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
+from ..lyco_core.train.two_models import require_pair, resolve_boundary
 from .terminal import Stopped, Terminal, newest_state
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Configuration:
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
     options: TrainOptions
+    dit_high_noise: str = ""
     families: tuple[str, ...] = ()
     """Ids of the architectures that the script of Musubi's trains whose command this is; empty: it is none's."""
     notes: tuple[str, ...] = ()
@@ -106,7 +108,8 @@ def read_configuration(
     else:
         datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
     held_out = rest.pop("validation_datasets", None)
-    dit, vae, output = (path_of(rest.pop(name, ""), name, folder) for name in ("dit", "vae", "output_dir"))
+    named = ("dit", "vae", "output_dir", "dit_high_noise")
+    dit, vae, output, high = (path_of(rest.pop(name, ""), name, folder) for name in named)
     if not dit:
         raise TrainError("no dit is named: the diffusion model's file; give dit in the configuration, or --dit")
     encoders = rest.pop("text_encoder", "")
@@ -123,6 +126,7 @@ def read_configuration(
         parse_datasets(datasets, place),
         parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
         train_options(own_options(rest)),
+        high,
         SCRIPTS[script].families if script else (),
         notes_of(answers),
     )
@@ -211,6 +215,11 @@ def _require_possible(configuration: Configuration, world: World) -> TrainedFami
             )
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
+    if configuration.dit_high_noise:
+        require_readable(configuration.dit_high_noise)
+        with about_file(configuration.dit_high_noise):
+            require_pair(weights, Model.of_file(configuration.dit_high_noise), options.network)
+    resolve_boundary(options.noise, weights, two=bool(configuration.dit_high_noise))
     if path := options.run.network_weights:
         with about_file(path):
             musubi_adapters(path, family)
@@ -228,6 +237,7 @@ def _train(configuration: Configuration, data: Data, tell: Terminal, world: Worl
         tell,
         saved=tell.saved,
         world=world,
+        high=_load(configuration.dit_high_noise) if configuration.dit_high_noise else None,
         model=os.path.basename(configuration.dit),
         vae=os.path.basename(configuration.vae),
     )
