@@ -111,6 +111,34 @@ def test_with_more_blocks_than_there_are_buffers(offload, train, tmp_path, monke
     assert not same(trained(train, low, tmp_path / "low", blocks_to_swap=0, **settings), expected)
 
 
+def test_the_one_that_waits_has_nothing_on_the_device(train, tmp_path):
+    """Its weights are those of the computer's memory; the other's are copies."""
+    low, high = other_model(tmp_path, scale=0), other_model(tmp_path)
+    turns = []
+
+    def tell(training, step, saved) -> None:
+        pair = training.model
+        turns.append(pair._now)
+        for index, (idle, flow) in enumerate(zip(pair._idle, pair._flows, strict=True)):
+            copies = {getattr(m, name).data_ptr() != own.data_ptr() for m, name, own in idle._held if own.numel()}
+            assert copies == {index == pair._now}
+            assert (flow.swap.size > 0) == (index == pair._now)
+            every = [*flow.model.parameters(), *flow.model.buffers()]
+            assert len(idle._held) + len(flow.swap._rank_of) == len(every)
+
+    settings = {"offload_inactive_dit": True, "blocks_to_swap": 1, "max_train_steps": 8}
+    trained(train, low, tmp_path / "waiting", high, tell, **settings)
+    assert {0, 1} == set(turns)
+
+
+def test_two_precisions_are_refused(train, tmp_path):
+    with torch.inference_mode():
+        low, high = tiny_model("wan", torch.float32), tiny_model("wan", torch.bfloat16)
+    with pytest.raises(train.errors.TrainError, match=r"low noise computes in float32, .* high noise in bfloat16; set"):
+        trained(train, low, tmp_path, high)
+    trained(train, low, tmp_path, high, mixed_precision="bf16")
+
+
 def test_resumed_it_is_the_same(train, tmp_path):
     low, high = other_model(tmp_path, scale=0), other_model(tmp_path)
     whole = trained(train, low, tmp_path / "whole", high, max_train_steps=6, gradient_accumulation_steps=2)

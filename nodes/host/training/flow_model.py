@@ -39,7 +39,8 @@ class FlowModel:
         self.models = (self.model,)
         """Those that a network is trained in."""
         self.device: torch.device = patcher.load_device
-        self.dtype: torch.dtype = self.model.manual_cast_dtype or self.model.get_dtype()
+        cast: Any = patcher.get_model_object("manual_cast_dtype")  # as it is once a mixed_precision is set on it
+        self.dtype: torch.dtype = cast or self.model.get_dtype()
         self.swap: BlockSwap | None = None
         """The blocks that are not on the device all the time."""
         self._guidance = guidance
