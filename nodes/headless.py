@@ -21,7 +21,7 @@ from ..lyco_core.console import shell_command
 from ..lyco_core.errors import FileError, Remedy, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model import Model
-from ..lyco_core.train.checking import require_possible, require_readable
+from ..lyco_core.train.checking import require_other, require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.image_inputs import image_input
@@ -30,7 +30,6 @@ from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
 from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
-from ..lyco_core.train.two_models import require_pair, resolve_boundary
 from .terminal import Stopped, Terminal, newest_state
 
 if TYPE_CHECKING:
@@ -216,10 +215,7 @@ def _require_possible(configuration: Configuration, world: World) -> TrainedFami
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if configuration.dit_high_noise:
-        require_readable(configuration.dit_high_noise)
-        with about_file(configuration.dit_high_noise):
-            require_pair(weights, Model.of_file(configuration.dit_high_noise), options.network)
-    resolve_boundary(options.noise, weights, two=bool(configuration.dit_high_noise))
+        require_other(configuration.dit_high_noise, weights, options)
     if path := options.run.network_weights:
         with about_file(path):
             musubi_adapters(path, family)
