@@ -132,6 +132,15 @@ class NoiseOptions(OptionGroup):
         "Draw again what lies outside of min and max_timestep, instead of squeezing all between them.",
         draws=True,
     )
+    timestep_boundary: float = option(
+        0.0,
+        Number(0, 1000),
+        "With Wan 2.2's two models: from which timestep of 1000 on the one for high noise is trained; up to 1: as a "
+        "part. 0: 875, or 900 for image to video.",
+        saved=Saved.IF_SET,
+        draws=True,
+        graph=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
