@@ -143,4 +143,6 @@ def _checkpointed(block: nn.Module, *, offload: bool) -> Generator[None]:
 
 
 def _own(value: Any) -> Any:
+    if isinstance(value, tuple):  # of streams
+        return tuple(map(_own, value))
     return value.clone() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -185,7 +185,15 @@ def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptio
         for some in (data.items, data.validation)
     )
     training = Training(
-        flow, network, items, options, empty=data.empty, validation=validation, world=world, shard=flow.shard
+        flow,
+        network,
+        items,
+        options,
+        empty=data.empty,
+        validation=validation,
+        world=world,
+        shard=flow.shard,
+        process=flow.process,
     )
     if options.run.resume:
         load_state(options.run.resume, training)
