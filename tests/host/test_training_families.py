@@ -1,6 +1,7 @@
 """Every family that is trained, as ComfyUI's own model, tiny: the loss, its gradients, the file that comes of it."""
 
 import functools
+import importlib
 
 import pytest
 import torch
@@ -16,6 +17,16 @@ ALL = [
     "lens", "hunyuan_image", "longcat_image", "mochi", "sdxl", "sd15",
 ]  # fmt: skip
 """Those of `test_training.py` are trained by Musubi."""
+
+
+@pytest.fixture(autouse=True)
+def known(request, pack, monkeypatch):
+    """A tiny model has not the ratios by which a family is told from its neighbours."""
+    module = importlib.import_module(f"{pack.__name__}.lyco_core.model")
+    family = importlib.import_module(f"{pack.__name__}.lyco_core.architectures").ARCHITECTURES[
+        TINY[request.getfixturevalue("name")].family
+    ]
+    monkeypatch.setattr(module, "recognise", lambda _: (family, "comfyui"))
 
 
 @functools.lru_cache(1)
@@ -78,7 +89,12 @@ def test_gradients_are_those_of_finite_differences(name, train):
             network = learned(train, flow, "lokr")
             parameters = list(network.parameters())
             with network.attached(flow.model):
-                found[checkpointing] = list(torch.autograd.grad(loss_of(flow, name), parameters))
+                found[checkpointing] = [
+                    torch.zeros_like(p) if g is None else g
+                    for g, p in zip(
+                        torch.autograd.grad(loss_of(flow, name), parameters, allow_unused=True), parameters, strict=True
+                    )
+                ]
                 if checkpointing:
                     continue
                 with torch.no_grad():
@@ -120,3 +136,23 @@ def test_trained_it_predicts_as_the_loaded_file_does(name, train, tmp_path):
             losses.append(float(loss_of(flow, name)))
     assert losses[0] == pytest.approx(last[0], rel=1e-4)
     assert abs(losses[1] - last[0]) > 1e-4 * last[0]
+
+
+@pytest.mark.parametrize("name", ["ernie_image"])
+def test_what_stands_in_for_a_fused_kernel_gives_the_same(name, pack, train):
+    import comfy.quant_ops
+
+    kernels = importlib.import_module(f"{pack.__name__}.nodes.host.training.kernels")
+    angle = normal(1, 1, 6, 1, 8)
+    freqs = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).unflatten(-1, (2, 2))
+    q, k, scales = normal(2, 2, 6, 3, 16), normal(3, 2, 6, 3, 16), (1 + normal(4, 16), 1 + normal(5, 16))
+    for kernel, more in {
+        "apply_rope_split_half": (),
+        "rms_rope_split_half": (*scales, 1e-6),
+        "rms_rope": (*scales, 1e-6),
+    }.items():
+        expected = getattr(comfy.quant_ops.ck, kernel)(q, k, freqs, *more)
+        with kernels.with_gradients():
+            found = getattr(comfy.quant_ops.ck, kernel)(q, k, freqs, *more)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-6), kernel
