@@ -91,7 +91,6 @@ class Training:
         """
         self.model, self.network, self.items, self.options = model, network.to(model.device), items, options
         self.world, self._shard, self._process = world or World(), shard, process
-        process.require(options.noise)
         self._empty, self._validation = empty, validation
         run = options.run
         require_needed_inputs(run, empty=empty is not None, validation=bool(validation))

@@ -152,10 +152,10 @@ def _target(name: str, places: Sequence[Place], weights: Model) -> TargetModule:
         )
     shape = weights.shapes[key]
     start, stop, total = places[0].rows
-    if len(shape) != 2 or shape[0] % total:
-        raise TrainError(f"{key} is {list(shape)}, expected a matrix of a multiple of {total} rows")
     if (start, stop) == (0, total):
         return TargetModule(name, key, None, (shape[0], shape[1]))
+    if shape[0] % total:
+        raise TrainError(f"{key} is {list(shape)}, expected a matrix of a multiple of {total} rows")
     rows = (shape[0] * start // total, shape[0] * stop // total)
     return TargetModule(name, key, rows, (rows[1] - rows[0], shape[1]))
 

@@ -125,7 +125,7 @@ def test_trained_it_predicts_as_the_loaded_file_does(name, train, tmp_path):
                 last.append(float(loss_of(training.model, name)))
 
     with torch.inference_mode():
-        raw = model.model.process_latent_out(latents(name))[0]
+        raw = latents(name)[0]
         done = train.run.train(
             model, train.run.Data([train.items.Item(raw, caption(name), "item")]), options, str(tmp_path), tell
         )

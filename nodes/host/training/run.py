@@ -184,6 +184,7 @@ def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptio
         [dataclasses.replace(item, latent=flow.latent(item.latent)) for item in some]
         for some in (data.items, data.validation)
     )
+    flow.process.require(options.noise)
     training = Training(
         flow,
         network,
