@@ -4,7 +4,6 @@ import dataclasses
 from fractions import Fraction
 
 from .table import Architecture, Group, group, inside_all, same
-from .training import MusubiNames, trained_here
 
 __all__ = ["HIDREAM_O1"]
 
@@ -42,19 +41,4 @@ HIDREAM_O1 = Architecture(
     depths={f"model.{block}": count for block, count in _DEPTHS.items()},
     widths=(4096,),
     musubi_lora_only=True,
-    training=trained_here(
-        MusubiNames(
-            "hidream_o1_image",
-            "HiDream-O1-Image",
-            "https://github.com/HiDream-ai/HiDream-O1-Image",
-            "lora_hidream_o1",
-            (2048, 2048),
-        ),
-        "language_model.layers",
-        None,
-        excludes=(r"model\.visual\..*",),
-        outside=(r"model\.(x_embedder|final_layer2)\..*",),
-        sampling="uniform",
-        shift=1.0,
-    ),
 )

@@ -44,10 +44,7 @@ class Process(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """A straight way, σ = t: x = (1 - σ)·x_0 + σ·s·ε, and the model says s·ε - x_0."""
-
-    noise_scale: float = 1.0
-    """s. Where it is not 1, the loss is that of x_0, which is σ times that of the velocity."""
+    """A straight way, σ = t: x = (1 - σ)·x_0 + σ·ε, and the model says ε - x_0."""
 
     def sigma(self, t: Tensor) -> Tensor:
         """See `Process`."""
@@ -56,15 +53,15 @@ class Flow:
     def noised(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """See `Process`."""
         at = _wide(sigma, latents)
-        return (1 - at) * latents + at * self._scaled(noise)
+        return (1 - at) * latents + at * noise
 
     def target(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """See `Process`."""
-        return self._scaled(noise) - latents
+        return noise - latents
 
     def weights(self, options: NoiseOptions, sigma: Tensor) -> Tensor:
         """See `Process`."""
-        return torch.ones_like(sigma) if self.noise_scale == 1 else sigma.square()
+        return torch.ones_like(sigma)
 
     def require(self, options: NoiseOptions) -> None:
         """See `Process`."""
@@ -73,9 +70,6 @@ class Flow:
                 "min_snr_gamma is for models that predict noise or v, SDXL and Stable Diffusion 1.x/2.x, and this is a "
                 "flow; set it to 0"
             )
-
-    def _scaled(self, noise: Tensor) -> Tensor:
-        return noise if self.noise_scale == 1 else noise * self.noise_scale
 
 
 FLOW = Flow()

@@ -13,7 +13,7 @@ from lyco_testing.tiny_families import Shape
 TINY = tiny_families.models()
 ALL = [
     "krea2", "ideogram4", "cosmos_predict2", "anima", "ernie_image", "chroma", "ltx_video", "ltx_2", "ltx_2_3",
-    "mage_flow", "lumina2", "sd3", "auraflow", "ace_step", "ace_step_1_5", "hidream", "hidream_o1", "omnigen2", "boogu", "joyimage",
+    "mage_flow", "lumina2", "sd3", "auraflow", "ace_step", "ace_step_1_5", "hidream", "omnigen2", "boogu", "joyimage",
     "lens", "hunyuan_image", "longcat_image", "mochi", "sdxl", "sd15",
 ]  # fmt: skip
 """Those of `test_training.py` are trained by Musubi."""

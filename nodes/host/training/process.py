@@ -8,7 +8,7 @@ import comfy.model_sampling as sampling
 
 from ....lyco_core.architectures import ARCHITECTURES
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.process import FLOW, Discrete, Flow, FlowFromSigmas, Process
+from ....lyco_core.train.process import FLOW, Discrete, FlowFromSigmas, Process
 from ..protocols import ModelPatcher
 
 
@@ -19,9 +19,9 @@ def process_of(patcher: ModelPatcher) -> Process:
         TrainError: it is none for which the model's target is known here.
     """
     found: Any = patcher.get_model_object("model_sampling")
-    if isinstance(found, sampling.CONST) and not isinstance(found, getattr(sampling, "IMG_TO_IMG_FLOW", ())):
-        scale = float(getattr(found, "noise_scale", 1.0))
-        return FLOW if scale == 1 else Flow(scale)
+    straight = isinstance(found, sampling.CONST) and getattr(found, "noise_scale", 1.0) == 1
+    if straight and not isinstance(found, getattr(sampling, "IMG_TO_IMG_FLOW", ())):
+        return FLOW
     bases = type(found).__bases__
     if bases == (getattr(sampling, "ModelSamplingCosmosRFlow", None), getattr(sampling, "COSMOS_RFLOW", None)):
         return FlowFromSigmas(sigma_max=float(found.sigma_max))
