@@ -79,8 +79,8 @@ def require_items(items: Sequence[Item]) -> None:
     for item in items:
         if item.latent.dim() not in (2, 3, 4) or not item.latent.numel():
             raise TrainError(
-                f"{item.name}: the latent is {list(item.latent.shape)}, expected (C, H, W) or (C, F, H, W), or (C, L) of "
-                "sound"
+                f"{item.name}: the latent is {list(item.latent.shape)}, expected (C, H, W) or (C, F, H, W), or (C, L) "
+                "of sound"
             )
 
 
