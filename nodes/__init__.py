@@ -17,6 +17,7 @@ NODES = (
     "resize_adapter",
     "train_adapter",
     "inspect_adapter",
+    "compare_adapters",
 )
 """The file of each node; its class has the same name, in the other spelling."""
 

@@ -76,6 +76,25 @@ def test_a_text_encoder_is_as_exact(mode, clips, loras, host):
     assert torch.equal(encoded(int8), before)
 
 
+def test_the_text_encoder_at_a_strength_of_its_own(clips, loras, host):
+    name = f"lora_te_{LAYER.replace('.', '_')}_mlp_fc1"
+    save_file(
+        {f"{name}.lora_up.weight": normal(3072, 4), f"{name}.lora_down.weight": normal(4, 768) / 80},
+        loras / "a.safetensors",
+    )
+    plain = clips[1]
+
+    def loaded(strength, clip_strength):
+        row = host.Row("a.safetensors", strength, True, clip_strength)
+        return host.load_rows(tiny_model("wan"), plain, [row], partial=False, mode="auto")
+
+    assert torch.equal(encoded(loaded(0.0, 0.7).clip), encoded(loaded(0.7, None).clip))
+    assert "strength 0.7, text encoder 0.2" in loaded(0.7, 0.2).report
+    unchanged = loaded(0.7, 0.0).clip
+    assert not unchanged.patcher.patches
+    assert torch.equal(encoded(unchanged), encoded(plain))
+
+
 def test_it_stops_where_a_module_is_passed_by(clips, loras, host, monkeypatch):
     import comfy.clip_model
 

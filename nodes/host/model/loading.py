@@ -47,6 +47,7 @@ def load_onto(
     mode: str = MODES[1],
     scale: float | None = None,
     opened: OpenedFile | None = None,
+    clip_strength: float | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
@@ -57,25 +58,28 @@ def load_onto(
         mode: one of `beside.MODES`.
         scale: instead of what the file's alphas say.
         opened: see `match_model`.
+        clip_strength: of what is for the text encoder, where that is another one.
 
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
     with about_file(adapter_path(name)):
         match = match_model(name, model, clip, selection, scale, opened)
-        changes = scaled(match.changes(partial=partial), strength)
-        if strength == 0:
+        changes = match.changes(partial=partial)
+        for_clip = strength if clip_strength is None else clip_strength
+        if strength == for_clip == 0:
             text = "strength 0, nothing is applied"
             return Loaded(model, clip, f"{name}: {text}", (Applied(match, text),))
         patched, patched_clip = model.clone(), None if clip is None else clip.clone()
-        report = [match.headline(strength), *match.lines()]
-        how = f"strength {strength:g}"
-        patchers = [patched] if patched_clip is None else [patched, patched_clip.patcher]
-        found = [apply(mode, patcher, changes) for patcher in patchers]
+        how = f"strength {strength:g}" + (f", text encoder {for_clip:g}" if for_clip != strength else "")
+        report = [match.headline(how), *match.lines()]
+        parts = [(patched, strength), *([] if patched_clip is None else [(patched_clip.patcher, for_clip)])]
+        found = [(apply if much else divide)(mode, patcher, scaled(changes, much)) for patcher, much in parts]
         _require_all(changes, found)
-        for patcher, division in zip(patchers, found, strict=True):
+        applied = [(patcher, division) for (patcher, much), division in zip(parts, found, strict=True) if much]
+        for patcher, division in applied:
             report += [*division.lines(), *division.cost(patcher)]
-        if any(division.parts for division in found):
+        if any(division.parts for _, division in applied):
             how += ", while sampling"
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
     return Loaded(patched, patched_clip, "\n".join(report), (Applied(match, how),))
