@@ -23,6 +23,7 @@ from .network import Network
 from .noise import loss_weights
 from .optimizers import as_evaluated, is_schedule_free, make_optimizer
 from .options import RunOptions, TrainOptions
+from .process import FLOW, Process
 from .scaler import LossScale
 from .schedules import rate, require_rate
 from .two_models import validation_times
@@ -47,7 +48,7 @@ class VelocityModel(Protocol):
         ...
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """The prediction of ε - x_0, (n, C, …) float32, for x (n, C, …) at the timesteps t (n,)."""
+        """The prediction of its process's target, of a flow ε - x_0, (n, C, …) float32, for x (n, C, …) at σ t (n,)."""
         ...
 
 
@@ -80,6 +81,7 @@ class Training:
         world: World | None = None,
         shard: Passes | None = None,
         turn: Callable[[Tensor], None] = lambda _: None,
+        process: Process = FLOW,
     ) -> None:
         """See the class.
 
@@ -88,9 +90,10 @@ class Training:
             empty: the condition of the empty caption.
             shard: has the weights of the model's blocks, if they are divided over the processes.
             turn: told the timesteps of all processes before the model computes at them.
+            process: how the model's sampler has its noise.
         """
         self.model, self.network, self.items, self.options = model, network.to(model.device), items, options
-        self.world, self._shard, self._turn = world or World(), shard, turn
+        self.world, self._shard, self._turn, self._process = world or World(), shard, turn, process
         self._empty, self._validation = empty, validation
         run = options.run
         require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
@@ -215,8 +218,7 @@ class Training:
                     continue
                 latents = torch.stack([self.items[indices[i]].latent for i in some])
                 errors = self._errors(latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some])
-                part = (errors * loss_weights(self.options.noise, drawn.t[some]).to(errors.device)).sum()
-                part = part / len(indices)
+                part = (errors * self._weights(drawn.t[some]).to(errors.device)).sum() / len(indices)
                 if part.requires_grad:  # module dropout may have left nothing of the network in it
                     self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
                 loss += float(part.detach())
@@ -229,9 +231,13 @@ class Training:
     def _errors(self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
         """The mean squared error of each item's velocity, (n,)."""
         latents, noise, t = (tensor.to(self.model.device, torch.float32) for tensor in (latents, noise, t))
-        at = t.view(-1, *[1] * (latents.dim() - 1))
-        velocity = self.model.velocity((1 - at) * latents + at * noise, t, conditions)
-        return (velocity.float() - (noise - latents)).square().flatten(1).mean(1)
+        sigma, process = self._process.sigma(t), self._process
+        velocity = self.model.velocity(process.noised(latents, noise, sigma), sigma, conditions)
+        return (velocity.float() - process.target(latents, noise, sigma)).square().flatten(1).mean(1)
+
+    def _weights(self, t: Tensor) -> Tensor:
+        noise = self.options.noise
+        return loss_weights(noise, t) * self._process.weights(noise, self._process.sigma(t))
 
     @torch.no_grad()
     def validate(self) -> float:

@@ -25,6 +25,7 @@ from .demand import Demand
 from .flow_model import FlowModel, computing, own_clone
 from .idle import Idle
 from .placing import MARGIN, SHARED, Plan, emptied, in_parts
+from .process import process_of
 
 
 class Pair:
@@ -34,6 +35,7 @@ class Pair:
         """`idle`: what has the weights of each come and go; empty: they stay."""
         self._flows, self._boundary, self._idle = (low, high), boundary, idle
         self.models = (low.model, high.model)
+        self.process = low.process
         self.device, self.dtype = low.device, low.dtype
         self._now: int | None = None if idle else 0
         """Which of the two is on the device; None: none is."""
@@ -98,7 +100,7 @@ def both_loaded(
     run, memory = options.run, options.memory
     clones, families = zip(*(own_clone(patcher, run) for patcher in (low, high)), strict=True)
     with torch.inference_mode(False), ExitStack() as undo:
-        flows = [FlowModel(clone, run.guidance_scale) for clone in clones]
+        flows = [FlowModel(clone, run.guidance_scale, process_of(clone)) for clone in clones]
         _require_one_dtype(flows)
         plans = [Plan(f.model, known, memory, demand, world) for f, known in zip(flows, families, strict=True)]
         device = flows[0].device
