@@ -51,7 +51,9 @@ def require_possible(
         )
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
-    optimizer = make_optimizer(options.optimizer, [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], "lr": rate}])
+    rates = options.network.all_rates(rate)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], "lr": one} for one in rates]
+    optimizer = make_optimizer(options.optimizer, groups)
     Rates(optimizer, options.optimizer, options.schedule)
     if options.run.resume:
         require_resumable(options.run.resume, family.id, options)

@@ -19,8 +19,8 @@ from .block_shard import BlockShard
 from .distributed import World
 from .draws import draw, generator_of, seed_of
 from .items import Item
-from .network import Network
 from .losses import LossOptions, item_losses
+from .network import Network
 from .noise import loss_weights
 from .optimizers import as_evaluated, make_optimizer
 from .options import RunOptions, TrainOptions
@@ -210,7 +210,9 @@ class Training:
                 if not some:
                     continue
                 latents = torch.stack([self.items[indices[i]].latent for i in some])
-                errors = self._errors(latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some], self.options.loss)
+                errors = self._errors(
+                    latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some], self.options.loss
+                )
                 part = (errors * loss_weights(self.options.noise, drawn.t[some]).to(errors.device)).sum()
                 part = part / len(indices)
                 if part.requires_grad:  # module dropout may have left nothing of the network in it

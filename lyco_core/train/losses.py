@@ -27,9 +27,7 @@ class LossOptions(OptionGroup):
         saved=Saved.IF_SET,
         since=2,
     )
-    huber_c: float = option(
-        0.1, Number(), "For huber and smooth_l1: where small ends.", saved=Saved.IF_SET, since=2
-    )
+    huber_c: float = option(0.1, Number(), "For huber and smooth_l1: where small ends.", saved=Saved.IF_SET, since=2)
     huber_schedule: str = option(
         "exponential",
         Choice(("exponential", "constant")),

@@ -123,8 +123,12 @@ class NoiseOptions(OptionGroup):
         saved=Saved.ALWAYS,
         draws=True,
     )
-    logit_mean: float = option(0.0, Number(-math.inf), "For logit_normal, logsnr and qinglong_flux.", saved=Saved.ALWAYS, draws=True)
-    logit_std: float = option(1.0, Number(), "For logit_normal, logsnr and qinglong_flux.", saved=Saved.ALWAYS, draws=True)
+    logit_mean: float = option(
+        0.0, Number(-math.inf), "For logit_normal, logsnr and qinglong_flux.", saved=Saved.ALWAYS, draws=True
+    )
+    logit_std: float = option(
+        1.0, Number(), "For logit_normal, logsnr and qinglong_flux.", saved=Saved.ALWAYS, draws=True
+    )
     mode_scale: float = option(1.29, Number(-math.inf), "For mode.", saved=Saved.ALWAYS, draws=True)
     min_timestep: float = option(0.0, Number(0, 1000), "Timesteps below are not trained, of 1000.", draws=True)
     max_timestep: float = option(1000.0, Number(0, 1000), "Timesteps above are not trained, of 1000.", draws=True)

@@ -16,7 +16,15 @@ from ..errors import TrainError
 from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Texts
 
-__all__ = ["OPTIMIZERS", "OptimizerOptions", "as_evaluated", "is_schedule_free", "make_optimizer", "named_arguments", "optimizer_of"]
+__all__ = [
+    "OPTIMIZERS",
+    "OptimizerOptions",
+    "as_evaluated",
+    "is_schedule_free",
+    "make_optimizer",
+    "named_arguments",
+    "optimizer_of",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +128,16 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
     arguments = dict(kind.defaults) | named_arguments("optimizer_args", options.optimizer_args)
     if "lr" in arguments:  # each group has its own, which would win
         raise TrainError(f"optimizer_args has lr={arguments['lr']!r}, which is the option learning_rate")
+    if kind.name == "Prodigy" and len({group["lr"] for group in groups} - {0.0}) > 1:
+        raise TrainError(
+            f"optimizer_type {options.optimizer_type} finds one learning rate for all, and loraplus_lr_ratio or "
+            "network_reg_lrs give several; leave these out, or choose adamw"
+        )
+    if options.scale_weight_norms and all(callable(getattr(cls, name, None)) for name in ("train", "eval")):
+        raise TrainError(
+            f"scale_weight_norms is {options.scale_weight_norms:g}, and {options.optimizer_type} keeps averages that "
+            "it does not scale; leave it out, or choose adamw"
+        )
     try:
         return cls(list(groups), **arguments)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:

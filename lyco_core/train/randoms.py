@@ -33,7 +33,8 @@ class Source:
         """(count,) of N(0, 1)."""
         if self.dealt is None:
             return torch.randn(self.count, generator=self.generator)
-        return torch.special.ndtri(self.dealt.double().clamp(_EDGE, 1 - _EDGE)).float()
+        normal: Tensor = torch.special.ndtri(self.dealt.double().clamp(_EDGE, 1 - _EDGE))
+        return normal.float()
 
     def again(self, buckets: int) -> Source:
         """Another try: the same, if numbers are drawn, else in buckets of a new order."""

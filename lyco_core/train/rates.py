@@ -97,7 +97,9 @@ def _made(optimizer: torch.optim.Optimizer, schedule: ScheduleOptions) -> LRSche
     try:
         return cls(optimizer, **named_arguments("lr_scheduler_args", schedule.lr_scheduler_args))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise TrainError(f"lr_scheduler_args {list(schedule.lr_scheduler_args)}: {name} refuses them: {error}") from None
+        raise TrainError(
+            f"lr_scheduler_args {list(schedule.lr_scheduler_args)}: {name} refuses them: {error}"
+        ) from None
 
 
 def _needed(step: Any) -> Sequence[str]:  # noqa: ANN401

@@ -68,8 +68,9 @@ class TrainableLoHa(Trainable):
             squares = ((up.t() @ up) * (down @ down.t())).sum().clamp(min=0)
         else:
             squares = self.w1_a.new_zeros(())
-            for first, second in zip(self.w1_a.split(_BAND), self.w2_a.split(_BAND), strict=True):
-                squares += ((first @ self.w1_b) * (second @ self.w2_b)).square().sum()
+            for start in range(0, out, _BAND):
+                band = slice(start, start + _BAND)
+                squares += ((self.w1_a[band] @ self.w1_b) * (self.w2_a[band] @ self.w2_b)).square().sum()
         return squares.sqrt() * abs(self.scale)
 
     def _rows(self, device: torch.device) -> Tensor:

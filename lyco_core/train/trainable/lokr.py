@@ -63,10 +63,10 @@ class TrainableLoKr(Trainable):
     def norm(self) -> Tensor:
         """That of W1 times that of W2."""
         if self.full:
-            w2 = torch.linalg.vector_norm(self.w2)
+            squares = self.w2.square().sum()
         else:
-            w2 = ((self.w2_a.t() @ self.w2_a) * (self.w2_b @ self.w2_b.t())).sum().clamp(min=0).sqrt()
-        return torch.linalg.vector_norm(self.w1) * w2 * abs(self.scale)
+            squares = ((self.w2_a.t() @ self.w2_a) * (self.w2_b @ self.w2_b.t())).sum().clamp(min=0)
+        return (self.w1.square().sum() * squares).sqrt() * abs(self.scale)
 
     def contribution(self, x: Tensor) -> Tensor:
         kept = self.kept_rows(x.device)
