@@ -50,15 +50,15 @@ def _resolved(options: TrainOptions, families: Sequence[str]) -> TrainOptions:
     trained = next((found for name in families if (found := ARCHITECTURES[name].training)), None)
     if trained is None:
         raise TrainError(
-            "timestep_sampling is auto, which depends on the model's family; for show_timesteps name Musubi's script of "
-            "the family, or another timestep_sampling"
+            "timestep_sampling is auto, which depends on the model's family; for show_timesteps name Musubi's script "
+            "of the family, or another timestep_sampling"
         )
     return dataclasses.replace(options, noise=resolve_sampling(options.noise, trained))
 
 
 def _bars(values: Tensor, form: str, unit: float) -> list[str]:
-    most = float(values.max())
-    return [
-        f"{n * _LINE:4}-{(n + 1) * _LINE - 1:3}: {form.format(value / unit)} {'#' * int(value / most * _WIDTH)}"
-        for n, value in enumerate(values.tolist())
-    ]
+    most, lines = float(values.max()), list[str]()
+    for n, value in enumerate(map(float, values)):
+        told, bar = form.format(value / unit), "#" * int(value / most * _WIDTH)
+        lines.append(f"{n * _LINE:4}-{(n + 1) * _LINE - 1:3}: {told} {bar}".rstrip())
+    return lines
