@@ -51,10 +51,8 @@ def test_resumed_it_is_the_uninterrupted_one(kind: str, tmp_path: Path):
 def test_it_keeps_8_bits(kind: str):
     made = training(**settings_of(kind))
     steps(made, 1)
-    kept = [
-        value.dtype for state in made.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
-    ]
-    assert torch.uint8 in kept
+    kept = [value for state in made.optimizer.state.values() for value in state.values()]
+    assert any(torch.is_tensor(value) and value.dtype == torch.uint8 for value in kept)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "ScheduleFree" in kind])
@@ -72,7 +70,7 @@ def test_what_is_saved_is_the_average_and_training_goes_on_from_the_other(kind: 
 
 def test_what_does_not_go_together():
     prodigy = settings_of("Prodigy")
-    with pytest.raises(TrainError, match="Prodigy|prodigy finds one learning rate for all"):
+    with pytest.raises(TrainError, match="prodigy finds one learning rate for all"):
         training(**prodigy, loraplus_lr_ratio=4.0)
     free = settings_of("schedulefree.AdamWScheduleFree")
     with pytest.raises(TrainError, match="keeps averages that it does not scale"):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lyco_core.cli import main
 from lyco_core.commands.musubi_command import read_command

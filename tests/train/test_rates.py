@@ -63,5 +63,5 @@ def test_refused(settings: dict[str, object], message: str):
 
 def test_one_that_ends_too_early():
     made = training(lr_scheduler_type="OneCycleLR", lr_scheduler_args=["max_lr=0.02", "total_steps=3"])
-    with pytest.raises(TrainError, match="lr_scheduler_type OneCycleLR goes no further: .*set lr_scheduler_args"):
+    with pytest.raises(TrainError, match=r"lr_scheduler_type OneCycleLR goes no further: .*set lr_scheduler_args"):
         steps(made)
