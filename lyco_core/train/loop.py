@@ -197,10 +197,10 @@ class Training:
         Gradients are divided by gradient_accumulation_steps in an epoch's last step too, as accelerate does.
         """
         indices = self.batches[number]
-        shape = self.items[indices[0]].latent.shape
-        drawn = draw(self.options, number, len(indices), shape, self.batches.before(number))
+        items = [self.items[index] for index in indices]
+        drawn = draw(self.options, number, len(indices), items[0].latent.shape, self.batches.before(number))
         conditions = [
-            self._empty if drawn.dropped[i] else self.items[index].condition for i, index in enumerate(indices)
+            (item.dropped or self._empty) if drawn.dropped[i] else item.condition for i, item in enumerate(items)
         ]
         # Dropout inside the network draws from the CPU's generator alone, whatever the device; see `trainable.base`.
         torch.default_generator.manual_seed(seed_of(self.options.run.seed, number, 1 + self.world.rank))
