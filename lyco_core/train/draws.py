@@ -16,6 +16,7 @@ from torch import Tensor
 from .noise import sample_times
 from .options import TrainOptions
 from .randoms import deal
+from .two_models import one_side
 
 __all__ = ["Draws", "draw", "generator_of", "seed_of"]
 
@@ -36,7 +37,12 @@ def draw(options: TrainOptions, number: int, count: int, shape: torch.Size, firs
     """The draws for batch number `number`, of `count` latents of one shape, before which `first` items came."""
     generator = generator_of(options.run.seed, number)
     dealt = _dealt(options, first, count, generator) if options.noise.num_timestep_buckets > 1 else None
-    t = sample_times(options.noise, count, (shape[-2], shape[-1]), generator, dealt=dealt)
+    size = (shape[-2], shape[-1])
+    t = one_side(
+        lambda many: sample_times(options.noise, many, size, generator, dealt=dealt),
+        count,
+        options.noise.timestep_boundary,
+    )
     noise = torch.randn((count, *shape), generator=generator)
     dropped = torch.rand(count, generator=generator) < options.run.caption_dropout_rate
     return Draws(t, noise, dropped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import TrainError
 from .average import Average
 from .batches import Batches, passes_of
-from .block_shard import BlockShard
+from .block_shard import Passes
 from .distributed import World
 from .draws import draw, generator_of, seed_of
 from .items import Item
@@ -26,6 +26,7 @@ from .optimizers import as_evaluated, make_optimizer
 from .options import RunOptions, TrainOptions
 from .rates import Rates
 from .scaler import LossScale
+from .two_models import validation_times
 from .weight_norms import limit_norms
 
 __all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
@@ -81,7 +82,8 @@ class Training:
         empty: Any = None,  # noqa: ANN401 - the host's own form of a condition
         validation: Sequence[Item] = (),
         world: World | None = None,
-        shard: BlockShard | None = None,
+        shard: Passes | None = None,
+        turn: Callable[[Tensor], None] = lambda _: None,
     ) -> None:
         """See the class.
 
@@ -89,9 +91,10 @@ class Training:
             items: their latents are as the model takes them.
             empty: the condition of the empty caption.
             shard: has the weights of the model's blocks, if they are divided over the processes.
+            turn: told the timesteps of all processes before the model computes at them.
         """
         self.model, self.network, self.items, self.options = model, network.to(model.device), items, options
-        self.world, self._shard = world or World(), shard
+        self.world, self._shard, self._turn = world or World(), shard, turn
         self._empty, self._validation = empty, validation
         run = options.run
         require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
@@ -199,6 +202,7 @@ class Training:
         indices = self.batches[number]
         items = [self.items[index] for index in indices]
         drawn = draw(self.options, number, len(indices), items[0].latent.shape, self.batches.before(number))
+        self._turn(drawn.t)
         conditions = [
             (item.dropped or self._empty) if drawn.dropped[i] else item.condition for i, item in enumerate(items)
         ]
@@ -238,13 +242,15 @@ class Training:
         """The mean squared error of the validation items, unweighted, with the EMA if there is one."""
         self.network.eval()
         total = torch.zeros(1, device=self.model.device)
+        times = validation_times(_VALIDATION_TIMES, self.options.noise.timestep_boundary)
         with self.as_saved():
-            for first in range(0, len(self._validation), self.world.processes):
-                for t in _VALIDATION_TIMES:
+            for t in times:
+                self._turn(torch.tensor([t]))
+                for first in range(0, len(self._validation), self.world.processes):
                     with self._pass(backward=False):
                         total += self._validation_error(first + self.world.rank, t)
         self.world.add_up([total])
-        return float(total) / (len(self._validation) * len(_VALIDATION_TIMES))
+        return float(total) / (len(self._validation) * len(times))
 
     def _validation_error(self, index: int, t: float) -> Tensor | float:
         """The error of a validation item at a timestep; 0 if there are not so many."""

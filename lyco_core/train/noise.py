@@ -138,6 +138,15 @@ class NoiseOptions(OptionGroup):
         "Draw again what lies outside of min and max_timestep, instead of squeezing all between them.",
         draws=True,
     )
+    timestep_boundary: float = option(
+        0.0,
+        Number(0, 1000),
+        "With Wan 2.2's two models: from which timestep of 1000 on the one for high noise is trained; up to 1: as a "
+        "part. 0: 875, or 900 for image to video.",
+        saved=Saved.IF_SET,
+        draws=True,
+        graph=False,
+    )
 
     num_timestep_buckets: int = option(
         0,
@@ -151,6 +160,11 @@ class NoiseOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.num_timestep_buckets > 1 and self.timestep_boundary:
+            raise TrainError(
+                f"num_timestep_buckets is {self.num_timestep_buckets}, and with dit_high_noise the timesteps of a batch "
+                "are those of one of the two models, in no such order; leave it out"
+            )
         if self.min_timestep >= self.max_timestep:
             raise TrainError(
                 f"min_timestep is {self.min_timestep:g}, expected less than max_timestep, {self.max_timestep:g}"

@@ -10,7 +10,7 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from ....lyco_core.architectures import ARCHITECTURES
+from ....lyco_core.architectures import ARCHITECTURES, TrainedFamily
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.block_shard import BlockShard
 from ....lyco_core.train.block_swap import BlockSwap
@@ -36,8 +36,11 @@ class FlowModel:
 
     def __init__(self, patcher: ModelPatcher, guidance: float) -> None:
         self.model = patcher.model
+        self.models = (self.model,)
+        """Those that a network is trained in."""
         self.device: torch.device = patcher.load_device
-        self.dtype: torch.dtype = self.model.manual_cast_dtype or self.model.get_dtype()
+        cast: Any = patcher.get_model_object("manual_cast_dtype")  # as it is once a mixed_precision is set on it
+        self.dtype: torch.dtype = cast or self.model.get_dtype()
         self.swap: BlockSwap | None = None
         """The blocks that are not on the device all the time."""
         self._guidance = guidance
@@ -46,6 +49,9 @@ class FlowModel:
     def shard(self) -> BlockShard | None:
         """The blocks that are divided over the processes."""
         return self.swap if isinstance(self.swap, BlockShard) else None
+
+    def turn(self, t: Tensor) -> None:
+        """See `loop.Training`: one model computes at all timesteps."""
 
     def latent(self, latent: Tensor) -> Tensor:
         """(C, …) of a VAE as this model takes it; an image becomes one frame for models of videos."""
@@ -93,24 +99,37 @@ def loaded(
         TrainError: it is no flow model, or of a family that is not trained, or runs on several GPUs; or it has fewer
             blocks than are to be swapped.
     """
+    clone, trained = own_clone(patcher, run)
+    memory, demand = memory or MemoryOptions(blocks_to_swap=0), demand or Demand()
+    with torch.inference_mode(False):
+        flow = FlowModel(clone, run.guidance_scale)
+        plan = Plan(clone.model, trained, memory, demand, world)
+        with placed(clone, plan, flow.dtype, tell) as flow.swap, computing(flow, clone, trained, run, memory):
+            yield flow
+
+
+def own_clone(patcher: ModelPatcher, run: RunOptions) -> tuple[ModelPatcher, TrainedFamily]:
+    """A clone of `patcher` to be trained on, and how its family is trained; see `loaded` for what it raises."""
     _require_flow(patcher)
     _, trained = require_trainable(model_weights(patcher).architecture)
     clone = standing(patcher, "load the model with ComfyUI's own loader").clone()
     if run.mixed_precision in DTYPES:
         clone.set_model_compute_dtype(DTYPES[run.mixed_precision])
-    memory, demand = memory or MemoryOptions(blocks_to_swap=0), demand or Demand()
-    with torch.inference_mode(False):
-        flow = FlowModel(clone, run.guidance_scale)
-        plan = Plan(clone.model, trained, memory, demand, world)
-        with placed(clone, plan, flow.dtype, tell) as flow.swap:
-            clone.pre_run()
-            try:
-                offload = memory.gradient_checkpointing_cpu_offload
-                kept = run.gradient_checkpointing
-                with differentiable(clone, trained, flow.dtype, checkpointing=kept, offload=offload, swap=flow.swap):
-                    yield flow
-            finally:
-                clone.cleanup()
+    return clone, trained
+
+
+@contextmanager
+def computing(
+    flow: FlowModel, clone: ModelPatcher, trained: TrainedFamily, run: RunOptions, memory: MemoryOptions
+) -> Generator[None]:
+    """Inside, the model of a clone, which is where it is to be, computes as ComfyUI samples it, and gradients too."""
+    clone.pre_run()
+    try:
+        offload, kept = memory.gradient_checkpointing_cpu_offload, run.gradient_checkpointing
+        with differentiable(clone, trained, flow.dtype, checkpointing=kept, offload=offload, swap=flow.swap):
+            yield
+    finally:
+        clone.cleanup()
 
 
 def _require_flow(patcher: ModelPatcher) -> None:
