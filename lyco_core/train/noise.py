@@ -162,8 +162,8 @@ class NoiseOptions(OptionGroup):
         super().__post_init__()
         if self.num_timestep_buckets > 1 and self.timestep_boundary:
             raise TrainError(
-XX
-                "are those of one of the two models, in no such order; leave it out"
+                f"num_timestep_buckets is {self.num_timestep_buckets}, and with dit_high_noise the timesteps of a "
+                "batch are those of one of the two models, in no such order; leave it out"
             )
         if self.min_timestep >= self.max_timestep:
             raise TrainError(
