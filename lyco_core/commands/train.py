@@ -40,6 +40,7 @@ too, all of it typed behind `lyco train`. docs/training.md tells more.
   --config_file FILE   a configuration as Musubi reads it: paths in it start from the current folder
   --comfyui FOLDER     the ComfyUI [the configuration's, $COMFYUI_PATH, the one around this pack]
   --resume STATE       go on from a saved NAME-…-state.pt
+  --show_timesteps console   only print how often each timestep is drawn and what its loss counts
   --check-options      only tell what becomes of every option; no file is opened but the configuration
 """
 
@@ -64,6 +65,9 @@ def run(options: argparse.Namespace) -> None:
         _tell_options(settings, folder, asked)
         return
     require_answers(asked.launcher)
+    if settings.pop("show_timesteps", None):
+        _show_timesteps(settings, asked.script)
+        return
     comfyui = _comfyui(settings.pop("comfyui", None), folder)
     headless = _headless(_pack(comfyui))
     errors = sys.modules[f"{PACK}.lyco_core.errors"]
@@ -106,6 +110,18 @@ def _tell_options(settings: dict[str, Any], folder: Path, asked: Command) -> Non
     for name in ("datasets", "validation_datasets"):
         if name in kept:
             parse_datasets({"general": kept.get("general", {}), "datasets": kept[name]}, folder)
+
+
+def _show_timesteps(settings: dict[str, Any], script: str) -> None:
+    """Print how timesteps are drawn. Raises `TrainError` for options that are refused."""
+    from ..train.musubi.answers import answered, own_options, require_answers
+    from ..train.musubi.table import SCRIPTS
+    from ..train.options import train_options
+    from ..train.shown_timesteps import timestep_words
+
+    kept, answers = answered(settings, script)
+    require_answers(answers)
+    print("\n".join(timestep_words(train_options(own_options(kept)), SCRIPTS[script].families if script else ())))
 
 
 def _command(words: Sequence[str]) -> str:

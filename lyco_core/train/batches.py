@@ -42,6 +42,13 @@ class Batches:
             self._epoch = epoch, self._ordered(epoch)
         return self._epoch[1][position]
 
+    def before(self, number: int) -> int:
+        """How many items came before the `number`-th batch since the beginning."""
+        self[number]
+        epoch, position = divmod(number, len(self))
+        whole = sum(map(len, self._buckets.values()))
+        return epoch * whole + sum(map(len, self._epoch[1][:position]))
+
     def _ordered(self, epoch: int) -> list[list[int]]:
         shuffled = random.Random(f"{self._seed} {epoch}")
         batches: list[list[int]] = []

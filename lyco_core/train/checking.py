@@ -14,7 +14,7 @@ from ..text import shorten
 from .loop import require_needed_inputs
 from .optimizers import make_optimizer
 from .options import TrainOptions
-from .schedules import require_rate
+from .rates import Rates
 from .state import require_resumable
 from .targets import require_trainable
 from .training_files import require_place
@@ -53,8 +53,10 @@ def require_possible(
         )
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
-    require_rate(options.schedule, rate)
-    make_optimizer(options.optimizer, [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], "lr": rate}])
+    rates = options.network.all_rates(rate)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], "lr": one} for one in rates]
+    optimizer = make_optimizer(options.optimizer, groups)
+    Rates(optimizer, options.optimizer, options.schedule)
     if options.run.resume:
         require_resumable(options.run.resume, family.id, options)
     return family, trained

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .noise import sample_times
 from .options import TrainOptions
+from .randoms import deal
 from .two_models import one_side
 
 __all__ = ["Draws", "draw", "generator_of", "seed_of"]
@@ -32,16 +33,29 @@ class Draws:
     """(n,): whether the empty caption stands in for the item's own."""
 
 
-def draw(options: TrainOptions, number: int, count: int, shape: torch.Size) -> Draws:
-    """The draws for batch number `number`, of `count` latents of one shape."""
+def draw(options: TrainOptions, number: int, count: int, shape: torch.Size, first: int = 0) -> Draws:
+    """The draws for batch number `number`, of `count` latents of one shape, before which `first` items came."""
     generator = generator_of(options.run.seed, number)
+    dealt = _dealt(options, first, count, generator) if options.noise.num_timestep_buckets > 1 else None
     size = (shape[-2], shape[-1])
     t = one_side(
-        lambda many: sample_times(options.noise, many, size, generator), count, options.noise.timestep_boundary
+        lambda many: sample_times(options.noise, many, size, generator, dealt=dealt),
+        count,
+        options.noise.timestep_boundary,
     )
     noise = torch.randn((count, *shape), generator=generator)
     dropped = torch.rand(count, generator=generator) < options.run.caption_dropout_rate
     return Draws(t, noise, dropped)
+
+
+def _dealt(options: TrainOptions, first: int, count: int, generator: torch.Generator) -> Tensor:
+    buckets = options.noise.num_timestep_buckets
+    rounds = range(first // buckets, (first + count - 1) // buckets + 1)
+    return deal(buckets, first, count, [generator_of(options.run.seed, one, _ROUNDS) for one in rounds], generator)
+
+
+_ROUNDS = 0x70_6F_6F_6C
+"""Sets the generators of rounds of timesteps apart from those of batches."""
 
 
 def generator_of(*numbers: int) -> torch.Generator:

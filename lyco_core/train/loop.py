@@ -19,14 +19,16 @@ from .block_shard import Passes
 from .distributed import World
 from .draws import draw, generator_of, seed_of
 from .items import Item
+from .losses import LossOptions, item_losses
 from .network import Network
 from .noise import loss_weights
-from .optimizers import as_evaluated, is_schedule_free, make_optimizer
+from .optimizers import as_evaluated, make_optimizer
 from .options import RunOptions, TrainOptions
 from .process import FLOW, Process
+from .rates import Rates
 from .scaler import LossScale
-from .schedules import rate, require_rate
 from .two_models import validation_times
+from .weight_norms import limit_norms
 
 __all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
 
@@ -34,6 +36,8 @@ logger = logging.getLogger("lyco")
 
 _VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 """The timesteps at which every validation item is tried, whatever is trained: so that any two runs compare."""
+
+_MEAN_SQUARE = LossOptions()
 
 
 class VelocityModel(Protocol):
@@ -99,13 +103,9 @@ class Training:
         require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
         self.optimizer = make_optimizer(options.optimizer, network.parameter_groups(options.optimizer.learning_rate))
-        require_rate(options.schedule, options.optimizer.learning_rate)
-        self._scheduled = not is_schedule_free(self.optimizer)
-        if not self._scheduled and (options.schedule.lr_scheduler != "constant" or options.schedule.lr_warmup_steps):
-            logger.warning("%s has no use for lr_scheduler and lr_warmup_steps", options.optimizer.optimizer_type)
+        self.rates = Rates(self.optimizer, options.optimizer, options.schedule)
         with as_evaluated(self.optimizer):  # after which it is in its mode of training
             pass
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = LossScale(enabled=model.dtype == torch.float16)
         self.average = Average(network, run.ema_decay) if run.ema_decay else None
         self.step = 0
@@ -152,6 +152,7 @@ class Training:
                 "diverged: lower learning_rate, add a warm-up, or set mixed_precision to bf16 or no"
             )
         learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.rates.moved()
         self.step += 1
         if self.average is not None:
             self.average.update(self.step)
@@ -183,10 +184,7 @@ class Training:
 
     def _move(self, parameters: list[torch.nn.Parameter]) -> float:
         """Clip the gradients and move the parameters, unless the gradients' norm is not finite; returns that norm."""
-        learning_rate = self.options.optimizer.learning_rate
-        now = rate(self.options.schedule, self.step, self.total_steps, learning_rate) if self._scheduled else 1.0
-        for group, base in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = base * now
+        self.rates.set(self.step, self.total_steps)
         if all(parameter.grad is None for parameter in parameters):
             return 0.0
         self.scaler.unscale(parameter.grad for parameter in parameters if parameter.grad is not None)
@@ -194,6 +192,8 @@ class Training:
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         if math.isfinite(norm):
             self.optimizer.step()
+            if largest := self.options.optimizer.scale_weight_norms:
+                limit_norms(self.network.trainables.values(), largest)
         self.scaler.update(norm)
         return norm
 
@@ -203,8 +203,8 @@ class Training:
         Gradients are divided by gradient_accumulation_steps in an epoch's last step too, as accelerate does.
         """
         indices = self.batches[number]
-        drawn = draw(self.options, number, len(indices), self.items[indices[0]].latent.shape)
         items = [self.items[index] for index in indices]
+        drawn = draw(self.options, number, len(indices), items[0].latent.shape, self.batches.before(number))
         self._turn(drawn.t)
         conditions = [
             (item.dropped or self._empty) if drawn.dropped[i] else item.condition for i, item in enumerate(items)
@@ -217,7 +217,9 @@ class Training:
                 if not some:
                     continue
                 latents = torch.stack([self.items[indices[i]].latent for i in some])
-                errors = self._errors(latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some])
+                errors = self._errors(
+                    latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some], self.options.loss
+                )
                 part = (errors * self._weights(drawn.t[some]).to(errors.device)).sum() / len(indices)
                 if part.requires_grad:  # module dropout may have left nothing of the network in it
                     self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
@@ -228,12 +230,14 @@ class Training:
         """What a pass of the model is inside of; every process makes as many."""
         return nullcontext() if self._shard is None else self._shard.one_pass(backward=backward)
 
-    def _errors(self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """The mean squared error of each item's velocity, (n,)."""
+    def _errors(
+        self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any], loss: LossOptions = _MEAN_SQUARE
+    ) -> Tensor:
+        """The loss of each item's velocity, (n,)."""
         latents, noise, t = (tensor.to(self.model.device, torch.float32) for tensor in (latents, noise, t))
         sigma, process = self._process.sigma(t), self._process
         velocity = self.model.velocity(process.noised(latents, noise, sigma), sigma, conditions)
-        return (velocity.float() - process.target(latents, noise, sigma)).square().flatten(1).mean(1)
+        return item_losses(loss, velocity.float() - process.target(latents, noise, sigma), t)
 
     def _weights(self, t: Tensor) -> Tensor:
         noise = self.options.noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import logging
@@ -49,8 +50,9 @@ class Network(nn.Module):
     def initial(cls, choice: TargetChoice, options: NetworkOptions) -> Network:
         """A new network with ΔW = 0, drawn from the options' seed, module after module."""
         generator = torch.Generator().manual_seed(options.seed)
-        make = TRAINABLES[options.algorithm].initial
-        network = cls(choice, options, (make(target.shape, options, generator) for target in choice.targets))
+        make, of = TRAINABLES[options.algorithm].initial, _options_of(choice, options)
+        made = (make(target.shape, of[target.module_path], generator) for target in choice.targets)
+        network = cls(choice, options, made)
         network._tell_full()
         return network
 
@@ -71,12 +73,13 @@ class Network(nn.Module):
                 f"({shorten(lost)}); include them, or leave them out of the file"
             )
         options = options_from_file(options, adapters.values())
+        of = _options_of(choice, options)
         kind, generator = TRAINABLES[options.algorithm], torch.Generator().manual_seed(options.seed)
         trainables: list[Trainable] = []
         for target in choice.targets:
             adapter = adapters.get(target.module_path)
             if adapter is None:
-                trainables.append(kind.initial(target.shape, options, generator))
+                trainables.append(kind.initial(target.shape, of[target.module_path], generator))
                 continue
             try:
                 trainables.append(kind.continued(adapter, options))
@@ -127,15 +130,18 @@ class Network(nn.Module):
             yield
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """What an optimizer takes: all parameters, or with LoRA+ the up matrices in a faster group of their own."""
-        ratio = self.options.loraplus_lr_ratio
-        if not ratio:
-            return [{"params": list(self.parameters()), "lr": learning_rate}]
-        fast = {id(p) for name, p in self.named_parameters() if name.endswith(".up")}
-        return [
-            {"params": [p for p in self.parameters() if id(p) not in fast], "lr": learning_rate},
-            {"params": [p for p in self.parameters() if id(p) in fast], "lr": learning_rate * ratio},
-        ]
+        """What an optimizer takes: all parameters of one rate in one group, those of `learning_rate` first.
+
+        LoRA+ and patterns give some of them a rate of their own.
+        """
+        ratio, own = self.options.loraplus_lr_ratio, self.options.rates(self.trainables)
+        groups: dict[float, list[nn.Parameter]] = {learning_rate: []}
+        for path, trainable in self.trainables.items():
+            rate = own.get(path, learning_rate)
+            for name, parameter in trainable.named_parameters():
+                faster = ratio and name == trainable.faster
+                groups.setdefault(rate * ratio if faster else rate, []).append(parameter)
+        return [{"params": some, "lr": rate} for rate, some in groups.items() if some]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Load a state, as any `nn.Module` does, that has exactly the tensors of this network.
@@ -225,6 +231,14 @@ class _Addition:
                 pieces.append(output.new_zeros(*leading, stop - start) if change is None else change)
             end = stop
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+
+def _options_of(choice: TargetChoice, options: NetworkOptions) -> dict[str, NetworkOptions]:
+    """Module path -> the options that it begins with: those of the network, with a rank of its own if it has one."""
+    paths = [target.module_path for target in choice.targets]
+    ranks = options.ranks(paths)
+    of = {rank: dataclasses.replace(options, network_dim=rank) for rank in set(ranks.values())}
+    return {path: of[ranks[path]] if path in ranks else options for path in paths}
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
 from ..adapters import LOW_RANK
 from ..errors import TrainError
-from ..patterns import PatternError, require_patterns
+from ..patterns import PatternError, matches, require_patterns
 from .option import Option, OptionGroup, Saved, option, options_in
-from .rules import Choice, Number, Texts, Truth, Whole
+from .rules import Choice, Number, Pairs, Texts, Truth, Whole
 
 __all__ = ["NetworkOptions", "algorithm_of", "parse_network_args"]
 
+logger = logging.getLogger("lyco")
+
 _PROBABILITY = Number(0, 1, open=True)
+_RANKS, _RATES = Pairs(Whole(1)), Pairs(Number())
 
 
 def algorithm_of(network_module: object) -> str:
@@ -100,9 +104,25 @@ class NetworkOptions(OptionGroup):
     loraplus_lr_ratio: float = option(
         0.0,
         Number(),
-        "LoRA+ (arXiv:2402.12354): how much faster LoRA's up matrices learn; 0: off. Refused for LoHa and LoKr, which "
-        "have none.",
+        "LoRA+ (arXiv:2402.12354): how much faster a part of each module learns; 0: off. LoRA: up. LoHa: hada_w2_a, "
+        "and LoKr: lokr_w1, as in sd-scripts; Musubi refuses it for these two.",
         saved=Saved.NETWORK_ARG,
+    )
+    network_reg_dims: tuple[str, ...] = option(
+        (),
+        _RANKS,
+        "PATTERN=RANK: the rank of the modules whose whole dotted name a regular expression matches, instead of "
+        "network_dim; the first that matches counts. Of sd-scripts; Musubi has no such option.",
+        saved=Saved.NETWORK_ARG,
+        since=2,
+    )
+    network_reg_lrs: tuple[str, ...] = option(
+        (),
+        _RATES,
+        "PATTERN=RATE: the same of learning_rate; 0: the modules stay as they begin. lr_scheduler changes these rates "
+        "as it does learning_rate.",
+        saved=Saved.NETWORK_ARG,
+        since=2,
     )
     verbose: bool = option(
         False,
@@ -128,16 +148,30 @@ class NetworkOptions(OptionGroup):
                 require_patterns(getattr(self, name))
             except PatternError as error:
                 raise TrainError(f"{name}: {error}") from None
-        if self.loraplus_lr_ratio and self.algorithm != "lora":
-            raise TrainError(
-                f"loraplus_lr_ratio is {self.loraplus_lr_ratio:g}: LoRA+ speeds up the up matrix of a LoRA, and a "
-                f"{LOW_RANK[self.algorithm].title} has none; leave it out, or train a LoRA"
-            )
+        for rule, name in ((_RANKS, "network_reg_dims"), (_RATES, "network_reg_lrs")):
+            try:
+                require_patterns([pattern for pattern, _ in rule.split(getattr(self, name))])
+            except PatternError as error:
+                raise TrainError(f"{name}: {error}") from None
+
+    def ranks(self, paths: Collection[str]) -> dict[str, int]:
+        """Module -> its rank, for those that `network_reg_dims` gives one."""
+        return {path: int(rank) for path, rank in _by_pattern(_RANKS.split(self.network_reg_dims), paths).items()}
+
+    def rates(self, paths: Collection[str]) -> dict[str, float]:
+        """Module -> its learning rate, for those that `network_reg_lrs` gives one."""
+        return _by_pattern(_RATES.split(self.network_reg_lrs), paths)
 
     @property
     def alpha(self) -> float:
         """The alpha that counts: `network_alpha`, or the rank where that is 0."""
         return float(self.network_alpha or self.network_dim)
+
+    def all_rates(self, learning_rate: float) -> list[float]:
+        """Every learning rate that a part of the network may have, that of most first."""
+        rates = [learning_rate, *(rate for _, rate in _RATES.split(self.network_reg_lrs))]
+        faster = [rate * self.loraplus_lr_ratio for rate in rates] if self.loraplus_lr_ratio else []
+        return list(dict.fromkeys([*rates, *faster]))
 
     def network_args(self) -> dict[str, str]:
         """What `--network_args` would say, by name: LoKr's factor always, the rest where it is set."""
@@ -148,6 +182,20 @@ class NetworkOptions(OptionGroup):
             if value != made.default or always:
                 args[made.name] = str(list(cast(Sequence[str], value)) if isinstance(value, tuple) else value)
         return args
+
+
+def _by_pattern(pairs: Sequence[tuple[str, float]], names: Collection[str]) -> dict[str, float]:
+    """Name -> the number of the first pattern that matches it."""
+    if not pairs:
+        return {}
+    try:
+        matched = matches([pattern for pattern, _ in pairs], names)
+    except PatternError as error:
+        raise TrainError(f"network_reg_dims or network_reg_lrs: {error}") from None
+    for pattern, number in pairs:
+        if not matched[pattern]:
+            logger.warning("%s=%g matches none of the %d modules that are trained", pattern, number, len(names))
+    return {name: number for pattern, number in reversed(pairs) for name in matched[pattern]}
 
 
 def parse_network_args(texts: Iterable[str]) -> dict[str, Any]:

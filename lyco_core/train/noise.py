@@ -17,7 +17,8 @@ from torch import Tensor
 from ..architectures import TrainedFamily
 from ..errors import TrainError
 from .option import OptionGroup, Saved, option
-from .rules import Choice, Number, Truth
+from .randoms import Source
+from .rules import Choice, Number, Truth, Whole
 
 __all__ = ["SAMPLINGS", "NoiseOptions", "loss_weights", "resolve_sampling", "sample_times"]
 
@@ -25,16 +26,16 @@ _TRIES = 1000
 """How often timesteps outside of min_timestep to max_timestep are drawn again."""
 
 
-def _normal(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(count, generator=generator)
+def _sigmoid(options: NoiseOptions, source: Source) -> Tensor:
+    return torch.sigmoid(options.sigmoid_scale * source.normal())
 
 
-def _sigmoid(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
-    return torch.sigmoid(options.sigmoid_scale * _normal(count, generator))
+def _logsnr(options: NoiseOptions, source: Source) -> Tensor:
+    return torch.sigmoid(-(options.logit_mean + options.logit_std * source.normal()) / 2)
 
 
-def _wide(_: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
-    return torch.sigmoid(1.5 * _normal(count, generator))
+def _wide(_: NoiseOptions, source: Source) -> Tensor:
+    return torch.sigmoid(1.5 * source.normal())
 
 
 def _by_pixels(_: NoiseOptions, size: tuple[int, int]) -> float:
@@ -42,16 +43,12 @@ def _by_pixels(_: NoiseOptions, size: tuple[int, int]) -> float:
     return math.sqrt(size[0] * size[1]) / 32
 
 
-def _logsnr(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
-    return torch.sigmoid(-(options.logit_mean + options.logit_std * _normal(count, generator)) / 2)
-
-
-def _density(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
+def _density(options: NoiseOptions, source: Source) -> Tensor:
     """The timesteps that `sigma` draws: by the weighting scheme, on the grid of 1000 steps."""
     if options.weighting_scheme == "logit_normal":
-        u = torch.sigmoid(options.logit_mean + options.logit_std * _normal(count, generator))
+        u = torch.sigmoid(options.logit_mean + options.logit_std * source.normal())
     else:
-        u = torch.rand(count, generator=generator)
+        u = source.uniform()
         if options.weighting_scheme == "mode":  # SD3 (arXiv:2403.03206), section 3.1
             u = 1 - u - options.mode_scale * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)
     return 1 - torch.floor(u.clamp(0, 1 - 2**-24) * 1000) / 1000
@@ -72,12 +69,12 @@ def _by_size(patch: int, far: tuple[int, float]) -> Callable[[NoiseOptions, tupl
     return shift
 
 
-Draw = Callable[["NoiseOptions", int, torch.Generator], Tensor]
+Draw = Callable[["NoiseOptions", Source], Tensor]
 Shift = Callable[["NoiseOptions", tuple[int, int]], float]
 
 SAMPLINGS: dict[str, tuple[Draw, Shift | None]] = {
     "sigma": (_density, None),
-    "uniform": (lambda _, count, generator: torch.rand(count, generator=generator), None),
+    "uniform": (lambda _, source: source.uniform(), None),
     "sigmoid": (_sigmoid, None),
     "shift": (_sigmoid, lambda options, _: options.discrete_flow_shift),
     "flux_shift": (_sigmoid, _by_size(2, (4096, 1.15))),
@@ -88,6 +85,10 @@ SAMPLINGS: dict[str, tuple[Draw, Shift | None]] = {
     "logsnr": (_logsnr, None),
 }
 """`timestep_sampling` -> how t is drawn, and by how much it is then shifted for a latent of (height, width)."""
+
+_MIXTURES = {"qinglong_flux": ("flux_shift", 0.79, 0.9), "qinglong_qwen": ("qwen_shift", 0.95, 0.95)}
+"""`timestep_sampling` -> the sampling that most timesteps are of, their part, and the part up to which the next are
+logsnr's; the rest lie at the data, where log-SNR is N(5.36, 1)."""
 
 _WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigma_sqrt": lambda sigma: sigma**-2.0,
@@ -102,9 +103,10 @@ class NoiseOptions(OptionGroup):
 
     timestep_sampling: str = option(
         "sigma",
-        Choice(("auto", *SAMPLINGS)),
+        Choice(("auto", *SAMPLINGS, *_MIXTURES)),
         "How the timesteps are drawn. auto: as Musubi's page on the model says, with its flow shift. sigma: by the "
-        "weighting scheme's own density, which ignores the shift.",
+        "weighting scheme's own density, which ignores the shift. qinglong: a mixture of a shift, logsnr and timesteps "
+        "near the data.",
         rare=False,
         node_default="auto",
         saved=Saved.ALWAYS,
@@ -132,8 +134,12 @@ class NoiseOptions(OptionGroup):
         saved=Saved.ALWAYS,
         draws=True,
     )
-    logit_mean: float = option(0.0, Number(-math.inf), "For logit_normal and logsnr.", saved=Saved.ALWAYS, draws=True)
-    logit_std: float = option(1.0, Number(), "For logit_normal and logsnr.", saved=Saved.ALWAYS, draws=True)
+    logit_mean: float = option(
+        0.0, Number(-math.inf), "For logit_normal, logsnr and qinglong_flux.", saved=Saved.ALWAYS, draws=True
+    )
+    logit_std: float = option(
+        1.0, Number(), "For logit_normal, logsnr and qinglong_flux.", saved=Saved.ALWAYS, draws=True
+    )
     mode_scale: float = option(1.29, Number(-math.inf), "For mode.", saved=Saved.ALWAYS, draws=True)
     min_snr_gamma: float = option(
         0.0,
@@ -161,8 +167,23 @@ class NoiseOptions(OptionGroup):
         graph=False,
     )
 
+    num_timestep_buckets: int = option(
+        0,
+        Whole(0),
+        "Above 1: in each so many items in a row every part of the distribution of timesteps comes once, for small "
+        "datasets. Musubi deals them for an epoch, and not to sigma.",
+        saved=Saved.IF_SET,
+        draws=True,
+        since=2,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.num_timestep_buckets > 1 and self.timestep_boundary:
+            raise TrainError(
+                f"num_timestep_buckets is {self.num_timestep_buckets}, and with dit_high_noise the timesteps of a "
+                "batch are those of one of the two models, in no such order; leave it out"
+            )
         if self.min_timestep >= self.max_timestep:
             raise TrainError(
                 f"min_timestep is {self.min_timestep:g}, expected less than max_timestep, {self.max_timestep:g}"
@@ -177,25 +198,30 @@ def resolve_sampling(options: NoiseOptions, trained: TrainedFamily) -> NoiseOpti
     return dataclasses.replace(options, **changes)
 
 
-def sample_times(options: NoiseOptions, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def sample_times(
+    options: NoiseOptions, count: int, size: tuple[int, int], generator: torch.Generator, *, dealt: Tensor | None = None
+) -> Tensor:
     """`count` timesteps t from 0 to 1, (count,) float32 on the CPU.
 
     Args:
         size: height and width of the latent.
         generator: a CPU one.
+        dealt: where in the distribution each lies, from 0 to 1; None: anywhere.
 
     Raises:
         TrainError: with `preserve_distribution_shape`, hardly any draw falls between the bounds.
     """
     low, high = options.min_timestep / 1000, options.max_timestep / 1000
+    source = Source(count, generator, dealt)
     if not options.preserve_distribution_shape:
-        return _draw(options, count, size, generator) * (high - low) + low
+        return _draw(options, size, source) * (high - low) + low
     kept = torch.empty(0)
     for _ in range(_TRIES):
-        drawn = _draw(options, count, size, generator)
+        drawn = _draw(options, size, source)
         kept = torch.cat([kept, drawn[(drawn >= low) & (drawn <= high)]])
         if len(kept) >= count:
             return kept[:count]
+        source = source.again(options.num_timestep_buckets)
     raise TrainError(
         f"of {_TRIES * count} timesteps that {options.timestep_sampling} draws {len(kept)} lie between min_timestep "
         f"{options.min_timestep:g} and max_timestep {options.max_timestep:g}; widen them, or do without "
@@ -203,9 +229,19 @@ def sample_times(options: NoiseOptions, count: int, size: tuple[int, int], gener
     )
 
 
-def _draw(options: NoiseOptions, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    draw, shift = SAMPLINGS[options.timestep_sampling]
-    t = draw(options, count, generator)
+def _draw(options: NoiseOptions, size: tuple[int, int], source: Source) -> Tensor:
+    if options.timestep_sampling not in _MIXTURES:
+        return _drawn(options, options.timestep_sampling, size, source)
+    most, first, second = _MIXTURES[options.timestep_sampling]
+    decided = torch.rand(source.count, generator=source.generator)
+    near = torch.sigmoid(-(5.36 + source.normal()) / 2)
+    t = torch.where(decided < second, _drawn(options, "logsnr", size, source), near)
+    return torch.where(decided < first, _drawn(options, most, size, source), t)
+
+
+def _drawn(options: NoiseOptions, sampling: str, size: tuple[int, int], source: Source) -> Tensor:
+    draw, shift = SAMPLINGS[sampling]
+    t = draw(options, source)
     return t if shift is None else _shifted(t, shift(options, size))
 
 

@@ -16,7 +16,15 @@ from ..errors import TrainError
 from .option import OptionGroup, Saved, option
 from .rules import Choice, Number, Texts
 
-__all__ = ["OPTIMIZERS", "OptimizerOptions", "as_evaluated", "is_schedule_free", "make_optimizer", "optimizer_of"]
+__all__ = [
+    "OPTIMIZERS",
+    "OptimizerOptions",
+    "as_evaluated",
+    "is_schedule_free",
+    "make_optimizer",
+    "named_arguments",
+    "optimizer_of",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +96,14 @@ class OptimizerOptions(OptionGroup):
     max_grad_norm: float = option(
         1.0, Number(), "Longer gradients are shortened to this norm; 0: never.", saved=Saved.ALWAYS
     )
+    scale_weight_norms: float = option(
+        0.0,
+        Number(),
+        "If above 0: after every step a module whose ΔW has a larger norm (the root of the sum of its squares) is "
+        "scaled down to it. Musubi does it to LoRA alone; here to LoHa and LoKr as well.",
+        saved=Saved.IF_SET,
+        since=2,
+    )
 
 
 def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -109,9 +125,19 @@ def make_optimizer(options: OptimizerOptions, groups: Sequence[dict[str, Any]]) 
         raise TrainError(f"optimizer_type {options.optimizer_type}: {kind.module} has no {kind.name}") from None
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise TrainError(f"optimizer_type {options.optimizer_type} is no optimizer of torch's kind; choose adamw, say")
-    arguments = dict(kind.defaults) | _arguments(options.optimizer_args)
+    arguments = dict(kind.defaults) | named_arguments("optimizer_args", options.optimizer_args)
     if "lr" in arguments:  # each group has its own, which would win
         raise TrainError(f"optimizer_args has lr={arguments['lr']!r}, which is the option learning_rate")
+    if kind.name == "Prodigy" and len({group["lr"] for group in groups} - {0.0}) > 1:
+        raise TrainError(
+            f"optimizer_type {options.optimizer_type} finds one learning rate for all, and loraplus_lr_ratio or "
+            "network_reg_lrs give several; leave these out, or choose adamw"
+        )
+    if options.scale_weight_norms and all(callable(getattr(cls, name, None)) for name in ("train", "eval")):
+        raise TrainError(
+            f"scale_weight_norms is {options.scale_weight_norms:g}, and {options.optimizer_type} keeps averages that "
+            "it does not scale; leave it out, or choose adamw"
+        )
     try:
         return cls(list(groups), **arguments)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -146,7 +172,8 @@ def as_evaluated(optimizer: torch.optim.Optimizer) -> Generator[None]:
                 parameter.copy_(value)
 
 
-def _arguments(texts: Sequence[str]) -> dict[str, Any]:
+def named_arguments(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """What the texts of an option say, each of which is NAME=VALUE. Raises `TrainError` for another."""
     arguments: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -155,5 +182,5 @@ def _arguments(texts: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             equals = ""
         if not equals or not name.strip().isidentifier():
-            raise TrainError(f"optimizer_args: {text!r} cannot be read, expected NAME=VALUE, such as weight_decay=0.01")
+            raise TrainError(f"{option}: {text!r} cannot be read, expected NAME=VALUE, such as weight_decay=0.01")
     return arguments

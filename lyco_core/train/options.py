@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import TrainError
 from ..io.names import name_fault
+from .losses import LossOptions
 from .memory_options import MemoryOptions
 from .musubi.table import unknown
 from .network_options import NetworkOptions, parse_network_args
@@ -142,6 +143,7 @@ class TrainOptions:
     optimizer: OptimizerOptions = dataclasses.field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = dataclasses.field(default_factory=ScheduleOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
+    loss: LossOptions = dataclasses.field(default_factory=LossOptions)
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
     memory: MemoryOptions = dataclasses.field(default_factory=MemoryOptions)
 
@@ -152,6 +154,7 @@ _PARTS: dict[str, type[OptionGroup]] = {
     "optimizer": OptimizerOptions,
     "schedule": ScheduleOptions,
     "noise": NoiseOptions,
+    "loss": LossOptions,
     "save": SaveOptions,
     "memory": MemoryOptions,
 }

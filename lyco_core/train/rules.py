@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-__all__ = ["Choice", "FileName", "Number", "Rule", "Text", "Texts", "Truth", "Whole", "WholeOrAuto"]
+__all__ = ["Choice", "FileName", "Number", "Pairs", "Rule", "Text", "Texts", "Truth", "Whole", "WholeOrAuto"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +141,42 @@ class Texts:
     def read(self, text: str) -> tuple[str, ...]:
         """The value of a text in `--network_args`. Raises `ValueError` if it has none."""
         return _read(_list, text, "a list of texts, such as [r'.*ffn.*']")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs(Texts):
+    """Texts of a pattern and a number: PATTERN=NUMBER."""
+
+    number: Whole | Number
+
+    @property
+    def expected(self) -> str:
+        """The values that are allowed, in words."""
+        return f"a list of PATTERN=NUMBER with {self.number.expected}, such as ['.*attn.*=8']"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is allowed."""
+        if not super().holds(value):
+            return False
+        try:
+            return all(self.number.holds(number) for _, number in self.split(cast(Sequence[str], value)))
+        except ValueError:
+            return False
+
+    def read(self, text: str) -> tuple[str, ...]:
+        """The value of a text in `--network_args`: a list, or, as in sd-scripts, pairs with commas between them."""
+        return super().read(text) if text.lstrip().startswith("[") else tuple(_pairs(text))
+
+    def split(self, pairs: Sequence[str]) -> list[tuple[str, float]]:
+        """(pattern, number) of each. Raises `ValueError` for a text that is no pair."""
+        parts = [pair.rpartition("=") for pair in pairs]
+        if any(not pattern for pattern, _, _ in parts):
+            raise ValueError("expected PATTERN=NUMBER")
+        return [(pattern.strip(), self.number.read(number)) for pattern, _, number in parts]
+
+
+def _pairs(text: str) -> list[str]:
+    return [pair.strip() for pair in text.split(",") if pair.strip()]
 
 
 @dataclasses.dataclass(frozen=True)

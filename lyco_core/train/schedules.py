@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ..errors import TrainError
 from .option import OptionGroup, Saved, option
-from .rules import Choice, Number, Whole
+from .rules import Choice, Number, Text, Texts, Whole
 
 __all__ = ["SCHEDULES", "ScheduleOptions", "rate", "require_rate"]
 
@@ -163,6 +163,17 @@ class ScheduleOptions(OptionGroup):
         "For cosine_with_min_lr, warmup_stable_decay and rex: the part of the rate that is left; for rex 0 means 0.01. "
         "The others end as they do.",
     )
+    lr_scheduler_type: str = option(
+        "",
+        Text(),
+        "Instead of lr_scheduler: a class of torch.optim.lr_scheduler, such as OneCycleLR, or the path of one. It is "
+        "stepped after every step of the optimizer.",
+        saved=Saved.IF_SET,
+        graph=False,
+    )
+    lr_scheduler_args: tuple[str, ...] = option(
+        (), Texts(), "NAME=VALUE for lr_scheduler_type, such as step_size=100.", graph=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,6 +181,16 @@ class ScheduleOptions(OptionGroup):
             steps: float = getattr(self, name)
             if steps >= 1 and not steps.is_integer():
                 raise TrainError(f"{name} is {steps:g}, expected a whole number of steps, or a part below 1")
+        if self.lr_scheduler_args and not self.lr_scheduler_type:
+            raise TrainError(
+                f"lr_scheduler_args {list(self.lr_scheduler_args)} are for lr_scheduler_type, which is empty; "
+                "lr_scheduler has options of its own: lr_scheduler_power and so on"
+            )
+        if self.lr_scheduler_type and (self.lr_scheduler != "constant" or self.lr_warmup_steps):
+            raise TrainError(
+                f"lr_scheduler_type is {self.lr_scheduler_type}, which stands in for lr_scheduler and lr_warmup_steps; "
+                "leave them out"
+            )
         if self.lr_scheduler == "cosine" and self.lr_scheduler_min_lr_ratio:
             logger.warning("lr_scheduler cosine falls to 0; cosine_with_min_lr is what has lr_scheduler_min_lr_ratio")
 

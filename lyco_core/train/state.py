@@ -87,6 +87,7 @@ def _moving(training: Training) -> dict[str, Any]:
         "network": training.network.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "scaler": training.scaler.state_dict(),
+        "rates": training.rates.state_dict(),
         "average": None if average is None else average.values,
     }
 
@@ -95,6 +96,7 @@ def _move(training: Training, state: dict[str, Any]) -> None:
     training.network.load_state_dict(state["network"])
     training.optimizer.load_state_dict(state["optimizer"])
     training.scaler.load_state_dict(state["scaler"])
+    training.rates.load_state_dict(state.get("rates", {}))  # older states have none
     if training.average is not None:
         training.average.load(state["average"])
     training.step = state["step"]

@@ -111,7 +111,7 @@ def test_a_second_training_replaces_nothing(files: Server):
         ({"size": -8}, {}, "the latents have 2 different shapes (16x1x8x8, 16x1x12x12); set enable_bucket"),
         ({}, {"exclude_patterns": "(blocks"}, r"exclude_patterns: '(blocks' is no regular expression"),
         ({}, {"exclude_patterns": ".*"}, "the patterns leave nothing of Wan 2.1/2.2 to train"),
-        ({}, {"network_module": "loha", "loraplus_lr_ratio": 4.0}, "LoRA+ speeds up the up matrix of a LoRA"),
+        ({}, {"loss_type": "huber", "huber_c": 0.0}, "huber_c is 0, and loss_type huber is then 0 or l1"),
         ({}, {"caption_dropout_rate": 0.5}, "caption_dropout_rate needs the conditioning of the empty caption"),
         ({}, {"optimizer_type": "prodigy"}, "optimizer_type prodigy needs prodigyopt"),
         ({}, {"output_name": "../up"}, "expected a plain file name"),

@@ -8,7 +8,9 @@ import torch
 from lyco_testing.toy import ToyModel
 from lyco_testing.toy_training import ITEMS, training
 
+from lyco_core.train.draws import draw
 from lyco_core.train.loop import Training
+from lyco_core.train.options import train_options
 
 
 class Recording(ToyModel):
@@ -46,3 +48,21 @@ def test_a_batch_is_what_its_number_and_the_seed_say(seed: int, settings: dict):
         assert torch.equal(t, moments)
         assert torch.equal(x, (1 - at) * latents + at * noise)
         assert conditions == [-50.0 if drop else ITEMS[i].condition for drop, i in zip(dropped, indices, strict=True)]
+
+
+def test_dealt_timesteps_take_turns():
+    """Any ten items in a row from a multiple of ten lie in a tenth each, however they are batched."""
+    options = train_options({"timestep_sampling": "uniform", "num_timestep_buckets": 10})
+    shape, found, first = torch.Size((1, 4, 4)), [], 0
+    for number, count in enumerate([3, 4, 4, 1, 8]):
+        found.append(draw(options, number, count, shape, first).t)
+        first += count
+    rounds = (torch.cat(found) * 10).int().view(2, 10)
+    assert rounds.sort().values.tolist() == [list(range(10))] * 2
+    assert rounds[0].tolist() != rounds[1].tolist() != list(range(10))
+    assert torch.equal(draw(options, 4, 8, shape, 12).t, found[4])
+    kept = train_options(
+        {"timestep_sampling": "uniform", "num_timestep_buckets": 10, "min_timestep": 500}
+        | {"preserve_distribution_shape": True}
+    )
+    assert float(draw(kept, 0, 64, shape).t.min()) >= 0.5

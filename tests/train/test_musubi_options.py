@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lyco_core.cli import main
 from lyco_core.commands.musubi_command import read_command
@@ -131,9 +132,26 @@ def test_options_are_told_without_a_file(capsys: pytest.CaptureFixture[str]):
     status, lines, error = checked(capsys, *WAN.split(), "--sample_prompts", "p", "--learning_rat", "1")
     assert (status, error) == (1, "lyco: error: refused: sample_prompts, learning_rat\n")
     assert next(line for line in lines if line.startswith("sample_prompts")).endswith("adapters in a workflow")
-    status, _, error = checked(capsys, "--network_module", "lokr", "--network_args", "loraplus_lr_ratio=4")
+    status, _, error = checked(capsys, "--lr_scheduler_args", "step_size=3")
     assert status == 1
-    assert "LoRA+ speeds up the up matrix of a LoRA" in error
+    assert "lr_scheduler_args ['step_size=3'] are for lr_scheduler_type, which is empty" in error
+
+
+def test_timesteps_are_shown_without_a_file(capsys: pytest.CaptureFixture[str]):
+    """1000 of 25, twice; of the places of shift 3 in a normal's sigmoid those near 0 are rare."""
+    status = main(["train", "wan_train_network.py", "--show_timesteps", "image", "--timestep_sampling", "auto"])
+    told = capsys.readouterr().out.splitlines()
+    assert (status or 0, len(told)) == (0, 82)
+    assert told[0] == "timestep_sampling shift, 100000 timesteps drawn for 1024 x 1024 pixels:"
+    shares = [float(line.split()[-2 if line.endswith("#") else -1].removesuffix("%")) for line in told[1:41]]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    edges = torch.arange(1, 40) / 40
+    below = normal.cdf(torch.logit(edges / (3 - 2 * edges)))
+    expected = torch.diff(below, prepend=torch.zeros(1), append=torch.ones(1)) * 100
+    assert torch.tensor(shares).sub(expected).abs().max() < 0.25
+    assert main(["train", "--show_timesteps", "console", "--timestep_sampling", "auto"]) == 1
+    assert "timestep_sampling is auto, which depends on the model's family" in capsys.readouterr().err
 
 
 def test_a_configuration_and_the_command_line_over_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

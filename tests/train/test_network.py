@@ -178,6 +178,31 @@ def test_loraplus_has_a_faster_group_of_ups():
     assert len(group["params"]) == len(list(made.parameters()))
 
 
+@pytest.mark.parametrize(("algorithm", "faster"), [("loha", "w2_a"), ("lokr", "w1")])
+def test_loraplus_of_the_others_is_sd_scripts(algorithm: str, faster: str):
+    """hada_w2_a and lokr_w1."""
+    made = network(NetworkOptions(algorithm, 3, loraplus_lr_ratio=16.0))
+    slow, fast = made.parameter_groups(1e-4)
+    assert (slow["lr"], fast["lr"]) == (1e-4, 16e-4)
+    assert {id(p) for p in fast["params"]} == {id(t.get_parameter(faster)) for t in made.trainables.values()}
+    assert len(slow["params"]) + len(fast["params"]) == len(list(made.parameters()))
+
+
+def test_ranks_and_rates_by_pattern():
+    options = NetworkOptions(
+        "loha", 3, network_reg_dims=[".*attention.*=5", ".*=2"], network_reg_lrs=[".*to_q=1e-3"], loraplus_lr_ratio=2
+    )
+    made = network(options)
+    ranks = {path: trainable.adapter().rank for path, trainable in made.trainables.items()}
+    assert ranks == {path: 5 if "attention" in path else 2 for path in ranks}
+    rates = {id(p): group["lr"] for group in made.parameter_groups(1e-4) for p in group["params"]}
+    for path, trainable in made.trainables.items():
+        rate = 1e-3 if path.endswith("to_q") else 1e-4
+        expected = {name: rate * 2 if name == "w2_a" else rate for name, _ in trainable.named_parameters()}
+        assert {name: rates[id(p)] for name, p in trainable.named_parameters()} == expected
+    assert made.parameter_groups(1e-4)[0]["lr"] == 1e-4
+
+
 @every_option
 def test_a_state_restores_it_exactly(options: NetworkOptions):
     made = network(options)

@@ -32,7 +32,11 @@ WRONG = {
     ),
     "a pattern that is a number": ({"include_patterns": [3]}, r"include_patterns is \[3\], expected a list of texts"),
     "one text for a list": ({"exclude_patterns": ".*"}, "exclude_patterns is '.*', expected a list of"),
-    "LoRA+ for a LoKr": ({"loraplus_lr_ratio": 4.0}, "LoRA\\+ speeds up the up matrix of a LoRA, and a LoKr has none"),
+    "no rank behind a pattern": ({"network_reg_dims": [".*ffn.*"]}, r"network_reg_dims is \['.*ffn.*'\], expected"),
+    "a rank of half by pattern": ({"network_reg_dims": [".*=0.5"]}, "list of PATTERN=NUMBER with a whole number"),
+    "a rank of 0 by pattern": ({"network_reg_dims": [".*=0"]}, "with a whole number of at least 1"),
+    "a rate below 0": ({"network_reg_lrs": [".*=-1e-4"]}, "with a finite number of at least 0"),
+    "a rate's pattern": ({"network_reg_lrs": ["(ffn=1e-4"]}, r"network_reg_lrs: '\(ffn' is no regular expression"),
     "a LoRA+ ratio below 0": ({"algorithm": "lora", "loraplus_lr_ratio": -1}, "loraplus_lr_ratio is -1, expected"),
 }  # fmt: skip
 
@@ -44,10 +48,14 @@ def test_refused(name: str):
         NetworkOptions(**{"algorithm": "lokr"} | wrong)
 
 
-def test_loraplus_is_a_loras():
-    assert NetworkOptions("lora", loraplus_lr_ratio=4.0).loraplus_lr_ratio == 4.0
-    with pytest.raises(TrainError, match="a LoHa has none"):
-        NetworkOptions("loha", loraplus_lr_ratio=4.0)
+def test_pairs_as_sd_scripts_writes_them_and_as_a_list():
+    pairs = ("img_attn.*=8", "a=b=4")
+    for text in ("img_attn.*=8, a=b=4", "['img_attn.*=8', 'a=b=4']"):
+        assert parse_network_args([f"network_reg_dims={text}"]) == {"network_reg_dims": pairs}
+    options = NetworkOptions(network_reg_dims=pairs, network_reg_lrs=["x=1e-3", ".*=2e-3"], loraplus_lr_ratio=4)
+    assert options.ranks(["img_attn.0", "a=b", "img_mlp"]) == {"img_attn.0": 8, "a=b": 4}
+    assert options.rates(["x", "y"]) == {"x": 1e-3, "y": 2e-3}  # the first that matches
+    assert options.all_rates(1e-3) == [1e-3, 2e-3, 4e-3, 8e-3]
 
 
 @pytest.mark.parametrize(

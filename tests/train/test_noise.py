@@ -52,6 +52,29 @@ def test_the_distribution_is_the_definition_s(name: str):
     assert float((found - expected).abs().max()) < 0.015
 
 
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_dealt_it_is_the_same_distribution(name: str):
+    """Every one of so many in a row lies in a part of its own, so the quantiles are met more exactly."""
+    options, expected = QUANTILES[name]
+    dealt = (torch.arange(COUNT) + 0.5) / COUNT
+    asked = NoiseOptions(timestep_sampling=name, **options)
+    found = sample_times(asked, COUNT, (128, 128), torch.Generator(), dealt=dealt)
+    assert float((torch.quantile(found, PARTS) - expected).abs().max()) < 0.002
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [("qinglong_flux", 0.79, 0.9), ("qinglong_qwen", 0.95, 0.95)])
+def test_qinglong_is_a_mixture(name: str, first: float, second: float):
+    """What Musubi mixes: a shift, log-SNR of the options, and of N(5.36, 1)."""
+    shift = QUANTILES["flux_shift" if name == "qinglong_flux" else "qwen_shift"][1]
+    middle = torch.sigmoid(-(1 + 2 * NORMAL.icdf(1 - PARTS)) / 2)
+    near = torch.sigmoid(-(5.36 + NORMAL.icdf(1 - PARTS)) / 2)
+    found = drawn(timestep_sampling=name, logit_mean=1.0, logit_std=2.0)
+    for at in (0.05, 0.1, 0.3, 0.5, 0.8):
+        below = [float((part < at).double().mean()) for part in (shift, middle, near)]
+        expected = first * below[0] + (second - first) * below[1] + (1 - second) * below[2]
+        assert float((found < at).double().mean()) == pytest.approx(expected, abs=0.02)
+
+
 def test_shifts_of_a_picture_of_1024_pixels():
     """What Musubi's functions give: μ 1.15 for FLUX, 0.69355 for Qwen-Image; FLUX.2's latent is half as wide."""
     shifts = {name: SAMPLINGS[name][1] for name in ("flux_shift", "qwen_shift", "flux2_shift")}

@@ -62,6 +62,11 @@ def test_every_option_stands_in_the_metadata_as_it_says(part: str, option: Optio
 
 
 VALUES = {
+    "network_reg_dims": (".*attention.*=2",),
+    "network_reg_lrs": (".*attention.*=0.001",),
+    "lr_scheduler_type": "torch.optim.lr_scheduler.LinearLR",
+    "loss_type": "l1",
+    "huber_schedule": "constant",
     "timestep_sampling": "logsnr",
     "weighting_scheme": "cosmap",
     "lr_scheduler": "linear",

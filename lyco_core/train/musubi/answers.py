@@ -40,6 +40,7 @@ FILES = {
     "output_dir": Takes.FILE,
     "dataset_config": Takes.FILE,
     "comfyui": Takes.FILE,
+    "show_timesteps": Takes.ONE,
 }
 """What a configuration names beside the options of a training."""
 

@@ -37,6 +37,8 @@ class Trainable(nn.Module, ABC):
     """
 
     adapter_class: ClassVar[type[Adapter]]
+    faster: ClassVar[str]
+    """The factor that LoRA+ has learn faster."""
 
     alpha: Tensor
 
@@ -117,6 +119,10 @@ class Trainable(nn.Module, ABC):
     @abstractmethod
     def contribution(self, x: Tensor) -> Tensor:
         """`forward` without module dropout."""
+
+    @abstractmethod
+    def norm(self) -> Tensor:
+        """ΔW's Frobenius norm, which only `limit_norms` asks for."""
 
     def kept_rows(self, device: torch.device) -> Tensor | None:
         """LoHa's and LoKr's rank dropout: (out,), 0 for a row of ΔW that is left out, else 1 / (1 - p)."""

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainableLoHa"]
 
+_BAND = 512
+"""Rows of ΔW that are made at once to measure it."""
+
 
 class TrainableLoHa(Trainable):
     """w1_a (out, r), N(0, 0.1²); w1_b, w2_b (r, in), N(0, 1); w2_a (out, r), which starts at 0."""
 
     adapter_class: ClassVar[type[Adapter]] = LoHa
+    faster: ClassVar[str] = "w2_a"
 
     w1_a: Tensor
     w1_b: Tensor
@@ -54,6 +58,20 @@ class TrainableLoHa(Trainable):
             return None
         factors = (self.w1_a, self.w1_b, self.w2_a, self.w2_b)
         return summed_linear(x, *factors, self._rows(x.device), frozen, way.by_ranks)
+
+    def norm(self) -> Tensor:
+        """From the products of r² pairs of ranks, if that is less work than ΔW itself, by bands."""
+        (out, into), rank = self.shape, self.w1_b.shape[0]
+        if rank**3 * (out + into) < 2 * out * into:
+            up = (self.w1_a.unsqueeze(2) * self.w2_a.unsqueeze(1)).flatten(1)
+            down = (self.w1_b.unsqueeze(1) * self.w2_b).flatten(0, 1)
+            squares = ((up.t() @ up) * (down @ down.t())).sum().clamp(min=0)
+        else:
+            squares = self.w1_a.new_zeros(())
+            for start in range(0, out, _BAND):
+                band = slice(start, start + _BAND)
+                squares += ((self.w1_a[band] @ self.w1_b) * (self.w2_a[band] @ self.w2_b)).square().sum()
+        return squares.sqrt() * abs(self.scale)
 
     def _rows(self, device: torch.device) -> Tensor:
         """(out,) or (1,), what each row of ΔW is multiplied with."""

@@ -28,6 +28,7 @@ class TrainableLoKr(Trainable):
     """
 
     adapter_class: ClassVar[type[Adapter]] = LoKr
+    faster: ClassVar[str] = "w1"
 
     w1: Tensor
     w2: Tensor
@@ -58,6 +59,14 @@ class TrainableLoKr(Trainable):
     def full(self) -> bool:
         """Whether W2 is one matrix."""
         return "w2" in self._parameters
+
+    def norm(self) -> Tensor:
+        """That of W1 times that of W2."""
+        if self.full:
+            squares = self.w2.square().sum()
+        else:
+            squares = ((self.w2_a.t() @ self.w2_a) * (self.w2_b @ self.w2_b.t())).sum().clamp(min=0)
+        return (self.w1.square().sum() * squares).sqrt() * abs(self.scale)
 
     def contribution(self, x: Tensor) -> Tensor:
         kept = self.kept_rows(x.device)

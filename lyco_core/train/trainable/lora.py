@@ -23,6 +23,7 @@ class TrainableLoRA(Trainable):
     """up (out, r), which starts at 0; down (r, in), U(±1/√in)."""
 
     adapter_class: ClassVar[type[Adapter]] = LoRA
+    faster: ClassVar[str] = "up"
 
     up: Tensor
     down: Tensor
@@ -44,6 +45,10 @@ class TrainableLoRA(Trainable):
         if self.training:
             hidden = self._dropped(hidden)
         return linear(hidden, (self.up * self.scale).to(x.dtype))
+
+    def norm(self) -> Tensor:
+        squares = (self.up.t() @ self.up) * (self.down @ self.down.t())
+        return squares.sum().clamp(min=0).sqrt() * abs(self.scale)
 
     def _dropped(self, hidden: Tensor) -> Tensor:
         """(samples, …, r): dropout of single numbers, then of the ranks of each sample."""

@@ -12,6 +12,7 @@ TITLES = {
     "optimizer": "Optimizer",
     "schedule": "Learning rate over time",
     "noise": "Timesteps and loss",
+    "loss": "What of a difference counts",
     "save": "What is saved",
     "memory": "Memory",
 }
@@ -21,6 +22,7 @@ IN_JAPANESE = {
     "optimizer": "オプティマイザー",
     "schedule": "学習率の変化",
     "noise": "タイムステップと損失",
+    "loss": "差の数え方",
     "save": "保存するもの",
     "memory": "メモリ",
 }
@@ -30,6 +32,7 @@ IN_CHINESE = {
     "optimizer": "优化器",
     "schedule": "学习率的变化",
     "noise": "时间步与损失",
+    "loss": "差值如何计算",
     "save": "保存什么",
     "memory": "显存",
 }
