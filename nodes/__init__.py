@@ -15,6 +15,7 @@ NODES = (
     "combine_adapters",
     "extract_adapter",
     "resize_adapter",
+    "training_dataset",
     "train_adapter",
     "inspect_adapter",
 )
