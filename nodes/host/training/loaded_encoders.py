@@ -72,8 +72,9 @@ def _vae_path(vae: VAE) -> str | None:
 
 def _clip_files(clip: CLIP) -> list[object] | None:
     loader, given = _loaded_by(clip)
-    plain = clip.layer_idx is None and not clip.tokenizer_options and clip.apply_hooks_to_conds is None
-    if loader != "load_clip_model_patcher" or not plain or not set(given[3] or ()) <= PLACES:
+    if loader != "load_clip_model_patcher" or not set(given[3] or ()) <= PLACES:
+        return None
+    if clip.layer_idx is not None or clip.tokenizer_options or clip.apply_hooks_to_conds is not None:
         return None
     kind: comfy.sd.CLIPType = given[2]
     return [[identity(path) for path in given[0]], kind.name]
