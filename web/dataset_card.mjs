@@ -90,11 +90,8 @@ function buckets(found) {
   const rows = found.buckets.map(([width, height, frames, count]) => {
     const size = frames ? t("size_of_video", width, height, frames) : `${width} × ${height}`;
     const bar = el("i", "lyco-there");
-    bar.style.maxWidth = "none";
     bar.style.flex = `0 0 ${Math.max(2, (count / most) * 80)}%`;
-    const cells = el("div", "lyco-cells", bar);
-    cells.style.alignItems = "center";
-    cells.append(el("span", "lyco-count", String(count)));
+    const cells = el("div", "lyco-cells", bar, el("span", "lyco-count", String(count)));
     return el("div", "lyco-bar", el("span", "lyco-name", size), cells);
   });
   return el("div", "lyco-bars", ...rows);

@@ -98,9 +98,10 @@ def joined(data: list[Data]) -> Data:
 
 def listing(inputs: Mapping[str, Any]) -> object:
     """What changes when a folder does: names, times and sizes of all that is in it, and of what is in its folders."""
-    if any(inputs.get(name) is None for name in ("folder", "path")):
+    folder, path = inputs.get("folder"), inputs.get("path", "")
+    if folder is None or path is None:
         return None  # linked: not known yet
-    folder = folder_path(str(inputs["folder"]), str(inputs["path"]).strip())
+    folder = folder_path(folder, path.strip())
     found: list[tuple[str, int, int]] = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(n for n in folders if not n.startswith(".")) if place == folder else []
