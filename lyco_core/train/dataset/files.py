@@ -79,7 +79,7 @@ def _in_folder(dataset: Dataset) -> Iterator[Media]:
     if lacking:
         raise TrainError(
             f"{source}: {len(lacking)} of {len(names)} have no caption ({shorten(lacking)}); put a file of the "
-            f"same name that ends in {extension} beside each; it may be empty"
+            f"same name that ends in {extension} beside each, which may be empty"
         )
     for name, stem in stems.items():
         yield Media(paths[name], _text(stem + extension).strip())
