@@ -236,5 +236,5 @@ def test_a_folder_of_frames_is_a_video(tmp_path):
     assert [Path(frame).name for frame in frames_of(found.path)] == ["01.png", "02.png", "10.png"]
     (listed,) = media_of(Dataset(video_jsonl_file=str(tmp_path / "list.jsonl")))
     assert (listed.path, listed.caption) == (str(tmp_path / "other"), "by list")
-    with pytest.raises(TrainError, match="has no frames, expected images that end in .png"):
+    with pytest.raises(TrainError, match=r"has no frames, expected images that end in \.png"):
         frames_of(str(tmp_path))
