@@ -30,14 +30,14 @@ def test_what_is_in_a_folder(renderer: str, server: Server, folder: Path):
         page.wait("all have captions")
         page.choose(node, "width", 96)
         page.choose(node, "height", 64)
-        page.wait("112 × 48")
+        page.wait("96 × 64")
         assert page.page.locator(".lyco-dataset .lyco-count").all_inner_texts() == ["2", "1", "1"]
         keep(page.page, KEPT, f"dataset-{renderer}")
         page.choose(node, "caption_extension", ".caption")
         page.wait("4 of 4 have no caption")
         keep(page.page, KEPT, f"dataset-wrong-{renderer}")
         page.choose(node, "caption_extension", ".txt")
-        page.wait("112 × 48")
+        page.wait("96 × 64")
         (folder / "four.txt").rename(folder / "four.old")
         try:
             page.page.evaluate("app.refreshComboInNodes()")
