@@ -16,6 +16,7 @@ NODES = (
     "combine_adapters",
     "extract_adapter",
     "resize_adapter",
+    "training_dataset",
     "train_adapter",
     "inspect_adapter",
     "compare_adapters",

@@ -187,9 +187,7 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     encoders = Encoders(trained, configuration.vae, texts, configuration.clip_type, kind, seen)
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
-    return Data(
-        encoded.items, encoded.empty, held_out, [_dataset_metadata(dataset) for dataset in configuration.datasets]
-    )
+    return Data(encoded.items, encoded.empty, held_out, [dataset.told() for dataset in configuration.datasets])
 
 
 def _require_possible(configuration: Configuration, world: World) -> tuple[TrainedFamily, FirstFrame | None]:
@@ -253,9 +251,3 @@ def _load(path: str) -> ModelPatcher:
             return comfy.sd.load_diffusion_model(path)
     except (RuntimeError, OSError, ValueError) as error:
         raise TrainError(f"{path}: ComfyUI cannot load it as a diffusion model: {error}") from None
-
-
-def _dataset_metadata(dataset: Dataset) -> dict[str, Any]:
-    """A dataset in the metadata: what is set, and folders by their last name, as Musubi has it."""
-    named = {name: value for name, value in dataclasses.asdict(dataset).items() if value}
-    return {name: os.path.basename(v) if name.endswith(("_directory", "_file")) else v for name, v in named.items()}

@@ -26,10 +26,15 @@ class TrainAdapter(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model. Adapters that it holds count as part of it."),
+                training.dataset_input("dataset", "What is learned, from Training Dataset; or latents and positive."),
                 io.Latent.Input(
-                    "latents", tooltip="What is learned: a list, or a batch. Videos are latents of a video VAE."
+                    "latents",
+                    optional=True,
+                    tooltip="What is learned: a list, or a batch. Videos are latents of a video VAE.",
                 ),
-                io.Conditioning.Input("positive", tooltip="A caption for each latent, in their order, or one for all."),
+                io.Conditioning.Input(
+                    "positive", optional=True, tooltip="A caption for each latent, in their order, or one for all."
+                ),
                 *training.option_inputs(),
                 io.Conditioning.Input(
                     "empty", optional=True, tooltip="The encoded empty caption, for caption_dropout_rate."
@@ -42,6 +47,7 @@ class TrainAdapter(io.ComfyNode):
                     tooltip="Wan 2.2's model for high noise; `model` is then the one for low noise. One adapter is "
                     "trained over both, and goes onto both.",
                 ),
+                training.dataset_input("validation_dataset", "Held out, for validate_every_n_steps."),
             ],
             outputs=[
                 io.AnyType.Output(display_name="adapter", tooltip="The file's name, for any loader."),
@@ -61,16 +67,20 @@ class TrainAdapter(io.ComfyNode):
     def execute(
         cls,
         model: list[ModelPatcher],
-        latents: list[dict[str, Any]],
-        positive: list[list[Conditioning]],
+        latents: list[dict[str, Any]] | None = None,
+        positive: list[list[Conditioning]] | None = None,
         empty: list[list[Conditioning]] | None = None,
         validation_latents: list[dict[str, Any]] | None = None,
         validation_positive: list[list[Conditioning]] | None = None,
         model_high_noise: list[ModelPatcher] | None = None,
+        dataset: list[training.Data] | None = None,
+        validation_dataset: list[training.Data] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         options = training.widget_options({name: training.single(name, values) for name, values in widgets.items()})
-        data = training.data_of(latents, positive, empty, validation_latents, validation_positive)
+        data = training.data_of(
+            latents, positive, empty, validation_latents, validation_positive, dataset, validation_dataset
+        )
         asked = training.Asked(cls.hidden.unique_id, cls.hidden.prompt, cls.hidden.extra_pnginfo)
         high = training.single("model_high_noise", model_high_noise) if model_high_noise else None
         done = training.train_on(training.single("model", model), data, options, asked, high)

@@ -25,18 +25,22 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 THUMBNAIL = 640
 """Pixels of either side: the frame of ComfyUI's template browser is a square."""
 
+CHOSEN = {"LycoTrainingDataset": {"folder": "my_pictures"}}
+"""Values with which a node's card has something to say."""
+
 FOLDERS = {"unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
 """Input of a loader -> the models folder that it lists."""
 
 
 def nodes(server: Server) -> None:
     """web/docs/<node>/node.png, node-ja.png, node-zh.png: each node with its card, as the Vue renderer draws it."""
+    photographs(server.base / "input" / "my_pictures")
     for locale, name in (("en", "node.png"), ("ja", "node-ja.png"), ("zh", "node-zh.png")):
         with opened(server, (900, 1400), VueNodes_Enabled=True, Locale=locale) as page:
             for kind, adapters in adapters_of(server).items():
                 page.clear()
                 files = dict(zip(adapters, ("my_lokr.safetensors", "half.safetensors"), strict=False))
-                node = page.add(kind, 160, 120, **files)
+                node = page.add(kind, 160, 120, **files, **CHOSEN.get(kind, {}))
                 if len(adapters) > 1:
                     page.page.locator(".lyco-unfold:visible").first.click()
                     page.page.mouse.move(0, 0)  # else what comes there next shows its tooltip
@@ -93,7 +97,16 @@ def furnish(server: Server) -> None:
                     (models / folder / node["inputs"][name]).parent.mkdir(parents=True, exist_ok=True)
                     (models / folder / node["inputs"][name]).touch()
             if "folder" in node["inputs"]:
-                (server.base / "input" / node["inputs"]["folder"]).mkdir(exist_ok=True)
+                photographs(server.base / "input" / node["inputs"]["folder"])
+
+
+def photographs(folder: Path) -> None:
+    """A folder of pictures of several shapes, with captions."""
+    folder.mkdir(exist_ok=True)
+    for number in range(23):
+        size = ((1280, 720), (720, 1280), (1024, 1024), (900, 700), (2000, 800))[number % 5]
+        Image.new("RGB", size).save(folder / f"{number}.jpg")
+        (folder / f"{number}.txt").write_text("a picture")
 
 
 def fit(page: Canvas) -> dict[str, float]:

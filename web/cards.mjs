@@ -1,4 +1,5 @@
 // What lyco.js puts onto nodes.
+export { addDatasetCard } from "./dataset_card.mjs";
 export { addStyle } from "./dom.mjs";
 export { addFileCard, listenForAnswers, refreshCards } from "./file_card.mjs";
 export { listenForFailures } from "./failure.mjs";

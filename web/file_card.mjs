@@ -95,7 +95,7 @@ export function followFile(place, told = () => {}) {
  * @param {string} text
  * @param {boolean} open
  */
-function report(text, open) {
+export function report(text, open) {
   const details = /** @type {HTMLDetailsElement} */ (el("details", "lyco-report", el("summary", "", t("report"))));
   details.append(el("pre", "", text));
   details.open = open;

@@ -13,6 +13,7 @@ const PACK = `custom_nodes.${decodeURIComponent(new URL(import.meta.url).pathnam
  * @typedef {object} Kind
  * @property {string[]} adapters its widgets that hold adapter files
  * @property {boolean} trains whether it gives the loss of a training
+ * @property {boolean} collects whether it gives a dataset
  */
 
 /** @type {Map<string, Kind>} */
@@ -22,7 +23,7 @@ const kinds = new Map();
 function kindOf({ input, output }) {
   const inputs = Object.entries({ ...input?.required, ...input?.optional });
   const adapters = inputs.filter(([, spec]) => spec[1]?.lyco_adapter).map(([name]) => name);
-  return { adapters, trains: output.includes("LOSS_MAP") };
+  return { adapters, trains: output.includes("LOSS_MAP"), collects: output.includes("LYCO_DATASET") };
 }
 
 const loading = import("./cards.mjs");
@@ -57,6 +58,7 @@ app.registerExtension({
     const kind = kinds.get(node.comfyClass ?? "");
     if (!kind) return;
     if (kind.trains) cards.addTrainCard(node);
+    else if (kind.collects) cards.addDatasetCard(node);
     else if (kind.adapters.length > 1) cards.addRows(node, kind.adapters);
     else cards.addFileCard(node, kind.adapters[0]);
   },

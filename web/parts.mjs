@@ -38,7 +38,7 @@ export async function about(name) {
  * Why a file has no card, as the error of a run says it.
  * @param {string} message
  */
-async function wrong(message) {
+export async function wrong(message) {
   const { inWords } = await import("./messages.mjs");
   const { todo, why } = await inWords(message);
   const parts = [todo && el("div", "lyco-todo", todo), el("div", "", why)].filter(Boolean);

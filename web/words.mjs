@@ -30,6 +30,9 @@ export const WORDS = {
     switch: "on or off", all_rows: "all", choose: "choose a file", strength: "strength", details: "what it is",
     linked: "from a link", more_of_row: "more", copy: "copy", copied: "copied", copy_words: "Copy trigger words",
     move_up: "Move up", move_down: "Move down", remove: "Remove", show_inputs: "Show inputs to link", hide_inputs: "Hide inputs",
+    choose_folder: "Choose a folder: what is in it is shown here.", images: "{0} images", videos: "{0} videos",
+    all_captioned: "all have captions", too_short: "{0} videos are shorter than every target_frames",
+    size_of_video: "{0} × {1}, {2} frames",
   },
   ja: {
     rank: "ランク", full: "フル行列", alpha: "alpha", size: "サイズ", modules: "モジュール",
@@ -59,6 +62,9 @@ export const WORDS = {
     linked: "リンクから", more_of_row: "その他", copy: "コピー", copied: "コピーしました",
     copy_words: "トリガーワードをコピー", move_up: "上へ移動", move_down: "下へ移動", remove: "削除",
     show_inputs: "リンク用の入力を表示", hide_inputs: "入力を隠す",
+    choose_folder: "フォルダーを選ぶと、ここに内容が表示されます。", images: "画像 {0} 枚", videos: "動画 {0} 本",
+    all_captioned: "すべてキャプションあり", too_short: "動画 {0} 本はどの target_frames よりも短い",
+    size_of_video: "{0} × {1}、{2} フレーム",
   },
   zh: {
     rank: "秩", full: "完整矩阵", alpha: "alpha", size: "大小", modules: "模块",
@@ -85,6 +91,8 @@ export const WORDS = {
     more_of_row: "更多", copy: "复制", copied: "已复制", copy_words: "复制触发词",
     move_up: "上移", move_down: "下移", remove: "移除",
     show_inputs: "显示可连线的输入", hide_inputs: "隐藏输入",
+    choose_folder: "选择文件夹后，这里会显示其中的内容。", images: "{0} 张图像", videos: "{0} 个视频",
+    all_captioned: "全部有标注", too_short: "{0} 个视频短于所有 target_frames", size_of_video: "{0} × {1}，{2} 帧",
   },
 };
 

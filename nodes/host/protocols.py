@@ -77,6 +77,10 @@ class CLIP(Protocol):
 
     patcher: ModelPatcher
     cond_stage_model: nn.Module
+    layer_idx: int | None
+    """That of CLIP Set Last Layer."""
+    tokenizer_options: dict[str, Any]
+    apply_hooks_to_conds: object
 
     def clone(self) -> CLIP: ...
     def tokenize(self, text: str) -> Any: ...

@@ -21,6 +21,7 @@ BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 SHORTER = {
     "EmptySD3LatentImage": {"width": 64, "height": 64},
     "LycoTrainAdapter": {"max_train_steps": 3},
+    "LycoTrainingDataset": {"width": 64, "height": 64},
     "ImageScale": {"width": 64, "height": 64},
 }
 """Values in which a test's run differs from the example."""
@@ -114,6 +115,7 @@ SAYS = {
     ),
     "inspect_an_adapter.json": ("Wan 2.1/2.2", "20 of 20 modules on 20 weights"),
     "merge_into_a_model_file.json": ("(output/diffusion_models): 20 of 69 tensors changed",),
+    "train_on_a_folder.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
     "train_on_images.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
     "train_on_videos.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
 }

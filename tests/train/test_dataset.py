@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyco_core.errors import TrainError
-from lyco_core.train.dataset import Dataset, Media, at_rate, fit, media_of, parse_datasets, windows
+from lyco_core.train.dataset import Dataset, Media, at_rate, fit, frames_of, kinds_in, media_of, parse_datasets, windows
 from lyco_core.train.dataset.buckets import bucket_sizes
 
 
@@ -220,3 +220,21 @@ def test_pieces_of_a_video(settings: dict, frames: int, expected: list):
 )
 def test_the_frames_that_musubi_takes_at_another_rate(frames: int, rate: float, expected: list[int]):
     assert at_rate(frames, rate) == expected
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path):
+    """As a `video_path` of Musubi's lists, and beside a caption of its name; another folder is none."""
+    for name in ("clip", "other"):
+        (tmp_path / name).mkdir()
+        for number in (2, 10, 1):
+            (tmp_path / name / f"{number:02d}.png").touch()
+    (tmp_path / "clip.txt").write_text("a clip")
+    (tmp_path / "list.jsonl").write_text('{"video_path": "other/", "caption": "by list"}')
+    assert kinds_in(str(tmp_path), ".txt") == (False, True)
+    (found,) = media_of(Dataset(video_directory=str(tmp_path)))
+    assert (found.path, found.caption) == (str(tmp_path / "clip"), "a clip")
+    assert [Path(frame).name for frame in frames_of(found.path)] == ["01.png", "02.png", "10.png"]
+    (listed,) = media_of(Dataset(video_jsonl_file=str(tmp_path / "list.jsonl")))
+    assert (listed.path, listed.caption) == (str(tmp_path / "other"), "by list")
+    with pytest.raises(TrainError, match=r"has no frames, expected images that end in \.png"):
+        frames_of(str(tmp_path))

@@ -2,7 +2,19 @@
 
 from .buckets import Fit, fit
 from .config import Dataset, parse_datasets
-from .files import Media, media_of
+from .files import VIDEOS, Media, frames_of, kinds_in, media_of
 from .frames import at_rate, windows
 
-__all__ = ["Dataset", "Fit", "Media", "at_rate", "fit", "media_of", "parse_datasets", "windows"]
+__all__ = [
+    "VIDEOS",
+    "Dataset",
+    "Fit",
+    "Media",
+    "at_rate",
+    "fit",
+    "frames_of",
+    "kinds_in",
+    "media_of",
+    "parse_datasets",
+    "windows",
+]

@@ -109,6 +109,11 @@ class Dataset(OptionGroup):
         folder = self.source if os.path.isdir(self.source) else os.path.dirname(self.source)
         return os.path.join(folder, ".lyco_cache")
 
+    def told(self) -> dict[str, Any]:
+        """It in the metadata of a file: what is set, and folders by their last name, as Musubi has it."""
+        named = {name: value for name, value in dataclasses.asdict(self).items() if value}
+        return {name: os.path.basename(v) if name.endswith(("_directory", "_file")) else v for name, v in named.items()}
+
 
 def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, ...]:
     """The datasets of a configuration with `general` and `datasets`; relative paths start from `folder`.

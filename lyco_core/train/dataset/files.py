@@ -13,7 +13,7 @@ from ...errors import TrainError
 from ...text import shorten
 from .config import Dataset
 
-__all__ = ["Media", "media_of"]
+__all__ = ["IMAGES", "VIDEOS", "Media", "frames_of", "kinds_in", "media_of"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif")
 VIDEOS = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg")
@@ -24,6 +24,7 @@ class Media:
     """An image or a video."""
 
     path: str
+    """Of a file; a video may be a folder of images, its frames in the order of their names."""
     caption: str
 
 
@@ -41,25 +42,47 @@ def media_of(dataset: Dataset) -> list[Media]:
     return found
 
 
-def _in_folder(dataset: Dataset) -> Iterator[Media]:
-    endings = VIDEOS if dataset.is_video else IMAGES
+def kinds_in(folder: str, caption_extension: str) -> tuple[bool, bool]:
+    """Whether a folder has images, and whether it has videos. Raises `TrainError` if it cannot be read."""
+    return bool(_named(folder, IMAGES)), bool(_videos(folder, caption_extension))
 
-    def is_media(name: str) -> bool:
-        return name.lower().endswith(endings) and not name.startswith(".")  # macOS leaves ._NAME on other disks
 
+def frames_of(folder: str) -> list[str]:
+    """The paths of the images of a folder, in the order of their names. Raises `TrainError`."""
+    names = _named(folder, IMAGES)
+    if not names:
+        raise TrainError(f"{folder}: has no frames, expected images that end in {' '.join(IMAGES)}")
+    return [os.path.join(folder, name) for name in names]
+
+
+def _named(folder: str, endings: tuple[str, ...]) -> list[str]:
+    """Names in a folder that end so; macOS leaves ._NAME on other disks."""
     try:
-        names = sorted(name for name in os.listdir(dataset.source) if is_media(name))
+        return sorted(n for n in os.listdir(folder) if n.lower().endswith(endings) and not n.startswith("."))
     except OSError as error:
-        raise TrainError(f"{dataset.source}: cannot be read: {error.strerror}") from None
-    stems = {name: os.path.join(dataset.source, os.path.splitext(name)[0]) for name in names}
-    lacking = [name for name, stem in stems.items() if not os.path.exists(stem + dataset.caption_extension)]
+        raise TrainError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def _videos(folder: str, caption_extension: str) -> list[str]:
+    """Names of the videos in a folder: files, and folders of frames that have a caption beside them."""
+    captions = (os.path.splitext(name)[0] for name in _named(folder, (caption_extension.lower(),)))
+    framed = [name for name in captions if os.path.isdir(os.path.join(folder, name))]
+    return sorted([*_named(folder, VIDEOS), *framed])
+
+
+def _in_folder(dataset: Dataset) -> Iterator[Media]:
+    source, extension = dataset.source, dataset.caption_extension
+    names = _videos(source, extension) if dataset.is_video else _named(source, IMAGES)
+    paths = {name: os.path.join(source, name) for name in names}
+    stems = {name: path if os.path.isdir(path) else os.path.splitext(path)[0] for name, path in paths.items()}
+    lacking = [name for name, stem in stems.items() if not os.path.exists(stem + extension)]
     if lacking:
         raise TrainError(
-            f"{dataset.source}: {len(lacking)} of {len(names)} have no caption ({shorten(lacking)}); put a file of the "
-            f"same name that ends in {dataset.caption_extension} beside each; it may be empty"
+            f"{source}: {len(lacking)} of {len(names)} have no caption ({shorten(lacking)}); put a file of the "
+            f"same name that ends in {extension} beside each, which may be empty"
         )
     for name, stem in stems.items():
-        yield Media(os.path.join(dataset.source, name), _text(stem + dataset.caption_extension).strip())
+        yield Media(paths[name], _text(stem + extension).strip())
 
 
 def _listed(dataset: Dataset) -> Iterator[Media]:
@@ -79,7 +102,7 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
                 f"{dataset.source}: line {number} has {control}: control images are not trained on here; take it out, "
                 "or train in Musubi Tuner"
             )
-        yield Media(os.path.join(folder, path), caption.strip())
+        yield Media(os.path.normpath(os.path.join(folder, path)), caption.strip())
 
 
 def _text(path: str) -> str:

@@ -14,8 +14,11 @@ from ....lyco_core.card import card, picture
 from ....lyco_core.errors import FileError, LycoError, about_file
 from ....lyco_core.inspection import inspect_file
 from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
+from ....lyco_core.io.small_json import parse_small
 from ....lyco_core.pictures import Picture
 from ..files import Stamp, adapter_names, adapter_path, identity
+from ..training.folder_inputs import checked_inputs
+from ..training.survey import survey
 from ..training.telling import last_training
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ CACHED_CARDS = 64
 MOST_HEADER_BYTES = 2**24
 """A header of an adapter has up to 1 MB, and some more with a picture in it. What reading a larger one
 takes is taken from a server that draws and samples meanwhile; the nodes and `lyco inspect` do read it."""
+
+MOST_INPUTS = 2**14
+"""So long may the values of a node's widgets be."""
 
 PRIVATE = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 OF_A_STRANGER = {
@@ -41,7 +47,7 @@ _one_at_a_time = threading.Lock()
 
 
 def add_routes(server: Any) -> None:
-    """Give ComfyUI's server the routes `/lyco/inspect`, `/lyco/picture` and `/lyco/training`."""
+    """Give ComfyUI's server the routes `/lyco/inspect`, `/lyco/picture`, `/lyco/dataset` and `/lyco/training`."""
     from aiohttp import web
 
     routes = server.routes
@@ -72,6 +78,24 @@ def add_routes(server: Any) -> None:
     @routes.get("/lyco/training")
     async def training(_request: web.Request) -> web.Response:
         return web.json_response(last_training(), headers=PRIVATE)
+
+    @routes.get("/lyco/dataset")
+    async def dataset(request: web.Request) -> web.Response:
+        found = await asyncio.to_thread(_survey_of, request.query.get("inputs", ""))
+        if isinstance(found, str):
+            return web.json_response({"error": found}, status=422, headers=PRIVATE)
+        return web.json_response(found, headers=PRIVATE)
+
+
+def _survey_of(text: str) -> dict[str, Any] | str:
+    """What is in the folder that the values of a node's widgets, as JSON, name; or why nothing is."""
+    try:
+        with _one_at_a_time:
+            return survey(checked_inputs(parse_small(text, MOST_INPUTS)))
+    except LycoError as error:
+        return str(error)
+    except (ValueError, OSError) as error:
+        return str(LycoError(f"the folder cannot be looked into: {error}"))
 
 
 def _listed_name(request: web.Request) -> str | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ....lyco_core.errors import FileError, LycoError, TrainError
 from ....lyco_core.io import SafetensorsFile, TensorSpec, write_safetensors
 from ....lyco_core.io.names import shortened
+from ....lyco_core.train.dataset import frames_of
 from ..protocols import Conditioning
 
 log = logging.getLogger("lyco")
@@ -23,8 +24,10 @@ VERSION = 1
 """The version of what is encoded and how: with a new one, old entries are not found."""
 
 
-def identity(path: str) -> tuple[str, int, int]:
-    """What changes when a file does. Raises `TrainError` if there is none."""
+def identity(path: str) -> object:
+    """What changes when a file does, or a folder of frames. Raises `TrainError` if there is none."""
+    if os.path.isdir(path):
+        return os.path.basename(path), [identity(frame) for frame in frames_of(path)]
     try:
         status = os.stat(path)
     except OSError as error:

@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import comfy.model_management
 import comfy.sd
@@ -60,6 +60,60 @@ class Encoders:
                 "that cache too, so it takes their --vae and text encoders"
             )
 
+    @property
+    def frames_a_second(self) -> float | None:
+        """Of the family's videos; None where it has none."""
+        return self.trained.frames_a_second
+
+    def vae_identity(self) -> object:
+        """What changes when the VAE does."""
+        return identity(self.vae)
+
+    def text_identity(self) -> list[object]:
+        """What changes when the text encoders do."""
+        return [[identity(path) for path in self.text_encoders], _clip_type(self)]
+
+    def require_text_encoders(self) -> None:
+        """Raise `TrainError` if the text encoders' type is unknown, or a file is none."""
+        _require_text_encoders(self)
+
+    def load_vae(self) -> VAE:
+        """The VAE. Raises `TrainError`."""
+        return _load_vae(self.vae)
+
+    def load_clip(self) -> CLIP:
+        """The text encoders. Raises `TrainError`."""
+        return _load_clip(self)
+
+    def vision_identity(self) -> object:
+        """What changes when the image encoder does."""
+        return identity(self.image_encoder)
+
+    def load_vision(self) -> Any:
+        """The image encoder. Raises `TrainError`."""
+        return load_image_encoder(self.image_encoder)
+
+    def encoded(self, done: int, total: int) -> None:
+        """Told after each item; may raise to stop."""
+        log.info("encoded %d of %d", done, total)
+
+
+class Encoding(Protocol):
+    """What encodes datasets: `Encoders`, of files; `loaded_encoders.LoadedEncoders`, of what a graph has loaded."""
+
+    @property
+    def frames_a_second(self) -> float | None: ...
+    @property
+    def first_frame(self) -> FirstFrame | None: ...
+    def vae_identity(self) -> object: ...
+    def text_identity(self) -> list[object]: ...
+    def require_text_encoders(self) -> None: ...
+    def load_vae(self) -> VAE: ...
+    def load_clip(self) -> CLIP: ...
+    def vision_identity(self) -> object: ...
+    def load_vision(self) -> Any: ...
+    def encoded(self, done: int, total: int) -> None: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
@@ -83,7 +137,7 @@ class _Piece:
     """Where its first frame's conditioning is kept, if the model reads that."""
 
 
-def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: World | None = None) -> Encoded:
+def encode_datasets(datasets: Sequence[Dataset], encoders: Encoding, world: World | None = None) -> Encoded:
     """Every item of the datasets; what the cache has is not encoded again, and then nothing is loaded for it.
 
     Of several processes one encodes, the others wait for it and read.
@@ -98,7 +152,7 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
     entries = {key: _caption_entry(*key, encoders) for key in sorted(captions)}
     if world.writes:
         if not all(entry.is_there for entry in entries.values()):
-            _require_text_encoders(encoders)
+            encoders.require_text_encoders()
         _encode_latents(pieces, encoders)
         _encode_first_frames(pieces, encoders)
         _encode_captions(entries, encoders)
@@ -117,10 +171,12 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
     return Encoded(items, conditions[datasets[0].cache, ""])
 
 
-def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
+def _pieces(dataset: Dataset, encoders: Encoding) -> list[_Piece]:
     found: list[_Piece] = []
     for media in media_of(dataset):
-        pieces = _pieces_of_video(dataset, media, encoders.trained) if dataset.is_video else [None]
+        pieces = [None]
+        if dataset.is_video:
+            pieces = pieces_of_video(dataset, count_frames(media.path), encoders.frames_a_second)
         if not pieces:
             log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
         found += (_Piece(dataset, media, frames, *_entries(dataset, media, frames, encoders)) for frames in pieces)
@@ -129,25 +185,25 @@ def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
     return found
 
 
-def _pieces_of_video(dataset: Dataset, media: Media, trained: TrainedFamily) -> list[tuple[int, ...]]:
-    target = trained.frames_a_second
+def pieces_of_video(dataset: Dataset, count: int, target: float | None) -> list[tuple[int, ...]]:
+    """The numbers of the frames of every piece of a video of `count` frames; `target`: the model's frames a second."""
     rate = min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
-    frames = at_rate(count_frames(media.path), rate)
+    frames = at_rate(count, rate)
     return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
 
 
 def _entries(
-    dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders
+    dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding
 ) -> tuple[Entry, Entry | None]:
     """Those of a piece's latent and of its first frame."""
     shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
-    made_from = (identity(media.path), shape, identity(encoders.vae))
+    made_from = (identity(media.path), shape, encoders.vae_identity())
     latent = Entry(dataset.cache, name, "latent", *made_from)
     if (kind := encoders.first_frame) is None:
         return latent, None
-    vision = [identity(encoders.image_encoder), kind.crop] if kind.vision else []
+    vision = [encoders.vision_identity(), kind.crop] if kind.vision else []
     return latent, Entry(dataset.cache, f"{name}_first", kind.node, *made_from, vision)
 
 
@@ -155,19 +211,18 @@ def _with_first_frame(caption: Conditioning, piece: _Piece) -> Conditioning:
     return [caption[0], caption[1] | read_first_frame(piece.first)] if piece.first else caption
 
 
-def _caption_entry(cache: str, caption: str, encoders: Encoders) -> Entry:
-    files = [identity(path) for path in encoders.text_encoders]
-    return Entry(cache, "caption", "caption", caption, files, _clip_type(encoders))
+def _caption_entry(cache: str, caption: str, encoders: Encoding) -> Entry:
+    return Entry(cache, "caption", "caption", caption, *encoders.text_identity())
 
 
-def _encode_latents(pieces: Sequence[_Piece], encoders: Encoders) -> None:
+def _encode_latents(pieces: Sequence[_Piece], encoders: Encoding) -> None:
     missing = [piece for piece in pieces if not piece.entry.is_there]
     log.info("%d of %d latents are in the cache", len(pieces) - len(missing), len(pieces))
     if missing:
-        _with_encoder(lambda: _load_vae(encoders.vae), _store_latent, missing)
+        _with_encoder(encoders.load_vae, _store_latent, missing, encoders.encoded)
 
 
-def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoders) -> None:
+def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoding) -> None:
     if (kind := encoders.first_frame) is None:
         return
     found = [(piece.first, piece.media.path, piece.dataset, piece.frames) for piece in pieces if piece.first]
@@ -175,27 +230,29 @@ def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoders) -> None:
     log.info("%d of %d first frames are in the cache", len(pieces) - len(missing), len(pieces))
 
     def load() -> FrameEncoder:
-        vision = load_image_encoder(encoders.image_encoder) if kind.vision else None
-        return FrameEncoder(kind, _load_vae(encoders.vae), vision)
+        vision = encoders.load_vision() if kind.vision else None
+        return FrameEncoder(kind, encoders.load_vae(), vision)
 
     if missing:
-        _with_encoder(load, FrameEncoder.store, missing)
+        _with_encoder(load, FrameEncoder.store, missing, encoders.encoded)
 
 
-def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoders) -> None:
+def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoding) -> None:
     missing = [(caption, entry) for (_, caption), entry in entries.items() if not entry.is_there]
     log.info("%d of %d captions are in the cache", len(entries) - len(missing), len(entries))
     if missing:
-        _with_encoder(lambda: _load_clip(encoders), _store_caption, missing)
+        _with_encoder(encoders.load_clip, _store_caption, missing, encoders.encoded)
 
 
-def _with_encoder(load: Callable[[], E], store: Callable[[E, T], None], missing: Sequence[T]) -> None:
+def _with_encoder(
+    load: Callable[[], E], store: Callable[[E, T], None], missing: Sequence[T], told: Callable[[int, int], None]
+) -> None:
     """Load an encoder, use it, and free its memory before anything else is loaded."""
     with memory_for("the dataset was encoded", ENCODING_HELPS), torch.inference_mode():
         encoder = load()
         for done, one in enumerate(missing, 1):
             store(encoder, one)
-            log.info("encoded %d of %d", done, len(missing))
+            told(done, len(missing))
         del encoder
     comfy.model_management.unload_all_models()
     gc.collect()

@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import numpy
 import torch
 from av.error import FFmpegError
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.dataset import Dataset, fit
+from ....lyco_core.train.dataset import VIDEOS, Dataset, fit, frames_of
+
+TURNED = (5, 6, 7, 8)
+"""Orientations of EXIF that lie on their side."""
 
 
 def read_image(path: str, dataset: Dataset) -> Tensor:
     """An image at the size of its bucket."""
+    return _fitted([opened_image(path)], dataset)
+
+
+def opened_image(path: str) -> Image.Image:
+    """An image as it is shown. Raises `TrainError`."""
     try:
         with Image.open(path) as image:
-            return _fitted([ImageOps.exif_transpose(image).convert("RGB")], dataset)
+            return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # each of Pillow's decoders has its own
         raise TrainError(f"{path}: is no image that can be read: {error}") from None
 
 
+def size_of(path: str) -> tuple[int, int]:
+    """Width and height of an image as it is shown, or of a video's frames, without decoding it. Raises `TrainError`."""
+    if os.path.isdir(path):
+        return size_of(frames_of(path)[0])
+    if path.lower().endswith(VIDEOS):
+        return _size_of_video(path)
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+            return (image.height, image.width) if turned else image.size
+    except Exception as error:
+        raise TrainError(f"{path}: is no image that can be read: {error}") from None
+
+
+def _size_of_video(path: str) -> tuple[int, int]:
+    try:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            return stream.width, stream.height
+    except (OSError, IndexError, FFmpegError) as error:
+        raise TrainError(f"{path}: is no video that can be read: {error}") from None
+
+
 def count_frames(path: str) -> int:
     """How many frames a video shows, without decoding them."""
+    if os.path.isdir(path):
+        return len(frames_of(path))
     try:
         with av.open(path) as container:
             # A video that was cut by copying keeps the frames before its first, marked to be thrown away.
@@ -49,6 +83,9 @@ def read_frames(path: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:
 
 
 def _decoded(path: str, wanted: set[int]) -> Iterator[Image.Image]:
+    if os.path.isdir(path):
+        yield from (opened_image(frame) for i, frame in enumerate(frames_of(path)) if i in wanted)
+        return
     last = max(wanted)
     with av.open(path) as container:
         for number, frame in enumerate(container.decode(video=0)):

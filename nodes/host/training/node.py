@@ -20,6 +20,7 @@ from ....lyco_core.train.training_files import files_of, name_of
 from ..files import is_listed, output_path, require_plain
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import entries_of
+from .folder_dataset import joined
 from .picture import loss_picture
 from .run import Data, Trained, train, with_adapter
 from .telling import Asked, Telling, series
@@ -53,7 +54,7 @@ def train_on(
     Raises:
         LycoError: see `run.train`.
     """
-    if not options.run.enable_bucket:
+    if not (options.run.enable_bucket or data.datasets):  # whose sizes are as somebody chose them
         require_one_shape(data.items)
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
@@ -89,22 +90,34 @@ def _with_free_name(options: TrainOptions) -> TrainOptions:
 
 
 def data_of(
-    latents: Sequence[dict[str, Any]],
-    positive: Sequence[list[Conditioning]],
+    latents: Sequence[dict[str, Any]] | None,
+    positive: Sequence[list[Conditioning]] | None,
     empty: Sequence[list[Conditioning]] | None,
     validation_latents: Sequence[dict[str, Any]] | None,
     validation_positive: Sequence[list[Conditioning]] | None,
+    datasets: Sequence[Data] | None = None,
+    validation_datasets: Sequence[Data] | None = None,
 ) -> Data:
-    """The node's inputs as items.
+    """The node's inputs as items: those of datasets, then of latents.
 
     Raises:
-        TrainError: their numbers differ, or a latent is of a kind that is not trained on.
+        TrainError: nothing is connected, their numbers differ, or a latent is of a kind that is not trained on.
     """
-    validation = []
-    if validation_latents or validation_positive:
-        validation = items_of(validation_latents or (), validation_positive or (), "validation ")
-    items = items_of(latents, positive, "")
-    return Data(items, next(entries_of(empty), None) if empty else None, validation)
+    if not (datasets or latents or positive):
+        raise TrainError(
+            "there is nothing to learn from; connect a Training Dataset to dataset, or latents and positive"
+        )
+    held_out, learned = list(validation_datasets or ()), list(datasets or ())
+    for kind, some, captions, all_of in (
+        ("validation ", validation_latents, validation_positive, held_out),
+        ("", latents, positive, learned),
+    ):
+        if some or captions:
+            all_of.append(Data(items_of(some or (), captions or (), kind)))
+    validation = [item for one in held_out for item in one.items]
+    found = joined(learned)
+    own = next(entries_of(empty), None) if empty else found.empty
+    return dataclasses.replace(found, empty=own, validation=validation)
 
 
 def items_of(latents: Sequence[dict[str, Any]], positive: Sequence[list[Conditioning]], kind: str) -> list[Item]:

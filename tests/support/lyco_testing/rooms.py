@@ -59,6 +59,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "remedies.mjs train_end.mjs",
         "failure.mjs",
         "file_card.mjs train_card.mjs",
+        "dataset_card.mjs",
         "row.mjs",
         "rows.mjs",
         "cards.mjs",
