@@ -25,9 +25,10 @@ from ..lyco_core.train.checking import require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.image_inputs import image_input
-from ..lyco_core.train.musubi.answers import answered, flattened, notes_of, own_options, require_answers
+from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
+from ..lyco_core.train.references import References, require_controls
 from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
@@ -58,6 +59,10 @@ class Configuration:
     """Ids of the architectures that the script of Musubi's trains whose command this is; empty: it is none's."""
     notes: tuple[str, ...] = ()
     """What a person should know of options that do nothing here."""
+    edition: str = ""
+    """Of Qwen-Image: its `model_version`."""
+    edits: bool = False
+    """Whether the script that is named trains edit models alone."""
 
 
 def train_from(
@@ -105,7 +110,7 @@ def read_configuration(
         datasets, place = read_toml(Path(described)), Path(described).parent if beside else folder
     else:
         datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
-    held_out = rest.pop("validation_datasets", None)
+    held_out, version = rest.pop("validation_datasets", None), edition(rest)
     dit, vae, output = (path_of(rest.pop(name, ""), name, folder) for name in ("dit", "vae", "output_dir"))
     if not dit:
         raise TrainError("no dit is named: the diffusion model's file; give dit in the configuration, or --dit")
@@ -125,6 +130,8 @@ def read_configuration(
         train_options(own_options(rest)),
         SCRIPTS[script].families if script else (),
         notes_of(answers),
+        version,
+        script == "flux_kontext_train_network",
     )
 
 
@@ -175,9 +182,9 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
-    encoders = Encoders(
-        _require_possible(configuration, world), configuration.vae, configuration.text_encoders, configuration.clip_type
-    )
+    trained, references = _require_possible(configuration, world)
+    names = configuration.vae, configuration.text_encoders, configuration.clip_type
+    encoders = Encoders(trained, *names, references, configuration.options.run.caption_dropout_rate > 0)
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
     return Data(
@@ -185,8 +192,8 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     )
 
 
-def _require_possible(configuration: Configuration, world: World) -> TrainedFamily:
-    """How the model's family is trained, once all is checked that needs neither the model nor the dataset.
+def _require_possible(configuration: Configuration, world: World) -> tuple[TrainedFamily, References | None]:
+    """How the model's family is trained and reads control images, once all is checked that needs no model in memory.
 
     Raises `LycoError`.
     """
@@ -214,7 +221,8 @@ def _require_possible(configuration: Configuration, world: World) -> TrainedFami
     if path := options.run.network_weights:
         with about_file(path):
             musubi_adapters(path, family)
-    return trained
+    datasets = (*configuration.datasets, *configuration.validation)
+    return trained, require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
 
 
 def _train(configuration: Configuration, data: Data, tell: Terminal, world: World) -> None:

@@ -199,7 +199,7 @@ class Training:
         indices = self.batches[number]
         drawn = draw(self.options, number, len(indices), self.items[indices[0]].latent.shape)
         conditions = [
-            self._empty if drawn.dropped[i] else self.items[index].condition for i, index in enumerate(indices)
+            self.items[index].conditioned(bool(drawn.dropped[i]), self._empty) for i, index in enumerate(indices)
         ]
         # Dropout inside the network draws from the CPU's generator alone, whatever the device; see `trainable.base`.
         torch.default_generator.manual_seed(seed_of(self.options.run.seed, number, 1 + self.world.rank))

@@ -6,13 +6,15 @@ import dataclasses
 import gc
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
+from torch import Tensor
 
 from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.errors import LycoError, TrainError, about_file
@@ -20,10 +22,12 @@ from ....lyco_core.io import SafetensorsFile
 from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
+from ....lyco_core.train.references import References
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry, identity, read_conditioning, store_conditioning
-from .media import count_frames, read_frames, read_image
+from .media import count_frames, read_control, read_frames, read_image
 from .memory import memory_for, out_of_memory
+from .references import require_nodes, seen, with_references, without_caption
 
 log = logging.getLogger("lyco")
 
@@ -42,6 +46,10 @@ class Encoders:
     text_encoders: tuple[str, ...]
     clip_type: str = ""
     """A name of ComfyUI's CLIP loader; empty: the family's."""
+    references: References | None = None
+    """How the model reads the control images; None: there are none."""
+    drops_captions: bool = False
+    """Whether each item is needed without its caption too."""
 
     def __post_init__(self) -> None:
         if not self.vae or not self.text_encoders:
@@ -62,6 +70,31 @@ class Encoded:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Text:
+    """A caption, the control images that the text encoder sees with it, and where its conditioning is kept."""
+
+    caption: str
+    entry: Entry
+    seen: Sequence[_Control] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Control:
+    """A control image, and where its latent is kept."""
+
+    path: str
+    item: str
+    """The path of the image that it belongs to."""
+    dataset: Dataset
+    entry: Entry
+
+    @property
+    def pixels(self) -> Tensor:
+        """The image at its size, (1, height, width, 3)."""
+        return read_control(self.path, self.item, self.dataset)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Piece:
     """An image, or a piece of a video, and where its latent is kept."""
 
@@ -70,6 +103,17 @@ class _Piece:
     frames: tuple[int, ...] | None
     """The numbers of a video's frames; None for an image."""
     entry: Entry
+    controls: Sequence[_Control]
+    text: _Text
+    empty: _Text
+    """What stands in for `text` where captions are dropped."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """The image or the frames, (frames, height, width, 3)."""
+        if self.frames is None:
+            return read_image(self.media.path, self.dataset)
+        return read_frames(self.media.path, self.dataset, self.frames)
 
 
 def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: World | None = None) -> Encoded:
@@ -83,26 +127,32 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
     """
     world = world or World()
     pieces = [piece for dataset in datasets for piece in _pieces(dataset, encoders)]
-    captions = {(piece.dataset.cache, piece.media.caption) for piece in pieces} | {(datasets[0].cache, "")}
-    entries = {key: _caption_entry(*key, encoders) for key in sorted(captions)}
+    empty = _Text("", _caption_entry(datasets[0].cache, "", encoders))
+    texts = [piece.text for piece in pieces] + [piece.empty for piece in pieces if encoders.drops_captions] + [empty]
+    entries = {text.entry.path: text for text in texts}
+    if encoders.references:
+        require_nodes(encoders.references)
     if world.writes:
-        if not all(entry.is_there for entry in entries.values()):
+        if not all(text.entry.is_there for text in entries.values()):
             _require_text_encoders(encoders)
         _encode_latents(pieces, encoders)
-        _encode_captions(entries, encoders)
+        _encode_captions([entries[path] for path in sorted(entries)], encoders)
     world.wait()
-    conditions = {key: read_conditioning(entry) for key, entry in entries.items()}
-    items = [
-        Item(
-            piece.entry.read()[0]["latent"],
-            conditions[piece.dataset.cache, piece.media.caption],
-            os.path.basename(piece.media.path),
-            piece.dataset.num_repeats,
-            piece.dataset.batch_size or None,
-        )
-        for piece in pieces
-    ]
-    return Encoded(items, conditions[datasets[0].cache, ""])
+    conditions = {path: read_conditioning(text.entry) for path, text in entries.items()}
+    return Encoded([_item(piece, conditions, encoders) for piece in pieces], conditions[empty.entry.path])
+
+
+def _item(piece: _Piece, conditions: Mapping[str, Conditioning], encoders: Encoders) -> Item:
+    references = [control.entry.read()[0]["latent"] for control in piece.controls]
+    condition = with_references(conditions[piece.text.entry.path], references, encoders.references)
+    return Item(
+        piece.entry.read()[0]["latent"],
+        condition,
+        os.path.basename(piece.media.path),
+        piece.dataset.num_repeats,
+        piece.dataset.batch_size or None,
+        without_caption(conditions[piece.empty.entry.path], condition) if encoders.drops_captions else None,
+    )
 
 
 def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
@@ -111,10 +161,23 @@ def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
         pieces = _pieces_of_video(dataset, media, encoders.trained) if dataset.is_video else [None]
         if not pieces:
             log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
-        found += (_Piece(dataset, media, frames, _latent_entry(dataset, media, frames, encoders)) for frames in pieces)
+        found += (_piece(dataset, media, frames, encoders) for frames in pieces)
     if not found:
         raise TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
     return found
+
+
+def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders) -> _Piece:
+    how = encoders.references
+    controls = [
+        _Control(path, media.path, dataset, _control_entry(dataset, media, number, encoders))
+        for number, path in enumerate(media.controls if how else ())
+    ]
+    seen = controls if how and how.node else []
+    text, empty = (
+        _Text(caption, _caption_entry(dataset.cache, caption, encoders, seen), seen) for caption in (media.caption, "")
+    )
+    return _Piece(dataset, media, frames, _latent_entry(dataset, media, frames, encoders), controls, text, empty)
 
 
 def _pieces_of_video(dataset: Dataset, media: Media, trained: TrainedFamily) -> list[tuple[int, ...]]:
@@ -131,23 +194,36 @@ def _latent_entry(dataset: Dataset, media: Media, frames: tuple[int, ...] | None
     return Entry(dataset.cache, name, "latent", identity(media.path), shape, identity(encoders.vae))
 
 
-def _caption_entry(cache: str, caption: str, encoders: Encoders) -> Entry:
-    files = [identity(path) for path in encoders.text_encoders]
-    return Entry(cache, "caption", "caption", caption, files, _clip_type(encoders))
+def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encoders) -> Entry:
+    path = media.controls[number]
+    shape = [dataset.no_resize_control, dataset.control_resolution]
+    shape += [dataset.resolution, dataset.bucketed, dataset.stays_small, identity(media.path)]
+    name = f"{os.path.splitext(os.path.basename(media.path))[0]}_control_{number}"
+    return Entry(dataset.cache, name, "control", identity(path), shape, identity(encoders.vae))
+
+
+def _caption_entry(cache: str, caption: str, encoders: Encoders, seen: Sequence[_Control] = ()) -> Entry:
+    made_from: list[object] = [[identity(path) for path in encoders.text_encoders], _clip_type(encoders)]
+    if seen and encoders.references:
+        made_from += [encoders.references.node, [os.path.basename(control.entry.path) for control in seen]]
+    return Entry(cache, "caption", "caption", caption, *made_from)
 
 
 def _encode_latents(pieces: Sequence[_Piece], encoders: Encoders) -> None:
-    missing = [piece for piece in pieces if not piece.entry.is_there]
-    log.info("%d of %d latents are in the cache", len(pieces) - len(missing), len(pieces))
+    everything: list[_Piece | _Control] = [*pieces]
+    for piece in pieces:
+        everything += piece.controls
+    missing = [one for one in everything if not one.entry.is_there]
+    log.info("%d of %d latents are in the cache", len(everything) - len(missing), len(everything))
     if missing:
         _with_encoder(lambda: _load_vae(encoders.vae), _store_latent, missing)
 
 
-def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoders) -> None:
-    missing = [(caption, entry) for (_, caption), entry in entries.items() if not entry.is_there]
-    log.info("%d of %d captions are in the cache", len(entries) - len(missing), len(entries))
+def _encode_captions(texts: Sequence[_Text], encoders: Encoders) -> None:
+    missing = [text for text in texts if not text.entry.is_there]
+    log.info("%d of %d captions are in the cache", len(texts) - len(missing), len(texts))
     if missing:
-        _with_encoder(lambda: _load_clip(encoders), _store_caption, missing)
+        _with_encoder(lambda: _load_clip(encoders), partial(_store_caption, encoders.references), missing)
 
 
 def _with_encoder(load: Callable[[], E], store: Callable[[E, T], None], missing: Sequence[T]) -> None:
@@ -163,30 +239,29 @@ def _with_encoder(load: Callable[[], E], store: Callable[[E, T], None], missing:
     comfy.model_management.soft_empty_cache()
 
 
-def _store_latent(vae: VAE, piece: _Piece) -> None:
+def _store_latent(vae: VAE, piece: _Piece | _Control) -> None:
     # One at a time: a VAE of videos would take a batch of images for one video.
-    if piece.frames is None:
-        pixels = read_image(piece.media.path, piece.dataset)
-    else:
-        pixels = read_frames(piece.media.path, piece.dataset, piece.frames)
+    pixels, path = piece.pixels, piece.media.path if isinstance(piece, _Piece) else piece.path
     latents = vae.encode(pixels)
     if len(latents) != 1:
         raise TrainError(
-            f"{piece.media.path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
+            f"{path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
             "set target_frames to 1 and frame_extraction to head, or take a VAE of videos"
         )
     latent = latents[0].float().cpu().contiguous()
     if not bool(torch.isfinite(latent).all()):
-        raise TrainError(f"{piece.media.path}: the VAE makes NaN or infinity of it; load another VAE")
+        raise TrainError(f"{path}: the VAE makes NaN or infinity of it; load another VAE")
     piece.entry.store({"latent": latent}, {})
 
 
-def _store_caption(clip: CLIP, missing: tuple[str, Entry]) -> None:
-    caption, entry = missing
-    found = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+def _store_caption(how: References | None, clip: CLIP, text: _Text) -> None:
+    if how and text.seen:
+        found = seen(clip, text.caption, [control.pixels for control in text.seen], how)
+    else:
+        found = clip.encode_from_tokens_scheduled(clip.tokenize(text.caption))
     if len(found) != 1:
         raise TrainError(f"the text encoder makes {len(found)} conditionings of one caption, expected one")
-    store_conditioning(entry, found[0])
+    store_conditioning(text.entry, found[0])
 
 
 def _load_vae(path: str) -> VAE:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import av
 import numpy
@@ -12,14 +13,26 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.dataset import Dataset, fit
+from ....lyco_core.train.dataset import Dataset, Fit, fit, fit_control
 
 
 def read_image(path: str, dataset: Dataset) -> Tensor:
     """An image at the size of its bucket."""
+    return _fitted([_opened(path)], partial(fit, dataset))
+
+
+def read_control(path: str, item: str, dataset: Dataset) -> Tensor:
+    """A control image at the size that its dataset asks for; `item` is the path of the image that it belongs to."""
+    size = _opened(item).size
+    image = _opened(path)
+    return _fitted([image], lambda width, height: fit_control(dataset, width, height, size))
+
+
+def _opened(path: str) -> Image.Image:
+    """An image without its transparency, turned as its file says."""
     try:
         with Image.open(path) as image:
-            return _fitted([ImageOps.exif_transpose(image).convert("RGB")], dataset)
+            return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # each of Pillow's decoders has its own
         raise TrainError(f"{path}: is no image that can be read: {error}") from None
 
@@ -40,7 +53,7 @@ def count_frames(path: str) -> int:
 def read_frames(path: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:
     """Some frames of a video, by their numbers, at the size of its bucket."""
     try:
-        pixels = _fitted(_decoded(path, set(wanted)), dataset)
+        pixels = _fitted(_decoded(path, set(wanted)), partial(fit, dataset))
     except (OSError, IndexError, ValueError, FFmpegError) as error:
         raise TrainError(f"{path}: cannot be decoded: {error}") from None
     if len(pixels) != len(wanted):
@@ -58,10 +71,10 @@ def _decoded(path: str, wanted: set[int]) -> Iterator[Image.Image]:
                 return
 
 
-def _fitted(images: Iterable[Image.Image], dataset: Dataset) -> Tensor:
-    """Images at the size of their bucket, scaled one by one: the frames of a video are not held in their own size."""
+def _fitted(images: Iterable[Image.Image], size: Callable[[int, int], Fit]) -> Tensor:
+    """Images at the size that `size` gives, scaled one by one: the frames of a video are not held in their own size."""
     arrays: list[numpy.ndarray] = []
     for image in images:
-        made = fit(dataset, *image.size)
+        made = size(*image.size)
         arrays.append(numpy.asarray(image.resize(made.scaled, Image.Resampling.LANCZOS).crop(made.box)))
     return torch.from_numpy(numpy.stack(arrays)).float().div_(255)
