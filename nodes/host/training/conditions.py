@@ -89,6 +89,12 @@ def groups(entries: Sequence[Conditioning]) -> list[list[int]]:
     return list(found.values())
 
 
+def without_caption(empty: Conditioning, entry: Conditioning) -> Conditioning | None:
+    """The empty caption's conditioning with the reference latents that `entry` holds; None if it holds none."""
+    kept = {key: value for key, value in entry[1].items() if key.startswith("reference_latents")}
+    return [empty[0], empty[1] | kept] if kept else None
+
+
 def _signature(entry: Conditioning, index: int) -> object:
     parts: list[object] = [tuple(entry[0].shape)]
     for key, value in sorted(entry[1].items()):

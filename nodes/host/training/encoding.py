@@ -25,9 +25,10 @@ from ....lyco_core.train.items import Item
 from ....lyco_core.train.references import References
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry, identity, read_conditioning, store_conditioning
+from .conditions import without_caption
 from .media import count_frames, read_control, read_frames, read_image
 from .memory import memory_for, out_of_memory
-from .references import require_nodes, seen, with_references, without_caption
+from .references import require_nodes, seen, with_references
 
 log = logging.getLogger("lyco")
 

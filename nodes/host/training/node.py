@@ -19,9 +19,8 @@ from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.training_files import files_of, name_of
 from ..files import is_listed, output_path, require_plain
 from ..protocols import Conditioning, ModelPatcher
-from .conditions import entries_of
+from .conditions import entries_of, without_caption
 from .picture import loss_picture
-from .references import without_caption
 from .run import Data, Trained, train, with_adapter
 from .telling import Asked, Telling, series
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,6 @@ from torch import Tensor
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.references import References
 from ..protocols import CLIP, Conditioning
-
-_MODULES = {
-    "ReferenceLatent": "nodes_edit_model",
-    "FluxKontextMultiReferenceLatentMethod": "nodes_flux",
-    "TextEncodeQwenImageEdit": "nodes_qwen",
-    "TextEncodeQwenImageEditPlus": "nodes_qwen",
-}
-"""ComfyUI's node -> the module of `comfy_extras` that it is in."""
 
 
 def seen(clip: CLIP, caption: str, pictures: Sequence[Tensor], how: References) -> list[Conditioning]:
@@ -47,18 +38,14 @@ def require_nodes(how: References) -> None:
         _node(name)
 
 
-def without_caption(empty: Conditioning, entry: Conditioning) -> Conditioning | None:
-    """The empty caption's conditioning with the reference latents that `entry` holds; None if it holds none."""
-    kept = {key: value for key, value in entry[1].items() if key.startswith("reference_latents")}
-    return [empty[0], empty[1] | kept] if kept else None
-
-
 def _run(name: str, **inputs: object) -> list[Conditioning]:
     return _node(name).execute(**inputs).args[0]
 
 
 def _node(name: str) -> Any:
     try:
-        return getattr(importlib.import_module(f"comfy_extras.{_MODULES[name]}"), name)
-    except (ImportError, AttributeError):
+        from comfy_extras import nodes_edit_model, nodes_flux, nodes_qwen
+
+        return next(getattr(some, name) for some in (nodes_edit_model, nodes_flux, nodes_qwen) if hasattr(some, name))
+    except (ImportError, StopIteration):
         raise TrainError(f"this ComfyUI has no node {name}, which control images need: update it") from None
