@@ -24,7 +24,7 @@ from ..lyco_core.model import Model
 from ..lyco_core.train.checking import require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
-from ..lyco_core.train.image_inputs import image_input
+from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
 from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
@@ -51,6 +51,9 @@ class Configuration:
     vae: str
     text_encoders: tuple[str, ...]
     clip_type: str
+    image_encoder: str
+    image_to_video: bool
+    """Whether the command says so; the model's file is asked too."""
     output_dir: str
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
@@ -124,6 +127,7 @@ def read_configuration(
         vae,
         texts,
         str(rest.pop("clip_type", "")),
+        *first_frame_settings(rest, settings, folder),
         output or str(folder / "output"),
         parse_datasets(datasets, place),
         parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
@@ -182,9 +186,10 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     from .host.training.encoding import Encoders, encode_datasets
     from .host.training.run import Data
 
-    trained, references = _require_possible(configuration, world)
+    trained, kind, references = _require_possible(configuration, world)
     names = configuration.vae, configuration.text_encoders, configuration.clip_type
-    encoders = Encoders(trained, *names, references, configuration.options.run.caption_dropout_rate > 0)
+    seen, drops = configuration.image_encoder if kind else "", configuration.options.run.caption_dropout_rate > 0
+    encoders = Encoders(trained, *names, kind, seen, references, drops)
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
     return Data(
@@ -192,8 +197,11 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     )
 
 
-def _require_possible(configuration: Configuration, world: World) -> tuple[TrainedFamily, References | None]:
-    """How the model's family is trained and reads control images, once all is checked that needs no model in memory.
+def _require_possible(
+    configuration: Configuration, world: World
+) -> tuple[TrainedFamily, FirstFrame | None, References | None]:
+    """How the model's family is trained, and how it comes by first frames and control images, once all is checked that
+    needs no model in memory.
 
     Raises `LycoError`.
     """
@@ -211,18 +219,14 @@ def _require_possible(configuration: Configuration, world: World) -> tuple[Train
                 f"is of {family.title}, and the script that is named trains {', '.join(configuration.families)}; name "
                 "another of the two"
             )
-        if image_input(weights):
-            raise TrainError(
-                "reads an image beside the noise, and lyco train encodes none, so it would be trained on zeros; train "
-                "it in the graph with its own conditioning, or in Musubi Tuner"
-            )
+        kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if path := options.run.network_weights:
         with about_file(path):
             musubi_adapters(path, family)
     datasets = (*configuration.datasets, *configuration.validation)
-    return trained, require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
+    return trained, kind, require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
 
 
 def _train(configuration: Configuration, data: Data, tell: Terminal, world: World) -> None:

@@ -24,9 +24,5 @@ class Item:
     """How often it comes in an epoch."""
     batch_size: int | None = None
     """That of its dataset; None: the training's own."""
-    empty: Any = None
-    """The conditioning where its caption is dropped; None: the training's, of the empty caption."""
-
-    def conditioned(self, dropped: bool, empty: Any) -> Any:  # noqa: ANN401 - the host's own form
-        """What is learned with: its caption's, or, dropped, its own without a caption, or `empty`."""
-        return self.condition if not dropped else empty if self.empty is None else self.empty
+    dropped: Any = None
+    """What stands in for `condition` where the caption is dropped; None: the condition of the empty caption."""

@@ -21,11 +21,12 @@ from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.io import SafetensorsFile
 from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
 from ....lyco_core.train.distributed import World
+from ....lyco_core.train.first_frames import FirstFrame
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.references import References
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry, identity, read_conditioning, store_conditioning
-from .conditions import without_caption
+from .first_frames import FrameEncoder, load_image_encoder, read_first_frame
 from .media import count_frames, read_control, read_frames, read_image
 from .memory import memory_for, out_of_memory
 from .references import require_nodes, seen, with_references
@@ -47,12 +48,19 @@ class Encoders:
     text_encoders: tuple[str, ...]
     clip_type: str = ""
     """A name of ComfyUI's CLIP loader; empty: the family's."""
+    first_frame: FirstFrame | None = None
+    """How the model comes by a clip's first frame, if it reads it."""
+    image_encoder: str = ""
     references: References | None = None
     """How the model reads the control images; None: there are none."""
     drops_captions: bool = False
     """Whether each item is needed without its caption too."""
 
     def __post_init__(self) -> None:
+        if self.trained.clip_type is None:
+            raise TrainError(
+                f"ComfyUI has no model of {self.trained.names.base_model} to train it with; train it in Musubi Tuner"
+            )
         if not self.vae or not self.text_encoders:
             lacking = "vae" if not self.vae else "text_encoder"
             raise TrainError(
@@ -104,6 +112,8 @@ class _Piece:
     frames: tuple[int, ...] | None
     """The numbers of a video's frames; None for an image."""
     entry: Entry
+    first: Entry | None
+    """Where its first frame's conditioning is kept, if the model reads that."""
     controls: Sequence[_Control]
     text: _Text
     empty: _Text
@@ -137,6 +147,7 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
         if not all(text.entry.is_there for text in entries.values()):
             _require_text_encoders(encoders)
         _encode_latents(pieces, encoders)
+        _encode_first_frames(pieces, encoders)
         _encode_captions([entries[path] for path in sorted(entries)], encoders)
     world.wait()
     conditions = {path: read_conditioning(text.entry) for path, text in entries.items()}
@@ -145,14 +156,17 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
 
 def _item(piece: _Piece, conditions: Mapping[str, Conditioning], encoders: Encoders) -> Item:
     references = [control.entry.read()[0]["latent"] for control in piece.controls]
-    condition = with_references(conditions[piece.text.entry.path], references, encoders.references)
+
+    def complete(text: _Text) -> Conditioning:
+        return _with_first_frame(with_references(conditions[text.entry.path], references, encoders.references), piece)
+
     return Item(
         piece.entry.read()[0]["latent"],
-        condition,
+        complete(piece.text),
         os.path.basename(piece.media.path),
         piece.dataset.num_repeats,
         piece.dataset.batch_size or None,
-        without_caption(conditions[piece.empty.entry.path], condition) if encoders.drops_captions else None,
+        complete(piece.empty) if encoders.drops_captions and piece.controls else None,
     )
 
 
@@ -178,7 +192,7 @@ def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encod
     text, empty = (
         _Text(caption, _caption_entry(dataset.cache, caption, encoders, seen), seen) for caption in (media.caption, "")
     )
-    return _Piece(dataset, media, frames, _latent_entry(dataset, media, frames, encoders), controls, text, empty)
+    return _Piece(dataset, media, frames, *_entries(dataset, media, frames, encoders), controls, text, empty)
 
 
 def _pieces_of_video(dataset: Dataset, media: Media, trained: TrainedFamily) -> list[tuple[int, ...]]:
@@ -188,11 +202,23 @@ def _pieces_of_video(dataset: Dataset, media: Media, trained: TrainedFamily) -> 
     return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
 
 
-def _latent_entry(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders) -> Entry:
+def _entries(
+    dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders
+) -> tuple[Entry, Entry | None]:
+    """Those of a piece's latent and of its first frame."""
     shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
-    return Entry(dataset.cache, name, "latent", identity(media.path), shape, identity(encoders.vae))
+    made_from = (identity(media.path), shape, identity(encoders.vae))
+    latent = Entry(dataset.cache, name, "latent", *made_from)
+    if (kind := encoders.first_frame) is None:
+        return latent, None
+    vision = [identity(encoders.image_encoder), kind.crop] if kind.vision else []
+    return latent, Entry(dataset.cache, f"{name}_first", kind.node, *made_from, vision)
+
+
+def _with_first_frame(caption: Conditioning, piece: _Piece) -> Conditioning:
+    return [caption[0], caption[1] | read_first_frame(piece.first)] if piece.first else caption
 
 
 def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encoders) -> Entry:
@@ -218,6 +244,21 @@ def _encode_latents(pieces: Sequence[_Piece], encoders: Encoders) -> None:
     log.info("%d of %d latents are in the cache", len(everything) - len(missing), len(everything))
     if missing:
         _with_encoder(lambda: _load_vae(encoders.vae), _store_latent, missing)
+
+
+def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoders) -> None:
+    if (kind := encoders.first_frame) is None:
+        return
+    found = [(piece.first, piece.media.path, piece.dataset, piece.frames) for piece in pieces if piece.first]
+    missing = [one for one in found if not one[0].is_there]
+    log.info("%d of %d first frames are in the cache", len(pieces) - len(missing), len(pieces))
+
+    def load() -> FrameEncoder:
+        vision = load_image_encoder(encoders.image_encoder) if kind.vision else None
+        return FrameEncoder(kind, _load_vae(encoders.vae), vision)
+
+    if missing:
+        _with_encoder(load, FrameEncoder.store, missing)
 
 
 def _encode_captions(texts: Sequence[_Text], encoders: Encoders) -> None:
@@ -310,6 +351,5 @@ def _require_text_encoder(path: str) -> None:
 def _clip_type(encoders: Encoders) -> str:
     if encoders.clip_type:
         return encoders.clip_type.upper()
-    if encoders.trained.clip_type is None:
-        raise TrainError(f"there is no text encoder known for {encoders.trained.names.base_model}; set clip_type")
+    assert encoders.trained.clip_type is not None
     return encoders.trained.clip_type

@@ -19,7 +19,7 @@ from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.training_files import files_of, name_of
 from ..files import is_listed, output_path, require_plain
 from ..protocols import Conditioning, ModelPatcher
-from .conditions import entries_of, without_caption
+from .conditions import entries_of
 from .picture import loss_picture
 from .run import Data, Trained, train, with_adapter
 from .telling import Asked, Telling, series
@@ -100,9 +100,7 @@ def data_of(
     if validation_latents or validation_positive:
         validation = items_of(validation_latents or (), validation_positive or (), "validation ")
     items = items_of(latents, positive, "")
-    if dropped := next(entries_of(empty), None) if empty else None:
-        items = [dataclasses.replace(item, empty=without_caption(dropped, item.condition)) for item in items]
-    return Data(items, dropped, validation)
+    return Data(items, next(entries_of(empty), None) if empty else None, validation)
 
 
 def items_of(latents: Sequence[dict[str, Any]], positive: Sequence[list[Conditioning]], kind: str) -> list[Item]:
