@@ -78,7 +78,7 @@ def encoded(made, vae: str, pictures: Path, how, monkeypatch, *, drops: bool = F
     monkeypatch.setattr(made.encoding, "_require_text_encoders", lambda encoders: None)
     entry = {"image_directory": "images", "control_directory": "controls", "resolution": [96, 64], **settings}
     (dataset,) = made.dataset.parse_datasets({"datasets": [entry]}, pictures)
-    encoders = made.encoding.Encoders(TRAINED["flux1"], vae, (vae,), "flux", how, drops)
+    encoders = made.encoding.Encoders(TRAINED["flux1"], vae, (vae,), "flux", references=how, drops_captions=drops)
     return made.encoding.encode_datasets([dataset], encoders), asked
 
 
