@@ -21,7 +21,7 @@ from ..lyco_core.console import shell_command
 from ..lyco_core.errors import FileError, Remedy, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model import Model
-from ..lyco_core.train.checking import require_possible, require_readable
+from ..lyco_core.train.checking import require_other, require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
@@ -58,6 +58,7 @@ class Configuration:
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
     options: TrainOptions
+    dit_high_noise: str = ""
     families: tuple[str, ...] = ()
     """Ids of the architectures that the script of Musubi's trains whose command this is; empty: it is none's."""
     notes: tuple[str, ...] = ()
@@ -114,7 +115,8 @@ def read_configuration(
     else:
         datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
     held_out, version = rest.pop("validation_datasets", None), edition(rest)
-    dit, vae, output = (path_of(rest.pop(name, ""), name, folder) for name in ("dit", "vae", "output_dir"))
+    named = ("dit", "vae", "output_dir", "dit_high_noise")
+    dit, vae, output, high = (path_of(rest.pop(name, ""), name, folder) for name in named)
     if not dit:
         raise TrainError("no dit is named: the diffusion model's file; give dit in the configuration, or --dit")
     encoders = rest.pop("text_encoder", "")
@@ -132,6 +134,7 @@ def read_configuration(
         parse_datasets(datasets, place),
         parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
         train_options(own_options(rest)),
+        high,
         SCRIPTS[script].families if script else (),
         notes_of(answers),
         version,
@@ -222,6 +225,8 @@ def _require_possible(
         kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
+    if configuration.dit_high_noise:
+        require_other(configuration.dit_high_noise, weights, options)
     if path := options.run.network_weights:
         with about_file(path):
             musubi_adapters(path, family)
@@ -240,6 +245,7 @@ def _train(configuration: Configuration, data: Data, tell: Terminal, world: Worl
         tell,
         saved=tell.saved,
         world=world,
+        high=_load(configuration.dit_high_noise) if configuration.dit_high_noise else None,
         model=os.path.basename(configuration.dit),
         vae=os.path.basename(configuration.vae),
     )

@@ -36,6 +36,12 @@ class TrainAdapter(io.ComfyNode):
                 ),
                 io.Latent.Input("validation_latents", optional=True, tooltip="Held out, for validate_every_n_steps."),
                 io.Conditioning.Input("validation_positive", optional=True, tooltip="Their captions."),
+                io.Model.Input(
+                    "model_high_noise",
+                    optional=True,
+                    tooltip="Wan 2.2's model for high noise; `model` is then the one for low noise. One adapter is "
+                    "trained over both, and goes onto both.",
+                ),
             ],
             outputs=[
                 io.AnyType.Output(display_name="adapter", tooltip="The file's name, for any loader."),
@@ -60,12 +66,14 @@ class TrainAdapter(io.ComfyNode):
         empty: list[list[Conditioning]] | None = None,
         validation_latents: list[dict[str, Any]] | None = None,
         validation_positive: list[list[Conditioning]] | None = None,
+        model_high_noise: list[ModelPatcher] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         options = training.widget_options({name: training.single(name, values) for name, values in widgets.items()})
         data = training.data_of(latents, positive, empty, validation_latents, validation_positive)
         asked = training.Asked(cls.hidden.unique_id, cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        done = training.train_on(training.single("model", model), data, options, asked)
+        high = training.single("model_high_noise", model_high_noise) if model_high_noise else None
+        done = training.train_on(training.single("model", model), data, options, asked, high)
         shown = {
             "images": ui.PreviewImage(done.picture, cls=cls).as_dict()["images"],
             "text": [done.report],

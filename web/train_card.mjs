@@ -29,6 +29,7 @@ const SPANS = [1, 2, 5, 10, 20, 50, SPAN, 200, 500, 1000];
  * @property {number} free 0: unknown
  * @property {number} swapped how many of the model's `blocks` wait in the computer's memory
  * @property {number} blocks
+ * @property {boolean} [waiting] whether of two models only the one that computes is on the device
  *
  * @typedef {object} Asked only of all that the server knows of the last training
  * @property {Record<string, any> | null} prompt
@@ -122,11 +123,12 @@ class TrainCard {
   }
 
   /** @param {Needs} needs */
-  tellNeeds({ total, weights, activations, free, swapped, blocks }) {
+  tellNeeds({ total, weights, activations, free, swapped, blocks, waiting }) {
     const [all, ofModel, kept, rest] = [total, weights, activations, total - weights - activations].map(gigabytes);
     const parts = [t("needs", all, ofModel, kept, rest)];
     if (free) parts.push(t("free", gigabytes(free)));
     if (swapped) parts.push(t("swapped", swapped, blocks));
+    if (waiting) parts.push(t("waits"));
     this.memory.textContent = parts.join(" · ");
     this.memory.classList.toggle("lyco-too-much", free > 0 && total > free);
   }

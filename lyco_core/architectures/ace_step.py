@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, Group, Shape, group, inside, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["ACE_STEP", "ACE_STEP_1_5"]
 
@@ -46,6 +47,13 @@ ACE_STEP = Architecture(
     ),
     depths={"transformer_blocks": 24, "lyric_encoder.encoders": 6},
     widths=(2560,),
+    training=trained_here(
+        MusubiNames("ace_step"),
+        "transformer_blocks",
+        None,
+        excludes=(r"lyric_encoder\..*", r".*cross_attn\.(add_[qkv]_proj|to_add_out)"),
+        shift=3.0,
+    ),
 )
 
 
@@ -95,4 +103,5 @@ ACE_STEP_1_5 = Architecture(
     depths={"layers": 32},
     widths=(2048, 2560),
     sizes={2048: {"layers": 24}, 2560: {"layers": 32}},
+    training=trained_here(MusubiNames("ace_step_1_5"), "decoder.layers", None, shift=3.0),
 )

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, Group, inside, renamed
+from .training import MusubiNames, trained_here
 
 __all__ = ["AURAFLOW"]
 
@@ -47,4 +48,11 @@ AURAFLOW = Architecture(
     ),
     depths={"double_layers": 4, "single_layers": 32},
     widths=(3072,),
+    training=trained_here(
+        MusubiNames("auraflow"),
+        "double_layers single_layers",
+        "STABLE_DIFFUSION",
+        excludes=(r".*\.mod(X|C|CX)\..*",),
+        shift=1.73,
+    ),
 )

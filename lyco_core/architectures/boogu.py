@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, Group, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["BOOGU"]
 
@@ -61,4 +62,11 @@ BOOGU = Architecture(
         "context_refiner": 2,
     },
     widths=(3360,),
+    training=trained_here(
+        MusubiNames("boogu"),
+        "context_refiner ref_image_refiner noise_refiner double_stream_layers single_stream_layers",
+        "BOOGU",
+        excludes=(r".*norm[123]\.linear",),
+        shift=3.16,
+    ),
 )

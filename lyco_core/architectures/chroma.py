@@ -6,9 +6,10 @@ both go onto the same weights. Chroma Radiance reads and writes pixels: it has o
 
 from __future__ import annotations
 
-from .dual_stream import double_stream, single_stream
+from .dual_stream import COMFYUI_NORMS, double_stream, single_stream
 from .flux import ENDS, blocks
 from .table import Architecture, inside_all, renamed, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["CHROMA"]
 
@@ -41,4 +42,13 @@ CHROMA = Architecture(
     ),
     depths={"double_blocks": 19, "single_blocks": 38, "nerf_blocks": 4},
     widths=(3072,),
+    training=trained_here(
+        MusubiNames("chroma", "chroma", "https://huggingface.co/lodestones/Chroma", "lora_flux"),
+        "double_blocks single_blocks nerf_blocks",
+        "CHROMA",
+        excludes=(r"nerf_blocks\..*",),
+        norms=COMFYUI_NORMS,
+        sampling="sigmoid",
+        shift=1.0,
+    ),
 )

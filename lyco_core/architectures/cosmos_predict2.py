@@ -4,6 +4,7 @@ import dataclasses
 
 from .group import Alias
 from .table import Architecture, Group, inside, inside_all, renamed
+from .training import MusubiNames, trained_here
 
 __all__ = ["COSMOS_PREDICT2"]
 
@@ -62,4 +63,12 @@ COSMOS_PREDICT2 = Architecture(
     depths={"blocks": 36, "llm_adapter.blocks": 6},
     widths=(2048, 5120),
     sizes={2048: {"blocks": 28}, 5120: {"blocks": 36}},
+    training=trained_here(
+        MusubiNames("anima", "anima-preview", "https://huggingface.co/circlestone-labs/Anima", "lora_anima"),
+        "blocks",
+        "COSMOS",
+        excludes=(r".*adaln_modulation.*", r"llm_adapter\..*"),
+        shift=3.0,
+        image_input=None,
+    ),
 )

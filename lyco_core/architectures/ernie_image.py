@@ -1,6 +1,7 @@
 """ERNIE-Image: one set of names in every layout."""
 
 from .table import Architecture, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["ERNIE_IMAGE"]
 
@@ -27,4 +28,5 @@ ERNIE_IMAGE = Architecture(
     ),
     depths={"layers": 36},
     widths=(4096,),
+    training=trained_here(MusubiNames("ernie_image"), "layers", "FLUX2", shift=3.0),
 )

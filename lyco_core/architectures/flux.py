@@ -113,6 +113,8 @@ FLUX1 = Architecture(
         clip_type="FLUX",
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
+        outside=(),
+        by_musubi=True,
     ),
 )
 
@@ -170,5 +172,7 @@ FLUX2 = Architecture(
         clip_type="FLUX2",
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
+        outside=(),
+        by_musubi=True,
     ),
 )

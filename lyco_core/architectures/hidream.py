@@ -1,6 +1,7 @@
 """HiDream-I1: one set of names, diffusers' own, in every layout."""
 
 from .table import Architecture, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["HIDREAM"]
 
@@ -44,4 +45,11 @@ HIDREAM = Architecture(
     ),
     depths={"double_stream_blocks": 16, "single_stream_blocks": 32},
     widths=(2560,),
+    training=trained_here(
+        MusubiNames("hidream"),
+        "double_stream_blocks single_stream_blocks",
+        "HIDREAM",
+        excludes=(r".*adaLN_modulation.*", r".*ff_i\.gate"),
+        shift=3.0,
+    ),
 )

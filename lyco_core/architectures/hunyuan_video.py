@@ -9,7 +9,7 @@ import dataclasses
 
 from .dual_stream import COMFYUI_BLOCKS, COMFYUI_NORMS, double_stream, single_stream
 from .table import Architecture, Group, group, inside
-from .training import ImageInput, MusubiNames, TrainedFamily
+from .training import ImageInput, MusubiNames, TrainedFamily, trained_here
 
 _MUSUBI = {
     "mod": "{s}_mod.linear",
@@ -102,6 +102,8 @@ HUNYUAN_VIDEO = Architecture(
         clip_type="HUNYUAN_VIDEO",
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
+        outside=(),
+        by_musubi=True,
     ),
 )
 
@@ -143,6 +145,8 @@ HUNYUAN_VIDEO_1_5 = Architecture(
         clip_type="HUNYUAN_VIDEO_15",
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
+        outside=(),
+        by_musubi=True,
     ),
 )
 
@@ -169,6 +173,19 @@ HUNYUAN_IMAGE = Architecture(
     ),
     depths={"double_blocks": 20, "single_blocks": 40},
     widths=(3584,),
+    training=trained_here(
+        MusubiNames(
+            "hunyuan-image-2.1",
+            "hunyuan-image-2.1",
+            "https://github.com/Tencent-Hunyuan/HunyuanImage-2.1",
+            "lora_hunyuan_image",
+        ),
+        "double_blocks single_blocks",
+        "HUNYUAN_IMAGE",
+        excludes=(r".*(img_mod|txt_mod|modulation).*",),
+        norms=COMFYUI_NORMS,
+        shift=5.0,
+    ),
 )
 
 
@@ -205,5 +222,7 @@ FRAMEPACK = Architecture(
         clip_type=None,
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
+        outside=(),
+        by_musubi=True,
     ),
 )

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, inside_all, renamed, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["IDEOGRAM4"]
 
@@ -29,4 +30,14 @@ IDEOGRAM4 = Architecture(
     ),
     depths={"layers": 34},
     widths=(4608,),
+    training=trained_here(
+        MusubiNames(
+            "ideogram4", "Ideogram-4", "https://huggingface.co/Comfy-Org/Ideogram-4", "lora_ideogram4", (1024, 1024)
+        ),
+        "layers",
+        "IDEOGRAM4",
+        excludes=(r".*adaln_modulation.*",),
+        sampling="ideogram4_shift",
+        shift=1.0,
+    ),
 )

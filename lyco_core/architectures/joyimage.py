@@ -1,6 +1,7 @@
 """JoyImage: one set of names, diffusers' own, in every layout."""
 
 from .table import Architecture, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["JOYIMAGE"]
 
@@ -28,4 +29,5 @@ JOYIMAGE = Architecture(
     ),
     depths={"double_blocks": 40},
     widths=(4096,),
+    training=trained_here(MusubiNames("joyimage"), "double_blocks", "JOYIMAGE", shift=1.5),
 )

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, Group, Shape, group, inside, renamed
+from .training import MusubiNames, trained_here
 
 __all__ = ["KREA2"]
 
@@ -53,4 +54,11 @@ KREA2 = Architecture(
     ),
     depths={"blocks": 28, "txtfusion.layerwise_blocks": 2, "txtfusion.refiner_blocks": 2},
     widths=(6144,),
+    training=trained_here(
+        MusubiNames("krea2", "Krea-2", "https://github.com/krea-ai/krea-2", "lora_krea2", (1024, 1024)),
+        "txtfusion.layerwise_blocks txtfusion.refiner_blocks blocks",
+        "KREA2",
+        outside=(r".*",),
+        shift=2.5,
+    ),
 )

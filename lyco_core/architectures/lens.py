@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["LENS"]
 
@@ -33,4 +34,5 @@ LENS = Architecture(
     ),
     depths={"transformer_blocks": 48},
     widths=(1536,),
+    training=trained_here(MusubiNames("lens"), "transformer_blocks", "LENS", excludes=(r".*_mod\..*",), shift=6.23),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .dual_stream import COMFYUI_NORMS
 from .flux import BLOCKS, SHARED
 from .table import Architecture, renamed
+from .training import MusubiNames, trained_here
 
 __all__ = ["LONGCAT_IMAGE"]
 
@@ -19,4 +21,13 @@ LONGCAT_IMAGE = Architecture(
     ),
     depths={"double_blocks": 10, "single_blocks": 20},
     widths=(3072,),
+    training=trained_here(
+        MusubiNames("longcat_image"),
+        "double_blocks single_blocks",
+        "LONGCAT_IMAGE",
+        excludes=(r".*(img_mod|txt_mod|modulation)\..*",),
+        norms=COMFYUI_NORMS,
+        sampling="flux_shift",
+        shift=1.0,
+    ),
 )

@@ -6,6 +6,7 @@ Every layout has diffusers' names, but for what leads into the blocks.
 from fractions import Fraction
 
 from .table import Architecture, Group, Shape, inside, inside_all, renamed, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["LTX_2", "LTX_VIDEO"]
 
@@ -55,6 +56,7 @@ LTX_VIDEO = Architecture(
     depths={"transformer_blocks": 48},
     widths=(2048, 4096),
     sizes={2048: {"transformer_blocks": 28}, 4096: {"transformer_blocks": 48}},
+    training=trained_here(MusubiNames("ltx_video"), "transformer_blocks", "LTXV", shift=7.77, norms=("attn1", "attn2")),
 )
 
 _SOUND = Fraction(1, 2)
@@ -102,4 +104,12 @@ LTX_2 = Architecture(
     ),
     depths={"transformer_blocks": 48},
     widths=(4096,),
+    training=trained_here(
+        MusubiNames("ltx_2"),
+        "transformer_blocks",
+        "LTXV",
+        excludes=(r".*(audio_|video_to_audio).*",),
+        norms=("attn1", "attn2"),
+        shift=7.77,
+    ),
 )

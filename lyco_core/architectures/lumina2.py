@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, group, inside_all, renamed, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["LUMINA2"]
 
@@ -40,4 +41,11 @@ LUMINA2 = Architecture(
     ),
     depths={"layers": 26, "noise_refiner": 2, "context_refiner": 2},
     widths=(2304,),
+    training=trained_here(
+        MusubiNames("lumina2", "lumina-2", "https://github.com/Alpha-VLLM/Lumina-Image-2.0", "lora_lumina"),
+        "context_refiner noise_refiner layers",
+        "LUMINA2",
+        excludes=(r".*adaLN_modulation.*",),
+        shift=6.0,
+    ),
 )

@@ -2,6 +2,7 @@
 
 from .qwen_image import BLOCK, ENDS
 from .table import Architecture, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["MAGE_FLOW"]
 
@@ -18,4 +19,5 @@ MAGE_FLOW = Architecture(
     depths={"transformer_blocks": 12},
     widths=(3072,),
     twins=("qwen_image",),
+    training=trained_here(MusubiNames("mage_flow"), "transformer_blocks", "MAGE", excludes=(r".*_mod\..*",), shift=6.0),
 )

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, inside, renamed
+from .training import MusubiNames, trained_here
 
 __all__ = ["MOCHI"]
 
@@ -56,4 +57,5 @@ MOCHI = Architecture(
     ),
     depths={"blocks": 48},
     widths=(3072,),
+    training=trained_here(MusubiNames("mochi"), "blocks", "MOCHI", excludes=(r".*mod_[xy]",), shift=6.0),
 )

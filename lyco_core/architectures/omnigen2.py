@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from .table import Architecture, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["OMNIGEN2"]
 
@@ -37,4 +38,11 @@ OMNIGEN2 = Architecture(
     ),
     depths={"layers": 32, "noise_refiner": 2, "ref_image_refiner": 2, "context_refiner": 2},
     widths=(2520,),
+    training=trained_here(
+        MusubiNames("omnigen2"),
+        "context_refiner ref_image_refiner noise_refiner layers",
+        "OMNIGEN2",
+        excludes=(r".*norm1\.linear",),
+        shift=2.6,
+    ),
 )

@@ -53,5 +53,7 @@ QWEN_IMAGE = Architecture(
         clip_type="QWEN_IMAGE",
         comfyui_blocks=("transformer_blocks",),
         comfyui_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2"),
+        outside=(),
+        by_musubi=True,
     ),
 )

@@ -145,7 +145,8 @@ class Reading:
     @property
     def musubis_own(self) -> bool:
         """Whether these are names that Musubi writes: of blocks of a model that it trains."""
-        trained = self.architecture.training is not None and self.layout == "musubi"
+        training = self.architecture.training
+        trained = training is not None and training.by_musubi and self.layout == "musubi"
         return trained and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
 
     def homes(self, model: ModelModules, layout: Layout) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .dual_stream import DIFFUSERS_QKV
 from .table import Architecture, inside, renamed
+from .training import MusubiNames, trained_here
 
 __all__ = ["SD3"]
 
@@ -55,4 +56,11 @@ SD3 = Architecture(
     depths={"joint_blocks": 38},
     widths=(1536, 2432),
     sizes={1536: {"joint_blocks": 24}, 2432: {"joint_blocks": 38}},
+    training=trained_here(
+        MusubiNames("sd3", "stable-diffusion-3", "https://github.com/Stability-AI/generative-models", "lora_sd3"),
+        "joint_blocks",
+        "SD3",
+        excludes=(r".*adaLN_modulation.*",),
+        shift=3.0,
+    ),
 )

@@ -1,4 +1,4 @@
-"""What a family that is trained is to Musubi Tuner, whose files are written, and to ComfyUI, whose model is trained."""
+"""What a family that is trained is to the trainer whose files are written, and to ComfyUI, whose model is trained."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ImageInput", "MusubiNames", "TrainedFamily"]
+__all__ = ["ImageInput", "MusubiNames", "TrainedFamily", "trained_here"]
 
 
 @dataclasses.dataclass(frozen=True)
 class MusubiNames:
-    """What Musubi Tuner calls a family in the metadata of its files."""
+    """What Musubi Tuner calls a family in the metadata of its files; sd-scripts, if that trains it and Musubi does not.
+
+    An entry that is empty is not written: a family that neither trains has only an id.
+    """
 
     base_model: str
     """ss_base_model_version."""
-    architecture: str
+    architecture: str = ""
     """modelspec.architecture, without `/lora`."""
-    implementation: str
+    implementation: str = ""
     """modelspec.implementation."""
-    lora_module: str
+    lora_module: str = "lora"
     """The module of `networks` that trains a LoRA of it, in ss_network_module."""
     resolution: tuple[int, int] = (1280, 720)
     """modelspec.resolution: width and height."""
@@ -54,11 +57,16 @@ class TrainedFamily:
     """
 
     excludes: tuple[str, ...]
-    """Regular expressions; Musubi leaves out a module of the blocks whose whole dotted name one matches."""
+    """Regular expressions; a module whose whole dotted name one matches is left out: Musubi's own, or what
+    modulates."""
+    outside: tuple[str, ...]
+    """Regular expressions of modules outside of the family's blocks that are trained as well."""
+    by_musubi: bool
+    """Whether Musubi Tuner trains LoHa and LoKr of it: else only the names of its files, if it trains LoRA, are its."""
     sampling: str
-    """`timestep_sampling` of the command in Musubi's page on the family."""
+    """`timestep_sampling` of the command in Musubi's page on the family; else what comes near ComfyUI's sampling."""
     shift: float
-    """`discrete_flow_shift` of that command."""
+    """`discrete_flow_shift` of that command; else the shift with which ComfyUI samples."""
     frames_a_second: int | None
     """At which rate Musubi trains videos; None: all frames are taken."""
     names: MusubiNames
@@ -67,7 +75,41 @@ class TrainedFamily:
     clip_type: str | None
     """The type in ComfyUI's CLIP loader; None: ComfyUI has no model of the family by itself."""
     comfyui_blocks: tuple[str, ...]
-    """What ComfyUI's model calls its lists of blocks, in the order in which they run; one that a model lacks is passed
-    over. Each block is computed again in the backward pass."""
+    """What ComfyUI's model calls its lists of blocks, in the order in which they run, `*` for whatever a list holds;
+    one that a model lacks is passed over. Each block is computed again in the backward pass."""
     comfyui_norms: tuple[str, ...]
     """Norms of ComfyUI's blocks whose input the block changes in place later on, which autograd may not notice."""
+
+
+def trained_here(
+    names: MusubiNames,
+    blocks: str,
+    clip_type: str | None,
+    *,
+    shift: float,
+    excludes: tuple[str, ...] = (),
+    outside: tuple[str, ...] = (),
+    norms: tuple[str, ...] = (),
+    image_input: ImageInput | None = None,
+    sampling: str = "shift",
+    frames_a_second: int | None = None,
+) -> TrainedFamily:
+    """A family of which Musubi Tuner trains no LoHa and LoKr.
+
+    Args:
+        blocks: `comfyui_blocks`, separated by spaces.
+        shift: of ComfyUI's own sampling, unless Musubi's page on the family has another.
+    """
+    return TrainedFamily(
+        excludes=excludes,
+        outside=outside,
+        by_musubi=False,
+        sampling=sampling,
+        shift=shift,
+        frames_a_second=frames_a_second,
+        names=names,
+        image_input=image_input,
+        clip_type=clip_type,
+        comfyui_blocks=tuple(blocks.split()),
+        comfyui_norms=norms,
+    )

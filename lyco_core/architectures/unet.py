@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from .table import Architecture, Group, group
+from .training import ImageInput, MusubiNames, trained_here
 
 _LAYERS = 2
 """Residual blocks of a level on the way down; on the way up there is one more."""
@@ -88,6 +89,12 @@ class _UNet:
             yield f"output_blocks.{first + _LAYERS}.{layer}.conv", f"{block}.upsamplers.0.conv"
 
 
+_BLOCKS = "input_blocks.*.*.transformer_blocks middle_block.*.transformer_blocks output_blocks.*.*.transformer_blocks"
+_TRAINED = (r".*\.(transformer_blocks\.\d+\..*|proj_in|proj_out)",)
+"""kohya's default: all that a transformer holds; its convolutions are not trained here."""
+_IMAGE = ImageInput(reads="input_blocks.0.0", writes="out.2")
+
+
 def _resnet(ldm: str, diffusers: str, *, shortcut: bool) -> Iterator[tuple[str, str]]:
     names = _RESNET | _SHORTCUT if shortcut else _RESNET
     yield from ((f"{ldm}.{ours}", f"{diffusers}.{theirs}") for ours, theirs in names.items())
@@ -128,6 +135,15 @@ SD15 = Architecture(
         kohya_has_ldm_names=False,
     ),
     depths={},
+    training=trained_here(
+        MusubiNames("sd_v1", "stable-diffusion-v1", "https://github.com/Stability-AI/generative-models"),
+        _BLOCKS,
+        "STABLE_DIFFUSION",
+        outside=_TRAINED,
+        image_input=_IMAGE,
+        sampling="uniform",
+        shift=1.0,
+    ),
 )
 
 SDXL = Architecture(
@@ -140,6 +156,21 @@ SDXL = Architecture(
         kohya_has_ldm_names=True,
     ),
     depths={},
+    training=trained_here(
+        MusubiNames(
+            "sdxl_base_v1-0",
+            "stable-diffusion-xl-v1-base",
+            "https://github.com/Stability-AI/generative-models",
+            "lora",
+            (1024, 1024),
+        ),
+        _BLOCKS,
+        "STABLE_DIFFUSION",
+        outside=_TRAINED,
+        image_input=_IMAGE,
+        sampling="uniform",
+        shift=1.0,
+    ),
 )
 
 SDXL_REFINER = Architecture(

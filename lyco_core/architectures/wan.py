@@ -154,5 +154,7 @@ WAN = Architecture(
         clip_type="WAN",
         comfyui_blocks=("vace_blocks", "blocks"),
         comfyui_norms=(),
+        outside=(),
+        by_musubi=True,
     ),
 )

@@ -46,5 +46,7 @@ Z_IMAGE = Architecture(
         clip_type="LUMINA2",
         comfyui_blocks=("context_refiner", "noise_refiner", "layers"),
         comfyui_norms=(),
+        outside=(),
+        by_musubi=True,
     ),
 )

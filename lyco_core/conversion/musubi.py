@@ -30,7 +30,7 @@ def require_readable(found: AdapterSet, *, as_lora: bool) -> None:
             f"{family.title}",
             Remedy.AS_LORA,
         )
-    if family.training is None:
+    if family.training is None or not family.training.by_musubi:
         return
     if other := next((p for p, a in found.adapters.items() if a.algorithm not in LOW_RANK), None):
         raise PlacementError(

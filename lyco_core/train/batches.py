@@ -77,9 +77,10 @@ def require_items(items: Sequence[Item]) -> None:
     if not items:
         raise TrainError("the dataset is empty: there is nothing to learn from; give at least one latent")
     for item in items:
-        if item.latent.dim() not in (3, 4) or not item.latent.numel():
+        if item.latent.dim() not in (2, 3, 4) or not item.latent.numel():
             raise TrainError(
-                f"{item.name}: the latent is {list(item.latent.shape)}, expected (C, H, W) or (C, F, H, W)"
+                f"{item.name}: the latent is {list(item.latent.shape)}, expected (C, H, W) or (C, F, H, W), or (C, L) "
+                "of sound"
             )
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,10 +25,18 @@ from ..errors import TrainError
 from .block_swap import Block, BlockSwap
 from .distributed import World
 
-__all__ = ["BlockShard"]
+__all__ = ["BlockShard", "Passes"]
 
 _gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
 """torch's own, under the name that the newest does not call deprecated; None in a torch without processes."""
+
+
+class Passes(Protocol):
+    """What a pass of a model is inside of, where its processes exchange weights."""
+
+    def one_pass(self, *, backward: bool) -> AbstractContextManager[None]:
+        """See `BlockShard`."""
+        ...
 
 
 class BlockShard(BlockSwap):

@@ -139,7 +139,7 @@ class BlockSwap:
         """`blocks`: of each, its modules whose weight is swapped and stays where it is now; `slices`: see `Block`."""
         self._blocks = [Block(modules, slices) for modules in blocks]
         self._rank_of = {module: rank for rank, modules in enumerate(blocks) for module in modules}
-        size = max((block.size for block in self._blocks), default=0)
+        self._size = size = max((block.size for block in self._blocks), default=0)
         count = min(_BUFFERS, len(blocks))
         self._buffers = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(count)]
         self._held: list[int | None] = [None] * count
@@ -167,10 +167,22 @@ class BlockSwap:
                     module.__dict__.pop("forward", None)
                 else:  # another extension had put one there
                     module.forward = forward
-            self._copies.finish()
-            for block in self._blocks:
-                block.go()
-            self._held, self._current = [None] * len(self._held), None
+            self._let_go()
+
+    def rest(self) -> None:
+        """Have nothing on the device, until `wake`."""
+        self._let_go()
+        self._buffers = [buffer.new_empty(0) for buffer in self._buffers]
+
+    def wake(self) -> None:
+        """Have the buffers again after `rest`."""
+        self._buffers = [torch.empty(self._size, dtype=torch.uint8, device=buffer.device) for buffer in self._buffers]
+
+    def _let_go(self) -> None:
+        self._copies.finish()
+        for block in self._blocks:
+            block.go()
+        self._held, self._current = [None] * len(self._held), None
 
     def _bringing(self, module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(*args: Any, **named: Any) -> Tensor:  # noqa: ANN401 - the module's own

@@ -9,6 +9,7 @@ import torch
 from ..architectures import Architecture, TrainedFamily
 from ..errors import TrainError, about_file
 from ..io import read_header
+from ..model import Model
 from ..text import shorten
 from .loop import require_needed_inputs
 from .optimizers import make_optimizer
@@ -17,8 +18,9 @@ from .schedules import require_rate
 from .state import require_resumable
 from .targets import require_trainable
 from .training_files import require_place
+from .two_models import require_pair, resolve_boundary
 
-__all__ = ["require_possible", "require_readable"]
+__all__ = ["require_other", "require_possible", "require_readable"]
 
 
 def require_possible(
@@ -80,6 +82,14 @@ def require_readable(path: str | os.PathLike[str]) -> None:
                 "comfy_quant beside them says what numbers these are; train on the bf16, fp16 or fp8 file, or in the "
                 "graph, behind the loader of the pack that made this one"
             )
+
+
+def require_other(path: str | os.PathLike[str], low: Model, options: TrainOptions) -> None:
+    """Raise `LycoError` unless a file is of the model for high noise beside `low`, and both would be trained."""
+    require_readable(path)
+    with about_file(path):
+        require_pair(low, Model.of_file(path), options.network)
+    resolve_boundary(options.noise, low, two=True)
 
 
 def _is_gguf(path: str | os.PathLike[str]) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .noise import sample_times
 from .options import TrainOptions
+from .two_models import one_side
 
 __all__ = ["Draws", "draw", "generator_of", "seed_of"]
 
@@ -34,7 +35,10 @@ class Draws:
 def draw(options: TrainOptions, number: int, count: int, shape: torch.Size) -> Draws:
     """The draws for batch number `number`, of `count` latents of one shape."""
     generator = generator_of(options.run.seed, number)
-    t = sample_times(options.noise, count, (shape[-2], shape[-1]), generator)
+    size = (shape[-2], shape[-1])
+    t = one_side(
+        lambda many: sample_times(options.noise, many, size, generator), count, options.noise.timestep_boundary
+    )
     noise = torch.randn((count, *shape), generator=generator)
     dropped = torch.rand(count, generator=generator) < options.run.caption_dropout_rate
     return Draws(t, noise, dropped)

@@ -43,6 +43,10 @@ class Estimate:
     """How many blocks the model has, of which `swapped` stay in the computer's memory."""
     processes: int = 1
     """Over how many devices, each with as much, the blocks' weights are divided."""
+    models: int = 1
+    """How many models compute, one at a time."""
+    waiting: bool = False
+    """Whether only the one that computes is on the device."""
 
     @property
     def total(self) -> int:
@@ -60,7 +64,9 @@ class Estimate:
         free = f"; free {_gigabytes(self.free)}" if self.free else ""
         swapped = f"; {self.swapped} of {self.blocks} blocks are swapped" if self.swapped else ""
         divided = f"; the blocks are divided over {self.processes} processes" if self.processes > 1 else ""
-        return f"needs about {_gigabytes(self.total)} GB: {parts}{free}{swapped}{divided}"
+        waits = "; the model that does not compute waits in the computer's memory" if self.waiting else ""
+        both = "; both models are there" if self.models > 1 and not self.waiting else ""
+        return f"needs about {_gigabytes(self.total)} GB: {parts}{free}{swapped}{divided}{waits}{both}"
 
 
 def _gigabytes(size: int) -> str:

@@ -24,4 +24,8 @@ def image_input(weights: Model) -> str | None:
     ends = (family.locate(name, "comfyui", weights.layout) for name in (reading.reads, reading.writes))
     shapes = [weights.shapes.get(f"{weights.prefix}{places[0].path}.weight") for places in ends]
     read, written = shapes
-    return "concat_latent_image" if read and written and math.prod(read[1:]) > written[0] else None
+    return (
+        "concat_latent_image"
+        if read and written and math.prod(read[1:]) > written[0] * math.prod(written[2:])
+        else None
+    )

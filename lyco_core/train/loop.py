@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import TrainError
 from .average import Average
 from .batches import Batches, passes_of
-from .block_shard import BlockShard
+from .block_shard import Passes
 from .distributed import World
 from .draws import draw, generator_of, seed_of
 from .items import Item
@@ -23,8 +23,10 @@ from .network import Network
 from .noise import loss_weights
 from .optimizers import as_evaluated, is_schedule_free, make_optimizer
 from .options import RunOptions, TrainOptions
+from .process import FLOW, Process
 from .scaler import LossScale
 from .schedules import rate, require_rate
+from .two_models import validation_times
 
 __all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
 
@@ -46,7 +48,7 @@ class VelocityModel(Protocol):
         ...
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """The prediction of ε - x_0, (n, C, …) float32, for x (n, C, …) at the timesteps t (n,)."""
+        """The prediction of its process's target, of a flow ε - x_0, (n, C, …) float32, for x (n, C, …) at σ t (n,)."""
         ...
 
 
@@ -77,7 +79,9 @@ class Training:
         empty: Any = None,  # noqa: ANN401 - the host's own form of a condition
         validation: Sequence[Item] = (),
         world: World | None = None,
-        shard: BlockShard | None = None,
+        shard: Passes | None = None,
+        turn: Callable[[Tensor], None] = lambda _: None,
+        process: Process = FLOW,
     ) -> None:
         """See the class.
 
@@ -85,9 +89,11 @@ class Training:
             items: their latents are as the model takes them.
             empty: the condition of the empty caption.
             shard: has the weights of the model's blocks, if they are divided over the processes.
+            turn: told the timesteps of all processes before the model computes at them.
+            process: how the model's sampler has its noise.
         """
         self.model, self.network, self.items, self.options = model, network.to(model.device), items, options
-        self.world, self._shard = world or World(), shard
+        self.world, self._shard, self._turn, self._process = world or World(), shard, turn, process
         self._empty, self._validation = empty, validation
         run = options.run
         require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
@@ -199,6 +205,7 @@ class Training:
         indices = self.batches[number]
         drawn = draw(self.options, number, len(indices), self.items[indices[0]].latent.shape)
         items = [self.items[index] for index in indices]
+        self._turn(drawn.t)
         conditions = [
             (item.dropped or self._empty) if drawn.dropped[i] else item.condition for i, item in enumerate(items)
         ]
@@ -211,8 +218,7 @@ class Training:
                     continue
                 latents = torch.stack([self.items[indices[i]].latent for i in some])
                 errors = self._errors(latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some])
-                part = (errors * loss_weights(self.options.noise, drawn.t[some]).to(errors.device)).sum()
-                part = part / len(indices)
+                part = (errors * self._weights(drawn.t[some]).to(errors.device)).sum() / len(indices)
                 if part.requires_grad:  # module dropout may have left nothing of the network in it
                     self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
                 loss += float(part.detach())
@@ -225,22 +231,28 @@ class Training:
     def _errors(self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
         """The mean squared error of each item's velocity, (n,)."""
         latents, noise, t = (tensor.to(self.model.device, torch.float32) for tensor in (latents, noise, t))
-        at = t.view(-1, *[1] * (latents.dim() - 1))
-        velocity = self.model.velocity((1 - at) * latents + at * noise, t, conditions)
-        return (velocity.float() - (noise - latents)).square().flatten(1).mean(1)
+        sigma, process = self._process.sigma(t), self._process
+        velocity = self.model.velocity(process.noised(latents, noise, sigma), sigma, conditions)
+        return (velocity.float() - process.target(latents, noise, sigma)).square().flatten(1).mean(1)
+
+    def _weights(self, t: Tensor) -> Tensor:
+        noise = self.options.noise
+        return loss_weights(noise, t) * self._process.weights(noise, self._process.sigma(t))
 
     @torch.no_grad()
     def validate(self) -> float:
         """The mean squared error of the validation items, unweighted, with the EMA if there is one."""
         self.network.eval()
         total = torch.zeros(1, device=self.model.device)
+        times = validation_times(_VALIDATION_TIMES, self.options.noise.timestep_boundary)
         with self.as_saved():
-            for first in range(0, len(self._validation), self.world.processes):
-                for t in _VALIDATION_TIMES:
+            for t in times:
+                self._turn(torch.tensor([t]))
+                for first in range(0, len(self._validation), self.world.processes):
                     with self._pass(backward=False):
                         total += self._validation_error(first + self.world.rank, t)
         self.world.add_up([total])
-        return float(total) / (len(self._validation) * len(_VALIDATION_TIMES))
+        return float(total) / (len(self._validation) * len(times))
 
     def _validation_error(self, index: int, t: float) -> Tensor | float:
         """The error of a validation item at a timestep; 0 if there are not so many."""

@@ -41,6 +41,14 @@ class MemoryOptions(OptionGroup):
         "With gradient_checkpointing: what each block keeps waits in the computer's memory for the backward pass.",
         saved=Saved.IF_SET,
     )
+    offload_inactive_dit: bool = option(
+        False,
+        Truth(),
+        "With Wan 2.2's two models: the one that does not compute always waits in the computer's memory. Without it, "
+        "it does so where both do not fit.",
+        saved=Saved.IF_SET,
+        graph=False,
+    )
     shard_blocks: bool = option(
         False,
         Truth(),
@@ -55,4 +63,9 @@ class MemoryOptions(OptionGroup):
             raise TrainError(
                 f"blocks_to_swap is {self.blocks_to_swap}, and shard_blocks leaves no whole block to swap; set "
                 "blocks_to_swap to 0, or shard_blocks to false"
+            )
+        if self.shard_blocks and self.offload_inactive_dit:
+            raise TrainError(
+                "shard_blocks leaves each process only its part of both models, and offload_inactive_dit one of them; "
+                "set one of the two to false"
             )

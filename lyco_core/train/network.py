@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -98,23 +99,23 @@ class Network(nn.Module):
             )
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Generator[None]:
-        """Inside, the model's modules add what is trained to their output; after it, they are as they were.
+    def attached(self, *models: nn.Module) -> Generator[None]:
+        """Inside, the models' modules add what is trained to their output; after it, they are as they were.
 
         Nothing touches their weights. Contributions are computed in the input's dtype; autocast is not for this.
 
         Args:
-            model: in which the targets' keys name weights; the modules that own them are called
+            models: in each of which the targets' keys name weights; the modules that own them are called
                 with the input (…, in) first and return (…, out).
 
         Raises:
-            TrainError: the model has no such module.
+            TrainError: a model has no such module.
         """
         owners: dict[str, list[TargetModule]] = {}
         for target in self.choice.targets:
             owners.setdefault(target.key.removesuffix(".weight"), []).append(target)
         with ExitStack() as undo:
-            for path, targets in owners.items():
+            for model, (path, targets) in itertools.product(models, owners.items()):
                 parts = [(target.rows, self.trainables[target.module_path]) for target in targets]
                 addition, module = _Addition(parts), _module(model, path)
                 if isinstance(frozen := module.__dict__.get("forward"), Frozen):

@@ -33,6 +33,15 @@ def _sigmoid(options: NoiseOptions, count: int, generator: torch.Generator) -> T
     return torch.sigmoid(options.sigmoid_scale * _normal(count, generator))
 
 
+def _wide(_: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
+    return torch.sigmoid(1.5 * _normal(count, generator))
+
+
+def _by_pixels(_: NoiseOptions, size: tuple[int, int]) -> float:
+    """Ideogram 4's: the side of a picture of 16 pixels to a token, in 512 of them."""
+    return math.sqrt(size[0] * size[1]) / 32
+
+
 def _logsnr(options: NoiseOptions, count: int, generator: torch.Generator) -> Tensor:
     return torch.sigmoid(-(options.logit_mean + options.logit_std * _normal(count, generator)) / 2)
 
@@ -74,6 +83,8 @@ SAMPLINGS: dict[str, tuple[Draw, Shift | None]] = {
     "flux_shift": (_sigmoid, _by_size(2, (4096, 1.15))),
     "flux2_shift": (_sigmoid, _by_size(1, (4096, 1.15))),
     "qwen_shift": (_sigmoid, _by_size(2, (8192, 0.9))),
+    "krea2_shift": (_sigmoid, _by_size(2, (6400, 1.15))),
+    "ideogram4_shift": (_wide, _by_pixels),
     "logsnr": (_logsnr, None),
 }
 """`timestep_sampling` -> how t is drawn, and by how much it is then shifted for a latent of (height, width)."""
@@ -124,6 +135,14 @@ class NoiseOptions(OptionGroup):
     logit_mean: float = option(0.0, Number(-math.inf), "For logit_normal and logsnr.", saved=Saved.ALWAYS, draws=True)
     logit_std: float = option(1.0, Number(), "For logit_normal and logsnr.", saved=Saved.ALWAYS, draws=True)
     mode_scale: float = option(1.29, Number(-math.inf), "For mode.", saved=Saved.ALWAYS, draws=True)
+    min_snr_gamma: float = option(
+        0.0,
+        Number(),
+        "Of SDXL and Stable Diffusion 1.x/2.x: steps of little noise weigh less, above this ratio of signal to noise. "
+        "0: all weigh the same. 5 is usual.",
+        saved=Saved.IF_SET,
+        graph=False,
+    )
     min_timestep: float = option(0.0, Number(0, 1000), "Timesteps below are not trained, of 1000.", draws=True)
     max_timestep: float = option(1000.0, Number(0, 1000), "Timesteps above are not trained, of 1000.", draws=True)
     preserve_distribution_shape: bool = option(
@@ -131,6 +150,15 @@ class NoiseOptions(OptionGroup):
         Truth(),
         "Draw again what lies outside of min and max_timestep, instead of squeezing all between them.",
         draws=True,
+    )
+    timestep_boundary: float = option(
+        0.0,
+        Number(0, 1000),
+        "With Wan 2.2's two models: from which timestep of 1000 on the one for high noise is trained; up to 1: as a "
+        "part. 0: 875, or 900 for image to video.",
+        saved=Saved.IF_SET,
+        draws=True,
+        graph=False,
     )
 
     def __post_init__(self) -> None:

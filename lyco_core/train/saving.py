@@ -94,13 +94,13 @@ def _modelspec(names: MusubiNames, spec: ModelSpec) -> dict[str, str]:
         given["timestep_range"] = "{},{}".format(*spec.timestep_range)
     values = {
         "sai_model_spec": "1.0.0",
-        "architecture": f"{names.architecture}/lora",
+        "architecture": f"{names.architecture}/lora" if names.architecture else "",
         "implementation": names.implementation,
         "resolution": f"{width}x{height}",
         "date": now.isoformat(),
         **given,
     }
-    return {f"modelspec.{name}": value for name, value in values.items()}
+    return {f"modelspec.{name}": value for name, value in values.items() if value}
 
 
 def _names(choice: TargetChoice) -> MusubiNames:

@@ -1,10 +1,11 @@
-"""Which modules of a model are trained: Musubi Tuner's, wherever the model's layout keeps their rows."""
+"""Which modules of a model are trained, wherever its layout keeps their rows: Musubi Tuner's, of what that trains."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..architectures import Architecture, TrainedFamily
@@ -50,7 +51,7 @@ class TargetChoice:
 def choose_targets(
     weights: Model, options: NetworkOptions, *, architecture: Architecture | None = None
 ) -> TargetChoice:
-    """The modules that Musubi trains in a model of this family, by its own patterns and a person's.
+    """The modules that are trained in a model of this family, by the family's own patterns, Musubi's, and a person's.
 
     A module inside the family's blocks is left out if an exclude pattern, the family's or the
     person's, matches its whole dotted name and no include pattern does. So include patterns bring
@@ -70,6 +71,7 @@ def choose_targets(
     family, trained = require_trainable(architecture or weights.architecture)
     blocks = {block: list(_blocks(family, weights, block)) for block in family.depths}
     candidates = [target for found in blocks.values() for block in found for target in block]
+    candidates += _outside(family, trained, weights)
     excludes = (*options.exclude_patterns, *trained.excludes)
     matched = _names_matched_by((*options.include_patterns, *excludes), [target.module_path for target in candidates])
     for pattern in (*options.exclude_patterns, *options.include_patterns):
@@ -97,10 +99,10 @@ def require_trainable(family: Architecture | None) -> tuple[Architecture, Traine
     """The family, and how it is trained. Raises `TrainError` if it is unknown or not trained."""
     if family is None:
         raise TrainError(
-            "the model's architecture is unknown, so it is unknown which of its modules to train; load a model that "
-            "Musubi Tuner trains"
+            "the model's architecture is unknown, so it is unknown which of its modules to train; load a model of a "
+            "family that is trained here"
         )
-    if family.musubi_lora_only:
+    if family.musubi_lora_only and family.training is None:
         raise TrainError(
             f"{family.title}: Musubi Tuner trains it with LoRA only, and which modules it trains is not known here: "
             "train it there, load it here"
@@ -114,15 +116,31 @@ def require_trainable(family: Architecture | None) -> tuple[Architecture, Traine
 
 def _blocks(family: Architecture, weights: Model, block: str) -> Iterator[list[TargetModule]]:
     """Every linear module that the model has of each of its blocks whose name starts so."""
-    paths = weights.paths
     inside = [name for name in family.templates("musubi") if name.startswith(f"{block}.{{n}}.")]
     for number in itertools.count():
         names = [name.replace("{n}", str(number)) for name in inside]
-        located = [(name, family.locate(name, "musubi", weights.layout)) for name in names]
-        there = [(name, places) for name, places in located if any(place.path in paths for place in places)]
+        there = _there(family, names, weights)
         if not there:
             return
-        yield [_target(name, places, weights) for name, places in there]
+        yield [_target(name, places, weights) for name, places in there if _is_matrix(places, weights)]
+
+
+def _outside(family: Architecture, trained: TrainedFamily, weights: Model) -> list[TargetModule]:
+    """Every linear module that the model has outside of its blocks, where the family's are trained too."""
+    names = [name for name in family.templates("musubi") if "{n}" not in name]
+    names = [name for name in names if any(re.fullmatch(pattern, name) for pattern in trained.outside)]
+    found = _there(family, names, weights)
+    return [_target(name, places, weights) for name, places in found if _is_matrix(places, weights)]
+
+
+def _there(family: Architecture, names: Sequence[str], weights: Model) -> list[tuple[str, list[Place]]]:
+    located = [(name, family.locate(name, "musubi", weights.layout)) for name in names]
+    return [(name, places) for name, places in located if any(place.path in weights.paths for place in places)]
+
+
+def _is_matrix(places: Sequence[Place], weights: Model) -> bool:
+    """Whether it is no convolution, of which none is trained."""
+    return len(places) > 1 or len(weights.shapes[f"{weights.prefix}{places[0].path}.weight"]) == 2
 
 
 def _target(name: str, places: Sequence[Place], weights: Model) -> TargetModule:
@@ -134,10 +152,10 @@ def _target(name: str, places: Sequence[Place], weights: Model) -> TargetModule:
         )
     shape = weights.shapes[key]
     start, stop, total = places[0].rows
-    if len(shape) != 2 or shape[0] % total:
-        raise TrainError(f"{key} is {list(shape)}, expected a matrix of a multiple of {total} rows")
     if (start, stop) == (0, total):
         return TargetModule(name, key, None, (shape[0], shape[1]))
+    if shape[0] % total:
+        raise TrainError(f"{key} is {list(shape)}, expected a matrix of a multiple of {total} rows")
     rows = (shape[0] * start // total, shape[0] * stop // total)
     return TargetModule(name, key, rows, (rows[1] - rows[0], shape[1]))
 

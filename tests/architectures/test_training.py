@@ -16,7 +16,7 @@ every_trained = pytest.mark.parametrize("family", TRAINED)
 
 
 def test_each_has_a_full_size_list_of_what_musubi_trains():
-    assert {ARCHITECTURE_OF[model] for model in MODELS} == TRAINED.keys()
+    assert {ARCHITECTURE_OF[model] for model in MODELS} == {id for id, found in TRAINED.items() if found.by_musubi}
 
 
 @every_trained
@@ -33,6 +33,7 @@ def test_its_names_are_its_table_s(family: str):
     if image := trained.image_input:
         assert {image.reads, image.writes} <= set(architecture.templates("comfyui"))
     assert {block for block, _ in trained.names.by_depth} <= architecture.depths.keys()
+    assert all(re.compile(pattern) for pattern in trained.outside)
     assert all(re.compile(pattern) for pattern in trained.excludes)
     lists = {name.split(".{n}")[0] for name in architecture.templates("comfyui") if ".{n}." in name}
     trained_in = {

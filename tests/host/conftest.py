@@ -70,6 +70,7 @@ def train(pack) -> SimpleNamespace:
         "placing": "nodes.host.training.placing",
         "linears": "nodes.host.training.linears",
         "demand": "nodes.host.training.demand",
+        "draws": "lyco_core.train.draws",
         "memory_options": "lyco_core.train.memory_options",
         "block_swap": "lyco_core.train.block_swap",
         "architectures": "lyco_core.architectures",

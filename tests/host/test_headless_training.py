@@ -227,6 +227,44 @@ def test_with_the_blocks_divided_it_learns_the_same_bit_for_bit(place: Path):
     assert far(*found) == 0
 
 
+def test_two_models_of_wan_make_one_file(place: Path):
+    """By one process, by two, with the blocks divided over them, and with one model waiting."""
+    low, high = wan_checkpoint(blocks=4), wan_checkpoint(blocks=4)
+    save_file(low, place / "low.safetensors")
+    save_file({key: tensor.flip(0) for key, tensor in high.items()}, place / "high.safetensors")
+    settings = "max_train_steps = 6\ntimestep_boundary = 600\nvalidate_every_n_steps = 3\nbatch_size = {}\n"
+    datasets = PICTURES + PICTURES.replace("datasets", "validation_datasets")
+    asked = {
+        "both": (2, 1, [], "; both models are there"),
+        "both_waiting": (2, 1, ["--offload_inactive_dit"], "; the model that does not compute waits in the"),
+        "both_of_two": (1, 2, [], "; both models are there"),
+        "both_divided": (1, 2, ["--shard_blocks"], "the blocks are divided over 2 processes; both models are there"),
+    }
+    for name, (size, processes, more, told) in asked.items():
+        config = configuration(place, name, settings.format(size), datasets)
+        config.write_text(config.read_text().replace("wan.safetensors", "low.safetensors"))
+        done = lyco(config, "--dit_high_noise", str(place / "high.safetensors"), *more, processes=processes)
+        assert told in done.stderr
+        assert ", the model for high noise at timestep 600 and above\n" in done.stderr
+    one, waiting, two, divided = (place / name / "adapter.safetensors" for name in asked)
+    assert far(one, waiting) == far(two, divided) == 0
+    assert far(one, two) < 1e-4
+    with safe_open(one, "pt") as file:
+        assert file.metadata()["ss_timestep_boundary"] == "600.0"
+    config.write_text(config.read_text().replace("low.safetensors", "high.safetensors"))
+    lyco(config, "--output_dir", str(place / "alone"))
+    assert far(place / "alone" / "adapter.safetensors", one) > 0.1
+
+
+def test_two_models_that_are_no_pair(place: Path):
+    (place / "narrow.safetensors").unlink(missing_ok=True)
+    save_file(wan_checkpoint(blocks=1), place / "narrow.safetensors")
+    config = configuration(place, "no_pair", "max_train_steps = 2")
+    told = lyco(config, "--dit_high_noise", str(place / "narrow.safetensors"), status=1).stderr
+    assert "narrow.safetensors: 10 modules differ between the two models (blocks.1.cross_attn.k: low noise" in told
+    assert "latents are in the cache" not in told
+
+
 def test_killed_and_resumed_it_is_the_uninterrupted_one(place: Path):
     more = """max_train_steps = 150
     save_every_n_steps = 5

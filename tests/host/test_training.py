@@ -150,6 +150,15 @@ def test_narrow_base_weights_train_and_stay(dtype, precision, train, monkeypatch
         assert torch.equal(tensor.view(torch.uint8), before[key].view(torch.uint8)), key
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_a_precision_is_told_to_all_that_goes_by_it(precision, dtype, train):
+    """The scale of fp16's loss, how weights are read, the estimate and the metadata."""
+    with torch.inference_mode():
+        model = tiny_model("wan", torch.float32)
+    with train.model.loaded(model, train.options.RunOptions(mixed_precision=precision)) as flow:
+        assert flow.dtype == flow.model.manual_cast_dtype == dtype
+
+
 def sane(model, inner: str, outer: str):
     """Weights such that the frozen model can pass on what it is given, as a trained one can."""
     torch.manual_seed(5)

@@ -77,7 +77,7 @@ def test_what_encodes_texts_is_one_list():
         ("--scale_weight_norms=0", "scale_weight_norms", "as it is"),
         ("wan_train_network.py --byt5 b", "byt5", "refused because wan_train_network.py has no such option"),
         ("fpack_train_network.py", "fpack_train_network.py", "refused because ComfyUI has no FramePack model"),
-        ("krea2_train_network.py", "krea2_train_network.py", "refused because Krea 2 is not trained here"),
+        ("krea2_train_network.py", "krea2_train_network.py", "as it is"),
         ("qwen_image_train.py", "qwen_image_train.py", "refused because it trains the whole model"),
         ("wan_cache_latents.py", "wan_cache_latents.py", "refused because lyco train encodes and caches by itself"),
         ("train.py", "train.py", "refused because it is no script of Musubi Tuner that trains"),

@@ -37,6 +37,8 @@ QUANTILES = {
     "flux_shift": ({}, shifted(SIGMOID, flux_k(64 * 64))),
     "flux2_shift": ({}, shifted(SIGMOID, flux_k(128 * 128))),
     "qwen_shift": ({}, shifted(SIGMOID, flux_k(64 * 64, 8192, 0.9))),
+    "krea2_shift": ({}, shifted(SIGMOID, flux_k(64 * 64, 6400))),
+    "ideogram4_shift": ({}, torch.sigmoid(math.log(4) + 1.5 * NORMAL.icdf(PARTS))),
     "logsnr": ({"logit_mean": 1.0, "logit_std": 2.0}, torch.sigmoid(-(1 + 2 * NORMAL.icdf(1 - PARTS)) / 2)),
     "sigma": ({}, PARTS),
 }
@@ -117,7 +119,7 @@ def test_weights():
 def test_auto_is_what_the_pages_say():
     found = resolve_sampling(NoiseOptions(timestep_sampling="auto", sigmoid_scale=2.0), TRAINED["wan"])
     assert found == NoiseOptions(timestep_sampling="shift", discrete_flow_shift=3.0, sigmoid_scale=2.0)
-    recommended = {name: (family.sampling, family.shift) for name, family in TRAINED.items()}
+    recommended = {name: (family.sampling, family.shift) for name, family in TRAINED.items() if family.by_musubi}
     assert recommended == {
         "wan": ("shift", 3.0),  # docs/wan.md
         "hunyuan_video": ("shift", 7.0),  # docs/hunyuan_video.md
@@ -128,6 +130,8 @@ def test_auto_is_what_the_pages_say():
         "qwen_image": ("shift", 2.2),  # docs/qwen_image.md
         "z_image": ("shift", 2.0),  # docs/zimage.md
     }
-    assert {name for name, _ in recommended.values()} <= SAMPLINGS.keys()
+    assert (TRAINED["krea2"].sampling, TRAINED["krea2"].shift) == ("shift", 2.5)  # docs/krea2.md
+    assert TRAINED["ideogram4"].sampling == "ideogram4_shift"  # docs/ideogram4.md
+    assert {family.sampling for family in TRAINED.values()} <= SAMPLINGS.keys()
     same = NoiseOptions(timestep_sampling="uniform")
     assert resolve_sampling(same, TRAINED["wan"]) is same

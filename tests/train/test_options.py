@@ -75,6 +75,7 @@ VALUES = {
     "module_dropout": 0.5,
     "ema_decay": 0.5,
     "fp8_base": True,
+    "offload_inactive_dit": True,
     "fp8_scaled": True,
     "gradient_checkpointing_cpu_offload": True,
     "factor": 2,

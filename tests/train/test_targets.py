@@ -115,7 +115,7 @@ UNTRAINED = [m for m, id in OTHERS.items() if not (ARCHITECTURES[id].training or
 
 
 @pytest.mark.parametrize("model", UNTRAINED)
-def test_a_family_that_musubi_does_not_train_is_refused(model: str):
+def test_a_family_that_is_not_trained_is_refused(model: str):
     title = ARCHITECTURES[OTHERS[model]].title
     with pytest.raises(TrainError, match=f"^{re.escape(title)}: its adapters are used here but not trained; train it"):
         choose({key.removeprefix("diffusion_model."): shape for key, shape in weights(model).items()})
@@ -155,3 +155,21 @@ def test_the_listing_tells_all():
     listing = Network.initial(choose_targets(described(z_image()), full), full).listing()
     fused = "(rows 24:48 of diffusion_model.layers.0.attention.qkv.weight)"
     assert f"layers.0.attention.to_k [24, 24] {fused}: LoKr, W2 a full matrix" in listing
+
+
+BY_COMFYUI = {
+    "anima": 280, "auraflow": 280, "chroma": 228, "ernie_image": 252, "hunyuan_image": 240, "ideogram4": 170,
+    "krea2": 264, "ltx_2": 480, "ltx_video_13b": 480, "lumina2": 150, "mage_flow": 144, "sd15": 160,
+    "sd35_medium": 215, "sdxl": 722,
+}  # fmt: skip
+"""Model -> how many of its modules are trained: of SDXL and Krea 2 as many as kohya and Musubi train."""
+
+
+@pytest.mark.parametrize("model", BY_COMFYUI)
+def test_of_other_families_the_linears_of_blocks_are_trained_but_for_what_modulates(model: str):
+    choice = choose(weights(model))
+    found = trained(choice)
+    assert len(found) == BY_COMFYUI[model]
+    assert not [path for path in found if re.search("modulation|_mod\\.|audio|norm", path)]
+    for target in choice.targets:
+        assert len(weights(model)[target.key]) == 2

@@ -33,6 +33,7 @@ __all__ = [
 
 FILES = {
     "dit": Takes.FILE,
+    "dit_high_noise": Takes.FILE,
     "vae": Takes.FILE,
     "text_encoder": Takes.FILES,
     "clip_type": Takes.ONE,
@@ -217,10 +218,15 @@ def _pickle(name: str, value: object) -> Answer | None:
     return None
 
 
-_PICKLED = {
-    "dit": "is a pickle: name the safetensors file that ComfyUI's own workflows load (docs/training.md lists them), or "
+_PICKLED_DIT = (
+    "is a pickle: name the safetensors file that ComfyUI's own workflows load (docs/training.md lists them), or "
     "convert it: python -c \"import torch, safetensors.torch as s; d = torch.load('IN.pt', weights_only=True, "
-    "map_location='cpu'); s.save_file({k: v.contiguous() for k, v in d.get('module', d).items()}, 'OUT.safetensors')\"",
+    "map_location='cpu'); s.save_file({k: v.contiguous() for k, v in d.get('module', d).items()}, 'OUT.safetensors')\""
+)
+
+_PICKLED = {
+    "dit": _PICKLED_DIT,
+    "dit_high_noise": _PICKLED_DIT,
     "text_encoder": "is a pickle, with other names than ComfyUI's text encoders have: name the safetensors file that "
     "ComfyUI's own workflows load; docs/training.md lists them",
     "image_encoder": "is a pickle, with other names than ComfyUI's image encoders have: name the safetensors file that "

@@ -70,7 +70,13 @@ def forward_arguments(model: BaseModel, entry: Conditioning, latent: Tensor, gui
     options = {key: _normal(value) for key, value in entry[1].items()} | {"guidance": guidance}
     conds = comfy.sampler_helpers.convert_cond([[_normal(entry[0]), options]])
     conds = comfy.samplers.encode_model_conds(
-        model.extra_conds, conds, latent, latent.device, "positive", latent_image=latent
+        model.extra_conds,
+        conds,
+        latent,
+        latent.device,
+        "positive",
+        latent_image=latent,
+        latent_shapes=[latent.shape],
     )
     made = {name: cond.process_cond(batch_size=1, area=None).cond for name, cond in conds[0]["model_conds"].items()}
     if getattr(model.diffusion_model, "time_r_in", None) is not None:  # distilled: it wants a sampler's next time too

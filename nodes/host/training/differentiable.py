@@ -25,6 +25,7 @@ from ....lyco_core.train.frozen import frozen_linears, thaw
 from ....lyco_core.train.offloading import offloaded_checkpoint
 from ..protocols import ModelPatcher
 from .backward import weights_of
+from .kernels import with_gradients
 from .linears import blocks_of, linears_of
 
 ATTENTION = {"optimized_attention_override": lambda _, *args, **named: attention_pytorch(*args, **named)}
@@ -62,6 +63,7 @@ def differentiable(
         model.requires_grad_(False)
         thaw(model)
         undo.enter_context(_training_mode())
+        undo.enter_context(with_gradients())
         _settle_attention(patcher.load_device)
         patcher.eject_model()  # a clone says of itself what its original was
         linears = linears_of(model)
@@ -143,4 +145,6 @@ def _checkpointed(block: nn.Module, *, offload: bool) -> Generator[None]:
 
 
 def _own(value: Any) -> Any:
+    if isinstance(value, tuple):  # of streams
+        return tuple(map(_own, value))
     return value.clone() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -6,11 +6,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from ....lyco_core.architectures import ARCHITECTURES
+from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.block_shard import BlockShard
 from ....lyco_core.train.block_swap import BlockSwap
@@ -18,6 +17,7 @@ from ....lyco_core.train.distributed import World
 from ....lyco_core.train.estimate import Estimate
 from ....lyco_core.train.memory_options import MemoryOptions
 from ....lyco_core.train.options import RunOptions
+from ....lyco_core.train.process import Process
 from ....lyco_core.train.targets import require_trainable
 from ..model.matching import model_weights
 from ..model.merging import standing
@@ -26,6 +26,7 @@ from .conditions import forward_arguments, groups, together
 from .demand import Demand
 from .differentiable import ATTENTION, differentiable
 from .placing import Plan, placed
+from .process import process_of
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """`mixed_precision` -> what the model computes in; `auto` leaves it."""
@@ -34,18 +35,26 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class FlowModel:
     """`lyco_core.train.loop.VelocityModel` over a loaded ModelPatcher."""
 
-    def __init__(self, patcher: ModelPatcher, guidance: float) -> None:
+    def __init__(self, patcher: ModelPatcher, guidance: float, process: Process) -> None:
         self.model = patcher.model
+        self.models = (self.model,)
+        """Those that a network is trained in."""
         self.device: torch.device = patcher.load_device
-        self.dtype: torch.dtype = self.model.manual_cast_dtype or self.model.get_dtype()
+        cast: Any = patcher.get_model_object("manual_cast_dtype")  # as it is once a mixed_precision is set on it
+        self.dtype: torch.dtype = cast or self.model.get_dtype()
         self.swap: BlockSwap | None = None
         """The blocks that are not on the device all the time."""
+        self.process = process
+        """How its sampler has its noise."""
         self._guidance = guidance
 
     @property
     def shard(self) -> BlockShard | None:
         """The blocks that are divided over the processes."""
         return self.swap if isinstance(self.swap, BlockShard) else None
+
+    def turn(self, t: Tensor) -> None:
+        """See `loop.Training`: one model computes at all timesteps."""
 
     def latent(self, latent: Tensor) -> Tensor:
         """(C, …) of a VAE as this model takes it; an image becomes one frame for models of videos."""
@@ -90,37 +99,42 @@ def loaded(
         world: the processes that its blocks are divided over, if they are.
 
     Raises:
-        TrainError: it is no flow model, or of a family that is not trained, or runs on several GPUs; or it has fewer
-            blocks than are to be swapped.
+        TrainError: it is not known what its output is, or it is of a family that is not trained, or runs on several
+            GPUs; or it has fewer blocks than are to be swapped.
     """
-    _require_flow(patcher)
+    clone, trained = own_clone(patcher, run)
+    memory, demand = memory or MemoryOptions(blocks_to_swap=0), demand or Demand()
+    with torch.inference_mode(False):
+        flow = FlowModel(clone, run.guidance_scale, process_of(patcher))
+        plan = Plan(clone.model, trained, memory, demand, world)
+        with placed(clone, plan, flow.dtype, tell) as flow.swap, computing(flow, clone, trained, run, memory):
+            yield flow
+
+
+def own_clone(patcher: ModelPatcher, run: RunOptions) -> tuple[ModelPatcher, TrainedFamily]:
+    """A clone of `patcher` to be trained on, and how its family is trained; see `loaded` for what it raises."""
+    _require_one_gpu(patcher)
     _, trained = require_trainable(model_weights(patcher).architecture)
     clone = standing(patcher, "load the model with ComfyUI's own loader").clone()
     if run.mixed_precision in DTYPES:
         clone.set_model_compute_dtype(DTYPES[run.mixed_precision])
-    memory, demand = memory or MemoryOptions(blocks_to_swap=0), demand or Demand()
-    with torch.inference_mode(False):
-        flow = FlowModel(clone, run.guidance_scale)
-        plan = Plan(clone.model, trained, memory, demand, world)
-        with placed(clone, plan, flow.dtype, tell) as flow.swap:
-            clone.pre_run()
-            try:
-                offload = memory.gradient_checkpointing_cpu_offload
-                kept = run.gradient_checkpointing
-                with differentiable(clone, trained, flow.dtype, checkpointing=kept, offload=offload, swap=flow.swap):
-                    yield flow
-            finally:
-                clone.cleanup()
+    return clone, trained
 
 
-def _require_flow(patcher: ModelPatcher) -> None:
-    sampling = patcher.get_model_object("model_sampling")
-    kind = getattr(comfy.model_sampling, "IMG_TO_IMG_FLOW", ())
-    if not isinstance(sampling, comfy.model_sampling.CONST) or (kind and isinstance(sampling, kind)):
-        titles = [family.title for family in ARCHITECTURES.values() if family.training and family.training.clip_type]
-        raise TrainError(
-            f"the model predicts as {type(patcher.model).__name__} does, which is not a flow from noise to data; "
-            f"Musubi's families are: connect {', '.join(titles[:-1])} or {titles[-1]}"
-        )
+@contextmanager
+def computing(
+    flow: FlowModel, clone: ModelPatcher, trained: TrainedFamily, run: RunOptions, memory: MemoryOptions
+) -> Generator[None]:
+    """Inside, the model of a clone, which is where it is to be, computes as ComfyUI samples it, and gradients too."""
+    clone.pre_run()
+    try:
+        offload, kept = memory.gradient_checkpointing_cpu_offload, run.gradient_checkpointing
+        with differentiable(clone, trained, flow.dtype, checkpointing=kept, offload=offload, swap=flow.swap):
+            yield
+    finally:
+        clone.cleanup()
+
+
+def _require_one_gpu(patcher: ModelPatcher) -> None:
     if getattr(patcher, "get_additional_models_with_key", None) and patcher.get_additional_models_with_key("multigpu"):
         raise TrainError("the model is spread over several GPUs; take the multi-GPU node away, or train with torchrun")

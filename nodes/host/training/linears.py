@@ -23,4 +23,15 @@ def linears_of(model: nn.Module) -> dict[str, Linear]:
 def blocks_of(model: BaseModel, trained: TrainedFamily) -> Iterator[nn.Module]:
     """A model's blocks, in the order in which they run."""
     for name in trained.comfyui_blocks:
-        yield from getattr(model.diffusion_model, name, ())
+        found: list[nn.Module] = [model.diffusion_model]
+        for part in name.split("."):
+            found = [child for module in found for child in _children(module, part)]
+        yield from (block for blocks in found for block in blocks.children())
+
+
+def _children(module: nn.Module, name: str) -> list[nn.Module]:
+    """The modules of that name in `module`, one at most; `*`: all that it holds."""
+    if name == "*":
+        return list(module.children())
+    child = getattr(module, name, None)
+    return [child] if isinstance(child, nn.Module) else []

@@ -41,11 +41,14 @@ class Result:
     """How it ended, for the web extension; see `telling.Telling.ended`."""
 
 
-def train_on(model: ModelPatcher, data: Data, options: TrainOptions, asked: Asked) -> Result:
+def train_on(
+    model: ModelPatcher, data: Data, options: TrainOptions, asked: Asked, high: ModelPatcher | None = None
+) -> Result:
     """Train, and place the result on a clone of `model`.
 
     Args:
         asked: by what; its node is told of the progress.
+        high: the model for high noise, of two.
 
     Raises:
         LycoError: see `run.train`.
@@ -55,7 +58,8 @@ def train_on(model: ModelPatcher, data: Data, options: TrainOptions, asked: Aske
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
     with Telling(asked) as tell:
-        done: Trained = train(model, data, options, os.path.dirname(path), tell, saved=tell.saved, needs=tell.needs)
+        folder = os.path.dirname(path)
+        done: Trained = train(model, data, options, folder, tell, saved=tell.saved, needs=tell.needs, high=high)
     trained = with_adapter(model, done.path)
     return Result(
         name,

@@ -38,6 +38,9 @@ SHARED = ("cpu", "mps")
 MARGIN = 1.05
 """How much more than the estimate has to be free, where `auto` decides: memory comes in pieces."""
 
+Move = Callable[[nn.Module, AbstractSet[nn.Module], torch.device], None]
+"""Has parameters and buffers of a model on a device, but for the weights of some modules."""
+
 
 class Plan:
     """What of a model is rounded, what is swapped or divided over processes, and what that takes."""
@@ -86,10 +89,13 @@ class Plan:
         kept = activations(
             widths, self._demand.tokens, dtype.itemsize, checkpointing=self._demand.checkpointing, offload=offload
         )
+        parts = self._demand.parts
         return Estimate(
             weights=self._all - sum(sizes) + slices + buffers,
             activations=kept + self._largest_cast(dtype),
-            **self._demand.parts,
+            adapter=parts.get("adapter", 0),
+            gradients=parts.get("gradients", 0),
+            optimizer=parts.get("optimizer", 0),
             free=free,
             swapped=len(self.swapped(count)),
             blocks=len(self.blocks),
@@ -136,9 +142,7 @@ def placed(
         tell: told what is needed, before anything is loaded.
     """
     device = clone.load_device
-    comfy.model_management.unload_all_models()
-    comfy.model_management.soft_empty_cache()
-    free = free_on(device)
+    free = emptied(device)
     whole = plan.shared or (plan.options.blocks_to_swap == "auto" and device.type in SHARED)
     count = 0 if whole else plan.count(dtype, free)
     tell(plan.estimate(count, dtype, free))
@@ -146,6 +150,25 @@ def placed(
         comfy.model_management.load_models_gpu([clone], force_full_load=True)
         yield None
         return
+    with in_parts(clone, plan, count) as swap:
+        yield swap
+
+
+def emptied(device: torch.device) -> int:
+    """How many bytes are free on a device for a training, once everything of ComfyUI's is off it."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+    return free_on(device)
+
+
+@contextmanager
+def in_parts(clone: ModelPatcher, plan: Plan, count: float, move: Move | None = None) -> Generator[BlockSwap | None]:
+    """Inside, what of a patcher's model is swapped is in the computer's memory, and the rest on its device.
+
+    Args:
+        move: how it comes there.
+    """
+    device = clone.load_device
     with ExitStack() as undo:
         # Of what is loaded onto the CPU, `unload_all_models` takes nothing off where there is a GPU.
         undo.callback(unload, clone, CPU)
@@ -154,12 +177,12 @@ def placed(
         undo.enter_context(in_float8(plan.rounded, device, scaled=plan.scaled))
         stay = [[module for _, module in plan.blocks[index]] for index in plan.coming(count)]
         staying = {module for block in stay for module in block}
-        _move(clone.model, staying, device)
+        (move or _move)(clone.model, staying, device)
         if plan.shared:
             yield BlockShard(stay, device, plan.shared)
             return
         for module in staying:
-            _pin(module, undo)
+            pinned(module, undo)
         yield BlockSwap(stay, device) if stay else None
 
 
@@ -195,7 +218,7 @@ def _move(model: nn.Module, without: AbstractSet[nn.Module], device: torch.devic
         module._apply(moved, recurse=False)  # pyright: ignore[reportPrivateUsage]
 
 
-def _pin(module: Linear, undo: ExitStack) -> None:
+def pinned(module: Linear, undo: ExitStack) -> None:
     """Have a weight's memory stay where it is, from where a device takes it by itself, if ComfyUI has room for that."""
     pin = getattr(comfy.model_management, "pin_memory", None)  # 0.3.64 has none
     if pin is not None and pin(module.weight):

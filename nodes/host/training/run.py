@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -33,16 +33,18 @@ from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
+from ....lyco_core.train.two_models import require_pair, resolve_boundary
 from ..model.beside import MODES, require_constant
 from ..model.loading import Loaded, apply
 from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import require_fit, require_image, without_caption
-from .demand import demand_of
+from .demand import Demand, demand_of
 from .flow_model import FlowModel, loaded
 from .means import mean_line, recent
 from .memory import memory_for, out_of_memory, with_needs
+from .pair import Pair, both_loaded
 
 log = logging.getLogger("lyco")
 
@@ -88,6 +90,7 @@ def train(
     saved: Callable[[Saved], None] = lambda _: None,
     needs: Callable[[Estimate], None] = lambda _: None,
     world: World | None = None,
+    high: ModelPatcher | None = None,
     model: str = "",
     vae: str = "",
 ) -> Trained:
@@ -98,6 +101,7 @@ def train(
         data: latents as the VAE gives them, and conditioning as the text encoder does.
         saved: told of every file that is written, also by a training that then ends early.
         needs: told how much memory a step takes, before the model is loaded.
+        high: the model for high noise, of two; `patcher` is then that for low noise.
         model, vae: names of their files, for the metadata.
 
     Raises:
@@ -120,7 +124,10 @@ def train(
         ]
         data = dataclasses.replace(data, items=items)
     choice = choose_targets(weights, options.network)
-    options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.trained))
+    if high is not None:
+        require_pair(weights, model_weights(high), options.network)
+    noise = resolve_boundary(resolve_sampling(options.noise, choice.trained), weights, two=high is not None)
+    options = dataclasses.replace(options, noise=noise)
     network = _network(choice, options)
     if options.network.verbose:
         log.info("%s", network.listing())
@@ -134,15 +141,28 @@ def train(
     demand = demand_of(patcher.model, (*data.items, *data.validation), network, options, world.processes)
     with ExitStack() as ending:
         with memory_for("the model was loaded", LOADING_HELPS, lambda: [estimate.line() for estimate in told]):
-            flow = ending.enter_context(loaded(patcher, options.run, options.memory, demand, tell_needs, world))
+            flow = ending.enter_context(_loaded(patcher, high, options, demand, tell_needs, world))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
         log.info("%s", _opening(training, choice))
-        with network.attached(flow.model):
+        with network.attached(*flow.models):
             done = _steps(training, files, tell, told[0])
         path = files.finish()
         training.world.wait()  # for the one that writes
     return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
+
+
+def _loaded(
+    patcher: ModelPatcher,
+    high: ModelPatcher | None,
+    options: TrainOptions,
+    demand: Demand,
+    tell: Callable[[Estimate], None],
+    world: World,
+) -> AbstractContextManager[FlowModel | Pair]:
+    if high is not None:
+        return both_loaded(patcher, high, options, demand, tell, world)
+    return loaded(patcher, options.run, options.memory, demand, tell, world)
 
 
 def _opening(training: Training, choice: TargetChoice) -> str:
@@ -151,10 +171,12 @@ def _opening(training: Training, choice: TargetChoice) -> str:
     named = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
     numbers = sum(parameter.numel() for parameter in training.network.parameters())
     batch = run.batch_size * run.gradient_accumulation_steps * training.world.processes
+    boundary = training.options.noise.timestep_boundary
+    two = f", the model for high noise at timestep {boundary:g} and above" if boundary else ""
     return (
         f"training {choice.architecture.title} on {named}: {len(choice.targets)} modules, {numbers:,} parameters, "
         f"learning rate {training.options.optimizer.learning_rate:g}, steps {training.step + 1} to "
-        f"{training.total_steps}, {len(training.items)} items, {batch} a step"
+        f"{training.total_steps}, {len(training.items)} items, {batch} a step{two}"
     )
 
 
@@ -184,13 +206,25 @@ def musubi_adapters(path: str, family: Architecture) -> dict[str, Adapter]:
     return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi")).modules}
 
 
-def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptions, world: World | None) -> Training:
+def _training(
+    flow: FlowModel | Pair, network: Network, data: Data, options: TrainOptions, world: World | None
+) -> Training:
     items, validation = (
         [dataclasses.replace(item, latent=flow.latent(item.latent)) for item in some]
         for some in (data.items, data.validation)
     )
+    flow.process.require(options.noise)
     training = Training(
-        flow, network, items, options, empty=data.empty, validation=validation, world=world, shard=flow.shard
+        flow,
+        network,
+        items,
+        options,
+        empty=data.empty,
+        validation=validation,
+        world=world,
+        shard=flow.shard,
+        turn=flow.turn,
+        process=flow.process,
     )
     if options.run.resume:
         load_state(options.run.resume, training)
