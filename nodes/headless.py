@@ -25,9 +25,10 @@ from ..lyco_core.train.checking import require_other, require_possible, require_
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
-from ..lyco_core.train.musubi.answers import answered, flattened, notes_of, own_options, require_answers
+from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
+from ..lyco_core.train.references import References, require_controls
 from ..lyco_core.train.rules import FileName
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
@@ -62,6 +63,10 @@ class Configuration:
     """Ids of the architectures that the script of Musubi's trains whose command this is; empty: it is none's."""
     notes: tuple[str, ...] = ()
     """What a person should know of options that do nothing here."""
+    edition: str = ""
+    """Of Qwen-Image: its `model_version`."""
+    edits: bool = False
+    """Whether the script that is named trains edit models alone."""
 
 
 def train_from(
@@ -109,7 +114,7 @@ def read_configuration(
         datasets, place = read_toml(Path(described)), Path(described).parent if beside else folder
     else:
         datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
-    held_out = rest.pop("validation_datasets", None)
+    held_out, version = rest.pop("validation_datasets", None), edition(rest)
     named = ("dit", "vae", "output_dir", "dit_high_noise")
     dit, vae, output, high = (path_of(rest.pop(name, ""), name, folder) for name in named)
     if not dit:
@@ -132,6 +137,8 @@ def read_configuration(
         high,
         SCRIPTS[script].families if script else (),
         notes_of(answers),
+        version,
+        script == "flux_kontext_train_network",
     )
 
 
@@ -179,20 +186,24 @@ def stopping() -> Generator[list[int]]:
 
 def _encoded(configuration: Configuration, world: World) -> Data:
     """The encoded datasets of a configuration. If this is stopped, what is encoded so far stays in the cache."""
-    from .host.training.encoding import Encoders, encode_datasets
+    from .host.training.encoders import Encoders
+    from .host.training.encoding import encode_datasets
     from .host.training.run import Data
 
-    texts, (trained, kind) = configuration.text_encoders, _require_possible(configuration, world)
-    seen = configuration.image_encoder if kind else ""
-    encoders = Encoders(trained, configuration.vae, texts, configuration.clip_type, kind, seen)
+    trained, kind, references = _require_possible(configuration, world)
+    names = configuration.vae, configuration.text_encoders, configuration.clip_type
+    seen, drops = configuration.image_encoder if kind else "", configuration.options.run.caption_dropout_rate > 0
+    encoders = Encoders(trained, *names, kind, seen, references, drops)
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
     return Data(encoded.items, encoded.empty, held_out, [dataset.told() for dataset in configuration.datasets])
 
 
-def _require_possible(configuration: Configuration, world: World) -> tuple[TrainedFamily, FirstFrame | None]:
-    """How the model's family is trained, and how it comes by first frames, once all is checked that needs neither the
-    model nor the dataset.
+def _require_possible(
+    configuration: Configuration, world: World
+) -> tuple[TrainedFamily, FirstFrame | None, References | None]:
+    """How the model's family is trained, and how it comes by first frames and control images, once all is checked that
+    needs no model in memory.
 
     Raises `LycoError`.
     """
@@ -218,7 +229,8 @@ def _require_possible(configuration: Configuration, world: World) -> tuple[Train
     if path := options.run.network_weights:
         with about_file(path):
             musubi_adapters(path, family)
-    return trained, kind
+    datasets = (*configuration.datasets, *configuration.validation)
+    return trained, kind, require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
 
 
 def _train(configuration: Configuration, data: Data, tell: Terminal, world: World) -> None:

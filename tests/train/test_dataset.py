@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyco_core.errors import TrainError
-from lyco_core.train.dataset import Dataset, Media, at_rate, fit, frames_of, kinds_in, media_of, parse_datasets, windows
+from lyco_core.train.dataset import (
+    Dataset,
+    Media,
+    at_rate,
+    controls_in,
+    fit,
+    fit_control,
+    frames_of,
+    kinds_in,
+    media_of,
+    parse_datasets,
+    windows,
+)
 from lyco_core.train.dataset.buckets import bucket_sizes
 
 
@@ -39,7 +51,9 @@ def test_general_is_what_datasets_do_not_say(tmp_path: Path):
         ({}, "a dataset names no folder, expected exactly one of image_directory"),
         ({"image_directory": "a", "video_directory": "b"}, "names image_directory, video_directory, expected exactly"),
         ({"image_directory": "a", "image_dir": "b"}, "there is no option image_dir; do you mean image_directory"),
-        ({"image_directory": "a", "control_directory": "b"}, "control_directory is not supported here: control images"),
+        ({"video_directory": "a", "control_directory": "b"}, "control_directory is not supported here: videos that"),
+        ({"image_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory; a list"),
+        ({"image_directory": "a", "control_resolution": [64]}, r"control_resolution is \[64\], expected whole numbers"),
         ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: training of one"),
         ({"image_directory": "a", "resolution": [512]}, r"resolution is \[512\], expected whole numbers"),
         ({"image_directory": "a", "resolution": "512"}, "resolution is"),
@@ -52,11 +66,22 @@ def test_refused(entry: dict, message: str, tmp_path: Path):
         parse_datasets({"datasets": [entry]}, tmp_path)
 
 
-def test_what_is_off_or_does_nothing_without_control_images(tmp_path: Path):
+def test_what_is_off_or_does_nothing_without_framepack(tmp_path: Path):
     entry = {"image_directory": "a", "multiple_target": False, "fp_1f_no_post": False, "fp_latent_window_size": 9}
-    control = {"control_resolution": [64, 64], "no_resize_control": True}
-    (found,) = parse_datasets({"datasets": [entry | control]}, tmp_path)
+    (found,) = parse_datasets({"datasets": [entry]}, tmp_path)
     assert found == Dataset(image_directory=str(tmp_path / "a"))
+
+
+def test_options_of_control_images(tmp_path: Path):
+    entry = {"image_directory": "a", "control_directory": "b", "control_resolution": 64, "no_resize_control": True}
+    (found,) = parse_datasets({"datasets": [entry]}, tmp_path)
+    assert (found.control_directory, found.control_resolution) == (str(tmp_path / "b"), (64, 64))
+    former = {"qwen_image_edit_control_resolution": 64, "flux_kontext_no_resize_control": True}
+    assert parse_datasets({"datasets": [{"image_directory": "a", "control_directory": "b"} | former]}, tmp_path) == (
+        found,
+    )
+    both = entry | {"qwen_image_edit_control_resolution": 32}
+    assert parse_datasets({"datasets": [both]}, tmp_path) == (found,)
 
 
 def test_no_datasets(tmp_path: Path):
@@ -117,13 +142,75 @@ def test_a_list(tmp_path: Path):
         media_of(dataset)
 
 
-@pytest.mark.parametrize("name", ["control_path", "control_path_0", "control_path_3"])
-@pytest.mark.parametrize("kind", ["image", "video"])
-def test_a_list_with_control_images(kind: str, name: str, tmp_path: Path):
-    path, line = tmp_path / "items.jsonl", {f"{kind}_path": "a", "caption": "one"}
-    path.write_text(json.dumps(line | {name: ""}) + "\n" + json.dumps(line | {name: "b.png"}), "utf-8")
-    with pytest.raises(TrainError, match=rf"items.jsonl: line 2 has {name}: control images are not trained on here"):
-        media_of(Dataset(**{f"{kind}_jsonl_file": str(path)}))
+def folder_of(place: Path, *names: str) -> str:
+    place.mkdir()
+    for name in names:
+        (place / name).write_bytes(b"")
+    return str(place)
+
+
+def test_control_images_in_a_folder(tmp_path: Path):
+    """Those that Musubi's own code found."""
+    names = ["a.png", "a_b.png", "ab.jpg", "c.png"]
+    controls = ("a_10.png", "a_2.webp", "a.JPG", "a_b_0.png", "ab.png", "a_b.png", "a_b_1.txt", "._a.png", "d.png")
+    folder = folder_of(tmp_path / "controls", *controls)
+    found = controls_in(folder, names, (".png", ".jpg", ".webp"))
+    listed = {name: [os.path.basename(path) for path in paths] for name, paths in found.items()}
+    assert listed == {
+        "a.png": ["a.JPG", "a_2.webp", "a_10.png"],
+        "a_b.png": ["a_b.png", "a_b_0.png"],
+        "ab.jpg": ["ab.png"],
+    }
+    items = folder_of(tmp_path / "items", "a.png", "c.png", "a.txt", "c.txt")
+    dataset = Dataset(image_directory=items, control_directory=folder)
+    with pytest.raises(TrainError, match=r"a_b.png: begins as a does and ends in no number.*name it a_0"):
+        media_of(dataset)
+    (tmp_path / "controls" / "a_b.png").unlink()
+    with pytest.raises(TrainError, match=r"controls: 1 of 2 images have no control in it \(c.png\); put an image of"):
+        media_of(dataset)
+    (tmp_path / "controls" / "c_0001.png").write_bytes(b"")
+    assert [len(media.controls) for media in media_of(dataset)] == [4, 1]
+    with pytest.raises(TrainError, match=r"control_directory: .*none: cannot be read"):
+        media_of(Dataset(image_directory=items, control_directory=str(tmp_path / "none")))
+
+
+def test_control_images_in_a_list(tmp_path: Path):
+    path = tmp_path / "items.jsonl"
+    lines = [
+        {"control_path": "x.png"},
+        {"control_path_0": "x.png", "control_path_1": str(tmp_path / "y.png")},
+        {"control_path_0010": "y.png", "control_path_0002": "x.png"},
+        {"control_path": ""},
+    ]
+    path.write_text("\n".join(json.dumps({"image_path": "a", "caption": "one"} | line) for line in lines), "utf-8")
+    x, y = str(tmp_path / "x.png"), str(tmp_path / "y.png")
+    found = [media.controls for media in media_of(Dataset(image_jsonl_file=str(path)))]
+    assert found == [(x,), (x, y), (x, y), ()]
+    for line in ({"control_path": "x", "control_path_0": "y"}, {"control_path_a": "x"}):
+        path.write_text(json.dumps({"image_path": "a", "caption": "one"} | line), "utf-8")
+        with pytest.raises(TrainError, match=r"items.jsonl: line 1 has control_path_\w, expected control_path, or"):
+            media_of(Dataset(image_jsonl_file=str(path)))
+    path.write_text(json.dumps({"video_path": "a", "caption": "one", "control_path": "x"}), "utf-8")
+    with pytest.raises(TrainError, match=r"items.jsonl: line 1 has a control_path: videos that guide a video are not"):
+        media_of(Dataset(video_jsonl_file=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("options", "control", "size", "scaled"),
+    [
+        ({}, (300, 100), (64, 64), (192, 64)),
+        ({"enable_bucket": True}, (300, 100), (80, 48), (144, 48)),
+        ({"no_resize_control": True}, (300, 100), (288, 96), (288, 96)),
+        ({"no_resize_control": True, "control_resolution": (64, 64)}, (300, 100), (96, 32), (96, 32)),
+        ({"no_resize_control": True, "control_resolution": (640, 640)}, (300, 100), (288, 96), (288, 96)),
+        ({"control_resolution": (1024, 1024)}, (300, 100), (1760, 592), (1776, 592)),
+        ({"control_resolution": (1024, 1024)}, (1600, 900), (1360, 768), (1365, 768)),
+    ],
+)
+def test_sizes_of_control_images_are_musubis(options: dict, control: tuple, size: tuple, scaled: tuple):
+    """Those that its own code gave, for an image of 96 x 60."""
+    found = fit_control(images(resolution=(64, 64), **options), *control, (96, 60))
+    assert (found.size, found.scaled) == (size, scaled)
 
 
 def test_one_size_without_buckets():

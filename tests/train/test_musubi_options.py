@@ -8,7 +8,16 @@ import torch
 from lyco_core.cli import main
 from lyco_core.commands.musubi_command import read_command
 from lyco_core.errors import TrainError
-from lyco_core.train.musubi.answers import answered, flattened, known, notes_of, own_options, require_answers, takes
+from lyco_core.train.musubi.answers import (
+    answered,
+    edition,
+    flattened,
+    known,
+    notes_of,
+    own_options,
+    require_answers,
+    takes,
+)
 from lyco_core.train.musubi.table import ROWS, SCRIPTS, Fate
 from lyco_core.train.options import train_options
 
@@ -166,14 +175,37 @@ def test_a_configuration_and_the_command_line_over_it(tmp_path: Path, capsys: py
 
 def test_datasets_of_a_configuration_are_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = tmp_path / "a.toml"
-    for entry, expected in (("image_directory = 'none'", 0), ("image_directory = 'a'\ncontrol_directory = 'b'", 1)):
+    for entry, expected in (
+        ("image_directory = 'none'\ncontrol_directory = 'b'\ncontrol_resolution = 1024", 0),
+        ("video_directory = 'a'\ncontrol_directory = 'b'", 1),
+    ):
         config.write_text(f"seed = 1\n[[datasets]]\n{entry}\n")
         status, lines, error = checked(capsys, str(config))
         assert (status, [line.split(maxsplit=1) for line in lines[:2]]) == (
             expected,
             [["seed", "as it is"], ["datasets", "as it is"]],
         )
-        assert ("control_directory is not supported here: control images" in error) == bool(expected)
+        assert ("control_directory is not supported here: videos that guide a video" in error) == bool(expected)
+
+
+def test_editions_of_qwen_image(capsys: pytest.CaptureFixture[str]):
+    for words, expected in (
+        ("--edit", "edit"),
+        ("--edit_plus", "edit-2509"),
+        ("--edit --model_version Edit-2511", "edit-2511"),
+        ("--model_version original", "original"),
+        ("", ""),
+    ):
+        asked = read_command(f"qwen_image_train_network.py --seed 1 {words}".split())
+        kept, _ = answered(asked.given, asked.script)
+        assert edition(kept) == expected
+        assert list(kept) == ["seed"]
+    for version, why in (("edit-2512", "the editions are edit, edit-2509 and"), ("layered", "layered images are not")):
+        words = f"qwen_image_train_network.py --model_version {version}"
+        status, lines, _ = checked(capsys, *words.split())
+        assert (status, why in "".join(lines)) == (1, True)
+    asked = read_command(["flux_2_train_network.py", "--model_version", "klein-4b"])
+    assert answered(asked.given, asked.script)[0] == {}
 
 
 def test_what_a_launcher_is_told_counts(capsys: pytest.CaptureFixture[str]):

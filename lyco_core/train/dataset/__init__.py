@@ -1,7 +1,8 @@
 """Folders of images or videos with captions, as Musubi Tuner's dataset configuration describes them."""
 
-from .buckets import Fit, fit
+from .buckets import Fit, fit, fit_control
 from .config import Dataset, parse_datasets
+from .controls import controls_in
 from .files import VIDEOS, Media, frames_of, kinds_in, media_of
 from .frames import at_rate, windows
 
@@ -11,7 +12,9 @@ __all__ = [
     "Fit",
     "Media",
     "at_rate",
+    "controls_in",
     "fit",
+    "fit_control",
     "frames_of",
     "kinds_in",
     "media_of",

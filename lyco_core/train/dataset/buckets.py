@@ -7,7 +7,7 @@ import math
 
 from .config import Dataset
 
-__all__ = ["STEP", "Fit", "bucket_sizes", "fit"]
+__all__ = ["STEP", "Fit", "bucket_sizes", "fit", "fit_control"]
 
 STEP = 16
 """Sizes are multiples of so many pixels."""
@@ -29,7 +29,26 @@ class Fit:
 
 def fit(dataset: Dataset, width: int, height: int) -> Fit:
     """How an image, or a frame of a video, of this size comes to that of its bucket."""
-    size = _bucket(dataset, width, height)
+    return _covering(width, height, _bucket(dataset, width, height))
+
+
+def fit_control(dataset: Dataset, width: int, height: int, item: tuple[int, int]) -> Fit:
+    """How a control image of this size comes to that which its dataset asks for.
+
+    Args:
+        item: width and height of the image that it belongs to.
+    """
+    limit = dataset.control_resolution
+    if dataset.no_resize_control and not (limit and width * height > limit[0] * limit[1]):
+        size = _down(width), _down(height)
+    elif limit:
+        size = _of_shape(limit[0] * limit[1], width / height)
+    else:
+        size = _bucket(dataset, *item)
+    return _covering(width, height, size)
+
+
+def _covering(width: int, height: int, size: tuple[int, int]) -> Fit:
     scale = max(size[0] / width, size[1] / height)
     return Fit((max(size[0], int(width * scale + 0.5)), max(size[1], int(height * scale + 0.5))), size)
 
@@ -51,6 +70,13 @@ def bucket_sizes(area: int) -> list[tuple[int, int]]:
         height = _down(area // width)
         sizes |= {(width, height), (height, width)}
     return sorted(sizes)
+
+
+def _of_shape(area: int, shape: float) -> tuple[int, int]:
+    """The size of at most about this many pixels whose width to height comes next to `shape`."""
+    near = int(math.sqrt(area * shape)) // STEP * STEP
+    widths = [width for width in range(near - 2 * STEP, near + 3 * STEP, STEP) if width > 0]
+    return min(((width, _down(area // width)) for width in widths), key=lambda size: abs(size[0] / size[1] - shape))
 
 
 def _down(length: int) -> int:

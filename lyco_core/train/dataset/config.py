@@ -14,22 +14,24 @@ from ...io.toml import path_of
 from ..option import OptionGroup, option
 from ..rules import Choice, Number, Text, Truth, Whole
 
-__all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
+__all__ = ["CONTROL_VIDEO", "EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
 
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 
 SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 """Where the items are: each dataset has exactly one."""
 
-_PATHS = (*SOURCES, "cache_directory")
+_PATHS = (*SOURCES, "control_directory", "cache_directory")
 
-_CONTROL = (
-    "control images are not trained on without the graph: train it there with the conditioning of its own workflow"
+CONTROL_VIDEO = (
+    "videos that guide a video are not trained on without the graph: train it there with the conditioning of its own "
+    "workflow"
 )
+"""Why a dataset of videos has no controls."""
+
 _ONE_FRAME = "training of one frame among others is not built here"
 
 UNSUPPORTED = {
-    "control_directory": _CONTROL,
     "multiple_target": "layered images are not trained on here",
     "fp_1f_clean_indices": _ONE_FRAME,
     "fp_1f_target_index": _ONE_FRAME,
@@ -37,8 +39,15 @@ UNSUPPORTED = {
 }
 """Musubi's options of a dataset that are refused unless they are off -> why."""
 
-WITHOUT_CONTROL = ("control_resolution", "no_resize_control", "fp_latent_window_size")
-"""Musubi's options of a dataset that do nothing without control images, or without FramePack."""
+FORMER = {
+    "flux_kontext_no_resize_control": "no_resize_control",
+    "qwen_image_edit_no_resize_control": "no_resize_control",
+    "qwen_image_edit_control_resolution": "control_resolution",
+}
+"""Names that Musubi's options of a dataset had before."""
+
+WITHOUT_FRAMEPACK = ("fp_latent_window_size",)
+"""Musubi's options of a dataset that do nothing without FramePack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +58,14 @@ class Dataset(OptionGroup):
     image_jsonl_file: str = option("", Text(), "Lines of {image_path, caption}.")
     video_directory: str = option("", Text(), "A folder of videos, each with a caption file beside it.")
     video_jsonl_file: str = option("", Text(), "Lines of {video_path, caption}.")
+    control_directory: str = option(
+        "", Text(), "A folder of control images, of the same names as the images; several for one: NAME_0, NAME_1."
+    )
+    no_resize_control: bool = option(
+        False, Truth(), "Control images keep their size, cut to multiples of 16, up to the area of control_resolution."
+    )
+    control_resolution: tuple[int, ...] = ()
+    """Width and height, at whose area a control image keeps its own shape; empty: it comes to its item's size."""
     cache_directory: str = option("", Text(), "Where encoded items are kept; empty: .lyco_cache beside the items.")
     caption_extension: str = option(".txt", Text(), "Ending of the caption files.")
     batch_size: int = option(0, Whole(0), "Items in a batch; 0: as the training says.")
@@ -76,7 +93,18 @@ class Dataset(OptionGroup):
             raise TrainError(
                 f"a dataset names {', '.join(given) or 'no folder'}, expected exactly one of {', '.join(SOURCES)}"
             )
-        for name, least, many in (("resolution", 32, (2,)), ("target_frames", 1, range(1, 100))):
+        if self.control_directory and self.is_video:
+            raise TrainError(f"datasets: control_directory is not supported here: {CONTROL_VIDEO}")
+        if self.control_directory and self.image_jsonl_file:
+            raise TrainError(
+                "control_directory goes with image_directory; a list names an item's controls itself: control_path, "
+                "or control_path_0, control_path_1 and so on"
+            )
+        for name, least, many in (
+            ("resolution", 32, (2,)),
+            ("target_frames", 1, range(1, 100)),
+            ("control_resolution", 32, (0, 2)),
+        ):
             values = getattr(self, name)
             if not all(Whole(least).holds(value) for value in values) or len(values) not in many:
                 raise TrainError(f"{name} is {list(values)}, expected whole numbers of at least {least}")
@@ -133,19 +161,21 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
 
 def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
     known = [field.name for field in dataclasses.fields(Dataset)]
-    for name in [name for name in values if name in UNSUPPORTED or name in WITHOUT_CONTROL]:
+    for former, name in FORMER.items():
+        if former in values:
+            values = {name: values.pop(former)} | values
+    for name in [name for name in values if name in UNSUPPORTED or name in WITHOUT_FRAMEPACK]:
         if values.pop(name) not in (False, "", None) and name in UNSUPPORTED:
             raise TrainError(f"datasets: {name} is not supported here: {UNSUPPORTED[name]}")
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, [*known, *UNSUPPORTED, *WITHOUT_CONTROL], 1, 0.75)
+            near = difflib.get_close_matches(name, [*known, *UNSUPPORTED, *WITHOUT_FRAMEPACK], 1, 0.75)
             raise TrainError(f"datasets: there is no option {name}" + (f"; do you mean {near[0]}?" if near else ""))
     for name in _PATHS:
         if name in values:
             values[name] = path_of(values[name], name, folder)
-    for name in ("resolution", "target_frames"):
+    for name, many in (("resolution", 2), ("control_resolution", 2), ("target_frames", 1)):
         if name in values:
             value = values[name]
-            several = isinstance(value, (list, tuple))
-            values[name] = tuple(value) if several else (value,) * (2 if name == "resolution" else 1)  # pyright: ignore
+            values[name] = tuple(value) if isinstance(value, (list, tuple)) else (value,) * many  # pyright: ignore
     return Dataset(**values)

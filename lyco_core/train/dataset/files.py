@@ -11,7 +11,8 @@ from typing import Any
 
 from ...errors import TrainError
 from ...text import shorten
-from .config import Dataset
+from .config import CONTROL_VIDEO, Dataset
+from .controls import controls_in, controls_of_line
 
 __all__ = ["IMAGES", "VIDEOS", "Media", "frames_of", "kinds_in", "media_of"]
 
@@ -26,6 +27,8 @@ class Media:
     path: str
     """Of a file; a video may be a folder of images, its frames in the order of their names."""
     caption: str
+    controls: tuple[str, ...] = ()
+    """The images that an edit model sees beside it, in their order."""
 
 
 def media_of(dataset: Dataset) -> list[Media]:
@@ -81,8 +84,14 @@ def _in_folder(dataset: Dataset) -> Iterator[Media]:
             f"{source}: {len(lacking)} of {len(names)} have no caption ({shorten(lacking)}); put a file of the "
             f"same name that ends in {extension} beside each, which may be empty"
         )
+    controls = controls_in(dataset.control_directory, names, IMAGES) if dataset.control_directory else {}
+    if dataset.control_directory and (without := [name for name in names if name not in controls]):
+        raise TrainError(
+            f"{dataset.control_directory}: {len(without)} of {len(names)} images have no control in it "
+            f"({shorten(without)}); put an image of the same name there for each, or several: NAME_0, NAME_1"
+        )
     for name, stem in stems.items():
-        yield Media(paths[name], _text(stem + extension).strip())
+        yield Media(paths[name], _text(stem + extension).strip(), controls.get(name, ()))
 
 
 def _listed(dataset: Dataset) -> Iterator[Media]:
@@ -97,12 +106,10 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
             raise TrainError(
                 f'{dataset.source}: line {number} cannot be read, expected {{"{key}": …, "caption": …}}'
             ) from None
-        if control := next((name for name in entry if name.startswith("control_path") and entry[name]), None):
-            raise TrainError(
-                f"{dataset.source}: line {number} has {control}: control images are not trained on here; take it out, "
-                "or train in Musubi Tuner"
-            )
-        yield Media(os.path.normpath(os.path.join(folder, path)), caption.strip())
+        controls = controls_of_line(entry, folder, f"{dataset.source}: line {number}")
+        if controls and dataset.is_video:
+            raise TrainError(f"{dataset.source}: line {number} has a control_path: {CONTROL_VIDEO}")
+        yield Media(os.path.normpath(os.path.join(folder, path)), caption.strip(), controls)
 
 
 def _text(path: str) -> str:

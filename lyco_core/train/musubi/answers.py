@@ -20,6 +20,7 @@ __all__ = [
     "FILES",
     "Answer",
     "answered",
+    "edition",
     "flattened",
     "known",
     "notes_of",
@@ -94,6 +95,8 @@ def answered(settings: Mapping[str, Any], script: str = "") -> tuple[dict[str, A
             answers.append(answer)
             if answer.fate is Fate.MAPPED:
                 kept[row.why] = [*_listed(kept.get(row.why, [])), *_listed(value)]
+            elif row.of(value)[0] is Fate.SAME:
+                kept[name] = value
         else:
             answers.append(Answer(name, Fate.REFUSED, unknown(name, known())))
     return kept, answers
@@ -130,6 +133,12 @@ def takes(name: str) -> Takes | None:
 
 
 _BY_RULE: Sequence[tuple[type, Takes]] = ((Truth, Takes.FLAG), (Texts, Takes.MANY), (FileName, Takes.FILE))
+
+
+def edition(settings: dict[str, Any]) -> str:
+    """Take the edition of Qwen-Image out of settings, by its `model_version`: `edit` and `edit_plus` name one too."""
+    version, plus, edit = (settings.pop(name, None) for name in ("model_version", "edit_plus", "edit"))
+    return str(version or ("edit-2509" if plus else "edit" if edit else "")).lower()
 
 
 def own_options(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +206,7 @@ def _of_row(name: str, row: Row, value: object, script: str) -> Answer:
     fate, why = row.of(value)
     if fate is Fate.MAPPED and (pickled := _pickle(why, value)):
         return dataclasses.replace(pickled, name=name)
-    if fate is Fate.REFUSED and str(value) in _OFF:
+    if fate is Fate.SAME or (fate is Fate.REFUSED and str(value) in _OFF):
         return Answer(name, Fate.SAME)
     return Answer(name, fate, why, unknown(name, ()) if why == row.why else f"{name} {value} is refused: {why}")
 

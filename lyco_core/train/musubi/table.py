@@ -120,9 +120,8 @@ _WANDB = "it belongs to wandb, which nothing is sent to"
 _HOW_SWAPPED = "blocks_to_swap has its own way of moving weights"
 _IN_FILE = "the model's file tells it"
 _FIRST = "a first frame is not trained on without the graph: train it there with the conditioning of its own workflow"
-_CONTROL = (
-    "control images are not trained on without the graph: train it there with the conditioning of its own workflow"
-)
+_CONTROL = "it reads its control in a way that is not built here: train it in the graph, with its own conditioning"
+_EDITION = "it says how Qwen-Image reads control images"
 _SELF = "it belongs to Self-Flow, which is not built here"
 _DINO = "it belongs to a loss on DINO's features, which is not built here"
 _NABLA = "it belongs to Kandinsky's sparse attention, which is not built here"
@@ -190,7 +189,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("vae_cache_cpu", FLAG, "wan", NOTHING, _TILES),
     ("task", ONE, "hidream_o1 hv_1_5 kandinsky5 wan", NOTHING, _IN_FILE),
     ("model_version", ONE, "flux_2 qwen_image", NOTHING, _IN_FILE),
-    ("edit edit_plus", FLAG, "qwen_image", REFUSED, _CONTROL),
+    ("edit edit_plus", FLAG, "qwen_image", SAME, _EDITION),
     ("num_layers", ONE, "qwen_image", NOTHING, _IN_FILE),
     ("remove_first_image_from_target", FLAG, "qwen_image", REFUSED, "layered images are not trained on here"),
     ("one_frame", FLAG, "fpack wan", NOTHING, _SAMPLES),
@@ -238,7 +237,11 @@ _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
         (r".*-FC", REFUSED, _CONTROL),
         (r"i2i", REFUSED, _CONTROL),
     ),
-    "model_version": ((r"edit.*", REFUSED, _CONTROL), (r"layered", REFUSED, "layered images are not trained on here")),
+    "model_version": (
+        (r"original|edit|edit-2509|edit-2511", SAME, _EDITION),
+        (r"layered", REFUSED, "layered images are not trained on here"),
+        (r"edit.*", REFUSED, "the editions are edit, edit-2509 and edit-2511"),
+    ),
     "log_with": ((r"wandb|all", REFUSED, "nothing is sent to wandb"),),
 }
 """Option -> the values of which something else becomes."""

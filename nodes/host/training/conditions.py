@@ -44,7 +44,14 @@ def require_image(entry: Conditioning, name: str, image: str) -> None:
         )
 
 
-OF_IMAGES = (*IMAGES, "concat_mask", "concat_mask_index", "clip_vision_output", "noise_augmentation")
+OF_IMAGES = (
+    *IMAGES,
+    "reference_latents_method",
+    "concat_mask",
+    "concat_mask_index",
+    "clip_vision_output",
+    "noise_augmentation",
+)
 """What in a conditioning comes of an image rather than of the caption."""
 
 
@@ -81,10 +88,16 @@ def together(arguments: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Arguments of single items, which `groups` put together, as those of one batch."""
     if len(arguments) == 1:
         return arguments[0]
-    return {
-        name: torch.cat([one[name] for one in arguments]) if isinstance(value, Tensor) else value
-        for name, value in arguments[0].items()
-    }
+    return {name: _joined([one[name] for one in arguments]) for name in arguments[0]}
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """An argument of several items as that of one batch; what is no tensor is the same in all."""
+    if isinstance(values[0], Tensor):
+        return torch.cat(list(values))
+    if isinstance(values[0], list):  # of latents, for each reference one
+        return [_joined(some) for some in zip(*values, strict=True)]
+    return values[0]
 
 
 def groups(entries: Sequence[Conditioning]) -> list[list[int]]:
@@ -109,6 +122,8 @@ def _signature(entry: Conditioning, index: int) -> object:
             parts.append((key, tuple(seen)))
         elif value is None or isinstance(value, (bool, int, float, str)):
             parts.append((key, value))
+        elif key == "reference_latents":
+            parts.append((key, tuple(tuple(latent.shape) for latent in value)))
         else:
             parts.append((key, index))
     return tuple(parts)

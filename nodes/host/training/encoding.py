@@ -6,26 +6,25 @@ import dataclasses
 import gc
 import logging
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import comfy.model_management
-import comfy.sd
-import comfy.utils
 import torch
 
-from ....lyco_core.architectures import TrainedFamily
-from ....lyco_core.errors import LycoError, TrainError, about_file
-from ....lyco_core.io import SafetensorsFile
-from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
+from ....lyco_core.errors import TrainError
+from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
-from ....lyco_core.train.first_frames import FirstFrame
 from ....lyco_core.train.items import Item
+from ....lyco_core.train.references import References
 from ..protocols import CLIP, VAE, Conditioning
-from .cache import Entry, identity, read_conditioning, store_conditioning
-from .first_frames import FrameEncoder, load_image_encoder, read_first_frame
-from .media import count_frames, read_frames, read_image
-from .memory import memory_for, out_of_memory
+from .cache import read_conditioning, store_conditioning
+from .encoders import Encoding
+from .first_frames import FrameEncoder, read_first_frame
+from .memory import memory_for
+from .pieces import Control, Piece, Text, caption_entry, pieces_of
+from .references import require_nodes, seen, with_references
 
 log = logging.getLogger("lyco")
 
@@ -36,105 +35,12 @@ ENCODING_HELPS = "a smaller resolution, fewer target_frames, fewer other program
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoders:
-    """The files that encode a dataset for a family."""
-
-    trained: TrainedFamily
-    vae: str
-    text_encoders: tuple[str, ...]
-    clip_type: str = ""
-    """A name of ComfyUI's CLIP loader; empty: the family's."""
-    first_frame: FirstFrame | None = None
-    """How the model comes by a clip's first frame, if it reads it."""
-    image_encoder: str = ""
-
-    def __post_init__(self) -> None:
-        if self.trained.clip_type is None:
-            raise TrainError(
-                f"ComfyUI has no model of {self.trained.names.base_model} to train it with; train it in Musubi Tuner"
-            )
-        if not self.vae or not self.text_encoders:
-            lacking = "vae" if not self.vae else "text_encoder"
-            raise TrainError(
-                f"no {lacking} is named, which encodes the dataset: lyco train does the work of Musubi Tuner's scripts "
-                "that cache too, so it takes their --vae and text encoders"
-            )
-
-    @property
-    def frames_a_second(self) -> float | None:
-        """Of the family's videos; None where it has none."""
-        return self.trained.frames_a_second
-
-    def vae_identity(self) -> object:
-        """What changes when the VAE does."""
-        return identity(self.vae)
-
-    def text_identity(self) -> list[object]:
-        """What changes when the text encoders do."""
-        return [[identity(path) for path in self.text_encoders], _clip_type(self)]
-
-    def require_text_encoders(self) -> None:
-        """Raise `TrainError` if the text encoders' type is unknown, or a file is none."""
-        _require_text_encoders(self)
-
-    def load_vae(self) -> VAE:
-        """The VAE. Raises `TrainError`."""
-        return _load_vae(self.vae)
-
-    def load_clip(self) -> CLIP:
-        """The text encoders. Raises `TrainError`."""
-        return _load_clip(self)
-
-    def vision_identity(self) -> object:
-        """What changes when the image encoder does."""
-        return identity(self.image_encoder)
-
-    def load_vision(self) -> Any:
-        """The image encoder. Raises `TrainError`."""
-        return load_image_encoder(self.image_encoder)
-
-    def encoded(self, done: int, total: int) -> None:
-        """Told after each item; may raise to stop."""
-        log.info("encoded %d of %d", done, total)
-
-
-class Encoding(Protocol):
-    """What encodes datasets: `Encoders`, of files; `loaded_encoders.LoadedEncoders`, of what a graph has loaded."""
-
-    @property
-    def frames_a_second(self) -> float | None: ...
-    @property
-    def first_frame(self) -> FirstFrame | None: ...
-    def vae_identity(self) -> object: ...
-    def text_identity(self) -> list[object]: ...
-    def require_text_encoders(self) -> None: ...
-    def load_vae(self) -> VAE: ...
-    def load_clip(self) -> CLIP: ...
-    def vision_identity(self) -> object: ...
-    def load_vision(self) -> Any: ...
-    def encoded(self, done: int, total: int) -> None: ...
-
-
-@dataclasses.dataclass(frozen=True)
 class Encoded:
     """What was made of datasets to train on."""
 
     items: list[Item]
     empty: Conditioning
     """The conditioning of the empty caption."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """An image, or a piece of a video, and where its latent is kept."""
-
-    dataset: Dataset
-    media: Media
-    frames: tuple[int, ...] | None
-    """The numbers of a video's frames; None for an image."""
-    entry: Entry
-    first: Entry | None
-    """Where its first frame's conditioning is kept, if the model reads that."""
 
 
 def encode_datasets(datasets: Sequence[Dataset], encoders: Encoding, world: World | None = None) -> Encoded:
@@ -147,82 +53,54 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoding, world: Worl
         FileError: the cache cannot be written.
     """
     world = world or World()
-    pieces = [piece for dataset in datasets for piece in _pieces(dataset, encoders)]
-    captions = {(piece.dataset.cache, piece.media.caption) for piece in pieces} | {(datasets[0].cache, "")}
-    entries = {key: _caption_entry(*key, encoders) for key in sorted(captions)}
+    pieces = [piece for dataset in datasets for piece in pieces_of(dataset, encoders)]
+    empty = Text("", caption_entry(datasets[0].cache, "", encoders))
+    texts = [piece.text for piece in pieces] + [piece.empty for piece in pieces if encoders.drops_captions] + [empty]
+    entries = {text.entry.path: text for text in texts}
+    if encoders.references:
+        require_nodes(encoders.references)
     if world.writes:
-        if not all(entry.is_there for entry in entries.values()):
+        if not all(text.entry.is_there for text in entries.values()):
             encoders.require_text_encoders()
         _encode_latents(pieces, encoders)
         _encode_first_frames(pieces, encoders)
-        _encode_captions(entries, encoders)
+        _encode_captions([entries[path] for path in sorted(entries)], encoders)
     world.wait()
-    conditions = {key: read_conditioning(entry) for key, entry in entries.items()}
-    items = [
-        Item(
-            piece.entry.read()[0]["latent"],
-            _with_first_frame(conditions[piece.dataset.cache, piece.media.caption], piece),
-            os.path.basename(piece.media.path),
-            piece.dataset.num_repeats,
-            piece.dataset.batch_size or None,
-        )
-        for piece in pieces
-    ]
-    return Encoded(items, conditions[datasets[0].cache, ""])
+    conditions = {path: read_conditioning(text.entry) for path, text in entries.items()}
+    return Encoded([_item(piece, conditions, encoders) for piece in pieces], conditions[empty.entry.path])
 
 
-def _pieces(dataset: Dataset, encoders: Encoding) -> list[_Piece]:
-    found: list[_Piece] = []
-    for media in media_of(dataset):
-        pieces = [None]
-        if dataset.is_video:
-            pieces = pieces_of_video(dataset, count_frames(media.path), encoders.frames_a_second)
-        if not pieces:
-            log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
-        found += (_Piece(dataset, media, frames, *_entries(dataset, media, frames, encoders)) for frames in pieces)
-    if not found:
-        raise TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
-    return found
+def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encoding) -> Item:
+    references = [control.entry.read()[0]["latent"] for control in piece.controls]
+
+    def complete(text: Text) -> Conditioning:
+        return _with_first_frame(with_references(conditions[text.entry.path], references, encoders.references), piece)
+
+    return Item(
+        piece.entry.read()[0]["latent"],
+        complete(piece.text),
+        os.path.basename(piece.media.path),
+        piece.dataset.num_repeats,
+        piece.dataset.batch_size or None,
+        complete(piece.empty) if encoders.drops_captions and piece.controls else None,
+    )
 
 
-def pieces_of_video(dataset: Dataset, count: int, target: float | None) -> list[tuple[int, ...]]:
-    """The numbers of the frames of every piece of a video of `count` frames; `target`: the model's frames a second."""
-    rate = min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
-    frames = at_rate(count, rate)
-    return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
-
-
-def _entries(
-    dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding
-) -> tuple[Entry, Entry | None]:
-    """Those of a piece's latent and of its first frame."""
-    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
-    name = os.path.splitext(os.path.basename(media.path))[0]
-    name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
-    made_from = (identity(media.path), shape, encoders.vae_identity())
-    latent = Entry(dataset.cache, name, "latent", *made_from)
-    if (kind := encoders.first_frame) is None:
-        return latent, None
-    vision = [encoders.vision_identity(), kind.crop] if kind.vision else []
-    return latent, Entry(dataset.cache, f"{name}_first", kind.node, *made_from, vision)
-
-
-def _with_first_frame(caption: Conditioning, piece: _Piece) -> Conditioning:
+def _with_first_frame(caption: Conditioning, piece: Piece) -> Conditioning:
     return [caption[0], caption[1] | read_first_frame(piece.first)] if piece.first else caption
 
 
-def _caption_entry(cache: str, caption: str, encoders: Encoding) -> Entry:
-    return Entry(cache, "caption", "caption", caption, *encoders.text_identity())
-
-
-def _encode_latents(pieces: Sequence[_Piece], encoders: Encoding) -> None:
-    missing = [piece for piece in pieces if not piece.entry.is_there]
-    log.info("%d of %d latents are in the cache", len(pieces) - len(missing), len(pieces))
+def _encode_latents(pieces: Sequence[Piece], encoders: Encoding) -> None:
+    everything: list[Piece | Control] = [*pieces]
+    for piece in pieces:
+        everything += piece.controls
+    missing = [one for one in everything if not one.entry.is_there]
+    log.info("%d of %d latents are in the cache", len(everything) - len(missing), len(everything))
     if missing:
         _with_encoder(encoders.load_vae, _store_latent, missing, encoders.encoded)
 
 
-def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoding) -> None:
+def _encode_first_frames(pieces: Sequence[Piece], encoders: Encoding) -> None:
     if (kind := encoders.first_frame) is None:
         return
     found = [(piece.first, piece.media.path, piece.dataset, piece.frames) for piece in pieces if piece.first]
@@ -237,11 +115,11 @@ def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoding) -> None:
         _with_encoder(load, FrameEncoder.store, missing, encoders.encoded)
 
 
-def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoding) -> None:
-    missing = [(caption, entry) for (_, caption), entry in entries.items() if not entry.is_there]
-    log.info("%d of %d captions are in the cache", len(entries) - len(missing), len(entries))
+def _encode_captions(texts: Sequence[Text], encoders: Encoding) -> None:
+    missing = [text for text in texts if not text.entry.is_there]
+    log.info("%d of %d captions are in the cache", len(texts) - len(missing), len(texts))
     if missing:
-        _with_encoder(encoders.load_clip, _store_caption, missing, encoders.encoded)
+        _with_encoder(encoders.load_clip, partial(_store_caption, encoders.references), missing, encoders.encoded)
 
 
 def _with_encoder(
@@ -259,76 +137,26 @@ def _with_encoder(
     comfy.model_management.soft_empty_cache()
 
 
-def _store_latent(vae: VAE, piece: _Piece) -> None:
+def _store_latent(vae: VAE, piece: Piece | Control) -> None:
     # One at a time: a VAE of videos would take a batch of images for one video.
-    if piece.frames is None:
-        pixels = read_image(piece.media.path, piece.dataset)
-    else:
-        pixels = read_frames(piece.media.path, piece.dataset, piece.frames)
+    pixels, path = piece.pixels, piece.media.path if isinstance(piece, Piece) else piece.path
     latents = vae.encode(pixels)
     if len(latents) != 1:
         raise TrainError(
-            f"{piece.media.path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
+            f"{path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
             "set target_frames to 1 and frame_extraction to head, or take a VAE of videos"
         )
     latent = latents[0].float().cpu().contiguous()
     if not bool(torch.isfinite(latent).all()):
-        raise TrainError(f"{piece.media.path}: the VAE makes NaN or infinity of it; load another VAE")
+        raise TrainError(f"{path}: the VAE makes NaN or infinity of it; load another VAE")
     piece.entry.store({"latent": latent}, {})
 
 
-def _store_caption(clip: CLIP, missing: tuple[str, Entry]) -> None:
-    caption, entry = missing
-    found = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+def _store_caption(how: References | None, clip: CLIP, text: Text) -> None:
+    if how and text.seen:
+        found = seen(clip, text.caption, [control.pixels for control in text.seen], how)
+    else:
+        found = clip.encode_from_tokens_scheduled(clip.tokenize(text.caption))
     if len(found) != 1:
         raise TrainError(f"the text encoder makes {len(found)} conditionings of one caption, expected one")
-    store_conditioning(entry, found[0])
-
-
-def _load_vae(path: str) -> VAE:
-    sd, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
-    vae = comfy.sd.VAE(sd=sd, metadata=metadata)
-    try:
-        vae.throw_exception_if_invalid()
-    except RuntimeError as error:
-        raise TrainError(f"{path}: ComfyUI knows no such VAE: {error}") from None
-    return vae
-
-
-def _require_text_encoders(encoders: Encoders) -> comfy.sd.CLIPType:
-    """The encoders' type. Raises `TrainError` if that is unknown, or a file is no text encoder."""
-    kind = getattr(comfy.sd.CLIPType, _clip_type(encoders), None)
-    if kind is None:
-        known = ", ".join(kind.name.lower() for kind in comfy.sd.CLIPType)
-        raise TrainError(f"clip_type is {encoders.clip_type!r}; this ComfyUI has {known}")
-    for path in encoders.text_encoders:
-        _require_text_encoder(path)
-    return kind
-
-
-def _load_clip(encoders: Encoders) -> CLIP:
-    kind = _require_text_encoders(encoders)
-    try:
-        return comfy.sd.load_clip(ckpt_paths=list(encoders.text_encoders), clip_type=kind)
-    except LycoError:
-        raise
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        names = ", ".join(map(os.path.basename, encoders.text_encoders))
-        raise TrainError(f"{names}: ComfyUI cannot load them as a text encoder of type {kind.name}: {error}") from error
-
-
-def _require_text_encoder(path: str) -> None:
-    """Refuse what is no text encoder: ComfyUI loads any file, and leaves weights that it does not find to chance."""
-    with about_file(path), SafetensorsFile(path) as file:
-        outline = {key: torch.empty(info.shape, device="meta") for key, info in file.header.tensors.items()}
-        if comfy.sd.detect_te_model(outline) is None:
-            raise TrainError("is no text encoder that ComfyUI knows; name the files that its CLIP loader takes")
-
-
-def _clip_type(encoders: Encoders) -> str:
-    if encoders.clip_type:
-        return encoders.clip_type.upper()
-    assert encoders.trained.clip_type is not None
-    return encoders.trained.clip_type
+    store_conditioning(text.entry, found[0])

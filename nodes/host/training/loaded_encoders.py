@@ -18,7 +18,7 @@ PLACES = {"load_device", "offload_device"}
 
 
 class LoadedEncoders:
-    """An `encoding.Encoding` of what nodes have loaded.
+    """An `encoders.Encoding` of what nodes have loaded.
 
     What one of ComfyUI's loaders took from a file, as it is, is known by that file: its entries of the cache are those
     of `lyco train`. Anything else (an adapter on the text encoder, another pack's loader, CLIP Set Last Layer) is known
@@ -27,8 +27,9 @@ class LoadedEncoders:
 
     def __init__(self, vae: VAE, clip: CLIP, frames_a_second: float | None) -> None:
         self.frames_a_second = frames_a_second
-        self.first_frame = None
-        """A dataset is made for no model: first frames come from the nodes of image to video."""
+        self.first_frame = self.references = None
+        """A dataset is made for no model: first frames and references come from the nodes that sample with them."""
+        self.drops_captions = False
         self._vae, self._clip = vae, clip
         self._identities: dict[str, Any] = {}
         self._told = Progress()

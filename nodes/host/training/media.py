@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import av
 import numpy
@@ -13,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.dataset import VIDEOS, Dataset, fit, frames_of
+from ....lyco_core.train.dataset import VIDEOS, Dataset, Fit, fit, fit_control, frames_of
 
 TURNED = (5, 6, 7, 8)
 """Orientations of EXIF that lie on their side."""
@@ -21,11 +22,18 @@ TURNED = (5, 6, 7, 8)
 
 def read_image(path: str, dataset: Dataset) -> Tensor:
     """An image at the size of its bucket."""
-    return _fitted([opened_image(path)], dataset)
+    return _fitted([opened_image(path)], partial(fit, dataset))
+
+
+def read_control(path: str, item: str, dataset: Dataset) -> Tensor:
+    """A control image at the size that its dataset asks for; `item` is the path of the image that it belongs to."""
+    size = opened_image(item).size
+    image = opened_image(path)
+    return _fitted([image], lambda width, height: fit_control(dataset, width, height, size))
 
 
 def opened_image(path: str) -> Image.Image:
-    """An image as it is shown. Raises `TrainError`."""
+    """An image without its transparency, turned as its file says."""
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
@@ -74,7 +82,7 @@ def count_frames(path: str) -> int:
 def read_frames(path: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:
     """Some frames of a video, by their numbers, at the size of its bucket."""
     try:
-        pixels = _fitted(_decoded(path, set(wanted)), dataset)
+        pixels = _fitted(_decoded(path, set(wanted)), partial(fit, dataset))
     except (OSError, IndexError, ValueError, FFmpegError) as error:
         raise TrainError(f"{path}: cannot be decoded: {error}") from None
     if len(pixels) != len(wanted):
@@ -95,10 +103,10 @@ def _decoded(path: str, wanted: set[int]) -> Iterator[Image.Image]:
                 return
 
 
-def _fitted(images: Iterable[Image.Image], dataset: Dataset) -> Tensor:
-    """Images at the size of their bucket, scaled one by one: the frames of a video are not held in their own size."""
+def _fitted(images: Iterable[Image.Image], size: Callable[[int, int], Fit]) -> Tensor:
+    """Images at the size that `size` gives, scaled one by one: the frames of a video are not held in their own size."""
     arrays: list[numpy.ndarray] = []
     for image in images:
-        made = fit(dataset, *image.size)
+        made = size(*image.size)
         arrays.append(numpy.asarray(image.resize(made.scaled, Image.Resampling.LANCZOS).crop(made.box)))
     return torch.from_numpy(numpy.stack(arrays)).float().div_(255)

@@ -118,7 +118,10 @@ def train(
         require_fit(item.condition, item.name)
     _require_images(weights, data)
     if data.empty is not None and options.run.caption_dropout_rate:
-        items = [dataclasses.replace(item, dropped=without_caption(item.condition, data.empty)) for item in data.items]
+        items = [
+            dataclasses.replace(item, dropped=item.dropped or without_caption(item.condition, data.empty))
+            for item in data.items
+        ]
         data = dataclasses.replace(data, items=items)
     choice = choose_targets(weights, options.network)
     if high is not None:

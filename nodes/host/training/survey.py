@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ....lyco_core.train.dataset import Dataset, Media, fit, media_of
-from .encoding import pieces_of_video
 from .folder_dataset import datasets_of
 from .media import count_frames, size_of
+from .pieces import pieces_of_video
 
 KEPT = 20_000
 """So many answers about files are kept, so that another resolution opens none of them again."""

@@ -1,0 +1,71 @@
+"""Which control images belong to an item: Musubi Tuner's ways."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...errors import TrainError
+
+__all__ = ["controls_in", "controls_of_line"]
+
+
+def controls_in(folder: str, names: Sequence[str], endings: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """File name of an item -> its controls in `folder`: a file of its name, then NAME_0, NAME_1 and so on.
+
+    A control is the item's whose name is the longest that its own begins with. An item without one is left out.
+
+    Args:
+        names: of the items' files, without folders.
+        endings: of controls' files.
+
+    Raises:
+        TrainError: the folder cannot be read, or a control's name ends in no number.
+    """
+    try:
+        left = {name for name in os.listdir(folder) if name.lower().endswith(endings) and not name.startswith(".")}
+    except OSError as error:
+        raise TrainError(f"control_directory: {folder}: cannot be read: {error.strerror}") from None
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names, key=len, reverse=True):
+        stem = os.path.splitext(name)[0]
+        mine = {control for control in left if control.startswith((f"{stem}.", f"{stem}_"))}
+        left -= mine
+        if mine:
+            ordered = sorted(mine, key=lambda control: (_number(folder, stem, control), control))
+            found[name] = tuple(os.path.join(folder, control) for control in ordered)
+    return found
+
+
+def _number(folder: str, stem: str, control: str) -> int:
+    """Where a control comes among those of its item."""
+    rest = os.path.splitext(control)[0]
+    if rest == stem:
+        return -1
+    digits = rest.rpartition("_")[2]
+    if not re.fullmatch(r"\d+", digits, re.ASCII):
+        raise TrainError(
+            f"{os.path.join(folder, control)}: begins as {stem} does and ends in no number, so its place among the "
+            f"controls is unknown; name it {stem}_0 and so on, or take it out"
+        )
+    return int(digits)
+
+
+def controls_of_line(entry: Mapping[str, Any], folder: str, where: str) -> tuple[str, ...]:
+    """The paths in `control_path`, which is the first, and `control_path_0`, `control_path_1` … of a list's line.
+
+    Args:
+        folder: what relative paths start from.
+        where: what errors call the line.
+    """
+    given = {name: entry[name] for name in entry if name.startswith("control_path") and entry[name]}
+    numbers: dict[int, str] = {}
+    for name in sorted(given, key=len):
+        found = re.fullmatch(r"control_path(?:_(\d+))?", name, re.ASCII)
+        number = int(found[1] or 0) if found else -1
+        if number < 0 or number in numbers:
+            raise TrainError(f"{where} has {name}, expected control_path, or control_path_0, control_path_1 and so on")
+        numbers[number] = os.path.join(folder, str(given[name]))
+    return tuple(numbers[number] for number in sorted(numbers))

@@ -1,0 +1,133 @@
+"""What of datasets is encoded, and where in the cache each part is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ....lyco_core.errors import TrainError
+from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
+from .cache import Entry, identity
+from .encoders import Encoding
+from .media import count_frames, read_control, read_frames, read_image
+
+log = logging.getLogger("lyco")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A caption, the control images that the text encoder sees with it, and where its conditioning is kept."""
+
+    caption: str
+    entry: Entry
+    seen: Sequence[Control] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """A control image, and where its latent is kept."""
+
+    path: str
+    item: str
+    """The path of the image that it belongs to."""
+    dataset: Dataset
+    entry: Entry
+
+    @property
+    def pixels(self) -> Tensor:
+        """The image at its size, (1, height, width, 3)."""
+        return read_control(self.path, self.item, self.dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """An image, or a piece of a video, and where its latent is kept."""
+
+    dataset: Dataset
+    media: Media
+    frames: tuple[int, ...] | None
+    """The numbers of a video's frames; None for an image."""
+    entry: Entry
+    first: Entry | None
+    """Where its first frame's conditioning is kept, if the model reads that."""
+    controls: Sequence[Control]
+    text: Text
+    empty: Text
+    """What stands in for `text` where captions are dropped."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """The image or the frames, (frames, height, width, 3)."""
+        if self.frames is None:
+            return read_image(self.media.path, self.dataset)
+        return read_frames(self.media.path, self.dataset, self.frames)
+
+
+def pieces_of(dataset: Dataset, encoders: Encoding) -> list[Piece]:
+    """The images of a dataset, or the pieces of its videos. Raises `TrainError` if there are none."""
+    found: list[Piece] = []
+    for media in media_of(dataset):
+        pieces = [None]
+        if dataset.is_video:
+            pieces = pieces_of_video(dataset, count_frames(media.path), encoders.frames_a_second)
+        if not pieces:
+            log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
+        found += (_piece(dataset, media, frames, encoders) for frames in pieces)
+    if not found:
+        raise TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
+    return found
+
+
+def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding) -> Piece:
+    how = encoders.references
+    controls = [
+        Control(path, media.path, dataset, _control_entry(dataset, media, number, encoders))
+        for number, path in enumerate(media.controls if how else ())
+    ]
+    seen = controls if how and how.node else []
+    text, empty = (
+        Text(caption, caption_entry(dataset.cache, caption, encoders, seen), seen) for caption in (media.caption, "")
+    )
+    return Piece(dataset, media, frames, *_entries(dataset, media, frames, encoders), controls, text, empty)
+
+
+def pieces_of_video(dataset: Dataset, count: int, target: float | None) -> list[tuple[int, ...]]:
+    """The numbers of the frames of every piece of a video of `count` frames; `target`: the model's frames a second."""
+    rate = min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
+    frames = at_rate(count, rate)
+    return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
+
+
+def _entries(
+    dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding
+) -> tuple[Entry, Entry | None]:
+    """Those of a piece's latent and of its first frame."""
+    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
+    name = os.path.splitext(os.path.basename(media.path))[0]
+    name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
+    made_from = (identity(media.path), shape, encoders.vae_identity())
+    latent = Entry(dataset.cache, name, "latent", *made_from)
+    if (kind := encoders.first_frame) is None:
+        return latent, None
+    vision = [encoders.vision_identity(), kind.crop] if kind.vision else []
+    return latent, Entry(dataset.cache, f"{name}_first", kind.node, *made_from, vision)
+
+
+def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encoding) -> Entry:
+    path = media.controls[number]
+    shape = [dataset.no_resize_control, dataset.control_resolution]
+    shape += [dataset.resolution, dataset.bucketed, dataset.stays_small, identity(media.path)]
+    name = f"{os.path.splitext(os.path.basename(media.path))[0]}_control_{number}"
+    return Entry(dataset.cache, name, "control", identity(path), shape, encoders.vae_identity())
+
+
+def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Control] = ()) -> Entry:
+    """Where the conditioning of a caption is kept; `seen`: the images that the text encoder sees with it."""
+    made_from = encoders.text_identity()
+    if seen and encoders.references:
+        made_from = [*made_from, encoders.references.node, [os.path.basename(control.entry.path) for control in seen]]
+    return Entry(cache, "caption", "caption", caption, *made_from)

@@ -1,0 +1,51 @@
+"""Control images in a conditioning: what ComfyUI's own nodes put there for an edit model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ....lyco_core.errors import TrainError
+from ....lyco_core.train.references import References
+from ..protocols import CLIP, Conditioning
+
+
+def seen(clip: CLIP, caption: str, pictures: Sequence[Tensor], how: References) -> list[Conditioning]:
+    """The conditioning of a caption with pictures that the text encoder sees, each (1, height, width, 3)."""
+    names = ["image"] if how.most == 1 else [f"image{number}" for number in range(1, len(pictures) + 1)]
+    return _run(how.node, clip=clip, prompt=caption, **dict(zip(names, pictures, strict=True)))
+
+
+def with_references(entry: Conditioning, latents: Sequence[Tensor], how: References | None) -> Conditioning:
+    """`entry` with the latents of control images, (C, …) as the VAE gives them, beside the text."""
+    if how is None or not latents:
+        return entry
+    conditioning = [entry]
+    for latent in latents:
+        conditioning = _run("ReferenceLatent", conditioning=conditioning, latent={"samples": latent[None]})
+    if how.method:
+        conditioning = _run(
+            "FluxKontextMultiReferenceLatentMethod", conditioning=conditioning, reference_latents_method=how.method
+        )
+    return conditioning[0]
+
+
+def require_nodes(how: References) -> None:
+    """Raise `TrainError` for a node that this ComfyUI lacks."""
+    for name in filter(None, ("ReferenceLatent", how.node, how.method and "FluxKontextMultiReferenceLatentMethod")):
+        _node(name)
+
+
+def _run(name: str, **inputs: object) -> list[Conditioning]:
+    return _node(name).execute(**inputs).args[0]
+
+
+def _node(name: str) -> Any:
+    try:
+        from comfy_extras import nodes_edit_model, nodes_flux, nodes_qwen
+
+        return next(getattr(some, name) for some in (nodes_edit_model, nodes_flux, nodes_qwen) if hasattr(some, name))
+    except (ImportError, StopIteration):
+        raise TrainError(f"this ComfyUI has no node {name}, which control images need: update it") from None
