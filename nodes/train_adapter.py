@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from . import host
 from .host import training
-from .host.protocols import Conditioning, ModelPatcher
+from .host.protocols import CLIP, VAE, Conditioning, ModelPatcher
 
 
 class TrainAdapter(io.ComfyNode):
@@ -36,6 +36,8 @@ class TrainAdapter(io.ComfyNode):
                 ),
                 io.Latent.Input("validation_latents", optional=True, tooltip="Held out, for validate_every_n_steps."),
                 io.Conditioning.Input("validation_positive", optional=True, tooltip="Their captions."),
+                io.Clip.Input("clip", optional=True, tooltip="The text encoder of the model, for sample_prompts."),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE of the model, for sample_prompts."),
             ],
             outputs=[
                 io.AnyType.Output(display_name="adapter", tooltip="The file's name, for any loader."),
@@ -60,14 +62,17 @@ class TrainAdapter(io.ComfyNode):
         empty: list[list[Conditioning]] | None = None,
         validation_latents: list[dict[str, Any]] | None = None,
         validation_positive: list[list[Conditioning]] | None = None,
+        clip: list[CLIP] | None = None,
+        vae: list[VAE] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         options = training.widget_options({name: training.single(name, values) for name, values in widgets.items()})
         data = training.data_of(latents, positive, empty, validation_latents, validation_positive)
         asked = training.Asked(cls.hidden.unique_id, cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        done = training.train_on(training.single("model", model), data, options, asked)
+        encoders = (training.single("clip", clip or [None]), training.single("vae", vae or [None]))
+        done = training.train_on(training.single("model", model), data, options, asked, *encoders)
         shown = {
-            "images": ui.PreviewImage(done.picture, cls=cls).as_dict()["images"],
+            "images": [*ui.PreviewImage(done.picture, cls=cls).as_dict()["images"], *done.samples],
             "text": [done.report],
             "lyco_train": [done.series],
             "lyco_trained": [done.end],

@@ -13,6 +13,7 @@ from ..text import shorten
 from .loop import require_needed_inputs
 from .optimizers import make_optimizer
 from .options import TrainOptions
+from .samples import prompts_of
 from .schedules import require_rate
 from .state import require_resumable
 from .targets import require_trainable
@@ -49,6 +50,7 @@ def require_possible(
             "shard_blocks divides the blocks over the processes of torchrun, and this one is alone; start it with "
             "torchrun, or set shard_blocks to false"
         )
+    prompts_of(options)
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
     require_rate(options.schedule, rate)

@@ -15,6 +15,7 @@ from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
 from .option import Option, OptionGroup, Saved, option, options_in
 from .rules import Choice, FileName, Number, Text, Truth, Whole
+from .sample_options import SampleOptions
 from .saving import STORAGE_DTYPES
 from .schedules import ScheduleOptions
 
@@ -143,6 +144,7 @@ class TrainOptions:
     schedule: ScheduleOptions = dataclasses.field(default_factory=ScheduleOptions)
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
+    sample: SampleOptions = dataclasses.field(default_factory=SampleOptions)
     memory: MemoryOptions = dataclasses.field(default_factory=MemoryOptions)
 
 
@@ -153,6 +155,7 @@ _PARTS: dict[str, type[OptionGroup]] = {
     "schedule": ScheduleOptions,
     "noise": NoiseOptions,
     "save": SaveOptions,
+    "sample": SampleOptions,
     "memory": MemoryOptions,
 }
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-__all__ = ["Choice", "FileName", "Number", "Rule", "Text", "Texts", "Truth", "Whole", "WholeOrAuto"]
+__all__ = ["Choice", "FileName", "Number", "Prompts", "Rule", "Text", "Texts", "Truth", "Whole", "WholeOrAuto"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +141,18 @@ class Texts:
     def read(self, text: str) -> tuple[str, ...]:
         """The value of a text in `--network_args`. Raises `ValueError` if it has none."""
         return _read(_list, text, "a list of texts, such as [r'.*ffn.*']")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts(Texts):
+    """The name of a file of prompts, or a list of such."""
+
+    expected = "the name of a file of prompts, or a list of them"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is allowed."""
+        listed = isinstance(value, (list, tuple)) and all(isinstance(v, (str, dict)) for v in value)  # pyright: ignore[reportUnknownVariableType]
+        return isinstance(value, str) or listed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,8 @@ def train(pack) -> SimpleNamespace:
         "placing": "nodes.host.training.placing",
         "linears": "nodes.host.training.linears",
         "demand": "nodes.host.training.demand",
+        "samples": "nodes.host.training.samples",
+        "sampling": "nodes.host.training.sampling",
         "memory_options": "lyco_core.train.memory_options",
         "block_swap": "lyco_core.train.block_swap",
         "architectures": "lyco_core.architectures",

@@ -111,7 +111,7 @@ _NO_LOADER = "encoded items are kept in memory, so nothing loads them meanwhile"
 _TILES = "ComfyUI's VAE takes a video in tiles where memory does not suffice"
 _TEXT_DTYPE = "ComfyUI keeps the text encoder in its file's precision and frees its memory before the training"
 _EXCHANGED = "the processes of torchrun exchange gradients without DDP"
-_SAMPLES = "it belongs to sample_prompts"
+_SAMPLES = "samples are made by ComfyUI's own sampler"
 _UPLOAD = "it belongs to huggingface_repo_id"
 _WANDB = "it belongs to wandb, which nothing is sent to"
 _TWO = "it belongs to dit_high_noise"
@@ -147,9 +147,6 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("disable_numpy_memmap", FLAG, "*", NOTHING, "ComfyUI's loader reads the file"),
     ("ddp_timeout", ONE, "*", NOTHING, _EXCHANGED),
     ("ddp_gradient_as_bucket_view ddp_static_graph", FLAG, "*", NOTHING, _EXCHANGED),
-    ("sample_prompts", FILE, "*", REFUSED, "sample with the saved adapters in a workflow"),
-    ("sample_every_n_steps sample_every_n_epochs", ONE, "*", NOTHING, _SAMPLES),
-    ("sample_at_first", FLAG, "*", NOTHING, _SAMPLES),
     ("lr_scheduler_type", ONE, "*", REFUSED, "the schedules here are lr_scheduler's"),
     ("lr_scheduler_args", MANY, "*", REFUSED, "they have options of their own: lr_scheduler_power and so on"),
     ("log_with log_tracker_name", ONE, "*", NOTHING, "it belongs to logging_dir"),

@@ -105,6 +105,15 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
     return Encoded(items, conditions[datasets[0].cache, ""])
 
 
+def encode_texts(texts: Sequence[str], cache: str, encoders: Encoders, world: World) -> dict[str, list[Conditioning]]:
+    """What the text encoder makes of texts, which one of several processes asks it, unless it is in the cache."""
+    entries = {(cache, text): _caption_entry(cache, text, encoders) for text in texts}
+    if world.writes:
+        _encode_captions(entries, encoders)
+    world.wait()
+    return {text: [read_conditioning(entry)] for (_, text), entry in entries.items()}
+
+
 def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
     found: list[_Piece] = []
     for media in media_of(dataset):
@@ -140,7 +149,7 @@ def _encode_latents(pieces: Sequence[_Piece], encoders: Encoders) -> None:
     missing = [piece for piece in pieces if not piece.entry.is_there]
     log.info("%d of %d latents are in the cache", len(pieces) - len(missing), len(pieces))
     if missing:
-        _with_encoder(lambda: _load_vae(encoders.vae), _store_latent, missing)
+        _with_encoder(lambda: load_vae(encoders.vae), _store_latent, missing)
 
 
 def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoders) -> None:
@@ -189,7 +198,8 @@ def _store_caption(clip: CLIP, missing: tuple[str, Entry]) -> None:
     store_conditioning(entry, found[0])
 
 
-def _load_vae(path: str) -> VAE:
+def load_vae(path: str) -> VAE:
+    """The VAE of a file. Raises `TrainError` if ComfyUI knows none such."""
     sd, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
     vae = comfy.sd.VAE(sd=sd, metadata=metadata)
     try:

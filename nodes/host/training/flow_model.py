@@ -35,7 +35,7 @@ class FlowModel:
     """`lyco_core.train.loop.VelocityModel` over a loaded ModelPatcher."""
 
     def __init__(self, patcher: ModelPatcher, guidance: float) -> None:
-        self.model = patcher.model
+        self.patcher, self.model = patcher, patcher.model
         self.device: torch.device = patcher.load_device
         self.dtype: torch.dtype = self.model.manual_cast_dtype or self.model.get_dtype()
         self.swap: BlockSwap | None = None

@@ -43,6 +43,7 @@ from .demand import demand_of
 from .flow_model import FlowModel, loaded
 from .means import mean_line, recent
 from .memory import memory_for, out_of_memory, with_needs
+from .samples import Samples, Sampling
 
 log = logging.getLogger("lyco")
 
@@ -90,6 +91,7 @@ def train(
     world: World | None = None,
     model: str = "",
     vae: str = "",
+    sampling: Sampling | None = None,
 ) -> Trained:
     """Train an adapter for `patcher` and save it in `folder`; the model is as it was afterwards.
 
@@ -99,6 +101,7 @@ def train(
         saved: told of every file that is written, also by a training that then ends early.
         needs: told how much memory a step takes, before the model is loaded.
         model, vae: names of their files, for the metadata.
+        sampling: what samples are made with while it trains.
 
     Raises:
         LycoError: something is wrong with the options, the data or a file, before or while training.
@@ -130,9 +133,10 @@ def train(
             flow = ending.enter_context(loaded(patcher, options.run, options.memory, demand, tell_needs, world))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
+        samples = sampling and Samples(training, flow, sampling, folder, files.sampled)
         log.info("%s", _opening(training, choice))
         with network.attached(flow.model):
-            done = _steps(training, files, tell, told[0])
+            done = _steps(training, files, tell, told[0], samples)
         path = files.finish()
         training.world.wait()  # for the one that writes
     return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
@@ -198,13 +202,19 @@ def _training(flow: FlowModel, network: Network, data: Data, options: TrainOptio
     return training
 
 
-def _steps(training: Training, files: TrainingFiles, tell: Tell, needs: Estimate) -> list[Step]:
+def _steps(
+    training: Training, files: TrainingFiles, tell: Tell, needs: Estimate, samples: Samples | None
+) -> list[Step]:
     """Do all steps that are left; if something stops them from outside, the adapter is saved first."""
     done: list[Step] = []
     try:
+        if samples and training.step == 0:
+            samples.after(0)
         for step in training.steps():
             done.append(step)
             tell(training, step, files.after(step))
+            if samples:
+                samples.after(step.step)
     except LycoError:
         raise
     except BaseException as reason:
