@@ -20,8 +20,8 @@ class SampleOptions(OptionGroup):
     sample_prompts: str | tuple[str | dict[str, Any], ...] = option(
         (),
         Prompts(),
-        "What samples are made of, one a line, as Musubi has them: a cat --w 512 --h 512 --f 1 --d 42 --s 20; a line "
-        "that begins with # is none.",
+        "What samples are made of, as Musubi has them: a cat --w 512 --h 512 --f 1 --d 42 --s 20; a line that begins "
+        "with # is none.",
         since=2,
     )
     sample_every_n_steps: int = option(

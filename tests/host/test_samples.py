@@ -5,17 +5,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from lyco_testing.quantized_models import TEXT, TOKENS
+from lyco_testing.comfy_models import MODELS, tiny_model
+from lyco_testing.quantized_models import TOKENS, normal
 from PIL import Image
 from safetensors.torch import load_file
-from test_training import CHANNELS, model_of, normal
 
 LINES = (
     "a cat --w 64 --h 80 --s 3",
     "# no prompt",
     "a dog --w 64 --h 64 --d 7 --s 2 --n a bird --l 3 --fs 2",
 )
+RUNNABLE = {"z_image": {"dim": 256, "axes_dims": [32, 48, 48]}}
+"""The tiny models are made for their keys; these sizes let them compute."""
+
 TEXTS = ("a cat", "a dog", "a bird", "")
+
+
+def model_of(architecture: str, monkeypatch: pytest.MonkeyPatch):
+    name, config = MODELS[architecture]
+    monkeypatch.setitem(MODELS, architecture, (name, config | RUNNABLE.get(architecture, {})))
+    with torch.inference_mode():
+        return tiny_model(architecture)
 
 
 def vae_of(channels: int, *, video: bool):
@@ -26,9 +36,17 @@ def vae_of(channels: int, *, video: bool):
 
     torch.manual_seed(0)
     made = TAEHV(latent_channels=channels, latent_format=None) if video else TAESD(latent_channels=channels)
-    with torch.inference_mode():
-        weights = {key: tensor.detach().clone() for key, tensor in made.state_dict().items()}
+    with torch.inference_mode():  # ComfyUI's classes leave their weights to chance
+        weights = {key: _drawn(tensor) for key, tensor in made.state_dict().items()}
+        last = [key for key in weights if "decoder" in key and key.endswith(".bias")][-1]
+        weights[last] = torch.full_like(weights[last], 0.5)
         return comfy.sd.VAE(sd=weights)
+
+
+def _drawn(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dim() < 2:
+        return torch.zeros_like(tensor) if tensor.dim() else tensor.detach().clone()
+    return torch.randn(tensor.shape) * tensor[0].numel() ** -0.5
 
 
 def caption(text: str) -> list:
@@ -54,7 +72,7 @@ def trained(train, model, architecture: str, folder: Path, sampling: bool = True
     if sampling:
         settings |= {"sample_prompts": lines, "sample_every_n_steps": 2, "sample_at_first": True}
     options = train.options.train_options(settings)
-    shape = (CHANNELS.get(architecture, 16), *([3] if architecture == "wan" else []), 8, 8)
+    shape = (16, *([3] if architecture == "wan" else []), 8, 8)
     items = [train.items.Item(normal(i, *shape), caption(TEXTS[i]), f"item {i}") for i in range(2)]
     told, made = [], None
     prompts = train.samples.prompts_of(options)
@@ -82,7 +100,9 @@ def test_it_goes_on_bit_for_bit(architecture, train, monkeypatch, tmp_path):
         found, told = trained(train, model, architecture, tmp_path / str(count), blocks_to_swap=count)
         drawn = torch.rand(3)
         assert same(found, plain), count
-        assert [(s.step, s.number, s.seed) for s in told] == [(n, i, d) for n in (0, 2, 4) for i, d in ((0, 42), (1, 7))]
+        assert [(s.step, s.number, s.seed) for s in told] == [
+            (n, i, d) for n in (0, 2, 4) for i, d in ((0, 42), (1, 7))
+        ]
         assert not torch.equal(told[0].frames, told[2].frames)
         names = sorted(path.name for path in (tmp_path / str(count) / "sample").iterdir())
         assert names[:3] == ["adapter_000000_00_42.png", "adapter_000000_01_7.png", "adapter_000002_00_42.png"]
@@ -144,11 +164,11 @@ def test_videos_are_animations_at_their_rate(train, monkeypatch, tmp_path):
 def test_what_cannot_be_sampled_costs_no_training(train, monkeypatch, tmp_path, caplog):
     model, vae = model_of("z_image", monkeypatch), vae_of(16, video=False)
     plain, _ = trained(train, model, "z_image", tmp_path / "plain", False)
-    vae.decode = lambda _: torch.empty(2**62)
+    vae.decode = lambda _: torch.empty(2**44)
     found, told = trained(train, model, "z_image", tmp_path / "found", vae=vae)
     assert same(found, plain)
     assert [step for step, _ in told] == [0, 2, 4]
-    assert all(why.startswith("out of memory") or "can't allocate" in why for _, why in told)
+    assert all(why.startswith("out of memory: ") for _, why in told)
     assert "step 2: no sample could be made, training goes on: " in caplog.text
 
 
@@ -176,7 +196,9 @@ def test_a_person_can_stop_it_while_it_samples(train, monkeypatch, tmp_path):
         ("wan", "a cat --w banana", "prompt 1: width is 'banana', expected a whole number"),
     ],
 )
-def test_a_prompt_that_cannot_be_is_refused_before_the_training(architecture, line, message, train, monkeypatch, tmp_path):
+def test_a_prompt_that_cannot_be_is_refused_before_the_training(
+    architecture, line, message, train, monkeypatch, tmp_path
+):
     model = model_of(architecture, monkeypatch)
     with pytest.raises(train.errors.TrainError, match=message):
         trained(train, model, architecture, tmp_path, lines=(line,))

@@ -13,6 +13,7 @@ TITLES = {
     "schedule": "Learning rate over time",
     "noise": "Timesteps and loss",
     "save": "What is saved",
+    "sample": "Samples while it trains",
     "memory": "Memory",
 }
 IN_JAPANESE = {
@@ -22,6 +23,7 @@ IN_JAPANESE = {
     "schedule": "学習率の変化",
     "noise": "タイムステップと損失",
     "save": "保存するもの",
+    "sample": "学習中のサンプル",
     "memory": "メモリ",
 }
 IN_CHINESE = {
@@ -31,6 +33,7 @@ IN_CHINESE = {
     "schedule": "学习率的变化",
     "noise": "时间步与损失",
     "save": "保存什么",
+    "sample": "训练中的样图",
     "memory": "显存",
 }
 
