@@ -149,7 +149,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("ddp_gradient_as_bucket_view ddp_static_graph", FLAG, "*", NOTHING, _EXCHANGED),
     ("lr_scheduler_type", ONE, "*", REFUSED, "the schedules here are lr_scheduler's"),
     ("lr_scheduler_args", MANY, "*", REFUSED, "they have options of their own: lr_scheduler_power and so on"),
-    ("log_with log_tracker_name", ONE, "*", NOTHING, "logging_dir alone decides whether TensorBoard's events are written"),
+    ("log_with log_tracker_name", ONE, "*", NOTHING, "logging_dir alone decides about TensorBoard's events"),
     ("log_config", FLAG, "*", NOTHING, "the file's metadata has the options"),
     ("wandb_run_name wandb_api_key", ONE, "*", NOTHING, _WANDB),
     ("log_tracker_config", FILE, "*", NOTHING, _WANDB),
@@ -249,7 +249,7 @@ _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
         (
             r"wandb|all",
             REFUSED,
-            "nothing is sent to wandb; logging_dir writes TensorBoard's events, which wandb sync --sync-tensorboard sends",
+            "nothing is sent to wandb; give logging_dir, whose events wandb sync --sync-tensorboard sends",
         ),
     ),
 }
