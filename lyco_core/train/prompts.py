@@ -129,7 +129,8 @@ def _of_line(line: str) -> dict[str, Any]:
 def _number(name: str, text: str) -> int | float:
     whole = name in _LEAST
     if not re.fullmatch(r"\s*\d+\s*" if whole else r"\s*(\d+\.?\d*|\.\d+)\s*", text):
-        raise TrainError(f"{name} is {text.strip()!r}, expected {'a whole' if whole else 'a'} number")
+        expected = "a whole number" if whole else "a number"
+        raise TrainError(f"{name} is {text.strip()!r}, expected {expected}")
     return int(text) if whole else float(text)
 
 
