@@ -9,6 +9,7 @@ from typing import Any
 NODES = (
     "load_adapter",
     "load_adapters",
+    "create_hook",
     "merge_adapter",
     "merge_checkpoint",
     "convert_adapter",
@@ -17,6 +18,7 @@ NODES = (
     "resize_adapter",
     "train_adapter",
     "inspect_adapter",
+    "compare_adapters",
 )
 """The file of each node; its class has the same name, in the other spelling."""
 

@@ -24,7 +24,7 @@ class CombineAdapters(io.ComfyNode):
             ),
             is_output_node=True,
             inputs=[
-                *(widget for number in range(1, host.ROWS + 1) for widget in host.row_inputs(number)),
+                *host.first_rows(),
                 io.Combo.Input(
                     "method",
                     options=list(host.COMBINE_METHODS),
@@ -50,6 +50,7 @@ class CombineAdapters(io.ComfyNode):
                 io.String.Input("filename", default="", tooltip="Empty: the first file's own name and _combined."),
                 *_advanced(),
                 host.overwrite_input(),
+                *host.more_rows(),
             ],
             outputs=host.new_file_outputs("What was combined, the ranks, and the errors."),
         )

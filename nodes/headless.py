@@ -24,11 +24,12 @@ from ..lyco_core.model import Model
 from ..lyco_core.train.checking import require_possible, require_readable
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
-from ..lyco_core.train.image_inputs import image_input
+from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
 from ..lyco_core.train.musubi.answers import answered, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
 from ..lyco_core.train.rules import FileName, Prompts
+from ..lyco_core.train.samples import require_text_alone
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
 
@@ -51,6 +52,9 @@ class Configuration:
     vae: str
     text_encoders: tuple[str, ...]
     clip_type: str
+    image_encoder: str
+    image_to_video: bool
+    """Whether the command says so; the model's file is asked too."""
     output_dir: str
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
@@ -120,6 +124,7 @@ def read_configuration(
         vae,
         texts,
         str(rest.pop("clip_type", "")),
+        *first_frame_settings(rest, settings, folder),
         output or str(folder / "output"),
         parse_datasets(datasets, place),
         parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
@@ -177,9 +182,9 @@ def _encoded(configuration: Configuration, world: World) -> tuple[Data, Sampling
     from .host.training.run import Data
     from .host.training.samples import from_files
 
-    encoders = Encoders(
-        _require_possible(configuration, world), configuration.vae, configuration.text_encoders, configuration.clip_type
-    )
+    texts, (trained, kind) = configuration.text_encoders, _require_possible(configuration, world)
+    seen = configuration.image_encoder if kind else ""
+    encoders = Encoders(trained, configuration.vae, texts, configuration.clip_type, kind, seen)
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
     sampling = from_files(configuration.options, encoders, configuration.datasets[0].cache, world)
@@ -187,8 +192,9 @@ def _encoded(configuration: Configuration, world: World) -> tuple[Data, Sampling
     return Data(encoded.items, encoded.empty, held_out, described), sampling
 
 
-def _require_possible(configuration: Configuration, world: World) -> TrainedFamily:
-    """How the model's family is trained, once all is checked that needs neither the model nor the dataset.
+def _require_possible(configuration: Configuration, world: World) -> tuple[TrainedFamily, FirstFrame | None]:
+    """How the model's family is trained, and how it comes by first frames, once all is checked that needs neither the
+    model nor the dataset.
 
     Raises `LycoError`.
     """
@@ -206,17 +212,14 @@ def _require_possible(configuration: Configuration, world: World) -> TrainedFami
                 f"is of {family.title}, and the script that is named trains {', '.join(configuration.families)}; name "
                 "another of the two"
             )
-        if image_input(weights):
-            raise TrainError(
-                "reads an image beside the noise, and lyco train encodes none, so it would be trained on zeros; train "
-                "it in the graph with its own conditioning, or in Musubi Tuner"
-            )
+        kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
+        require_text_alone(options, kind)
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if path := options.run.network_weights:
         with about_file(path):
             musubi_adapters(path, family)
-    return trained
+    return trained, kind
 
 
 def _train(configuration: Configuration, data: Data, tell: Terminal, world: World, sampling: Sampling | None) -> None:

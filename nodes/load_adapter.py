@@ -44,6 +44,18 @@ class LoadAdapter(io.ComfyNode):
                     ),
                     advanced=True,
                 ),
+                host.construct(
+                    io.String.Input,
+                    "strength_schedule",
+                    default="",
+                    optional=True,
+                    tooltip=(
+                        "What the strength is multiplied by over the steps: PART:NUMBER with commas between, from part "
+                        "0 (noise) to 1 (the picture), a straight line between two. Example: 0:1, 0.3:0.8, 1:0. With "
+                        "the word stepped before it each number holds until the next. Empty: always the same."
+                    ),
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model with the adapter."),
@@ -70,10 +82,18 @@ class LoadAdapter(io.ComfyNode):
         block_strengths: str = "",
         mode: str = host.MODES[0],
         scale: float = 0.0,
+        strength_schedule: str = "",
     ) -> io.NodeOutput:
         selection = host.selection(include, exclude, block_strengths)
-        partial = on_partial_match == "warn"
         loaded = host.load_onto(
-            model, clip, adapter, strength, partial=partial, selection=selection, mode=mode, scale=scale or None
+            model,
+            clip,
+            adapter,
+            strength,
+            partial=on_partial_match == "warn",
+            selection=selection,
+            mode=mode,
+            scale=scale or None,
+            schedule=host.Schedule.of(strength_schedule),
         )
         return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.match_ui(loaded.applied))

@@ -16,6 +16,7 @@ BY_NAME = {
     "lyco_core/train/optimizers.py",  # people's optimizers
     "nodes/__init__.py",  # the nodes, by the names in its list
     "nodes/headless.py",  # ComfyUI
+    "nodes/host/training/first_frames.py",  # ComfyUI's nodes, by the names in its table
 }
 """What imports by a name that it makes, which nothing here can follow, and what that is."""
 

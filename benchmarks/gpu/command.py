@@ -88,7 +88,8 @@ def run(part: Part, options: argparse.Namespace, until: float) -> list[Item]:
     with log.open("w", encoding="utf-8") as errors:
         # Products whose sums go in one order, for trainings that must be alike.
         ordered = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if part.half == "checks" else {}
-        done = subprocess.run([*words, "--until", str(until)], stderr=errors, env=os.environ | ordered, check=False)
+        asked = {"LYCO_TRITON": "1"} | os.environ | ordered
+        done = subprocess.run([*words, "--until", str(until)], stderr=errors, env=asked, check=False)
     found = read(path)
     if done.returncode:
         last = (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["no word why"])[-1]

@@ -47,7 +47,7 @@ class Base:
         Raises:
             LycoError: the base has no such weight, or one of another shape.
         """
-        weight = self._weight(path)
+        weight = self.weight(path)
         after = weight.clone()
         made: list[Tensor] = []
         for one in opened:
@@ -60,7 +60,7 @@ class Base:
                 after.copy_(weight)
         return made if not together else [(after - weight).float()]
 
-    def _weight(self, path: str) -> Tensor:
+    def weight(self, path: str) -> Tensor:
         """A weight in float64, its rows in the order of the result's layout."""
         module, parameter = parameter_of(path)
         model = self._weights.model

@@ -26,7 +26,7 @@ from .record import combined_metadata
 from .result import Combination, Combined
 from .sources import Opened, open_all
 
-__all__ = ["combine_files"]
+__all__ = ["combine_files", "require_one_width"]
 
 MOST_EXACT = 4 * 10**9
 """Bytes that an exact sum may take: all of it is in memory before it is written."""
@@ -79,11 +79,11 @@ def _opened(addends: Sequence[Addend], options: CombineOptions) -> list[Opened]:
     if not any(shares):
         raise LycoError("all strengths are 0, so nothing would be changed; give one that is not")
     opened = open_all(addends, shares, options)
-    _require_one_width(opened)
+    require_one_width(opened)
     return opened
 
 
-def _require_one_width(opened: Sequence[Opened]) -> None:
+def require_one_width(opened: Sequence[Opened]) -> None:
     """Raise `PlacementError` if two files change a module in two shapes: those of two sizes of the model."""
     seen: dict[str, tuple[tuple[int, ...], str]] = {}
     for one in opened:

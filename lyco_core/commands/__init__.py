@@ -3,11 +3,11 @@
 torch takes seconds to import, so commands import what they need when they run.
 """
 
-from . import combine, convert, delta, demo, extract, inspect, merge, resize, train
+from . import combine, compare, convert, delta, demo, extract, inspect, merge, resize, train
 
 __all__ = ["AS_TYPED", "COMMANDS"]
 
-COMMANDS = (inspect, delta, convert, combine, merge, extract, resize, train, demo)
+COMMANDS = (inspect, delta, compare, convert, combine, merge, extract, resize, train, demo)
 """The commands in the order in which `lyco --help` lists them."""
 
 AS_TYPED = ("train",)

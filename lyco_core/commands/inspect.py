@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..console import Progress, painted
 from ..errors import FileError, LycoError, PlacementError, about_file, advising
 from ..text import clipped, one_line
-from .common import ADVICE, Commands, add_architecture, print_error
+from .common import ADVICE, Commands, add_architecture, counter, print_error
 
 if TYPE_CHECKING:
+    from ..comparing import Weighed
     from ..inspection import Inspection
 
 __all__ = ["add"]
@@ -36,6 +37,11 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--model", metavar="CHECKPOINT", help="a model's weights (.safetensors, .gguf): say what matches"
     )
+    parser.add_argument(
+        "--weights",
+        action="store_true",
+        help="of one file: how large its changes are, by kind of module and by block; with --model beside its weights",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; of several files, a list")
     parser.set_defaults(run=run)
     add_architecture(parser)
@@ -48,11 +54,26 @@ def run(options: argparse.Namespace) -> None:
     given = expanded(options.files)
     model = options.model and only_one(options.model)
     if len(given) > 1 or os.path.isdir(given[0]):
+        if options.weights:
+            raise LycoError("--weights is of one file, and there are several; name one")
         _several(given, model, options)
         return
     done = inspect_file(given[0], model, architecture=options.architecture)
-    _print_json(done.as_json()) if options.json else _print_details(done)
+    if options.weights:
+        _require_fit(done, model)
+    weighed = _weighed(given[0], model, options) if options.weights else None
+    if options.json:
+        _print_json(done.as_json() | ({} if weighed is None else {"weights": weighed.as_json()}))
+    else:
+        _print_details(done)
+        print(*([] if weighed is None else ["", *weighed.lines()]), sep="\n", end="" if weighed is None else "\n")
     _require_fit(done, model)
+
+
+def _weighed(path: str, model: str | None, options: argparse.Namespace) -> Weighed:
+    from ..comparing import weigh_file
+
+    return weigh_file(path, model, architecture=options.architecture, progress=counter(path, "modules"))
 
 
 def _several(given: Sequence[str], model: str | None, options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ __all__ = ["Half", "combine", "cut_bits", "ready"]
 logger = logging.getLogger("lyco")
 
 SWITCH = "LYCO_TRITON"
-"""The environment's variable that is 0 where kernels are not wanted."""
+"""The environment's variable that is 1 where kernels are wanted; unasked, none: no card has shown them yet."""
 
 DEVICES = {"cuda"}
 """Types of the devices that are tried; ROCm's go by that name too."""
@@ -154,14 +154,14 @@ class _Broken:
             reason = next(iter(str(error).splitlines()), "")
             logger.warning(
                 f"Triton's kernels fail here ({type(error).__name__}: {reason}); torch's are used, with the same "
-                f"results; {SWITCH}=0 in the environment keeps this from being tried"
+                f"results; without {SWITCH}=1 in the environment this is not tried"
             )
 
 
 @functools.cache
 def _kernels(device: torch.device) -> ModuleType | None:
     """The module of kernels; None where they are not wanted, or cannot be had."""
-    if os.environ.get(SWITCH) == "0":
+    if os.environ.get(SWITCH) != "1":
         return None
     if device.type == "cuda" and not (torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= _LEAST):
         return None
@@ -169,7 +169,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
         from . import kernels
     except ImportError:
         name = "triton-windows" if os.name == "nt" else "triton"
-        logger.info(f"Triton is not there, so torch's kernels change weights; with the package {name} that is faster")
+        logger.warning(f"{SWITCH}=1, but Triton is not there: install {name}; until then torch's are used")
         return None
     except Exception as error:
         _Broken.tell(error)

@@ -24,3 +24,5 @@ class Item:
     """How often it comes in an epoch."""
     batch_size: int | None = None
     """That of its dataset; None: the training's own."""
+    dropped: Any = None
+    """What stands in for `condition` where the caption is dropped; None: the condition of the empty caption."""

@@ -198,8 +198,9 @@ class Training:
         """
         indices = self.batches[number]
         drawn = draw(self.options, number, len(indices), self.items[indices[0]].latent.shape)
+        items = [self.items[index] for index in indices]
         conditions = [
-            self._empty if drawn.dropped[i] else self.items[index].condition for i, index in enumerate(indices)
+            (item.dropped or self._empty) if drawn.dropped[i] else item.condition for i, item in enumerate(items)
         ]
         # Dropout inside the network draws from the CPU's generator alone, whatever the device; see `trainable.base`.
         torch.default_generator.manual_seed(seed_of(self.options.run.seed, number, 1 + self.world.rank))

@@ -11,7 +11,7 @@ from ..errors import TrainError
 from .options import TrainOptions
 from .prompts import SamplePrompt, read_prompts
 
-__all__ = ["Sample", "prompts_of", "texts_of"]
+__all__ = ["Sample", "prompts_of", "require_text_alone", "texts_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,15 @@ def prompts_of(options: TrainOptions) -> tuple[SamplePrompt, ...]:
             "false, or leave out sample_prompts"
         )
     return read_prompts(options.sample.sample_prompts)
+
+
+def require_text_alone(options: TrainOptions, reads: object) -> None:
+    """Raise `TrainError` for samples of a model that reads a picture beside the noise; `reads`: whether it does."""
+    if reads and options.sample.sample_prompts:
+        raise TrainError(
+            "sample_prompts: the model reads a picture beside the text, and samples are made from text alone here; "
+            "leave sample_prompts out, or sample with the saved adapters in a workflow"
+        )
 
 
 def texts_of(prompts: Iterable[SamplePrompt]) -> list[str]:

@@ -1,21 +1,39 @@
 """ComfyUI as the nodes need it. Only this room, and the nodes' schemas, import ComfyUI."""
 
-from .advice import COMBINE, CONVERT, EXTRACT, INSPECT, LOAD, LOAD_ROWS, MERGE_FILE, MERGE_MODEL, RESIZE, acting
+from .advice import (
+    COMBINE,
+    COMPARE,
+    CONVERT,
+    EXTRACT,
+    INSPECT,
+    LOAD,
+    LOAD_ROWS,
+    MERGE_FILE,
+    MERGE_MODEL,
+    RESIZE,
+    acting,
+)
 from .files import NONE, fingerprint
 from .jobs.approximating import extract, limits, resize
 from .jobs.combining import AS_IT_IS, COMBINE_METHODS, combination, combine
+from .jobs.comparing import compare
 from .jobs.converting import conversion, convert
 from .jobs.merging import adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
+from .model.hooks import Request, hooked
 from .model.loading import inspect, load_onto
-from .model.many import ROWS, Row, load_rows
+from .model.lora_stack import rows_of_stack, stack_of
+from .model.many import Row, load_rows
 from .model.merging import merge_onto
+from .model.schedule import Schedule
 from .page.match import match_ui
 from .schema import (
     adapter_input,
     construct,
+    first_rows,
     mode_input,
+    more_rows,
     new_file_outputs,
     overwrite_input,
     partial_input,
@@ -32,6 +50,7 @@ __all__ = [
     "AS_IT_IS",
     "COMBINE",
     "COMBINE_METHODS",
+    "COMPARE",
     "CONVERT",
     "EXTRACT",
     "INSPECT",
@@ -42,8 +61,9 @@ __all__ = [
     "MODES",
     "NONE",
     "RESIZE",
-    "ROWS",
+    "Request",
     "Row",
+    "Schedule",
     "acting",
     "adapter_input",
     "adapter_list",
@@ -51,11 +71,14 @@ __all__ = [
     "checkpoint_names",
     "combination",
     "combine",
+    "compare",
     "construct",
     "conversion",
     "convert",
     "extract",
     "fingerprint",
+    "first_rows",
+    "hooked",
     "inspect",
     "limits",
     "load_onto",
@@ -65,15 +88,18 @@ __all__ = [
     "merge_onto",
     "merge_options",
     "mode_input",
+    "more_rows",
     "new_file_outputs",
     "overwrite_input",
     "partial_input",
     "resize",
     "row_inputs",
     "rows_of",
+    "rows_of_stack",
     "search_aliases",
     "selection",
     "selection_inputs",
     "smallness_inputs",
+    "stack_of",
     "strength_input",
 ]

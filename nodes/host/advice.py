@@ -61,6 +61,10 @@ COMBINE = _NEW_FILE | {
     Remedy.EXCLUDE: 'leave these out on the command line: lyco combine --exclude "{}"',
     Remedy.BASE: "choose the checkpoint that they were trained on as base",
 }
+COMPARE = {
+    Remedy.ARCHITECTURE: "name it on the command line: lyco compare --architecture",
+    Remedy.BASE: COMBINE[Remedy.BASE],
+}
 INSPECT = {
     Remedy.ARCHITECTURE: "connect a model",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -35,6 +36,15 @@ class ModelPatcher(Protocol):
     """Weights as they were before they were patched in place."""
     object_patches_backup: dict[str, Any]
     hook_backup: dict[str, Any]
+    is_clip: bool
+    hook_patches: dict[object, dict[str, Any]]
+    """By the reference of a hook: what it patches, by key."""
+    current_hooks: Any
+    """The `HookGroup` that a model is called under, None for none."""
+    forced_hooks: Any
+    """A text encoder's `HookGroup`."""
+    callbacks: dict[str, dict[str, list[Any]]]
+    wrappers: dict[str, dict[str, list[Any]]]
     cached_patcher_init: object
     clone_base_uuid: object
 
@@ -43,6 +53,12 @@ class ModelPatcher(Protocol):
     def add_patches(self, patches: Mapping[PatchKey, Any], strength_patch: float = ...) -> list[PatchKey]: ...
     def get_injections(self, key: str) -> list[Any] | None: ...
     def set_injections(self, key: str, injections: list[Any]) -> None: ...
+    def remove_injections(self, key: str) -> None: ...
+    def use_ejected(self) -> AbstractContextManager[object]: ...
+    def add_hook_patches(self, hook: object, patches: Mapping[PatchKey, Any], strength_patch: float) -> list[Any]: ...
+    def add_callback_with_key(self, call_type: str, key: str, callback: Callable[..., Any]) -> None: ...
+    def remove_callbacks_with_key(self, call_type: str, key: str) -> None: ...
+    def is_dynamic(self) -> bool: ...  # newer ones alone
     def inject_model(self) -> None: ...
     def eject_model(self) -> None: ...
     def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., Any]) -> None: ...
@@ -91,6 +107,7 @@ class BaseModel(nn.Module):
     diffusion_model: nn.Module
     model_config: Any
     latent_format: Any
+    model_sampling: Any
     manual_cast_dtype: torch.dtype | None
     current_patcher: ModelPatcher | None
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ...lyco_core.selection import Selection, parse_block_strength
 from .files import NONE, adapter_names
 from .model.beside import MODES
-from .model.many import ROWS, Row
+from .model.many import FIRST_ROWS, ROWS, Row
 
 ADAPTER = "lyco_adapter"
 """Marks an input that chooses an adapter, for the page, which is served it with the schema."""
@@ -78,6 +78,16 @@ def rows_of(inputs: dict[str, Any]) -> list[Row]:
         )
         for number in range(1, ROWS + 1)
     ]
+
+
+def first_rows() -> list[io.Input]:
+    """The rows that come before a node's other inputs."""
+    return [widget for number in range(1, FIRST_ROWS + 1) for widget in row_inputs(number)]
+
+
+def more_rows() -> list[io.Input]:
+    """Those behind them, so that a workflow's values stay where they were when there were only the first."""
+    return [widget for number in range(FIRST_ROWS + 1, ROWS + 1) for widget in row_inputs(number)]
 
 
 def strength_input() -> io.Input:

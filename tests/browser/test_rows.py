@@ -124,8 +124,8 @@ def test_a_row_is_chosen_filtered_typed_dragged_switched_and_undone(renderer: st
 
         # The API form has every input, as it has without the extension.
         (sent,) = page.page.evaluate("app.graphToPrompt().then(({output}) => Object.values(output))")
-        rows = [f"{name}_{number}" for number in range(1, 7) for name in ("adapter", "strength", "on")]
-        assert set(sent["inputs"]) == {*rows, "on_partial_match", "mode"}
+        rows = [f"{name}_{number}" for number in range(1, 13) for name in ("adapter", "strength", "on")]
+        assert set(sent["inputs"]) == {*rows, "on_partial_match", "mode", "clip_strength"}
         assert [sent["inputs"][name] for name in rows[:6]] == [HALF, 0.7, True, LOKR, 0.5, False]
         assert page.errors == []
 

@@ -43,7 +43,7 @@ def test_in_tritons_interpreter(what: str):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        env={**os.environ, "TRITON_INTERPRET": "1", launch.SWITCH: "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
@@ -53,6 +53,7 @@ def test_in_tritons_interpreter(what: str):
 @pytest.fixture
 def on_the_processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Kernels are tried there, and nothing has been told yet."""
+    monkeypatch.setenv(launch.SWITCH, "1")
     monkeypatch.setattr(launch, "DEVICES", {"cpu"})
     monkeypatch.setattr(launch._Broken, "why", None)
     found = launch._kernels
@@ -173,14 +174,17 @@ def test_without_triton_torch_does_it(on_the_processor: pytest.MonkeyPatch, capl
         assert not combine(weight, weight, [half, half])
         assert not combine(weight, weight, [half, half])
     assert len(caplog.records) == 1
-    assert "with the package triton" in caplog.text
+    assert "install triton" in caplog.text
 
 
 @needs_triton
-def test_it_can_be_switched_off(on_the_processor: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("said", ["0", "", None])
+def test_only_who_asks_has_it(said: str | None, on_the_processor: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     assert ready(CPU)
     launch._kernels.cache_clear()
-    on_the_processor.setenv(launch.SWITCH, "0")
+    on_the_processor.delenv(launch.SWITCH)
+    if said is not None:
+        on_the_processor.setenv(launch.SWITCH, said)
     assert not ready(CPU)
     assert not caplog.records
 

@@ -76,6 +76,25 @@ def test_a_text_encoder_is_as_exact(mode, clips, loras, host):
     assert torch.equal(encoded(int8), before)
 
 
+def test_the_text_encoder_at_a_strength_of_its_own(clips, loras, host):
+    name = f"lora_te_{LAYER.replace('.', '_')}_mlp_fc1"
+    save_file(
+        {f"{name}.lora_up.weight": normal(3072, 4), f"{name}.lora_down.weight": normal(4, 768) / 80},
+        loras / "a.safetensors",
+    )
+    plain = clips[1]
+
+    def loaded(strength, clip_strength):
+        row = host.Row("a.safetensors", strength, True, clip_strength)
+        return host.load_rows(tiny_model("wan"), plain, [row], partial=False, mode="auto")
+
+    assert torch.equal(encoded(loaded(0.0, 0.7).clip), encoded(loaded(0.7, None).clip))
+    assert "strength 0.7, text encoder 0.2" in loaded(0.7, 0.2).report
+    unchanged = loaded(0.7, 0.0).clip
+    assert not unchanged.patcher.patches
+    assert torch.equal(encoded(unchanged), encoded(plain))
+
+
 def test_it_stops_where_a_module_is_passed_by(clips, loras, host, monkeypatch):
     import comfy.clip_model
 
@@ -92,3 +111,47 @@ def test_it_stops_where_a_module_is_passed_by(clips, loras, host, monkeypatch):
     monkeypatch.setattr(comfy.clip_model.CLIPMLP, "forward", forward)
     with pytest.raises(Exception, match=r"1 adapters were not computed \(clip_l.*mlp.fc1\)"):
         encoded(clip)
+
+
+@pytest.mark.parametrize("mode", ["auto", "apply while sampling"])
+def test_a_hook_of_a_text_encoder(mode, clips, loras, host):
+    """As with the adapter loaded at each strength, quantized or not: by *Set CLIP Hooks*, scheduled or not."""
+    import comfy.hooks
+    from comfy_extras.nodes_hooks import SetClipHooks
+    from lyco_testing.hooked_sampling import keyframes
+
+    torch.manual_seed(1)
+    tensors = {}
+    for path, (out, width) in LINEARS.items():
+        name = f"lora_te_{path.replace('.', '_')}"
+        tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = normal(out, 4), normal(4, width) / 80
+    save_file(tensors, loras / "a.safetensors")
+    group = host.hooked(host.Request("a.safetensors", 1.0, 0.8, mode=mode), None)
+    group.set_keyframes_on_hooks(keyframes((0, 1), (0.5, 0.25)))
+    for clip in clips:
+        at = [
+            host.load_onto(tiny_model("wan"), clip, "a.safetensors", strength, partial=False, mode=mode).clip
+            for strength in (0.8, 0.2)
+        ]
+        before, expected = encoded(clip), [encoded(one) for one in at]
+        (constant,) = SetClipHooks().apply_hooks(clip, False, True, group)
+        assert torch.equal(encoded(constant), expected[0])
+        (scheduled,) = SetClipHooks().apply_hooks(clip, True, True, group)
+        with torch.inference_mode():
+            made = scheduled.encode_from_tokens_scheduled(scheduled.tokenize("a dog"), show_pbar=False)
+        assert [one["clip_start_percent"] for _, one in made] == [0.0, 0.5]
+        assert all(map(torch.equal, [cond for cond, _ in made], expected))
+        assert all(isinstance(one["hooks"], comfy.hooks.HookGroup) for _, one in made)
+        assert torch.equal(encoded(clip), before)
+
+
+def test_a_hook_whose_file_has_another_text_encoder(clips, loras, host):
+    from comfy_extras.nodes_hooks import SetClipHooks
+
+    name = "lora_te_text_model_encoder_layers_99_mlp_fc1"
+    save_file(
+        {f"{name}.lora_up.weight": normal(3072, 4), f"{name}.lora_down.weight": normal(4, 768)}, loras / "a.safetensors"
+    )
+    group = host.hooked(host.Request("a.safetensors", 1.0, 1.0), None)
+    with pytest.raises(Exception, match=r"a\.safetensors: .*layers_99"):
+        SetClipHooks().apply_hooks(clips[0], False, True, group)

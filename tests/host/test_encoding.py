@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lyco_testing.films import film
 from lyco_testing.tables import TRAINED
 from PIL import Image, features
 from safetensors.torch import save_file
@@ -146,20 +147,6 @@ def video_vae(files, pack) -> str:
     small = taehv.TAEHV(latent_channels=16, latent_format=None).state_dict()
     save_file({key: torch.randn(value.shape) / 30 for key, value in small.items()}, files / "video.safetensors")
     return str(files / "video.safetensors")
-
-
-def film(path: Path, frames: int) -> None:
-    """A video of grey frames, each lighter than the one before."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=16)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 64, "yuv420p", 10**6
-        for number in range(frames):
-            pixels = np.full((64, 96, 3), 8 * number, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    path.with_suffix(".txt").write_text("a fade")
 
 
 def cut_by_copying(path: Path, frames: int) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from lyco_testing.comfy import ROOT, find_comfyui
+from lyco_testing.films import film
 from lyco_testing.tables import TRAINED
 from lyco_testing.tiny_wan import TEXT, wan_checkpoint
 from PIL import Image
@@ -296,6 +297,32 @@ def test_videos(place: Path):
     assert "of 14 latents are in the cache" in done.stderr  # 12 of one frame, 2 of five
     shapes = {tuple(tensors(path)["latent"].shape) for path in (place / "clips" / ".lyco_cache").glob("a_*")}
     assert shapes == {(16, 1, 6, 10), (16, 2, 6, 10)}  # the bucket of 3:2, as Musubi has it
+
+
+def test_first_frames_by_musubis_command(place: Path):
+    """Wan 2.2 image to video, whose first frame comes from the clips themselves."""
+    weights = wan_checkpoint()
+    weights["patch_embedding.weight"] = torch.cat([weights["patch_embedding.weight"], torch.ones(128, 20, 1, 2, 2)], 1)
+    save_file(weights, place / "i2v.safetensors")
+    (place / "clips").mkdir(exist_ok=True)
+    film(place / "clips" / "first.mp4", 9, caption="a cat")
+    (place / "clips.toml").write_text(
+        '[general]\nresolution = [64, 64]\n[[datasets]]\nvideo_directory = "clips"\ntarget_frames = [5]\n'
+    )
+    words = """wan_train_network.py --task i2v-A14B --dit i2v.safetensors --vae vae.safetensors --t5 umt5.safetensors
+        --dataset_config clips.toml --sdpa --mixed_precision no --network_module networks.lokr --network_dim 4
+        --max_train_steps 3 --timestep_sampling shift --discrete_flow_shift 5.0 --min_timestep 900
+        --output_dir first --output_name adapter"""
+    line = [sys.executable, "-m", "lyco_core", "train", "--comfyui", str(find_comfyui()), *words.split()]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "first frames are in the cache" in done.stderr
+    assert (place / "first" / "adapter.safetensors").exists()
+    (frame,) = (place / "clips" / ".lyco_cache").glob("first_*_first_*")
+    (latent,) = (path for path in (place / "clips" / ".lyco_cache").glob("first_*") if path != frame)
+    assert tensors(frame)["concat_latent_image"].shape[1:] == tensors(latent)["latent"].shape
+    (place / "clips" / "first.mp4").unlink()
 
 
 @pytest.mark.parametrize(

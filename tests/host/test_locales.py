@@ -112,7 +112,7 @@ def listed(text: str) -> set[str]:
 
 
 def first(name: str) -> str:
-    return re.sub(r"_\d$", "_1", name)
+    return re.sub(r"_\d+$", "_1", name)
 
 
 @pytest.mark.parametrize("language", HEADINGS)

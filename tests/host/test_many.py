@@ -55,6 +55,34 @@ def test_adapters_of_another_architecture_are_named_before_anything_is_applied(t
     assert not model.patches
 
 
+def test_another_packs_list_of_files(three, loras, host):
+    """Under the other system's slashes too, and without the ending, as some packs name files."""
+    (loras / "deep").mkdir()
+    (loras / "one.safetensors").rename(loras / "deep" / "one.safetensors")
+    for name in ("deep/one.safetensors", r"deep\one.safetensors", "deep/one"):
+        (row,) = host.rows_of_stack([("None", 1.0, 1.0), (name, 0.5, 0)])
+        assert host.load_rows(tiny_model("wan"), None, [row], partial=False, mode="auto").report.startswith(row.name)
+        assert (row.strength, row.for_text_encoder, row.takes_part) == (0.5, 0.0, True)
+    rows = [row, host.Row("two.safetensors", 2.0, True), host.Row("two.safetensors", 2.0, False)]
+    assert host.stack_of(rows) == [(row.name, 0.5, 0.0), ("two.safetensors", 2.0, 2.0)]
+    assert host.rows_of_stack(host.stack_of(rows))[0] == row
+
+
+@pytest.mark.parametrize(
+    ("stack", "said"),
+    [
+        ("one.safetensors", "lora_stack is of the type str, expected a list of .file, strength"),
+        ([("one.safetensors", 1.0)], "entry 1 is .*expected .file, strength, strength for the text encoder"),
+        ([("None", 1, 1), ("one.safetensors", "1", 1.0)], "entry 2 is "),
+        ([("one.safetensors", float("nan"), 1.0)], "finite"),
+        ([("gone", 1.0, 1.0)], "'gone': there is no such file in models/loras"),
+    ],
+)
+def test_a_list_that_is_none_is_told(stack, said, three, host):
+    with pytest.raises(Exception, match=said):
+        host.rows_of_stack(stack)
+
+
 @pytest.fixture(scope="module")
 def files(server: Server) -> Server:
     save_file(wan_checkpoint(), server.base / "models" / "diffusion_models" / "rows_wan.safetensors")
@@ -86,3 +114,29 @@ def test_rows_over_the_api_are_what_chained_loaders_are(files: Server):
 def test_a_file_that_is_not_there_is_said(files: Server):
     with pytest.raises(WorkflowError, match=r"adapter_2|nowhere"):
         files.run(rows_workflow(adapter_2="nowhere.safetensors"))
+
+
+@pytest.mark.every_host
+def test_a_stack_is_loaded_before_the_rows_and_handed_on(files: Server):
+    """What one loader hands on, and a row, are what both say together."""
+    both = {"strength_1": 0.5, "adapter_12": "rows_a.safetensors", "strength_12": 0.25}
+    expected = latents(files, files.run(rows_workflow(adapter_1="rows_a.safetensors", **both)))
+    prompt = rows_workflow(adapter_1="rows_a.safetensors", strength_1=0.25)
+    loader = next(key for key, node in prompt.items() if node["class_type"] == "LycoLoadAdapters")
+    first = {"adapter_1": "rows_a.safetensors", "strength_1": 0.5, "on_1": True}
+    prompt["first"] = {
+        "class_type": "LycoLoadAdapters",
+        "inputs": first | {"model": prompt[loader]["inputs"]["model"]},
+    }
+    prompt[loader]["inputs"]["lora_stack"] = ["first", 3]
+    found = latents(files, files.run(prompt))
+    plain = latents(files, files.run(rows_workflow()))
+    assert (found - expected).norm() < 1e-5 * (expected - plain).norm()
+
+
+def test_the_values_of_an_older_workflow_are_where_they_were(files: Server):
+    """ComfyUI keeps them in the order of the inputs; 0.1.0 had these."""
+    said = files.get("/object_info/LycoLoadAdapters")["LycoLoadAdapters"]["input_order"]
+    widgets = [name for name in [*said["required"], *said["optional"]] if name not in {"model", "clip", "lora_stack"}]
+    rows = [f"{name}_{number}" for number in range(1, 7) for name in ("adapter", "strength", "on")]
+    assert widgets[: len(rows) + 2] == [*rows, "on_partial_match", "mode"]

@@ -39,7 +39,7 @@ def api_of(graph: Path) -> Path:
 
 
 def test_there_is_one_of_each_kind():
-    assert len(GRAPHS) == 7
+    assert len(GRAPHS) == 8
     assert {api_of(path) for path in GRAPHS} == set(APIS)
     assert all(path.with_suffix(".jpg").stat().st_size > 10_000 for path in GRAPHS)
 
@@ -106,6 +106,7 @@ def shortened(path: Path, to: Path) -> Path:
 
 SAYS = {
     "load_a_loha_or_lokr.json": ("20 of 20 modules on 20 weights", "lokr_00001_.png"),
+    "hook_a_loha_or_lokr.json": ("hooked_00001_.png",),
     "convert_for_other_tools.json": ("my_lokr_diffusers.safetensors (output/loras): 20 renamed",),
     "combine_adapters.json": (
         "my_lokr_combined.safetensors (output/loras)",

@@ -8,7 +8,7 @@ from lyco_core.errors import TrainError
 from lyco_core.train.options import train_options
 from lyco_core.train.prompts import SamplePrompt, read_prompts
 from lyco_core.train.sample_options import SampleOptions, Strengths, strengths
-from lyco_core.train.samples import prompts_of, texts_of
+from lyco_core.train.samples import prompts_of, require_text_alone, texts_of
 
 DOCUMENTED = """# prompt 1: for generating a cat video
 A cat walks on the grass, realistic style. --w 640 --h 480 --f 25 --d 1 --s 20
@@ -107,6 +107,9 @@ def test_a_training_without_prompts_reads_none_and_a_divided_model_makes_none(tm
     options = {"sample_prompts": ["a", "b --n a"], "sample_at_first": True}
     prompts = prompts_of(train_options(options))
     assert texts_of(prompts) == ["", "a", "b"]
+    with pytest.raises(TrainError, match="sample_prompts: the model reads a picture beside the text"):
+        require_text_alone(train_options(options), "concat_latent_image")
+    require_text_alone(train_options(options), None)
     with pytest.raises(TrainError, match="shard_blocks divides the model over processes, and no sample"):
         prompts_of(train_options({**options, "shard_blocks": True}))
 

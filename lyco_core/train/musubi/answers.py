@@ -35,6 +35,7 @@ FILES = {
     "vae": Takes.FILE,
     "text_encoder": Takes.FILES,
     "clip_type": Takes.ONE,
+    "image_encoder": Takes.FILE,
     "output_dir": Takes.FILE,
     "dataset_config": Takes.FILE,
     "comfyui": Takes.FILE,
@@ -218,6 +219,8 @@ _PICKLED = {
     "map_location='cpu'); s.save_file({k: v.contiguous() for k, v in d.get('module', d).items()}, 'OUT.safetensors')\"",
     "text_encoder": "is a pickle, with other names than ComfyUI's text encoders have: name the safetensors file that "
     "ComfyUI's own workflows load; docs/training.md lists them",
+    "image_encoder": "is a pickle, with other names than ComfyUI's image encoders have: name the safetensors file that "
+    "ComfyUI's own workflows load as CLIP vision; docs/training.md lists them",
 }
 """What may be no pickle -> what is said of one. ComfyUI reads that of a VAE."""
 

@@ -126,7 +126,6 @@ _DINO = "it belongs to a loss on DINO's features, which is not built here"
 _NABLA = "it belongs to Kandinsky's sparse attention, which is not built here"
 _SELF_FLOW = "self_flow"
 _NOISE = "noise is neither scaled nor clipped here"
-_SEES = "it sees first frames, and text to video is what is trained without the graph"
 _ONE = "one model is trained at a time: train each of the two with its own min_timestep and max_timestep"
 
 _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
@@ -179,8 +178,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("text_encoder1 text_encoder2", FILE, "flux_kontext fpack hv_whole hv", MAPPED, "text_encoder"),
     ("byt5", FILE, "hv_1_5", MAPPED, "text_encoder"),
     ("text_encoder_qwen text_encoder_clip", FILE, "kandinsky5", MAPPED, "text_encoder"),
-    ("clip", FILE, "wan", NOTHING, _SEES),
-    ("image_encoder", FILE, "fpack hv_1_5", NOTHING, _SEES),
+    ("clip", FILE, "wan", MAPPED, "image_encoder"),
     ("text_encoder_dtype", ONE, "hv_whole hv", NOTHING, _TEXT_DTYPE),
     ("fp8_t5", FLAG, "flux_kontext wan", NOTHING, _TEXT_DTYPE),
     ("fp8_llm", FLAG, "fpack hv_whole hv zimage", NOTHING, _TEXT_DTYPE),
@@ -240,7 +238,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
 
 _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
     "task": (
-        (r"i2v.*|flf2v.*|k5-.*-i2v.*", REFUSED, _FIRST),
+        (r"k5-.*-i2v.*", REFUSED, _FIRST),
         (r".*-FC", REFUSED, _CONTROL),
         (r"i2i", REFUSED, _CONTROL),
     ),

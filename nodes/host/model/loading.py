@@ -10,11 +10,13 @@ from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.errors import PlacementError, about_file
 from ....lyco_core.inspection import inspect_file
 from ....lyco_core.selection import EVERYTHING, Selection
+from ....lyco_core.text import shorten
 from ..files import adapter_path
 from ..protocols import CLIP, ModelPatcher
-from .beside import MODES, Division, divide, put_beside
+from .beside import MODES, Division, Layer, divide, put_beside
 from .matching import Match, OpenedFile, match_model
 from .places import Change, Place, add_changes, scaled
+from .schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,8 @@ def load_onto(
     mode: str = MODES[1],
     scale: float | None = None,
     opened: OpenedFile | None = None,
+    clip_strength: float | None = None,
+    schedule: Schedule | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
@@ -57,28 +61,49 @@ def load_onto(
         mode: one of `beside.MODES`.
         scale: instead of what the file's alphas say.
         opened: see `match_model`.
+        clip_strength: of what is for the text encoder, where that is another one.
+        schedule: what the strength on the model is multiplied by over the steps; beside its weights.
 
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
     with about_file(adapter_path(name)):
         match = match_model(name, model, clip, selection, scale, opened)
-        changes = scaled(match.changes(partial=partial), strength)
-        if strength == 0:
+        changes = match.changes(partial=partial)
+        for_clip = strength if clip_strength is None else clip_strength
+        if strength == for_clip == 0:
             text = "strength 0, nothing is applied"
             return Loaded(model, clip, f"{name}: {text}", (Applied(match, text),))
         patched, patched_clip = model.clone(), None if clip is None else clip.clone()
-        report = [match.headline(strength), *match.lines()]
-        how = f"strength {strength:g}"
-        patchers = [patched] if patched_clip is None else [patched, patched_clip.patcher]
-        found = [apply(mode, patcher, changes) for patcher in patchers]
+        how = f"strength {strength:g}" + (f", text encoder {for_clip:g}" if for_clip != strength else "")
+        report = [match.headline(how), *match.lines()]
+        parts = [(patched, strength), *([] if patched_clip is None else [(patched_clip.patcher, for_clip)])]
+        found = [
+            _put(mode, patcher, changes, much, schedule if patcher is patched else None) for patcher, much in parts
+        ]
         _require_all(changes, found)
-        for patcher, division in zip(patchers, found, strict=True):
+        applied = [(patcher, division) for (patcher, much), division in zip(parts, found, strict=True) if much]
+        for patcher, division in applied:
             report += [*division.lines(), *division.cost(patcher)]
-        if any(division.parts for division in found):
+        if any(division.parts for _, division in applied):
             how += ", while sampling"
+        if schedule is not None:
+            how += f", over the steps {schedule}"
+            report.append(f"strength over the steps: {schedule}")
         _attach_metadata(match.placement.adapter_set, patched, patched_clip)
     return Loaded(patched, patched_clip, "\n".join(report), (Applied(match, how),))
+
+
+def _put(
+    mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change], strength: float, schedule: Schedule | None
+) -> Division:
+    """Apply what of `changes` is for a clone at `strength`, over the steps where there is a schedule; at 0 nothing."""
+    at_strength = scaled(changes, strength)
+    if strength == 0:
+        return divide(mode, patcher, at_strength)
+    if schedule is None:
+        return apply(mode, patcher, at_strength)
+    return apply_over_time(patcher, at_strength, schedule, mode)
 
 
 def inspect(name: str, model: ModelPatcher | None = None) -> tuple[str, tuple[Applied, ...]]:
@@ -102,8 +127,30 @@ def apply(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> 
     """
     division = divide(mode, patcher, changes)
     if division.parts:
-        put_beside(patcher, division.parts)
+        put_beside(patcher, Layer(division.parts))
     add_changes(patcher, division.patched)
+    return division
+
+
+def apply_over_time(patcher: ModelPatcher, changes: Mapping[Place, Change], schedule: Schedule, mode: str) -> Division:
+    """Apply what of `changes` is for a clone of a model beside its weights, where a schedule changes a number.
+
+    Raises:
+        PlacementError: something could only be patched.
+    """
+    if mode == MODES[1]:
+        raise PlacementError(
+            "a strength_schedule acts beside the weights, and the mode is 'patch the weights'; set mode to auto"
+        )
+    division = divide(MODES[2], patcher, changes)
+    if division.patched:
+        keys = shorten([place.key for place in division.patched])
+        raise PlacementError(
+            f"{len(division.patched)} weights ({keys}) are no linear module's, and can only be patched, which a "
+            "strength_schedule does not; use Create Hook LoHa/LoKr with keyframes for this file, or leave them out by "
+            "exclude"
+        )
+    put_beside(patcher, Layer(division.parts, schedule))
     return division
 
 

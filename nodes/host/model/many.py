@@ -12,7 +12,9 @@ from ..protocols import CLIP, ModelPatcher
 from .loading import Applied, Loaded, load_onto
 from .matching import OpenedFile, model_weights
 
-ROWS = 6
+FIRST_ROWS = 6
+ROWS = 12
+"""Those above the first were added later, behind all other inputs: ComfyUI keeps a node's values by their order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +24,18 @@ class Row:
     name: str
     strength: float
     on: bool
+    clip_strength: float | None = None
+    """For its part for the text encoder; None: the same."""
 
     @property
     def takes_part(self) -> bool:
         """Whether the row is on and names a file."""
         return self.on and self.name != NONE
+
+    @property
+    def for_text_encoder(self) -> float:
+        """How much of its part for the text encoder is added."""
+        return self.strength if self.clip_strength is None else self.clip_strength
 
 
 def load_rows(model: ModelPatcher, clip: CLIP | None, rows: list[Row], *, partial: bool, mode: str) -> Loaded:
@@ -43,7 +52,14 @@ def load_rows(model: ModelPatcher, clip: CLIP | None, rows: list[Row], *, partia
         applied: tuple[Applied, ...] = ()
         for row in rows_on:
             loaded = load_onto(
-                model, clip, row.name, row.strength, partial=partial, mode=mode, opened=opened.get(row.name)
+                model,
+                clip,
+                row.name,
+                row.strength,
+                partial=partial,
+                mode=mode,
+                opened=opened.get(row.name),
+                clip_strength=row.clip_strength,
             )
             model, clip = loaded.model, loaded.clip
             reports.append(loaded.report)

@@ -101,14 +101,12 @@ class Match:
         require_apart(patches.items())
         return patches
 
-    def headline(self, strength: float) -> str:
-        """One line on the file: its family, its algorithms and the strength."""
+    def headline(self, how: str) -> str:
+        """One line on the file: its family, its algorithms and `how` it is applied."""
         found = self.placement.adapter_set
         family = found.architecture
         kinds = ", ".join(f"{count} {title}" for title, count in found.titles.items())
-        return ", ".join(
-            filter(None, [f"{self.name}: {family.title}" if family else self.name, kinds, f"strength {strength:g}"])
-        )
+        return ", ".join(filter(None, [f"{self.name}: {family.title}" if family else self.name, kinds, how]))
 
     def lines(self) -> list[str]:
         """How much matched, by which names, and what did not."""

@@ -66,7 +66,12 @@ def merge_onto(
                 if change is not None:
                     stored = read_weight(merged.model, key, source.load_device).sub_(before)
                     tally.add(weight_path(key, match.placement.prefix), change, stored.sub_(change))
-    report = [match.headline(strength), *match.lines(), f"{len(changes)} weights merged", *tally.lines()]
+    report = [
+        match.headline(f"strength {strength:g}"),
+        *match.lines(),
+        f"{len(changes)} weights merged",
+        *tally.lines(),
+    ]
     return Loaded(merged, None, "\n".join(report), (Applied(match, f"merged, strength {strength:g}"),))
 
 

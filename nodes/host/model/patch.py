@@ -68,6 +68,7 @@ class LycoPatch(WeightAdapterBase):
         original_weight: object = None,
     ) -> torch.Tensor:
         """Change `weight` in place, and return it. Raises: ComfyUI must not sample with half a patch."""
+        strength = float(strength)  # of a hook under keyframes it is a tensor
         try:
             if not self.weights[0].scaled_inputs:
                 return self._change_(weight, strength, function)

@@ -47,7 +47,7 @@ class StockMatch:
         return self.exact | self.stock
 
 
-def match_by_names(placement: Placement, model: ModelPatcher, clip: CLIP | None, shapes: Shapes) -> StockMatch:
+def match_by_names(placement: Placement, model: ModelPatcher | None, clip: CLIP | None, shapes: Shapes) -> StockMatch:
     """Place what `placement` leaves over by the names that ComfyUI knows for this model and CLIP.
 
     What `lyco_core` knows becomes our patches, checked and exact; everything else (a weight that is
@@ -86,9 +86,9 @@ def match_by_names(placement: Placement, model: ModelPatcher, clip: CLIP | None,
     return StockMatch(exact, stock, frozenset(modules), tuple(unread), spelled)
 
 
-def key_map(model: ModelPatcher, clip: CLIP | None, shapes: Shapes) -> tuple[dict[str, Place], Shapes]:
+def key_map(model: ModelPatcher | None, clip: CLIP | None, shapes: Shapes) -> tuple[dict[str, Place], Shapes]:
     """ComfyUI's names of a model's and a text encoder's weights -> the weight, or rows of it; and all their shapes."""
-    names: dict[str, PatchKey] = comfy.lora.model_lora_keys_unet(model.model, {})
+    names: dict[str, PatchKey] = {} if model is None else comfy.lora.model_lora_keys_unet(model.model, {})
     if clip is not None:
         names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
         names = encoder_names(clip.cond_stage_model.state_dict()) | names

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import comfy.clip_vision
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -41,6 +42,15 @@ def require_image(entry: Conditioning, name: str, image: str) -> None:
             f"{name}: the model reads an image beside the noise and its conditioning holds no {image}, so it would be "
             f"trained on zeros; lead the conditioning through {IMAGES[image]}, or take a text to video model"
         )
+
+
+OF_IMAGES = (*IMAGES, "concat_mask", "concat_mask_index", "clip_vision_output", "noise_augmentation")
+"""What in a conditioning comes of an image rather than of the caption."""
+
+
+def without_caption(entry: Conditioning, empty: Conditioning) -> Conditioning:
+    """The empty caption's conditioning with the images of `entry`: a caption is dropped, what is seen is not."""
+    return [empty[0], empty[1] | {key: entry[1][key] for key in OF_IMAGES if key in entry[1]}]
 
 
 def forward_arguments(model: BaseModel, entry: Conditioning, latent: Tensor, guidance: float) -> dict[str, Any]:
@@ -86,8 +96,11 @@ def groups(entries: Sequence[Conditioning]) -> list[list[int]]:
 def _signature(entry: Conditioning, index: int) -> object:
     parts: list[object] = [tuple(entry[0].shape)]
     for key, value in sorted(entry[1].items()):
-        if isinstance(value, Tensor) and "mask" not in key:
+        if isinstance(value, Tensor) and ("mask" not in key or key == "concat_mask"):  # that is no mask of tokens
             parts.append((key, tuple(value.shape)))
+        elif isinstance(value, comfy.clip_vision.Output):
+            seen = sorted((name, tuple(one.shape)) for name, one in vars(value).items() if isinstance(one, Tensor))
+            parts.append((key, tuple(seen)))
         elif value is None or isinstance(value, (bool, int, float, str)):
             parts.append((key, value))
         else:
@@ -101,6 +114,10 @@ def _normal(value: Any) -> Any:
         return value.clone() if value.is_inference() else value
     if isinstance(value, (list, tuple)):
         return type(value)(map(_normal, value))
+    if isinstance(value, comfy.clip_vision.Output):
+        made = comfy.clip_vision.Output()
+        vars(made).update({name: _normal(one) for name, one in vars(value).items()})
+        return made
     return value
 
 

@@ -19,9 +19,11 @@ from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.io import SafetensorsFile
 from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
 from ....lyco_core.train.distributed import World
+from ....lyco_core.train.first_frames import FirstFrame
 from ....lyco_core.train.items import Item
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry, identity, read_conditioning, store_conditioning
+from .first_frames import FrameEncoder, load_image_encoder, read_first_frame
 from .media import count_frames, read_frames, read_image
 from .memory import memory_for, out_of_memory
 
@@ -42,8 +44,15 @@ class Encoders:
     text_encoders: tuple[str, ...]
     clip_type: str = ""
     """A name of ComfyUI's CLIP loader; empty: the family's."""
+    first_frame: FirstFrame | None = None
+    """How the model comes by a clip's first frame, if it reads it."""
+    image_encoder: str = ""
 
     def __post_init__(self) -> None:
+        if self.trained.clip_type is None:
+            raise TrainError(
+                f"ComfyUI has no model of {self.trained.names.base_model} to train it with; train it in Musubi Tuner"
+            )
         if not self.vae or not self.text_encoders:
             lacking = "vae" if not self.vae else "text_encoder"
             raise TrainError(
@@ -70,6 +79,8 @@ class _Piece:
     frames: tuple[int, ...] | None
     """The numbers of a video's frames; None for an image."""
     entry: Entry
+    first: Entry | None
+    """Where its first frame's conditioning is kept, if the model reads that."""
 
 
 def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: World | None = None) -> Encoded:
@@ -89,13 +100,14 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoders, world: Worl
         if not all(entry.is_there for entry in entries.values()):
             _require_text_encoders(encoders)
         _encode_latents(pieces, encoders)
+        _encode_first_frames(pieces, encoders)
         _encode_captions(entries, encoders)
     world.wait()
     conditions = {key: read_conditioning(entry) for key, entry in entries.items()}
     items = [
         Item(
             piece.entry.read()[0]["latent"],
-            conditions[piece.dataset.cache, piece.media.caption],
+            _with_first_frame(conditions[piece.dataset.cache, piece.media.caption], piece),
             os.path.basename(piece.media.path),
             piece.dataset.num_repeats,
             piece.dataset.batch_size or None,
@@ -120,7 +132,7 @@ def _pieces(dataset: Dataset, encoders: Encoders) -> list[_Piece]:
         pieces = _pieces_of_video(dataset, media, encoders.trained) if dataset.is_video else [None]
         if not pieces:
             log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
-        found += (_Piece(dataset, media, frames, _latent_entry(dataset, media, frames, encoders)) for frames in pieces)
+        found += (_Piece(dataset, media, frames, *_entries(dataset, media, frames, encoders)) for frames in pieces)
     if not found:
         raise TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
     return found
@@ -133,11 +145,23 @@ def _pieces_of_video(dataset: Dataset, media: Media, trained: TrainedFamily) -> 
     return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
 
 
-def _latent_entry(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders) -> Entry:
+def _entries(
+    dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoders
+) -> tuple[Entry, Entry | None]:
+    """Those of a piece's latent and of its first frame."""
     shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
-    return Entry(dataset.cache, name, "latent", identity(media.path), shape, identity(encoders.vae))
+    made_from = (identity(media.path), shape, identity(encoders.vae))
+    latent = Entry(dataset.cache, name, "latent", *made_from)
+    if (kind := encoders.first_frame) is None:
+        return latent, None
+    vision = [identity(encoders.image_encoder), kind.crop] if kind.vision else []
+    return latent, Entry(dataset.cache, f"{name}_first", kind.node, *made_from, vision)
+
+
+def _with_first_frame(caption: Conditioning, piece: _Piece) -> Conditioning:
+    return [caption[0], caption[1] | read_first_frame(piece.first)] if piece.first else caption
 
 
 def _caption_entry(cache: str, caption: str, encoders: Encoders) -> Entry:
@@ -150,6 +174,21 @@ def _encode_latents(pieces: Sequence[_Piece], encoders: Encoders) -> None:
     log.info("%d of %d latents are in the cache", len(pieces) - len(missing), len(pieces))
     if missing:
         _with_encoder(lambda: load_vae(encoders.vae), _store_latent, missing)
+
+
+def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoders) -> None:
+    if (kind := encoders.first_frame) is None:
+        return
+    found = [(piece.first, piece.media.path, piece.dataset, piece.frames) for piece in pieces if piece.first]
+    missing = [one for one in found if not one[0].is_there]
+    log.info("%d of %d first frames are in the cache", len(pieces) - len(missing), len(pieces))
+
+    def load() -> FrameEncoder:
+        vision = load_image_encoder(encoders.image_encoder) if kind.vision else None
+        return FrameEncoder(kind, _load_vae(encoders.vae), vision)
+
+    if missing:
+        _with_encoder(load, FrameEncoder.store, missing)
 
 
 def _encode_captions(entries: dict[tuple[str, str], Entry], encoders: Encoders) -> None:
@@ -244,6 +283,5 @@ def _require_text_encoder(path: str) -> None:
 def _clip_type(encoders: Encoders) -> str:
     if encoders.clip_type:
         return encoders.clip_type.upper()
-    if encoders.trained.clip_type is None:
-        raise TrainError(f"there is no text encoder known for {encoders.trained.names.base_model}; set clip_type")
+    assert encoders.trained.clip_type is not None
     return encoders.trained.clip_type

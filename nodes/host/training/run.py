@@ -30,15 +30,16 @@ from ....lyco_core.train.metadata import Run
 from ....lyco_core.train.network import Network
 from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
+from ....lyco_core.train.samples import require_text_alone
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
-from ..model.beside import MODES
+from ..model.beside import MODES, require_constant
 from ..model.loading import Loaded, apply
 from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
-from .conditions import require_fit, require_image
+from .conditions import require_fit, require_image, without_caption
 from .demand import demand_of
 from .flow_model import FlowModel, loaded
 from .means import mean_line, recent
@@ -108,13 +109,17 @@ def train(
         BaseException: whatever `tell` raises; what was trained so far is saved first.
     """
     require_items(data.items)
+    require_constant(patcher)
     weights = model_weights(patcher)
     given = {"empty": data.empty is not None, "validation": bool(data.validation)}
     world = world or World()
     require_possible(options, weights.architecture, folder, **given, processes=world.processes)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
-    _require_images(weights, data, options)
+    _require_images(weights, data)
+    if data.empty is not None and options.run.caption_dropout_rate:
+        items = [dataclasses.replace(item, dropped=without_caption(item.condition, data.empty)) for item in data.items]
+        data = dataclasses.replace(data, items=items)
     choice = choose_targets(weights, options.network)
     options = dataclasses.replace(options, noise=resolve_sampling(options.noise, choice.trained))
     network = _network(choice, options)
@@ -155,13 +160,12 @@ def _opening(training: Training, choice: TargetChoice) -> str:
     )
 
 
-def _require_images(weights: Model, data: Data, options: TrainOptions) -> None:
+def _require_images(weights: Model, data: Data) -> None:
     """Raise `TrainError` for conditioning without the image that the model reads."""
     if image := image_input(weights):
+        require_text_alone(options, image)
         for item in (*data.items, *data.validation):
             require_image(item.condition, item.name, image)
-        if options.run.caption_dropout_rate and data.empty is not None:
-            require_image(data.empty, "the empty caption", image)
 
 
 def _network(choice: TargetChoice, options: TrainOptions) -> Network:

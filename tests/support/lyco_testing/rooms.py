@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "attachment merging approximate train card demo",
         "conversion",
         "combining",
+        "comparing",
         "library commands",
         "__init__ cli",
         "__main__",

@@ -1,7 +1,7 @@
 """A plugin of pytest with which everything that has a kernel takes it, on the CPU, in Triton's interpreter.
 
-`TRITON_INTERPRET=1 pytest -p lyco_testing.triton_interpreted …`. The interpreter is given the bfloat16 of a GPU: as it
-is, it cuts bits off where that rounds, and multiplies bfloat16's bits as if they were whole numbers.
+`LYCO_TRITON=1 TRITON_INTERPRET=1 pytest -p lyco_testing.triton_interpreted …`. The interpreter is given the bfloat16 of
+a GPU: as it is, it cuts bits off where that rounds, and multiplies bfloat16's bits as if they were whole numbers.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ log = logging.getLogger("lyco")
 def checked_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """ComfyUI calls this around every call of a diffusion model that has adapters beside its weights."""
     seats = Seats.of(executor.class_obj)
+    if seats is not None:
+        seats.tune(executor.class_obj.current_patcher, args[1])
     output = executor(*args, **kwargs)
     if seats is not None and not seats.proven:
         _prove(seats.seats, lambda: executor(*args, **kwargs))
@@ -44,9 +46,16 @@ def watch_calls(model: nn.Module) -> None:
     if hasattr(model, "extra_conds"):
         _watch_conditioning(model, seats)
         return
+    stops: list[Callable[[], None]] = []
     for name, child in model.named_children():
         if own := [seat for seat in seats.seats if seat.path.startswith(f"{name}.")]:
-            _watch_once(child, own)
+            stops.append(_watch_once(child, own))
+
+    def stop_all() -> None:
+        for stop in stops:
+            stop()
+
+    seats.at_leaving = stop_all
 
 
 def _watch_conditioning(model: nn.Module, seats: Seats) -> None:
@@ -74,12 +83,15 @@ def _watch_conditioning(model: nn.Module, seats: Seats) -> None:
     model.__dict__["extra_conds"] = watched
 
 
-def _watch_once(child: nn.Module, seats: list[Seat]) -> None:
+def _watch_once(child: nn.Module, seats: list[Seat]) -> Callable[[], None]:
+    """Check a part's next call; what takes that back, for seats that are given back before it."""
+
     def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: object) -> None:
         handle.remove()
         _prove(seats, lambda: module.forward(*args, **kwargs))
 
     handle = child.register_forward_hook(check, with_kwargs=True)
+    return handle.remove
 
 
 def _prove(seats: Iterable[Seat], again: Callable[[], object]) -> None:

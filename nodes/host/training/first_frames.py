@@ -1,0 +1,104 @@
+"""The conditioning of a clip's first frame, by the node that ComfyUI samples such a model with; see `encoding`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.clip_vision
+import torch
+from torch import Tensor
+
+from ....lyco_core.errors import TrainError, about_file
+from ....lyco_core.io import read_header
+from ....lyco_core.train.dataset import Dataset
+from ....lyco_core.train.first_frames import FirstFrame
+from ..protocols import VAE
+from .cache import Entry
+from .media import read_frames, read_image
+
+_WAN, _HUNYUAN = "comfy_extras.nodes_wan", "comfy_extras.nodes_hunyuan"
+
+NODES: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
+    "WanImageToVideo": (_WAN, {"negative": []}, ("clip_vision_output",)),
+    "WanFirstLastFrameToVideo": (_WAN, {"negative": []}, ("clip_vision_start_image", "clip_vision_end_image")),
+    "HunyuanImageToVideo": (_HUNYUAN, {"guidance_type": "v1 (concat)"}, ()),
+    "HunyuanVideo15ImageToVideo": (_HUNYUAN, {"negative": []}, ("clip_vision_output",)),
+}
+"""ComfyUI's node -> its module, inputs that are the same always, and where the image encoder's outputs go."""
+
+_IMAGES = ("start_image", "end_image")
+
+_SEEN = "clip_vision_output"
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameEncoder:
+    """What encodes first frames: a VAE, and the image encoder if the model has one."""
+
+    kind: FirstFrame
+    vae: VAE
+    vision: Any = None
+    """`comfy.clip_vision.ClipVisionModel`."""
+
+    def conditioning(self, frames: Tensor, length: int) -> dict[str, Any]:
+        """What the first frame adds to the conditioning of a caption.
+
+        Args:
+            frames: (1, height, width, 3), at the size of the clip; the last frame follows where the kind reads it.
+            length: how many frames the clip has.
+        """
+        module, always, seen = NODES[self.kind.node]
+        images = dict(zip(_IMAGES, frames.split(1), strict=False))
+        if self.vision is not None:
+            outputs = (self.vision.encode_image(image, crop=self.kind.crop) for image in images.values())
+            images |= dict(zip(seen, outputs, strict=False))
+        node: Any = getattr(importlib.import_module(module), self.kind.node)
+        run = node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION)
+        height, width = frames.shape[1:3]
+        size = {"width": width, "height": height, "length": length, "batch_size": 1}
+        ((_, found),) = run(positive=[[torch.zeros(1), {}]], vae=self.vae, **size, **always, **images)[0]
+        return found
+
+    def store(self, piece: tuple[Entry, str, Dataset, tuple[int, ...] | None]) -> None:
+        """Write what the model reads of the first frame of a piece."""
+        entry, path, dataset, frames = piece
+        if frames is None:
+            pixels = read_image(path, dataset)
+        else:
+            pixels = read_frames(path, dataset, sorted({frames[0], frames[-1 if self.kind.last else 0]}))
+        ends = torch.cat([pixels[:1], pixels[-1:]]) if self.kind.last else pixels
+        found = self.conditioning(ends, len(frames or (0,)))
+        if output := found.pop(_SEEN, None):
+            found[_SEEN] = getattr(output, self.kind.sees)
+        entry.store({key: value.detach().cpu().contiguous() for key, value in found.items()}, {"sees": self.kind.sees})
+
+
+def read_first_frame(entry: Entry) -> dict[str, Any]:
+    """What `FrameEncoder.store` wrote, as a conditioning has it."""
+    found, rest = entry.read()
+    made: dict[str, Any] = dict(found)
+    if _SEEN in made:
+        output = comfy.clip_vision.Output()
+        output[rest["sees"]] = made[_SEEN]
+        made[_SEEN] = output
+    return made
+
+
+def load_image_encoder(path: str) -> Any:
+    """ComfyUI's image encoder of a file. Raises `TrainError` if it is none, or lacks a weight."""
+    with about_file(path):
+        stored = read_header(path).tensors
+        try:
+            vision = comfy.clip_vision.load(path)
+        except (RuntimeError, KeyError, UnboundLocalError) as error:
+            raise TrainError(f"ComfyUI cannot load it as an image encoder: {error}") from None
+        if vision is None:
+            raise TrainError("is no image encoder that ComfyUI knows; name the file that its CLIP vision loader takes")
+        wanted = [key for key in vision.get_sd() if key.startswith("vision_model.")]
+        lacking = [key for key in wanted if key not in stored] if wanted[0] in stored else []
+        if lacking:
+            raise TrainError(f"lacks {len(lacking)} weights of an image encoder, {lacking[0]} among them; load it anew")
+    return vision

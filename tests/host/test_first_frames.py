@@ -1,0 +1,221 @@
+"""First frames through ComfyUI's own nodes, VAE and image encoder into the cache, and into its models."""
+
+import importlib
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lyco_testing.comfy_models import MODELS, tiny_model
+from lyco_testing.films import film
+from lyco_testing.tables import TRAINED
+from safetensors.torch import save_file
+
+WAN = MODELS["wan"][1]
+MODELS_OF = {
+    "Wan 2.1": ("wan", "WAN21_I2V", WAN | {"model_type": "i2v", "in_dim": 36}, 1),
+    "Wan 2.1, first and last": (
+        "wan",
+        "WAN21_I2V",
+        WAN | {"model_type": "i2v", "in_dim": 36, "flf_pos_embed_token_number": 10},
+        0,
+    ),
+    "Wan 2.2": ("wan", "WAN21_T2V", WAN | {"in_dim": 36}, 2),
+    "SkyReels": (
+        "hunyuan_video",
+        "HunyuanVideoSkyreelsI2V",
+        MODELS["hunyuan_video"][1] | {"in_channels": 32},
+        0,
+    ),
+    "HunyuanVideo 1.5": (
+        "hunyuan_video_1_5",
+        "HunyuanVideo15",
+        MODELS["hunyuan_video_1_5"][1] | {"in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1]},
+        0,
+    ),
+}
+"""ComfyUI's class and config, and which of the family's kinds it is."""
+
+
+@pytest.fixture(scope="module")
+def train(pack) -> SimpleNamespace:
+    names = {name: f"nodes.host.training.{name}" for name in ("encoding", "cache", "first_frames", "conditions", "run")}
+    names |= {"dataset": "lyco_core.train.dataset", "errors": "lyco_core.errors", "items": "lyco_core.train.items"}
+    names |= {"kinds": "lyco_core.train.first_frames", "options": "lyco_core.train.options"}
+    return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, pack) -> Path:
+    """Small VAEs of videos with random weights, and three videos of which the cache has the captions."""
+    taehv = pytest.importorskip("comfy.taesd.taehv", reason="this ComfyUI has no small VAE of videos: update it")
+    formats = pytest.importorskip("comfy.latent_formats")
+    folder = tmp_path_factory.mktemp("frames")
+    torch.manual_seed(1)
+    for channels, latents in ((16, None), (32, getattr(formats, "HunyuanVideo15", None))):
+        small = taehv.TAEHV(latent_channels=channels, latent_format=latents).state_dict()
+        save_file({k: torch.randn(v.shape) / 30 for k, v in small.items()}, folder / f"vae{channels}.safetensors")
+    save_file({"nothing": torch.zeros(1)}, folder / "text.safetensors")
+    (folder / "clips").mkdir()
+    for number in range(3):
+        film(folder / "clips" / f"{number}.mp4", 9, first=20 + 60 * number)
+    return folder
+
+
+def tiny(name: str, monkeypatch: pytest.MonkeyPatch):
+    family, kind, config, _ = MODELS_OF[name]
+    monkeypatch.setitem(MODELS, family, (kind, config))
+    with torch.inference_mode(False):
+        return tiny_model(family)
+
+
+def vision(width: int, **more: object):
+    """An image encoder of ComfyUI's, of two layers, as the widths of the model's tokens ask for."""
+    import comfy.clip_vision
+
+    config = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 8, "intermediate_size": 32}
+    config |= {
+        "hidden_act": "gelu",
+        "image_size": 28,
+        "patch_size": 14,
+        "num_channels": 3,
+        "model_type": "clip_vision_model",
+    }
+    torch.manual_seed(2)
+    made = comfy.clip_vision.ClipVisionModel(config | more)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            parameter.normal_(0, 0.1)
+    return made
+
+
+def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
+    """The items of the videos for a model; what is read from files that are gigabytes is small here, not pretended."""
+    import comfy.sd
+
+    family, _, config, number = MODELS_OF[name]
+    kind = train.kinds._KINDS[family][number]
+    vae = place / f"vae{32 if family == 'hunyuan_video_1_5' else 16}.safetensors"
+    width = config.get("vision_in_dim") or 1280
+    monkeypatch.setattr(train.encoding, "load_image_encoder", lambda _: vision(width))
+    settings = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [5], **dataset}
+    settings["cache_directory"] = str(place / name)
+    (found,) = train.dataset.parse_datasets({"datasets": [settings]}, place)
+    encoders = train.encoding.Encoders(
+        TRAINED[family], str(vae), (str(place / "text.safetensors"),), "", kind, str(place / "text.safetensors")
+    )
+    for caption in ("a fade", ""):
+        tensor = torch.randn((1, 7, config.get("text_dim", 48)), generator=torch.Generator().manual_seed(len(caption)))
+        more = {"pooled_output": torch.ones(1, 24)} if family == "hunyuan_video" else {"pooled_output": None}
+        train.cache.store_conditioning(train.encoding._caption_entry(found.cache, caption, encoders), [tensor, more])
+    with torch.inference_mode():
+        loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(vae)))
+    return train.encoding.encode_datasets([found], encoders), loaded, found
+
+
+@pytest.mark.parametrize("name", MODELS_OF)
+def test_the_model_is_told_what_it_samples_with(name, train, place, monkeypatch, caplog):
+    """The channels beside the noise: the first frame, encoded as the rest of a clip is that nobody has seen yet."""
+    from comfy.clip_vision import Output
+
+    caplog.set_level(logging.INFO, "lyco")
+    data, vae, dataset = encoded(train, place, name, monkeypatch)
+    assert "0 of 3 first frames are in the cache" in caplog.text
+    model = tiny(name, monkeypatch).model
+    path = str(place / "clips" / "1.mp4")
+    media = importlib.import_module(train.encoding.read_frames.__module__)
+    pixels = media.read_frames(path, dataset, range(5))
+    latent = model.process_latent_in(data.items[1].latent[None])
+    said = train.conditions.forward_arguments(model, data.items[1].condition, latent, 6.0)
+    grey = torch.full_like(pixels, 0.5)
+    last = "last" in name
+    with torch.inference_mode():
+        if name.startswith("Wan"):
+            seen = torch.cat([pixels[:1], grey[1:4], pixels[4:] if last else grey[4:]])
+            picture = model.process_latent_in(vae.encode(seen))
+        else:
+            picture = torch.zeros_like(latent)
+            picture[:, :, :1] = model.process_latent_in(vae.encode(pixels[:1]))
+    mask = torch.zeros((1, 4, *latent.shape[2:]))
+    mask[:, :, 0] = 1
+    if last:
+        mask[:, 3, 1] = 1
+    parts = {"Wan": [mask, picture], "Sky": [picture], "Hun": [picture, mask[:, :1]]}[name[:3]]
+    torch.testing.assert_close(said["c_concat"], torch.cat(parts, dim=1))
+    if name in ("Wan 2.2", "SkyReels"):
+        assert "clip_fea" not in said
+    else:
+        eye = vision(1280 if name.startswith("Wan") else 32)
+        with torch.inference_mode():
+            looks = [
+                eye.encode_image(pixels[i : i + 1], crop=name.startswith("Hun")) for i in ([0, 4] if last else [0])
+            ]
+        read = "penultimate_hidden_states" if name.startswith("Wan") else "last_hidden_state"
+        torch.testing.assert_close(said["clip_fea"], torch.cat([getattr(one, read) for one in looks], dim=1))
+        assert isinstance(data.items[1].condition[1]["clip_vision_output"], Output)
+    caplog.clear()
+    again, *_ = encoded(train, place, name, monkeypatch)
+    assert "3 of 3 first frames are in the cache" in caplog.text
+    for one, other in zip(data.items, again.items, strict=True):
+        assert torch.equal(one.condition[1]["concat_latent_image"], other.condition[1]["concat_latent_image"])
+    assert train.conditions.groups([item.condition for item in again.items]) == [[0, 1, 2]]
+
+
+def test_an_image_is_its_own_first_frame(train, place, monkeypatch):
+    data, *_ = encoded(train, place, "Wan 2.2", monkeypatch, target_frames=[1])
+    for item in data.items:
+        torch.testing.assert_close(item.condition[1]["concat_latent_image"][0], item.latent)
+        assert not item.condition[1]["concat_mask"].any()
+
+
+def test_a_dropped_caption_leaves_the_frame(train, place, monkeypatch):
+    data, *_ = encoded(train, place, "Wan 2.1", monkeypatch)
+    made = train.conditions.without_caption(data.items[2].condition, data.empty)
+    assert torch.equal(made[0], data.empty[0])
+    assert not torch.equal(made[0], data.items[2].condition[0])
+    for key in ("concat_latent_image", "concat_mask", "clip_vision_output"):
+        assert made[1][key] is data.items[2].condition[1][key]
+
+
+def test_files_that_are_no_image_encoder(train, place):
+    with pytest.raises(train.errors.TrainError, match=r"text.safetensors: is no image encoder that ComfyUI knows"):
+        train.first_frames.load_image_encoder(str(place / "text.safetensors"))
+
+
+@pytest.mark.parametrize(("name", "rate"), [("Wan 2.1", 1e-2), ("HunyuanVideo 1.5", 2e-2)])
+def test_the_first_frame_decides(name, rate, train, monkeypatch, tmp_path):
+    """Four items of one caption: nearly all is noise, so that nothing but the first frame tells which it is."""
+    from comfy.clip_vision import Output
+
+    model, generator = tiny(name, monkeypatch), torch.Generator().manual_seed(4)
+    with torch.no_grad():  # which is not trained, and has to be loud enough for the latents
+        whole = model.model.diffusion_model
+        (whole.final_layer.linear if name.startswith("Hun") else whole.head.head).weight.mul_(4)
+    channels, width = (32, 32) if name.startswith("Hun") else (16, 1280)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    text, items = normal(1, 7, 48), []
+    for number in range(4):
+        seen = Output()
+        seen.penultimate_hidden_states = seen.last_hidden_state = normal(1, 5, width)
+        more = {"concat_latent_image": 3 * normal(1, channels, 2, 4, 4), "concat_mask": torch.zeros(1, 1, 2, 4, 4)}
+        more |= {"clip_vision_output": seen}
+        latent = 4 * normal(channels, 1, 1, 1).expand(channels, 2, 4, 4)
+        items.append(train.items.Item(latent, [text, {"pooled_output": None, **more}], str(number)))
+    swapped = [
+        train.items.Item(one.latent, other.condition, one.name)
+        for one, other in zip(items, [*items[1:], items[0]], strict=True)
+    ]
+    settings = {"network_module": "lokr", "network_dim": 16, "network_alpha": 16, "factor": 4}
+    settings |= {"learning_rate": rate, "lr_scheduler": "cosine", "max_train_steps": 150, "batch_size": 4}
+    settings |= {"min_timestep": 990, "timestep_sampling": "uniform", "mixed_precision": "no"}
+    settings |= {"validate_every_n_steps": 150, "caption_dropout_rate": 0.3, "gradient_checkpointing": False}
+    data = train.run.Data(items, [0 * text, {"pooled_output": None}], swapped)
+    options = train.options.train_options(settings)
+    done = train.run.train(model, data, options, str(tmp_path), lambda *_: None)
+    last = sum(step.loss for step in done.steps[-5:]) / 5
+    assert last < done.steps[0].loss / 5
+    assert done.steps[-1].validation > 2 * last

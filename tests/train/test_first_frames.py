@@ -1,0 +1,99 @@
+"""Which models read a clip's first frame, told from their files, and which image encoder sees it for them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.tables import OTHERS, weights
+from safetensors.torch import save_file
+
+from lyco_core.architectures.registry import ARCHITECTURES
+from lyco_core.errors import LycoError
+from lyco_core.model import Model
+from lyco_core.train.first_frames import first_frame, first_frame_settings
+
+WAN = {"patch_embedding.weight": (64, 36, 1, 2, 2), "head.head.weight": (64, 64)}
+SEES = WAN | {"img_emb.proj.1.weight": (1280, 1280)}
+HUNYUAN = {"final_layer.linear.weight": (64, 64), "img_in.proj.weight": (64, 32, 1, 2, 2)}
+HUNYUAN_15 = {
+    "final_layer.linear.weight": (32, 64),
+    "img_in.proj.weight": (64, 65, 1, 1, 1),
+    "vision_in.proj.1.weight": (1152, 1152),
+}
+OTHER = "reads an image beside the noise that is not its clip's first frame alone"
+FUN = {"patch_embedding.weight": (64, 48, 1, 2, 2)}
+
+
+def model(family: str, shapes: dict[str, tuple[int, ...]]) -> Model:
+    return Model({f"model.{key}": shape for key, shape in shapes.items()}, "model.", ARCHITECTURES[family], "comfyui")
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory) -> dict[int, str]:
+    """Width -> a file that looks like an image encoder of it."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for width in (1152, 1280):
+        key = "vision_model.embeddings.position_embedding.weight"
+        save_file({key: torch.zeros(4, width)}, folder / f"{width}.safetensors")
+    save_file({"x": torch.zeros(1)}, folder / "0.safetensors")
+    return {width: str(folder / f"{width}.safetensors") for width in (0, 1152, 1280)}
+
+
+@pytest.mark.parametrize(
+    ("family", "shapes", "width", "node"),
+    [
+        ("wan", WAN | {"patch_embedding.weight": (64, 16, 1, 2, 2)}, 1280, None),
+        ("wan", {"patch_embedding.weight": (64, 48, 1, 2, 2), "head.head.weight": (192, 64)}, None, None),  # 2.2 5B
+        ("wan", WAN, None, "WanImageToVideo"),
+        ("wan", SEES, 1280, "WanImageToVideo"),
+        ("wan", SEES | {"img_emb.emb_pos": (1, 514, 1280)}, 1280, "WanFirstLastFrameToVideo"),
+        ("hunyuan_video", HUNYUAN, None, "HunyuanImageToVideo"),
+        ("hunyuan_video_1_5", HUNYUAN_15, None, None),
+        ("hunyuan_video_1_5", HUNYUAN_15, 1152, "HunyuanVideo15ImageToVideo"),
+        ("hunyuan_video_1_5", HUNYUAN_15 | {"img_in.proj.weight": (64, 98, 1, 1, 1)}, 1152, None),  # super resolution
+        ("z_image", {}, None, None),
+    ],
+)
+def test_what_a_model_reads(family, shapes, width, node, encoders):
+    found = first_frame(model(family, shapes), encoders[width] if width else "")
+    assert (found.node if found else None) == node
+
+
+@pytest.mark.parametrize(
+    ("family", "shapes", "width", "asked", "message"),
+    [
+        ("wan", SEES | FUN, 1280, False, OTHER),
+        ("wan", WAN | {"control_adapter.conv.weight": (64, 64)}, None, False, OTHER),  # Camera of Wan 2.2
+        ("wan", WAN | {"face_adapter.fuser_blocks.0.linear2.weight": (64, 64)}, None, False, OTHER),  # Animate
+        ("wan", WAN | {"patch_embedding_pose.weight": (64, 16)}, None, False, OTHER),  # SCAIL
+        ("hunyuan_video", HUNYUAN | {"img_in.proj.weight": (64, 33, 1, 2, 2)}, None, False, OTHER),
+        ("flux1", {"img_in.weight": (64, 128), "final_layer.linear.weight": (64, 64)}, None, False, OTHER),
+        ("wan", SEES, None, False, "sees the first frame through an image encoder too, and none is named; give image_"),
+        ("hunyuan_video_1_5", HUNYUAN_15, None, True, "sees the first frame through an image encoder too"),
+        ("wan", WAN | {"patch_embedding.weight": (64, 16, 1, 2, 2)}, None, True, "reads no first frame, and the task"),
+        ("wan", SEES, 1152, False, "1152.safetensors: sees 1152 numbers in a patch, and the model reads 1280"),
+        ("wan", SEES, 0, False, "0.safetensors: is no image encoder that ComfyUI knows, and the model reads 1280"),
+    ],
+)
+def test_what_is_refused(family, shapes, width, asked, message, encoders):
+    with pytest.raises(LycoError, match=message):
+        first_frame(model(family, shapes), encoders[width] if width is not None else "", asked=asked)
+
+
+@pytest.mark.parametrize("name", [name for name, family in OTHERS.items() if family == "wan"])
+def test_models_made_of_wan_are_taken_for_none(name: str):
+    """Whatever they have in the channels of a first frame."""
+    try:
+        assert first_frame(Model.of(weights(name)), "") is None
+    except LycoError as error:
+        assert OTHER in str(error)
+
+
+def test_what_the_configuration_says():
+    rest = {"image_encoder": "a.safetensors", "task": "i2v"}
+    assert first_frame_settings(rest, {"model": {"task": "i2v-A14B"}}, Path("/x")) == ("/x/a.safetensors", True)
+    assert rest == {"task": "i2v"}
+    assert first_frame_settings({"image_encoder": ["b"]}, {"task": "t2v-14B"}, Path("/x")) == ("/x/b", False)
+    assert first_frame_settings({}, {}, Path("/x")) == ("", False)
+    with pytest.raises(LycoError, match="expected one file; --clip and --image_encoder are the same"):
+        first_frame_settings({"image_encoder": ["a", "b"]}, {}, Path("/x"))
