@@ -151,6 +151,31 @@ def test_pictures_into_a_file_and_a_cache(place: Path):
     assert taken.stderr.splitlines()[-1].startswith("lyco: error: adapter.safetensors is there already; choose another")
 
 
+def test_samples_of_a_file_of_prompts_leave_the_training_as_it_is(place: Path):
+    (place / "prompts.txt").write_text(
+        "# none\na cat --w 64 --h 64 --s 1 --n a dog\na bird --w 64 --h 64 --f 5 --s 1 --d 3\n"
+    )
+    more = "max_train_steps = 4\nseed = 3\n"
+    lyco(configuration(place, "unsampled", more))
+    done = lyco(
+        configuration(place, "sampled", more + 'sample_prompts = "prompts.txt"\nsample_every_n_steps = 2\n'),
+        *("--logging_dir", str(place / "logs")),
+    )
+    names = [f"adapter_{step:06d}_{end}" for step in (2, 4) for end in ("00_3.png", "01_3.webp")]
+    assert [line.split(os.sep)[-1] for line in done.stderr.splitlines() if line.startswith("sample ")] == names
+    assert sorted(path.name for path in (place / "sampled" / "sample").iterdir()) == names
+    lines = [json.loads(line) for line in (place / "sampled" / "adapter.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2, 2, 3, 4, 4, 4]
+    assert lines[2] == {"step": 2, "sample": "sample/" + names[0], "prompt": "a cat", "seed": 3}
+    assert far(place / "sampled" / "adapter.safetensors", place / "unsampled" / "adapter.safetensors") == 0
+    (place / "prompts.txt").write_text("a cat --ci a.png\n")
+    refused = lyco(
+        configuration(place, "refused", more + 'sample_prompts = "prompts.txt"\nsample_at_first = true'), status=1
+    )
+    assert "prompts.txt: prompt 1: control_image_path names a picture" in refused.stderr
+    assert "latents are in the cache" not in refused.stderr
+
+
 def test_musubis_command_trains_what_the_configuration_does(place: Path):
     """Pasted whole, in the folder from which its paths start, also those in the file of the datasets."""
     (place / "sets").mkdir(exist_ok=True)

@@ -185,7 +185,7 @@ def _encode_first_frames(pieces: Sequence[_Piece], encoders: Encoders) -> None:
 
     def load() -> FrameEncoder:
         vision = load_image_encoder(encoders.image_encoder) if kind.vision else None
-        return FrameEncoder(kind, _load_vae(encoders.vae), vision)
+        return FrameEncoder(kind, load_vae(encoders.vae), vision)
 
     if missing:
         _with_encoder(load, FrameEncoder.store, missing)

@@ -116,6 +116,7 @@ def train(
     require_possible(options, weights.architecture, folder, **given, processes=world.processes)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
+    require_text_alone(options, image_input(weights))
     _require_images(weights, data)
     if data.empty is not None and options.run.caption_dropout_rate:
         items = [dataclasses.replace(item, dropped=without_caption(item.condition, data.empty)) for item in data.items]
@@ -163,7 +164,6 @@ def _opening(training: Training, choice: TargetChoice) -> str:
 def _require_images(weights: Model, data: Data) -> None:
     """Raise `TrainError` for conditioning without the image that the model reads."""
     if image := image_input(weights):
-        require_text_alone(options, image)
         for item in (*data.items, *data.validation):
             require_image(item.condition, item.name, image)
 
