@@ -29,13 +29,15 @@ from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
 from ..lyco_core.train.references import References, require_controls
-from ..lyco_core.train.rules import FileName
+from ..lyco_core.train.rules import FileName, Prompts
+from ..lyco_core.train.samples import require_one_model, require_text_alone
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
 
 if TYPE_CHECKING:
     from .host.protocols import ModelPatcher
     from .host.training.run import Data
+    from .host.training.samples import Sampling
 
 log = logging.getLogger("lyco")
 
@@ -92,9 +94,9 @@ def train_from(
         start(comfyui, quiet=not world.writes)
         for note in configuration.notes:
             log.info("%s", note)
-        data = _encoded(configuration, world)
+        data, sampling = _encoded(configuration, world)
         with stopping() as signals:
-            _train(configuration, data, Terminal(world, signals), world)
+            _train(configuration, data, Terminal(world, signals), world, sampling)
     except (Stopped, KeyboardInterrupt):
         options = configuration.options
         state = newest_state(configuration.output_dir, options.save.output_name) or options.run.resume
@@ -122,8 +124,8 @@ def read_configuration(
     encoders = rest.pop("text_encoder", "")
     encoders = encoders if isinstance(encoders, list) else [encoders]
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
-    files = [option.name for _, option in every_option() if isinstance(option.rule, FileName)]
-    rest |= {name: path_of(rest[name], name, folder) for name in files if name in rest}
+    files = [option.name for _, option in every_option() if isinstance(option.rule, (FileName, Prompts))]
+    rest |= {name: path_of(rest[name], name, folder) for name in files if isinstance(rest.get(name, ()), str)}
     return Configuration(
         dit,
         vae,
@@ -184,11 +186,12 @@ def stopping() -> Generator[list[int]]:
             signal.signal(number, handler)
 
 
-def _encoded(configuration: Configuration, world: World) -> Data:
-    """The encoded datasets of a configuration. If this is stopped, what is encoded so far stays in the cache."""
+def _encoded(configuration: Configuration, world: World) -> tuple[Data, Sampling | None]:
+    """The encoded datasets and prompts of a configuration; in the cache they stay if this is stopped."""
     from .host.training.encoders import Encoders
     from .host.training.encoding import encode_datasets
     from .host.training.run import Data
+    from .host.training.samples import from_files
 
     trained, kind, references = _require_possible(configuration, world)
     names = configuration.vae, configuration.text_encoders, configuration.clip_type
@@ -196,7 +199,9 @@ def _encoded(configuration: Configuration, world: World) -> Data:
     encoders = Encoders(trained, *names, kind, seen, references, drops)
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
-    return Data(encoded.items, encoded.empty, held_out, [dataset.told() for dataset in configuration.datasets])
+    sampling = from_files(configuration.options, encoders, configuration.datasets[0].cache, world)
+    described = [dataset.told() for dataset in configuration.datasets]
+    return Data(encoded.items, encoded.empty, held_out, described), sampling
 
 
 def _require_possible(
@@ -222,6 +227,8 @@ def _require_possible(
                 "another of the two"
             )
         kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
+        require_text_alone(options, kind)
+        require_one_model(options, two=bool(configuration.dit_high_noise))
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if configuration.dit_high_noise:
@@ -233,7 +240,7 @@ def _require_possible(
     return trained, kind, require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
 
 
-def _train(configuration: Configuration, data: Data, tell: Terminal, world: World) -> None:
+def _train(configuration: Configuration, data: Data, tell: Terminal, world: World, sampling: Sampling | None) -> None:
     from .host.training.run import train
 
     done = train(
@@ -247,6 +254,7 @@ def _train(configuration: Configuration, data: Data, tell: Terminal, world: Worl
         high=_load(configuration.dit_high_noise) if configuration.dit_high_noise else None,
         model=os.path.basename(configuration.dit),
         vae=os.path.basename(configuration.vae),
+        sampling=sampling and dataclasses.replace(sampling, told=tell.sampled, check=tell.between),
     )
     if world.writes:
         print(done.report)

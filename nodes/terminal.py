@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..lyco_core.console import clear_line, clock, show_line
 from ..lyco_core.train.distributed import World
 from ..lyco_core.train.loop import Step, Training
+from ..lyco_core.train.samples import Sample
 from ..lyco_core.train.training_files import Saved
 
 log = logging.getLogger("lyco")
@@ -54,6 +55,16 @@ class Terminal:
         """Name a file that was written."""
         clear_line(sys.stderr)
         log.info("saved %s", os.path.abspath(saved.state or saved.adapter))
+
+    def sampled(self, sample: Sample) -> None:
+        """Name a sample that was made."""
+        clear_line(sys.stderr)
+        log.info("sample %s", os.path.abspath(sample.path))
+
+    def between(self) -> None:
+        """Between two steps of a sampler: one process may stop there, several only together, after the next step."""
+        if self._signals and self._world.processes == 1:
+            raise Stopped
 
     def _line(self, step: Step, total: int, now: float) -> str:
         from .host.training.means import mean_line, recent

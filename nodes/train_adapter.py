@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from . import host
 from .host import training
-from .host.protocols import Conditioning, ModelPatcher
+from .host.protocols import CLIP, VAE, Conditioning, ModelPatcher
 
 
 class TrainAdapter(io.ComfyNode):
@@ -48,6 +48,8 @@ class TrainAdapter(io.ComfyNode):
                     "trained over both, and goes onto both.",
                 ),
                 training.dataset_input("validation_dataset", "Held out, for validate_every_n_steps."),
+                io.Clip.Input("clip", optional=True, tooltip="The text encoder of the model, for sample_prompts."),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE of the model, for sample_prompts."),
             ],
             outputs=[
                 io.AnyType.Output(display_name="adapter", tooltip="The file's name, for any loader."),
@@ -75,6 +77,8 @@ class TrainAdapter(io.ComfyNode):
         model_high_noise: list[ModelPatcher] | None = None,
         dataset: list[training.Data] | None = None,
         validation_dataset: list[training.Data] | None = None,
+        clip: list[CLIP] | None = None,
+        vae: list[VAE] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         options = training.widget_options({name: training.single(name, values) for name, values in widgets.items()})
@@ -83,9 +87,10 @@ class TrainAdapter(io.ComfyNode):
         )
         asked = training.Asked(cls.hidden.unique_id, cls.hidden.prompt, cls.hidden.extra_pnginfo)
         high = training.single("model_high_noise", model_high_noise) if model_high_noise else None
-        done = training.train_on(training.single("model", model), data, options, asked, high)
+        encoders = (training.single("clip", clip or [None]), training.single("vae", vae or [None]))
+        done = training.train_on(training.single("model", model), data, options, asked, high, *encoders)
         shown = {
-            "images": ui.PreviewImage(done.picture, cls=cls).as_dict()["images"],
+            "images": [*ui.PreviewImage(done.picture, cls=cls).as_dict()["images"], *done.samples],
             "text": [done.report],
             "lyco_train": [done.series],
             "lyco_trained": [done.end],

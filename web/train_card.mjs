@@ -5,6 +5,7 @@ import { clock, el } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
 import { lastOutput } from "./last_output.mjs";
 import { addCard, everyNode, nodeOf } from "./node.mjs";
+import { Samples } from "./samples.mjs";
 import { FURTHER, changed, ending, values } from "./train_end.mjs";
 import { pathsTo, same } from "./would_run.mjs";
 import { t } from "./words.mjs";
@@ -21,6 +22,8 @@ const SPANS = [1, 2, 5, 10, 20, 50, SPAN, 200, 500, 1000];
  * @property {number} mean_of
  * @property {import("./curve.mjs").Step[]} steps those that are new
  * @property {Needs | null} [needs]
+ * @property {import("./samples.mjs").Sample[]} samples those that are new
+ * @property {import("./samples.mjs").Unsampled | null} unsampled
  *
  * @typedef {object} Needs the memory of a device that a step takes, in bytes, by what takes it
  * @property {number} total
@@ -46,6 +49,7 @@ class TrainCard {
   constructor(node) {
     this.node = node;
     this.series = new Series();
+    this.samples = new Samples();
     /** @type {News | null} */
     this.news = null;
     /** @type {News[] | null} what is heard while the card asks what was before */
@@ -107,6 +111,7 @@ class TrainCard {
    */
   takeUp(news, ran) {
     this.series = new Series();
+    this.samples.cut(0);
     this.ran = ran;
     this.add(news);
   }
@@ -115,7 +120,11 @@ class TrainCard {
   add(news) {
     // A training that goes on from a state replaces what was drawn from there on.
     const first = news.steps[0]?.step ?? Infinity;
-    if (first <= (this.series.last?.step ?? -1)) this.series.cut(first);
+    if (first <= (this.series.last?.step ?? -1)) {
+      this.series.cut(first);
+      this.samples.cut(first);
+    }
+    this.samples.add(news.samples, news.unsampled);
     this.series.add(news.steps);
     this.news = news;
     if (news.needs) this.tellNeeds(news.needs);
@@ -146,7 +155,7 @@ class TrainCard {
   }
 
   show() {
-    if (!this.canvas.isConnected) this.content.replaceChildren(this.canvas, this.line, this.memory, this.end, this.slider());
+    if (!this.canvas.isConnected) this.content.replaceChildren(this.canvas, this.line, this.memory, this.samples.wrong, this.samples.element, this.end, this.slider());
     this.node.hideOutputImages = true; // the same curve, as a picture for pages without this extension
     this.draw();
   }

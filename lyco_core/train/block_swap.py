@@ -7,7 +7,7 @@ buffers still hold when a pass turns round is not copied again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -152,6 +152,11 @@ class BlockSwap:
     def size(self) -> int:
         """How many bytes the buffers take on the device."""
         return sum(buffer.nbytes for buffer in self._buffers)
+
+    @property
+    def modules(self) -> Iterable[nn.Module]:
+        """Those whose weight is swapped."""
+        return self._rank_of
 
     @contextmanager
     def attached(self) -> Generator[None]:

@@ -108,8 +108,8 @@ class OptionGroup:
 
 def _kept(rule: Rule, value: Any) -> Any:  # noqa: ANN401
     """`value` in the type that the option always has."""
-    if isinstance(rule, Texts):
-        return tuple(value)
+    if isinstance(rule, Texts):  # of which one kind may be a file's name
+        return value if isinstance(value, str) else tuple(value)
     if isinstance(rule, WholeOrAuto):
         return value if value == "auto" else int(value)
     return float(value) if isinstance(rule, Number) else value

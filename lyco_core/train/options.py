@@ -16,6 +16,7 @@ from .noise import NoiseOptions
 from .optimizers import OptimizerOptions
 from .option import Option, OptionGroup, Saved, option, options_in
 from .rules import Choice, FileName, Number, Text, Truth, Whole
+from .sample_options import SampleOptions
 from .saving import STORAGE_DTYPES
 from .schedules import ScheduleOptions
 
@@ -145,6 +146,7 @@ class TrainOptions:
     noise: NoiseOptions = dataclasses.field(default_factory=NoiseOptions)
     loss: LossOptions = dataclasses.field(default_factory=LossOptions)
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
+    sample: SampleOptions = dataclasses.field(default_factory=SampleOptions)
     memory: MemoryOptions = dataclasses.field(default_factory=MemoryOptions)
 
 
@@ -156,6 +158,7 @@ _PARTS: dict[str, type[OptionGroup]] = {
     "noise": NoiseOptions,
     "loss": LossOptions,
     "save": SaveOptions,
+    "sample": SampleOptions,
     "memory": MemoryOptions,
 }
 

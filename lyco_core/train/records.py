@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from .loop import Step
+from .samples import Sample
 
 __all__ = ["Records"]
 
@@ -34,6 +35,16 @@ class Records:
                 self._events.add_scalar(tag, told[name], step.step)
         if not self._failed:
             self._write(json.dumps(told) + "\n", step.step)
+
+    def sampled(self, sample: Sample) -> None:
+        """Record a sample: a line of its own, whose file is named from the record's folder on."""
+        file = os.path.relpath(sample.path, os.path.dirname(self._path)).replace(os.sep, "/")
+        told = {"step": sample.step, "sample": file, "prompt": sample.prompt, "seed": sample.seed}
+        if self._events is not None:  # of a video, what is in its middle
+            middle = sample.frames[len(sample.frames) // 2]
+            self._events.add_image(f"sample/{sample.number:02d}", middle, sample.step, dataformats="HWC")
+        if not self._failed:
+            self._write(json.dumps(told) + "\n", sample.step)
 
     def close(self) -> None:
         """Let what is buffered reach the disk."""
@@ -63,15 +74,15 @@ def _before(path: str, step: int) -> list[str]:
     if step <= 1 or not os.path.exists(path):
         return []
     with open(path, encoding="utf-8", errors="replace") as file:
-        return [line for line in file if line.endswith("\n") and 0 < _step_of(line) < step]
+        return [line for line in file if line.endswith("\n") and 0 <= _step_of(line) < step]
 
 
 def _step_of(line: str) -> int:
-    """0: it tells none."""
+    """-1: it tells none."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
-        return 0
+        return -1
 
 
 def _events(logging_dir: str, log_prefix: str) -> Any:  # noqa: ANN401 - TensorBoard's writer

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-__all__ = ["Choice", "FileName", "Number", "Pairs", "Rule", "Text", "Texts", "Truth", "Whole", "WholeOrAuto"]
+__all__ = ["Choice", "FileName", "Number", "Pairs", "Prompts", "Rule", "Text", "Texts", "Truth", "Whole", "WholeOrAuto"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +177,18 @@ class Pairs(Texts):
 
 def _pairs(text: str) -> list[str]:
     return [pair.strip() for pair in text.split(",") if pair.strip()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts(Texts):
+    """The name of a file of prompts, or a list of such."""
+
+    expected = "the name of a file of prompts, or a list of them"
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is allowed."""
+        listed = isinstance(value, (list, tuple)) and all(isinstance(v, (str, dict)) for v in value)  # pyright: ignore[reportUnknownVariableType]
+        return isinstance(value, str) or listed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .loop import Step, Training
 from .metadata import Run, model_spec
 from .options import ENDINGS
 from .records import Records
+from .samples import Sample
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
 
@@ -77,6 +78,11 @@ class TrainingFiles:
             last = (training.epoch - n * save.save_every_n_epochs if n else 0 for n in kept)
             saved += self._due(f"-{training.epoch:06d}", "epoch", *last)
         return saved
+
+    def sampled(self, sample: Sample) -> None:
+        """Record a sample."""
+        if self._records is not None:
+            self._records.sampled(sample)
 
     def finish(self) -> str:
         """Save the result under the name without a number; returns its path.

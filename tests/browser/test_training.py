@@ -58,6 +58,38 @@ def test_the_curve_moves_until_somebody_stops_it(renderer: str, server: Server):
         assert page.errors == []
 
 
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_samples_are_side_by_side_on_the_card(renderer: str, server: Server):
+    with opened(server, (1300, 1900), **RENDERERS[renderer]) as page:
+        lines = "a cat --w 64 --h 64 --s 2\na dog --w 96 --h 64 --s 1 --d 7"
+        node = training(
+            page,
+            30,
+            output_name=f"sampled-{renderer}",
+            sample_prompts=lines,
+            sample_every_n_steps=5,
+            sample_at_first=True,
+        )
+        clip = page.add("ProbeClip", 60, 500, width=TEXT)
+        vae = page.add("ProbeVae", 60, 640, channels=16)
+        page.connect(clip, 0, node, "clip")
+        page.connect(vae, 0, node, "vae")
+        page.run()
+        page.wait("Finished: 30 steps", 120)
+        rows = page.page.locator(".lyco-sample-row")
+        assert rows.count() == 2
+        assert rows.first.locator("figcaption").all_inner_texts() == [f"step {n}" for n in (15, 20, 25, 30)]
+        widths = "images => Promise.all(images.map(image => image.decode().then(() => image.naturalWidth)))"
+        assert rows.nth(1).locator("img").evaluate_all(widths) == [96] * 4
+        keep(page.page, KEPT, f"samples-{renderer}")
+        workflow = page.page.evaluate("app.graph.serialize()")
+        page.open(server.address)
+        page.load(workflow)
+        page.wait("Finished: 30 steps")
+        assert page.page.locator(".lyco-sample-row img").count() == 8
+        assert page.errors == []
+
+
 def test_a_page_that_is_opened_meanwhile_takes_up_the_whole_curve(server: Server):
     with opened(server, (1300, 1900)) as page:
         training(page, 5000, output_name="taken-up")

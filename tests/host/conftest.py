@@ -71,6 +71,8 @@ def train(pack) -> SimpleNamespace:
         "linears": "nodes.host.training.linears",
         "demand": "nodes.host.training.demand",
         "draws": "lyco_core.train.draws",
+        "samples": "nodes.host.training.samples",
+        "sampling": "nodes.host.training.sampling",
         "memory_options": "lyco_core.train.memory_options",
         "block_swap": "lyco_core.train.block_swap",
         "architectures": "lyco_core.architectures",

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 @pytest.fixture(scope="module")
 def encode(pack) -> SimpleNamespace:
-    names = {"encoding": "nodes.host.training.encoding", "cache": "nodes.host.training.cache"}
+    names = {name: f"nodes.host.training.{name}" for name in ("encoders", "encoding", "cache")}
     names |= {"media": "nodes.host.training.media", "dataset": "lyco_core.train.dataset", "errors": "lyco_core.errors"}
     return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
 
@@ -56,7 +56,7 @@ def run(encode, files: Path, pictures: Path):
         {"datasets": [{"image_directory": ".", "resolution": 64, "enable_bucket": True, "num_repeats": 3}]}, pictures
     )
     texts = (str(files / "clip.safetensors"),)
-    encoders = encode.encoding.Encoders(TRAINED["flux1"], str(files / "vae.safetensors"), texts, "stable_diffusion")
+    encoders = encode.encoders.Encoders(TRAINED["flux1"], str(files / "vae.safetensors"), texts, "stable_diffusion")
     return encode.encoding.encode_datasets([dataset], encoders)
 
 
@@ -121,7 +121,7 @@ def test_encoders_that_are_none(change, message, encode, files, pictures):
         k: tuple(x.format(files) for x in v) if isinstance(v, tuple) else v.format(files) for k, v in asked.items()
     }
     with pytest.raises(encode.errors.TrainError, match=message):
-        encode.encoding.encode_datasets([dataset], encode.encoding.Encoders(TRAINED["flux1"], **asked))
+        encode.encoding.encode_datasets([dataset], encode.encoders.Encoders(TRAINED["flux1"], **asked))
 
 
 def test_conditioning_that_no_file_holds(encode, tmp_path):
@@ -168,7 +168,7 @@ def cut_by_copying(path: Path, frames: int) -> Path:
 def run_on_videos(encode, files: Path, folder: Path, vae: str, **settings: object):
     entry = {"video_directory": ".", "resolution": [48, 32], **settings}
     (dataset,) = encode.dataset.parse_datasets({"datasets": [entry]}, folder)
-    encoders = encode.encoding.Encoders(TRAINED["wan"], vae, (str(files / "clip.safetensors"),), "stable_diffusion")
+    encoders = encode.encoders.Encoders(TRAINED["wan"], vae, (str(files / "clip.safetensors"),), "stable_diffusion")
     return encode.encoding.encode_datasets([dataset], encoders).items
 
 
@@ -202,7 +202,7 @@ def test_a_video_that_was_cut_by_copying(encode, files, video_vae, tmp_path):
 
 def test_an_image_is_one_frame_to_a_vae_of_videos(encode, files, video_vae, pictures):
     (dataset,) = encode.dataset.parse_datasets({"datasets": [{"image_directory": ".", "resolution": 32}]}, pictures)
-    encoders = encode.encoding.Encoders(
+    encoders = encode.encoders.Encoders(
         TRAINED["wan"], video_vae, (str(files / "clip.safetensors"),), "stable_diffusion"
     )
     items = encode.encoding.encode_datasets([dataset], encoders).items

@@ -40,7 +40,8 @@ MODELS_OF = {
 
 @pytest.fixture(scope="module")
 def train(pack) -> SimpleNamespace:
-    names = {name: f"nodes.host.training.{name}" for name in ("encoding", "cache", "first_frames", "conditions", "run")}
+    rooms = ("encoders", "encoding", "pieces", "cache", "first_frames", "conditions", "run")
+    names = {name: f"nodes.host.training.{name}" for name in rooms}
     names |= {"dataset": "lyco_core.train.dataset", "errors": "lyco_core.errors", "items": "lyco_core.train.items"}
     names |= {"kinds": "lyco_core.train.first_frames", "options": "lyco_core.train.options"}
     return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
@@ -98,17 +99,17 @@ def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
     kind = train.kinds._KINDS[family][number]
     vae = place / f"vae{32 if family == 'hunyuan_video_1_5' else 16}.safetensors"
     width = config.get("vision_in_dim") or 1280
-    monkeypatch.setattr(train.encoding, "load_image_encoder", lambda _: vision(width))
+    monkeypatch.setattr(train.encoders, "load_image_encoder", lambda _: vision(width))
     settings = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [5], **dataset}
     settings["cache_directory"] = str(place / name)
     (found,) = train.dataset.parse_datasets({"datasets": [settings]}, place)
-    encoders = train.encoding.Encoders(
+    encoders = train.encoders.Encoders(
         TRAINED[family], str(vae), (str(place / "text.safetensors"),), "", kind, str(place / "text.safetensors")
     )
     for caption in ("a fade", ""):
         tensor = torch.randn((1, 7, config.get("text_dim", 48)), generator=torch.Generator().manual_seed(len(caption)))
         more = {"pooled_output": torch.ones(1, 24)} if family == "hunyuan_video" else {"pooled_output": None}
-        train.cache.store_conditioning(train.encoding._caption_entry(found.cache, caption, encoders), [tensor, more])
+        train.cache.store_conditioning(train.pieces.caption_entry(found.cache, caption, encoders), [tensor, more])
     with torch.inference_mode():
         loaded = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(vae)))
     return train.encoding.encode_datasets([found], encoders), loaded, found
@@ -124,7 +125,7 @@ def test_the_model_is_told_what_it_samples_with(name, train, place, monkeypatch,
     assert "0 of 3 first frames are in the cache" in caplog.text
     model = tiny(name, monkeypatch).model
     path = str(place / "clips" / "1.mp4")
-    media = importlib.import_module(train.encoding.read_frames.__module__)
+    media = importlib.import_module(train.pieces.read_frames.__module__)
     pixels = media.read_frames(path, dataset, range(5))
     latent = model.process_latent_in(data.items[1].latent[None])
     said = train.conditions.forward_arguments(model, data.items[1].condition, latent, 6.0)

@@ -46,14 +46,14 @@ def place(tmp_path_factory, pack) -> Path:
         pixels = generator.integers(0, 255, (70 + 10 * number, 90, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "pictures" / f"{number}.png")
         (folder / "pictures" / f"{number}.txt").write_text(caption)
-    encoding = importlib.import_module(f"{pack.__name__}.nodes.host.training.encoding")
-    cache = importlib.import_module(f"{pack.__name__}.nodes.host.training.cache")
-    encoders = encoding.Encoders(TRAINED["wan"], str(folder / "vae.safetensors"), (str(folder / "umt5.safetensors"),))
+    training = f"{pack.__name__}.nodes.host.training"
+    encoders, pieces, cache = (importlib.import_module(f"{training}.{n}") for n in ("encoders", "pieces", "cache"))
+    files = encoders.Encoders(TRAINED["wan"], str(folder / "vae.safetensors"), (str(folder / "umt5.safetensors"),))
     for number, caption in enumerate(sorted(set(CAPTIONS))):
         tensor = torch.randn((1, 8, TEXT), generator=torch.Generator().manual_seed(number))
         for home in ("pictures", "clips", "bad"):
             cache.store_conditioning(
-                encoding._caption_entry(str(folder / home / ".lyco_cache"), caption, encoders),
+                pieces.caption_entry(str(folder / home / ".lyco_cache"), caption, files),
                 [tensor, {"pooled_output": None, "note": "x"}],
             )
     return folder
@@ -149,6 +149,31 @@ def test_pictures_into_a_file_and_a_cache(place: Path):
     assert far(place / "plain" / "adapter.safetensors", place / "plain" / "first.safetensors") == 0
     taken = lyco(config, status=1)
     assert taken.stderr.splitlines()[-1].startswith("lyco: error: adapter.safetensors is there already; choose another")
+
+
+def test_samples_of_a_file_of_prompts_leave_the_training_as_it_is(place: Path):
+    (place / "prompts.txt").write_text(
+        "# none\na cat --w 64 --h 64 --s 1 --n a dog\na bird --w 64 --h 64 --f 5 --s 1 --d 3\n"
+    )
+    more = "max_train_steps = 4\nseed = 3\n"
+    lyco(configuration(place, "unsampled", more))
+    done = lyco(
+        configuration(place, "sampled", more + 'sample_prompts = "prompts.txt"\nsample_every_n_steps = 2\n'),
+        *("--logging_dir", str(place / "logs")),
+    )
+    names = [f"adapter_{step:06d}_{end}" for step in (2, 4) for end in ("00_3.png", "01_3.webp")]
+    assert [line.split(os.sep)[-1] for line in done.stderr.splitlines() if line.startswith("sample ")] == names
+    assert sorted(path.name for path in (place / "sampled" / "sample").iterdir()) == names
+    lines = [json.loads(line) for line in (place / "sampled" / "adapter.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2, 2, 3, 4, 4, 4]
+    assert lines[2] == {"step": 2, "sample": "sample/" + names[0], "prompt": "a cat", "seed": 3}
+    assert far(place / "sampled" / "adapter.safetensors", place / "unsampled" / "adapter.safetensors") == 0
+    (place / "prompts.txt").write_text("a cat --ci a.png\n")
+    refused = lyco(
+        configuration(place, "refused", more + 'sample_prompts = "prompts.txt"\nsample_at_first = true'), status=1
+    )
+    assert "prompts.txt: prompt 1: control_image_path names a picture" in refused.stderr
+    assert "latents are in the cache" not in refused.stderr
 
 
 def test_musubis_command_trains_what_the_configuration_does(place: Path):

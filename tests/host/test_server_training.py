@@ -89,6 +89,32 @@ def test_the_file_is_musubis(files: Server):
         assert str(file.get_tensor("lora_unet_blocks_0_self_attn_q.lokr_w1").dtype) == "torch.float16"
 
 
+def test_samples_come_while_it_trains(files: Server):
+    """In the order of their steps, told to the page, among the outputs for whoever uses the API, and on the disk."""
+    nodes = training(
+        output_name="sampled",
+        clip=["clip", 0],
+        vae=["vae", 0],
+        sample_prompts="a cat --w 64 --h 64 --s 2\na dog --w 64 --h 64 --s 1 --f 5 --d 7",
+        sample_every_n_steps=6,
+        sample_at_first=True,
+    )
+    nodes["clip"] = {"class_type": "ProbeClip", "inputs": {"width": TEXT}}
+    nodes["vae"] = {"class_type": "ProbeVae", "inputs": {"channels": 16}}
+    outputs = files.run(nodes)["train"]
+    names = [f"sampled_{step:06d}_{end}" for step in (0, 6, 12) for end in ("00_1.png", "01_7.webp")]
+    assert [(s["filename"], s["subfolder"], s["type"]) for s in outputs["images"][1:]] == [
+        (name, "loras/sample", "output") for name in names
+    ]
+    assert [s["step"] for s in outputs["lyco_trained"][0]["samples"]] == [0, 0, 6, 6, 12, 12]
+    assert [s["filename"] for s in files.get("/lyco/training")["samples"]] == names
+    folder = files.base / "output" / "loras" / "sample"
+    assert sorted(path.name for path in folder.iterdir()) == names
+    plain = files.run(training(output_name="unsampled"))
+    for one, other in zip(plain["train"]["lyco_train"][0], outputs["lyco_train"][0], strict=True):
+        assert one == other
+
+
 def test_sizes_train_in_batches_of_their_own(files: Server):
     outputs = files.run(training(size=-8, output_name="sizes", enable_bucket=True))
     assert "12 steps, 3 items" in outputs["train"]["text"][0]
@@ -107,6 +133,7 @@ def test_a_second_training_replaces_nothing(files: Server):
 @pytest.mark.parametrize(
     ("items", "inputs", "message"),
     [
+        ({}, {"sample_prompts": "a", "sample_at_first": True}, "sample_prompts needs clip and vae; connect it, or"),
         ({"captions": 2}, {}, "there are 3 latents and 2 captions; give as many captions as latents"),
         ({"size": -8}, {}, "the latents have 2 different shapes (16x1x8x8, 16x1x12x12); set enable_bucket"),
         ({}, {"exclude_patterns": "(blocks"}, r"exclude_patterns: '(blocks' is no regular expression"),

@@ -24,7 +24,8 @@ CHANNELS = {"flux1": 16, "flux2": 128, "qwen_image": 16}
 
 @pytest.fixture(scope="module")
 def made(pack) -> SimpleNamespace:
-    names = {name: f"nodes.host.training.{name}" for name in ("encoding", "references", "media", "run", "flow_model")}
+    rooms = ("encoders", "encoding", "references", "media", "run", "flow_model")
+    names = {name: f"nodes.host.training.{name}" for name in rooms}
     names |= {"dataset": "lyco_core.train.dataset", "errors": "lyco_core.errors", "items": "lyco_core.train.items"}
     names |= {"how": "lyco_core.train.references", "options": "lyco_core.train.options"}
     return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
@@ -74,11 +75,11 @@ def pictures(tmp_path: Path) -> Path:
 
 def encoded(made, vae: str, pictures: Path, how, monkeypatch, *, drops: bool = False, **settings: object):
     asked: list = []
-    monkeypatch.setattr(made.encoding, "_load_clip", lambda encoders: Sees(asked))
-    monkeypatch.setattr(made.encoding, "_require_text_encoders", lambda encoders: None)
+    monkeypatch.setattr(made.encoders, "_load_clip", lambda encoders: Sees(asked))
+    monkeypatch.setattr(made.encoders, "_require_text_encoders", lambda encoders: None)
     entry = {"image_directory": "images", "control_directory": "controls", "resolution": [96, 64], **settings}
     (dataset,) = made.dataset.parse_datasets({"datasets": [entry]}, pictures)
-    encoders = made.encoding.Encoders(TRAINED["flux1"], vae, (vae,), "flux", references=how, drops_captions=drops)
+    encoders = made.encoders.Encoders(TRAINED["flux1"], vae, (vae,), "flux", references=how, drops_captions=drops)
     return made.encoding.encode_datasets([dataset], encoders), asked
 
 

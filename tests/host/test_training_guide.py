@@ -39,12 +39,10 @@ def test_its_first_configuration_trains(pack, tmp_path: Path):
         (pictures / f"{name}.txt").write_text(f"a {name}")
     # The text encoder has 11 GB: what it would say of the captions is in the cache as if it had been here.
     training = f"{pack.__name__}.nodes.host.training"
-    encoding, cache = (importlib.import_module(f"{training}.{name}") for name in ("encoding", "cache"))
-    encoders = encoding.Encoders(
-        TRAINED["wan"], str(comfyui / "models/vae/wan_2.1_vae.safetensors"), (str(text_encoder),)
-    )
+    encoders, pieces, cache = (importlib.import_module(f"{training}.{n}") for n in ("encoders", "pieces", "cache"))
+    files = encoders.Encoders(TRAINED["wan"], str(comfyui / "models/vae/wan_2.1_vae.safetensors"), (str(text_encoder),))
     for caption in ("a cat", "a dog", ""):
-        entry = encoding._caption_entry(str(pictures / ".lyco_cache"), caption, encoders)
+        entry = pieces.caption_entry(str(pictures / ".lyco_cache"), caption, files)
         cache.store_conditioning(entry, [torch.randn(1, 8, TEXT), {"pooled_output": None}])
     for text, less in LESS.items():
         first = first.replace(text, less)

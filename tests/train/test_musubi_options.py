@@ -70,7 +70,7 @@ def test_what_encodes_texts_is_one_list():
         ("--network_args conv_dim=4", "network_args", "refused because network_args: 'conv_dim=4' is no option"),
         ("--learning_rat 1", "learning_rat", "refused because there is no option learning_rat; do you mean learning_r"),
         ("--banana 1 2", "banana", "refused because there is no option banana; the help page lists them all"),
-        ("--sample_prompts p.txt", "sample_prompts", "refused because sample with the saved adapters in a workflow"),
+        ("--sample_prompts p.txt --sample_at_first", "sample_prompts", "as it is"),
         ("--task i2v-14B", "task", "nothing to do here because the model's file tells it"),
         ("--task t2v-14B", "task", "nothing to do here because the model's file tells it"),
         ("--dit a.PT", "dit", "refused because a.PT is a pickle: name the safetensors file"),
@@ -91,9 +91,9 @@ def test_every_option_has_an_answer(words: str, name: str, answer: str):
 def test_a_refusal_is_one_line_that_names_all():
     with pytest.raises(
         TrainError,
-        match=r"^sample_prompts is an option of Musubi Tuner that is .*: sample.*; so are banana; answered",
+        match=r"^metadata_reso is an option of Musubi Tuner that is .*: modelspec.*; so are banana; answered",
     ):
-        require_answers(answered({"sample_prompts": "a", "banana": 1, "seed": 2})[1])
+        require_answers(answered({"metadata_reso": "a", "banana": 1, "seed": 2})[1])
 
 
 def test_sections_and_dashes_of_a_configuration():
@@ -138,9 +138,9 @@ def test_options_are_told_without_a_file(capsys: pytest.CaptureFixture[str]):
     assert told["wan_train_network.py"].strip() == told["network_args"].strip() == "as it is"
     assert told["t5"].strip() == "mapped to text_encoder"
     assert told["save_precision"].strip() == "not given: bf16 here, fp32 in Musubi Tuner"
-    status, lines, error = checked(capsys, *WAN.split(), "--sample_prompts", "p", "--learning_rat", "1")
-    assert (status, error) == (1, "lyco: error: refused: sample_prompts, learning_rat\n")
-    assert next(line for line in lines if line.startswith("sample_prompts")).endswith("adapters in a workflow")
+    status, lines, error = checked(capsys, *WAN.split(), "--metadata_reso", "p", "--learning_rat", "1")
+    assert (status, error) == (1, "lyco: error: refused: metadata_reso, learning_rat\n")
+    assert next(line for line in lines if line.startswith("metadata_reso")).endswith("is the family's")
     status, _, error = checked(capsys, "--lr_scheduler_args", "step_size=3")
     assert status == 1
     assert "lr_scheduler_args ['step_size=3'] are for lr_scheduler_type, which is empty" in error
@@ -164,10 +164,10 @@ def test_timesteps_are_shown_without_a_file(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_configuration_and_the_command_line_over_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "a.toml").write_text("[one]\nlearning-rate = 3\nsdpa = true\nfp8_base = false\nsample_prompts = 'a'\n")
-    status, lines, _ = checked(capsys, str(tmp_path / "a.toml"), "--sample_prompts", "")
+    (tmp_path / "a.toml").write_text("[one]\nlearning-rate = 3\nsdpa = true\nfp8_base = false\nmetadata_reso = 'a'\n")
+    status, lines, _ = checked(capsys, str(tmp_path / "a.toml"), "--metadata_reso", "")
     assert status == 0
-    assert [line.split()[0] for line in lines][:4] == ["learning_rate", "sdpa", "fp8_base", "sample_prompts"]
+    assert [line.split()[0] for line in lines][:4] == ["learning_rate", "sdpa", "fp8_base", "metadata_reso"]
     assert checked(capsys, "--config_file", str(tmp_path / "a"))[0] == 1
     status, lines, _ = checked(capsys, "--config_file", "none")
     assert (status, lines[-1]) == (0, "none.toml: is not there, so what it says is not told")

@@ -117,8 +117,8 @@ def test_a_configuration_in_musubis_words():
         train_options({"network_rank": 3})
     with pytest.raises(TrainError, match="no option learning_rat; do you mean learning_rate"):
         train_options({"learning_rat": 3})
-    with pytest.raises(TrainError, match="sample_prompts is an option of Musubi Tuner that is not supported here"):
-        train_options({"sample_prompts": "prompts.txt"})
+    with pytest.raises(TrainError, match="metadata_reso is an option of Musubi Tuner that is not supported here"):
+        train_options({"metadata_reso": "512"})
     with pytest.raises(TrainError, match=r"network_args is 'factor=4', expected a list"):
         train_options({"network_args": "factor=4"})
 

@@ -13,7 +13,7 @@ from ...errors import Remedy, TrainError
 from ..network_options import parse_network_args
 from ..option import Option
 from ..options import every_option
-from ..rules import FileName, Texts, Truth
+from ..rules import FileName, Prompts, Texts, Truth
 from .table import DEFAULTS, ROWS, SCRIPTS, Fate, Row, Takes, script_named, unknown
 
 __all__ = [
@@ -132,7 +132,12 @@ def takes(name: str) -> Takes | None:
     return next((takes for rule, takes in _BY_RULE if isinstance(found.rule, rule)), Takes.ONE)
 
 
-_BY_RULE: Sequence[tuple[type, Takes]] = ((Truth, Takes.FLAG), (Texts, Takes.MANY), (FileName, Takes.FILE))
+_BY_RULE: Sequence[tuple[type, Takes]] = (
+    (Truth, Takes.FLAG),
+    (Prompts, Takes.FILE),
+    (Texts, Takes.MANY),
+    (FileName, Takes.FILE),
+)
 
 
 def edition(settings: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ _NO_LOADER = "encoded items are kept in memory, so nothing loads them meanwhile"
 _TILES = "ComfyUI's VAE takes a video in tiles where memory does not suffice"
 _TEXT_DTYPE = "ComfyUI keeps the text encoder in its file's precision and frees its memory before the training"
 _EXCHANGED = "the processes of torchrun exchange gradients without DDP"
-_SAMPLES = "it belongs to sample_prompts"
+_SAMPLES = "samples are made by ComfyUI's own sampler"
 _UPLOAD = "it belongs to huggingface_repo_id"
 _WANDB = "it belongs to wandb, which nothing is sent to"
 _HOW_SWAPPED = "blocks_to_swap has its own way of moving weights"
@@ -146,10 +146,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("disable_numpy_memmap", FLAG, "*", NOTHING, "ComfyUI's loader reads the file"),
     ("ddp_timeout", ONE, "*", NOTHING, _EXCHANGED),
     ("ddp_gradient_as_bucket_view ddp_static_graph", FLAG, "*", NOTHING, _EXCHANGED),
-    ("sample_prompts", FILE, "*", REFUSED, "sample with the saved adapters in a workflow"),
-    ("sample_every_n_steps sample_every_n_epochs", ONE, "*", NOTHING, _SAMPLES),
-    ("sample_at_first", FLAG, "*", NOTHING, _SAMPLES),
-    ("log_with log_tracker_name", ONE, "*", NOTHING, "it belongs to logging_dir"),
+    ("log_with log_tracker_name", ONE, "*", NOTHING, "logging_dir alone decides about TensorBoard's events"),
     ("log_config", FLAG, "*", NOTHING, "the file's metadata has the options"),
     ("wandb_run_name wandb_api_key", ONE, "*", NOTHING, _WANDB),
     ("log_tracker_config", FILE, "*", NOTHING, _WANDB),
@@ -242,7 +239,13 @@ _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
         (r"layered", REFUSED, "layered images are not trained on here"),
         (r"edit.*", REFUSED, "the editions are edit, edit-2509 and edit-2511"),
     ),
-    "log_with": ((r"wandb|all", REFUSED, "nothing is sent to wandb"),),
+    "log_with": (
+        (
+            r"wandb|all",
+            REFUSED,
+            "nothing is sent to wandb; give logging_dir, whose events wandb sync --sync-tensorboard sends",
+        ),
+    ),
 }
 """Option -> the values of which something else becomes."""
 

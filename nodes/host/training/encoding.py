@@ -70,6 +70,15 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoding, world: Worl
     return Encoded([_item(piece, conditions, encoders) for piece in pieces], conditions[empty.entry.path])
 
 
+def encode_texts(texts: Sequence[str], cache: str, encoders: Encoding, world: World) -> dict[str, list[Conditioning]]:
+    """What the text encoder makes of texts, which one of several processes asks it, unless it is in the cache."""
+    found = [Text(text, caption_entry(cache, text, encoders)) for text in texts]
+    if world.writes:
+        _encode_captions(found, encoders)
+    world.wait()
+    return {text.caption: [read_conditioning(text.entry)] for text in found}
+
+
 def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encoding) -> Item:
     references = [control.entry.read()[0]["latent"] for control in piece.controls]
 

@@ -36,7 +36,7 @@ class FlowModel:
     """`lyco_core.train.loop.VelocityModel` over a loaded ModelPatcher."""
 
     def __init__(self, patcher: ModelPatcher, guidance: float, process: Process) -> None:
-        self.model = patcher.model
+        self.patcher, self.model = patcher, patcher.model
         self.models = (self.model,)
         """Those that a network is trained in."""
         self.device: torch.device = patcher.load_device

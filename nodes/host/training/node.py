@@ -18,11 +18,12 @@ from ....lyco_core.train.items import Item
 from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.training_files import files_of, name_of
 from ..files import is_listed, output_path, require_plain
-from ..protocols import Conditioning, ModelPatcher
+from ..protocols import CLIP, VAE, Conditioning, ModelPatcher
 from .conditions import entries_of
 from .folder_dataset import joined
 from .picture import loss_picture
 from .run import Data, Trained, train, with_adapter
+from .samples import from_graph
 from .telling import Asked, Telling, series
 
 
@@ -40,16 +41,25 @@ class Result:
     """The steps, as the web extension takes them; see `telling.series`."""
     end: dict[str, Any]
     """How it ended, for the web extension; see `telling.Telling.ended`."""
+    samples: list[dict[str, Any]]
+    """Those that were made, as ComfyUI names pictures."""
 
 
 def train_on(
-    model: ModelPatcher, data: Data, options: TrainOptions, asked: Asked, high: ModelPatcher | None = None
+    model: ModelPatcher,
+    data: Data,
+    options: TrainOptions,
+    asked: Asked,
+    high: ModelPatcher | None = None,
+    clip: CLIP | None = None,
+    vae: VAE | None = None,
 ) -> Result:
     """Train, and place the result on a clone of `model`.
 
     Args:
         asked: by what; its node is told of the progress.
         high: the model for high noise, of two.
+        clip, vae: what samples are made with while it trains.
 
     Raises:
         LycoError: see `run.train`.
@@ -58,9 +68,19 @@ def train_on(
         require_one_shape(data.items)
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
+    sampling = from_graph(options, clip, vae)
     with Telling(asked) as tell:
-        folder = os.path.dirname(path)
-        done: Trained = train(model, data, options, folder, tell, saved=tell.saved, needs=tell.needs, high=high)
+        done: Trained = train(
+            model,
+            data,
+            options,
+            os.path.dirname(path),
+            tell,
+            saved=tell.saved,
+            needs=tell.needs,
+            high=high,
+            sampling=sampling and tell.following(sampling),
+        )
     trained = with_adapter(model, done.path)
     return Result(
         name,
@@ -70,6 +90,7 @@ def train_on(
         "\n".join(filter(None, [done.report, trained.report])),
         series(done.steps),
         tell.ended(),
+        tell.samples,
     )
 
 

@@ -186,6 +186,20 @@ def in_parts(clone: ModelPatcher, plan: Plan, count: float, move: Move | None = 
         yield BlockSwap(stay, device) if stay else None
 
 
+@contextmanager
+def moved_off(patcher: ModelPatcher, swap: BlockSwap | None, *, apart: bool) -> Generator[None]:
+    """Inside, if `apart`, what of a placed model is on its device waits in the computer's memory."""
+    stays = swap.modules if swap else ()
+    if apart:
+        _move(patcher.model, set(stays), CPU)
+        comfy.model_management.soft_empty_cache()
+    try:
+        yield
+    finally:
+        if apart:
+            _move(patcher.model, set(stays), patcher.load_device)
+
+
 def free_on(device: torch.device) -> int:
     """How many bytes are free on a device for a training, beside what ComfyUI leaves to other programs."""
     reserved = comfy.model_management.extra_reserved_memory()

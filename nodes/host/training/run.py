@@ -30,6 +30,7 @@ from ....lyco_core.train.metadata import Run
 from ....lyco_core.train.network import Network
 from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
+from ....lyco_core.train.samples import require_one_model, require_text_alone
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
@@ -45,6 +46,7 @@ from .flow_model import FlowModel, loaded
 from .means import mean_line, recent
 from .memory import memory_for, out_of_memory, with_needs
 from .pair import Pair, both_loaded
+from .samples import Samples, Sampling
 
 log = logging.getLogger("lyco")
 
@@ -93,6 +95,7 @@ def train(
     high: ModelPatcher | None = None,
     model: str = "",
     vae: str = "",
+    sampling: Sampling | None = None,
 ) -> Trained:
     """Train an adapter for `patcher` and save it in `folder`; the model is as it was afterwards.
 
@@ -103,6 +106,7 @@ def train(
         needs: told how much memory a step takes, before the model is loaded.
         high: the model for high noise, of two; `patcher` is then that for low noise.
         model, vae: names of their files, for the metadata.
+        sampling: what samples are made with while it trains.
 
     Raises:
         LycoError: something is wrong with the options, the data or a file, before or while training.
@@ -116,6 +120,8 @@ def train(
     require_possible(options, weights.architecture, folder, **given, processes=world.processes)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
+    require_text_alone(options, image_input(weights))
+    require_one_model(options, two=high is not None)
     _require_images(weights, data)
     if data.empty is not None and options.run.caption_dropout_rate:
         items = [
@@ -144,9 +150,12 @@ def train(
             flow = ending.enter_context(_loaded(patcher, high, options, demand, tell_needs, world))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
+        samples = None
+        if sampling and isinstance(flow, FlowModel):  # see `require_one_model`
+            samples = Samples(training, flow, sampling, folder, files.sampled)
         log.info("%s", _opening(training, choice))
         with network.attached(*flow.models):
-            done = _steps(training, files, tell, told[0])
+            done = _steps(training, files, tell, told[0], samples)
         path = files.finish()
         training.world.wait()  # for the one that writes
     return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
@@ -237,13 +246,19 @@ def _training(
     return training
 
 
-def _steps(training: Training, files: TrainingFiles, tell: Tell, needs: Estimate) -> list[Step]:
+def _steps(
+    training: Training, files: TrainingFiles, tell: Tell, needs: Estimate, samples: Samples | None
+) -> list[Step]:
     """Do all steps that are left; if something stops them from outside, the adapter is saved first."""
     done: list[Step] = []
     try:
+        if samples and training.step == 0:
+            samples.after(0)
         for step in training.steps():
             done.append(step)
             tell(training, step, files.after(step))
+            if samples:
+                samples.after(step.step)
     except LycoError:
         raise
     except BaseException as reason:

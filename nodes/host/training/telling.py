@@ -11,13 +11,16 @@ from types import TracebackType
 from typing import Any
 
 import comfy.model_management
+import folder_paths
 
 from ....lyco_core.console import clock
 from ....lyco_core.train.estimate import Estimate
 from ....lyco_core.train.loop import Step, Training
+from ....lyco_core.train.samples import Sample
 from ....lyco_core.train.training_files import Saved
 from ..progress import Progress
 from .means import mean_line, recent
+from .samples import Sampling
 from .widgets import state_path
 
 EVENT = "lyco.train"
@@ -81,6 +84,10 @@ class Telling:
         self._begun: tuple[int, float] | None = None
         self._sent = 0.0
         self._saved: Saved | None = None
+        self.samples: list[dict[str, Any]] = []
+        """Every sample, as ComfyUI's pages name pictures."""
+        self._new: list[dict[str, Any]] = []
+        self._unsampled: dict[str, Any] | None = None
         self._message: dict[str, Any] = {}
         self._needs: dict[str, Any] | None = None
 
@@ -116,13 +123,35 @@ class Telling:
             server.send_sync(NEEDS, {"node": self._asked.node, "needs": self._needs}, server.client_id)
         self._say(estimate.line())
 
+    def following(self, sampling: Sampling) -> Sampling:
+        """`sampling`, of whose samples this tells, and which a person can interrupt."""
+        check = comfy.model_management.throw_exception_if_processing_interrupted
+        return dataclasses.replace(sampling, told=self._sampled, failed=self._failed, check=check)
+
+    def _sampled(self, sample: Sample) -> None:
+        """Tell of a sample."""
+        self.samples.append(named := _picture(sample))
+        self._new.append(named)
+        self._tell_unsampled(None)
+
+    def _failed(self, step: int, why: str) -> None:
+        """Tell why there are no samples."""
+        self._tell_unsampled({"step": step, "why": why})
+
+    def _tell_unsampled(self, unsampled: dict[str, Any] | None) -> None:
+        """Tell what is new of samples; before the first step, that tells it."""
+        self._unsampled = unsampled
+        if self._message:
+            self._send({})
+
     def saved(self, saved: Saved) -> None:
         """Remember what was written last."""
         self._saved = saved
 
     def ended(self) -> dict[str, Any]:
         """The last message without its steps."""
-        return {name: value for name, value in self._message.items() if name != "steps"}
+        told = {name: value for name, value in self._message.items() if name != "steps"}
+        return told | {"samples": self.samples}
 
     def _left(self, step: Step, total: int, now: float) -> float | None:
         """Seconds until the end, from the second step on."""
@@ -134,7 +163,9 @@ class Telling:
         global _last
         server = _server()
         told, self._pending = [event(step) for step in self._pending], []
-        before = _last["steps"] if self._message or self._goes_on() else []
+        goes_on = self._message or self._goes_on()
+        before, samples = (_last["steps"], _last["samples"]) if goes_on else ([], [])
+        new, self._new = self._new, []
         if not self._message:
             before = [step for step in before if step["step"] < told[0]["step"]]
         mean = recent(self._losses)
@@ -144,11 +175,13 @@ class Telling:
             "loss": mean.value,
             "mean_of": mean.steps,
             "needs": self._needs,
+            "unsampled": self._unsampled,
             **news,
             "steps": told,
+            "samples": new,
         }
         asked = {"prompt": self._asked.prompt, "workflow": self._asked.workflow}
-        _last = asked | self._message | {"steps": before + told}
+        _last = asked | self._message | {"steps": before + told, "samples": samples + new}
         if server is not None:
             server.send_sync(EVENT, dict(self._message), server.client_id)
 
@@ -180,6 +213,14 @@ def _named(saved: Saved) -> dict[str, Any]:
         "state": state,
         "folder": None if os.path.abspath(folder) == os.path.abspath(usual) else folder,
     }
+
+
+def _picture(sample: Sample) -> dict[str, Any]:
+    """A sample as the page asks for it, and what it was made of."""
+    folder, name = os.path.split(os.path.abspath(sample.path))
+    inside = os.path.relpath(folder, folder_paths.get_output_directory()).replace(os.sep, "/")
+    place = {"filename": name, "subfolder": inside, "type": "output"}
+    return place | {"step": sample.step, "number": sample.number, "prompt": sample.prompt, "seed": sample.seed}
 
 
 def event(step: Step) -> dict[str, float | None]:

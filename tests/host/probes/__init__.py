@@ -72,6 +72,32 @@ async def comfy_entrypoint():
         def execute(cls, width):
             return io.NodeOutput(Clip(width))
 
+    class ProbeVae(Node):
+        """A small VAE of videos, of random weights."""
+
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(
+                node_id="ProbeVae",
+                category="probes",
+                inputs=[io.Int.Input("channels")],
+                outputs=[io.Vae.Output()],
+            )
+
+        @classmethod
+        def execute(cls, channels):
+            import comfy.sd
+            from comfy.taesd.taehv import TAEHV
+
+            generator = torch.Generator().manual_seed(1)
+            weights = {}
+            for key, tensor in TAEHV(latent_channels=channels, latent_format=None).state_dict().items():
+                gain = max(tensor.numel() // max(len(tensor), 1), 1) ** -0.5 if tensor.dim() > 1 else 0.0
+                weights[key] = torch.randn(tensor.shape, generator=generator) * gain
+            last = [key for key in weights if "decoder" in key and key.endswith(".bias")][-1]
+            weights[last] += 0.5
+            return io.NodeOutput(comfy.sd.VAE(sd=weights))
+
     class ProbeHold(Node):
         """Runs until somebody stops it; what is queued waits."""
 
@@ -87,6 +113,6 @@ async def comfy_entrypoint():
 
     class Probes(ComfyExtension):
         async def get_node_list(self):
-            return [ProbeConditioning, ProbeItems, ProbeClip, ProbeHold]
+            return [ProbeConditioning, ProbeItems, ProbeClip, ProbeVae, ProbeHold]
 
     return Probes()

@@ -23,7 +23,12 @@ LANGUAGES = ("ja", "zh")
 
 ERRORS = {name for name in lyco_core.errors.__all__ if name.endswith("Error")}
 
-HEADLESS = ("nodes/host/training/encoding", "nodes/host/training/cache", "nodes/host/training/media")
+HEADLESS = (
+    "nodes/host/training/encoders",
+    "nodes/host/training/encoding",
+    "nodes/host/training/cache",
+    "nodes/host/training/media",
+)
 """What only `lyco train` runs."""
 
 

@@ -14,6 +14,7 @@ TITLES = {
     "noise": "Timesteps and loss",
     "loss": "What of a difference counts",
     "save": "What is saved",
+    "sample": "Samples while it trains",
     "memory": "Memory",
 }
 IN_JAPANESE = {
@@ -24,6 +25,7 @@ IN_JAPANESE = {
     "noise": "タイムステップと損失",
     "loss": "差の数え方",
     "save": "保存するもの",
+    "sample": "学習中のサンプル",
     "memory": "メモリ",
 }
 IN_CHINESE = {
@@ -34,6 +36,7 @@ IN_CHINESE = {
     "noise": "时间步与损失",
     "loss": "差值如何计算",
     "save": "保存什么",
+    "sample": "训练中的样图",
     "memory": "显存",
 }
 

@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "web": (
         "comfy.mjs",
         "dom.mjs widgets.mjs words.mjs",
-        "curve.mjs messages.mjs size.mjs strength.mjs",
+        "curve.mjs messages.mjs samples.mjs size.mjs strength.mjs",
         "parts.mjs",
         "fold.mjs",
         "node.mjs",

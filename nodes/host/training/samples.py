@@ -1,0 +1,162 @@
+"""Samples while it trains: when, the files that they become, and what is said where one cannot be made."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import comfy.model_management
+from PIL import Image
+from torch import Tensor
+
+from ....lyco_core.console import clear_line
+from ....lyco_core.errors import FileError, TrainError
+from ....lyco_core.train.distributed import World
+from ....lyco_core.train.loop import Training
+from ....lyco_core.train.options import TrainOptions
+from ....lyco_core.train.prompts import SamplePrompt
+from ....lyco_core.train.samples import Sample, prompts_of, texts_of
+from ..protocols import CLIP, VAE, Conditioning
+from .encoders import Encoding
+from .encoding import encode_texts
+from .flow_model import FlowModel
+from .memory import first_line, out_of_memory
+from .sampling import Prompted, latent_of, pixels_of, shape_of, undisturbed
+
+log = logging.getLogger("lyco")
+
+FOLDER = "sample"
+"""Musubi's, beside the adapter."""
+
+RATE = 16
+"""Frames a second of a video, of a family of which none is known."""
+
+INTERRUPTED = comfy.model_management.InterruptProcessingException
+"""What ComfyUI raises where a person interrupts: an Exception in older ones."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """What samples are made with."""
+
+    prompts: Sequence[Prompted]
+    vae: Callable[[], VAE]
+    told: Callable[[Sample], None] = lambda _: None
+    """Hears of every sample once its file is whole."""
+    failed: Callable[[int, str], None] = lambda step, why: None
+    """Hears of samples that could not be made after a step, and why."""
+    check: Callable[[], None] = _nothing
+    """Called at every step of the sampler; may raise to stop the training."""
+
+
+def prompted(prompts: Sequence[SamplePrompt], encoded: Mapping[str, list[Conditioning]], seed: int) -> list[Prompted]:
+    """The prompts with what was made of their texts; one without a seed has the training's, and its number."""
+    return [
+        Prompted(p, seed + n if p.seed is None else p.seed, encoded[p.prompt], encoded[p.negative_prompt or ""])
+        for n, p in enumerate(prompts)
+    ]
+
+
+def from_files(options: TrainOptions, encoders: Encoding, cache: str, world: World) -> Sampling | None:
+    """What a training's samples are made with, its prompts encoded or read from a cache; None if it makes none."""
+    if not (prompts := prompts_of(options)):
+        return None
+    encoded = encode_texts(texts_of(prompts), cache, encoders, world)
+    return Sampling(prompted(prompts, encoded, options.run.seed), functools.cache(encoders.load_vae))
+
+
+def from_graph(options: TrainOptions, clip: CLIP | None, vae: VAE | None) -> Sampling | None:
+    """The same of what a graph has loaded. Raises `TrainError` if that is not there."""
+    if not (prompts := prompts_of(options)):
+        return None
+    if clip is None or vae is None:
+        lacking = " and ".join(name for name, one in (("clip", clip), ("vae", vae)) if one is None)
+        raise TrainError(f"sample_prompts needs {lacking}; connect it, or empty sample_prompts")
+    encoded = {text: clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts_of(prompts)}
+    return Sampling(prompted(prompts, encoded, options.run.seed), lambda: vae)
+
+
+class Samples:
+    """The samples of one training."""
+
+    def __init__(
+        self,
+        training: Training,
+        flow: FlowModel,
+        sampling: Sampling,
+        folder: str,
+        record: Callable[[Sample], None] = lambda _: None,
+    ) -> None:
+        """`record` hears of every sample first.
+
+        Raises `TrainError` for a prompt that the model cannot be sampled with."""
+        self._training, self._flow, self._sampling = training, flow, sampling
+        self._record = record
+        self._options, self._name = training.options.sample, training.options.save.output_name
+        self._folder = os.path.join(folder, FOLDER)
+        self._rate = training.network.choice.trained.frames_a_second or RATE
+        for number, asked in enumerate(sampling.prompts, 1):
+            try:
+                shape_of(flow.patcher, asked.prompt, sampling.vae())
+            except TrainError as error:
+                raise TrainError(f"prompt {number}: {error}") from None
+
+    def after(self, step: int) -> None:
+        """Make the samples that are due after a step, 0 before the first; what is in their way is told and passed."""
+        if not self._training.world.writes or not self._options.due(step, self._training.steps_per_epoch):
+            return
+        clear_line(sys.stderr)
+        log.info("step %d: making %d samples", step, len(self._sampling.prompts))
+        try:
+            self._make(step)
+        except INTERRUPTED:
+            raise
+        except Exception as error:  # whatever is wrong with a picture, the training is worth more
+            why = f"out of memory: {first_line(error)}" if out_of_memory(error) else first_line(error)
+            log.warning("step %d: no sample could be made, training goes on: %s", step, why)
+            self._sampling.failed(step, why)
+        gc.collect()
+        comfy.model_management.soft_empty_cache()
+
+    def _make(self, step: int) -> None:
+        family, sampling = self._training.network.choice.architecture.id, self._sampling
+        vae = sampling.vae()
+        with undisturbed(self._training):
+            latents = [latent_of(self._flow, family, asked, vae, sampling.check) for asked in sampling.prompts]
+            pictures = pixels_of(self._flow, vae, latents, sampling.check)
+        for number, (asked, frames) in enumerate(zip(sampling.prompts, pictures, strict=True)):
+            path = self._written(f"{self._name}_{step:06d}_{number:02d}_{asked.seed}", frames)
+            sample = Sample(step, number, asked.prompt.prompt, asked.seed, path, frames)
+            self._record(sample)
+            sampling.told(sample)
+
+    def _written(self, name: str, frames: Tensor) -> str:
+        """The path of a PNG, or of an animated WebP where there are several frames."""
+        images = [Image.fromarray(frame) for frame in frames.numpy()]
+        ending, more = (".png", {}) if len(images) == 1 else (".webp", self._animation(images))
+        path = os.path.join(self._folder, name + ending)
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            images[0].save(path + ".part", format=ending[1:].upper(), **more)
+            os.replace(path + ".part", path)
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+        return path
+
+    def _animation(self, images: list[Image.Image]) -> dict[str, object]:
+        return {
+            "save_all": True,
+            "append_images": images[1:],
+            "duration": round(1000 / self._rate),
+            "loop": 0,
+            "quality": 90,
+        }

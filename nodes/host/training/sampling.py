@@ -1,0 +1,172 @@
+"""A sample from the model that is being trained, with the network in it: ComfyUI's own sampler on a model that stays.
+
+Nothing of the model, of the network or of torch's random numbers is another afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ....lyco_core.errors import TrainError
+from ....lyco_core.train.loop import Training
+from ....lyco_core.train.prompts import SamplePrompt
+from ....lyco_core.train.sample_options import strengths
+from ..model.merging import unload
+from ..protocols import VAE, Conditioning, ModelPatcher
+from .flow_model import FlowModel
+from .placing import free_on, moved_off
+
+SAMPLER, SCHEDULER = "euler", "simple"
+"""What ComfyUI's own workflows take for flow models."""
+
+MARGIN = 1.1
+"""How much more than ComfyUI's estimate has to be free for the VAE beside the model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompted:
+    """A prompt, encoded."""
+
+    prompt: SamplePrompt
+    seed: int
+    positive: list[Conditioning]
+    negative: list[Conditioning]
+
+
+class _Guider(comfy.samplers.CFGGuider):
+    """ComfyUI's, for a model that is where it is; loading it again would take off what hangs on its modules."""
+
+    def outer_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Callable[..., None] | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+        **shapes: Any,
+    ) -> Tensor:
+        """ComfyUI's, without the loading."""
+        self.inner_model, device = self.model_patcher.model, self.model_patcher.load_device
+        noise, latent_image, sigmas = noise.to(device), latent_image.to(device), sigmas.to(device)
+        rest = denoise_mask, callback, disable_pbar, seed
+        return self.inner_sample(noise, latent_image, device, sampler, sigmas, *rest, **shapes)
+
+
+@contextmanager
+def undisturbed(training: Training) -> Generator[None]:
+    """Inside, the network is as it is saved, and draws nothing; afterwards all goes on as if nothing had been."""
+    model = training.model
+    devices = [model.device] if model.device.type == "cuda" else []
+    training.network.eval()  # a step sets its mode itself
+    with torch.random.fork_rng(devices), torch.no_grad(), training.as_saved():
+        yield
+
+
+def latent_of(flow: FlowModel, family: str, asked: Prompted, vae: VAE, check: Callable[[], None]) -> Tensor:
+    """The sampled latent of a prompt, as the VAE takes it. `check` is called at every step, and may raise to stop."""
+    patcher, prompt = flow.patcher, asked.prompt
+    strength = strengths(prompt, family, guided=is_guided(patcher))
+    empty = torch.zeros(shape_of(patcher, prompt, vae))
+    noise = torch.randn(empty.shape, generator=torch.Generator().manual_seed(asked.seed))
+    guider = _Guider(patcher)
+    guider.set_conds(_told(asked.positive, strength.guidance), _told(asked.negative, strength.guidance))
+    guider.set_cfg(strength.cfg)
+    sampler = comfy.samplers.sampler_object(SAMPLER)
+    found = guider.sample(
+        noise,
+        empty,
+        sampler,
+        sigmas_of(patcher, prompt),
+        callback=lambda *_: check(),
+        disable_pbar=True,
+        seed=asked.seed,
+    )
+    return found.cpu()
+
+
+def _told(conditioning: list[Conditioning], guidance: float) -> list[Conditioning]:
+    return [[text, {**more, "guidance": guidance}] for text, more in conditioning]
+
+
+def is_guided(patcher: ModelPatcher) -> bool:
+    """Whether the model is told how much guidance, instead of being asked twice."""
+    return bool(getattr(getattr(patcher.model.diffusion_model, "params", None), "guidance_embed", False))
+
+
+def sigmas_of(patcher: ModelPatcher, prompt: SamplePrompt) -> Tensor:
+    """The noise after each step; the model's own shift unless the prompt has another."""
+    sampling: Any = patcher.get_model_object("model_sampling")
+    if prompt.discrete_flow_shift:
+        sampling = copy.deepcopy(sampling)
+        shift = prompt.discrete_flow_shift
+        if isinstance(sampling, comfy.model_sampling.ModelSamplingFlux):  # which takes its logarithm
+            sampling.set_parameters(shift=math.log(shift))
+        else:
+            sampling.set_parameters(shift=shift, multiplier=sampling.multiplier)
+    return comfy.samplers.calculate_sigmas(sampling, SCHEDULER, prompt.sample_steps)
+
+
+def shape_of(patcher: ModelPatcher, prompt: SamplePrompt, vae: VAE) -> tuple[int, ...]:
+    """The shape of a prompt's latent; sizes that the VAE cannot make are rounded down, as in Musubi.
+
+    Raises `TrainError` for a video of a model that makes none.
+    """
+    fewer = vae.spacial_compression_decode()
+    size = prompt.height // fewer, prompt.width // fewer
+    form = patcher.model.latent_format
+    if 0 in size:
+        raise TrainError(f"{prompt.width} x {prompt.height} is too small for the VAE, whose least is {fewer}")
+    if form.latent_dimensions == 2:
+        if prompt.frame_count > 1:
+            raise TrainError(f"the model makes no videos, and frame_count is {prompt.frame_count}; set it to 1")
+        return (1, form.latent_channels, *size)
+    frames = (prompt.frame_count - 1) // (vae.temporal_compression_decode() or 1) + 1
+    return (1, form.latent_channels, frames, *size)
+
+
+def pixels_of(flow: FlowModel, vae: VAE, latents: list[Tensor], check: Callable[[], None]) -> list[Tensor]:
+    """Frames (n, height, width, 3), 0 to 255, of each latent; the model leaves the device if the VAE needs its room."""
+    patcher, device = flow.patcher, flow.device
+    needed = max(vae.memory_used_decode(latent.shape, vae.vae_dtype) for latent in latents)
+    needed += sum(parameter.nbytes for parameter in vae.first_stage_model.parameters())
+    apart = device.type != "cpu" and free_on(device) < needed * MARGIN
+    with _out_of_sight(patcher), moved_off(patcher, flow.swap, apart=apart):
+        try:
+            with torch.inference_mode():
+                return [_decoded(vae, latent, check) for latent in latents]
+        finally:
+            unload(vae.patcher)
+            comfy.model_management.soft_empty_cache()
+
+
+def _decoded(vae: VAE, latent: Tensor, check: Callable[[], None]) -> Tensor:
+    check()
+    pixels = vae.decode(latent).float().cpu()
+    return pixels.reshape(-1, *pixels.shape[-3:]).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+@contextmanager
+def _out_of_sight(patcher: ModelPatcher) -> Generator[None]:
+    """Inside, ComfyUI does not know that the model is loaded, so it does not take it apart to make room."""
+    loaded = comfy.model_management.current_loaded_models
+    ours = [entry for entry in loaded if entry.model is not None and patcher.is_clone(entry.model)]
+    for entry in ours:
+        loaded.remove(entry)
+    try:
+        yield
+    finally:
+        loaded[:0] = ours

@@ -1,0 +1,207 @@
+"""Samples while it trains: ComfyUI's sampler on the model that trains, which goes on as if nothing had been sampled."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lyco_testing.comfy_models import MODELS, tiny_model
+from lyco_testing.quantized_models import TOKENS, normal
+from PIL import Image
+from safetensors.torch import load_file
+
+LINES = (
+    "a cat --w 64 --h 80 --s 3",
+    "# no prompt",
+    "a dog --w 64 --h 64 --d 7 --s 2 --n a bird --l 3 --fs 2",
+)
+RUNNABLE = {"z_image": {"dim": 256, "axes_dims": [32, 48, 48]}}
+"""The tiny models are made for their keys; these sizes let them compute."""
+
+TEXTS = ("a cat", "a dog", "a bird", "")
+
+
+def model_of(architecture: str, monkeypatch: pytest.MonkeyPatch):
+    name, config = MODELS[architecture]
+    monkeypatch.setitem(MODELS, architecture, (name, config | RUNNABLE.get(architecture, {})))
+    with torch.inference_mode():
+        return tiny_model(architecture)
+
+
+def vae_of(channels: int, *, video: bool):
+    """ComfyUI's own small VAE of random weights."""
+    import comfy.sd
+    from comfy.taesd.taehv import TAEHV
+    from comfy.taesd.taesd import TAESD
+
+    torch.manual_seed(0)
+    made = TAEHV(latent_channels=channels, latent_format=None) if video else TAESD(latent_channels=channels)
+    with torch.inference_mode():  # ComfyUI's classes leave their weights to chance
+        weights = {key: _drawn(tensor) for key, tensor in made.state_dict().items()}
+        last = [key for key in weights if "decoder" in key and key.endswith(".bias")][-1]
+        weights[last] = torch.full_like(weights[last], 0.5)
+        return comfy.sd.VAE(sd=weights)
+
+
+def _drawn(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dim() < 2:
+        return torch.zeros_like(tensor) if tensor.dim() else tensor.detach().clone()
+    return torch.randn(tensor.shape) * tensor[0].numel() ** -0.5
+
+
+def caption(text: str) -> list:
+    seed = TEXTS.index(text)
+    return [normal(seed, 1, TOKENS, 48), {"pooled_output": normal(seed + 9, 1, 24)}]
+
+
+def trained(train, model, architecture: str, folder: Path, sampling: bool = True, vae=None, **more):
+    """(the adapter's numbers, what was told of samples)."""
+    lines = more.pop("lines", LINES)
+    tell = more.pop("tell", {})
+    settings = {
+        "network_module": "lokr",
+        "network_dim": 4,
+        "max_train_steps": 4,
+        "learning_rate": 3e-2,
+        "save_precision": "fp32",
+        "ema_decay": 0.9,
+        "rank_dropout": 0.2,
+        "module_dropout": 0.2,
+        **more,
+    }
+    if sampling:
+        settings |= {"sample_prompts": lines, "sample_every_n_steps": 2, "sample_at_first": True}
+    options = train.options.train_options(settings)
+    shape = (16, *([3] if architecture == "wan" else []), 8, 8)
+    items = [train.items.Item(normal(i, *shape), caption(TEXTS[i]), f"item {i}") for i in range(2)]
+    told, made = [], None
+    prompts = train.samples.prompts_of(options)
+    if prompts:
+        vae = vae or vae_of(shape[0], video=architecture == "wan")
+        encoded = train.samples.prompted(prompts, {text: [caption(text)] for text in TEXTS}, options.run.seed)
+        made = train.samples.Sampling(encoded, lambda: vae, told.append, lambda *why: told.append(why), **tell)
+    with torch.inference_mode():
+        done = train.run.train(model, train.run.Data(items), options, str(folder), lambda *_: None, sampling=made)
+    return load_file(done.path), told
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.every_host
+@pytest.mark.parametrize("architecture", ["flux1", "z_image", "wan"])
+def test_it_goes_on_bit_for_bit(architecture, train, monkeypatch, tmp_path):
+    """With dropout, averages and checkpointing, whole and with blocks that are swapped; and samples change."""
+    model = model_of(architecture, monkeypatch)
+    vae = vae_of(16, video=architecture == "wan")
+    plain, _ = trained(train, model, architecture, tmp_path / "plain", False)
+    for count in (0, 2):
+        torch.manual_seed(5)
+        found, told = trained(train, model, architecture, tmp_path / str(count), vae=vae, blocks_to_swap=count)
+        drawn = torch.rand(3)
+        assert same(found, plain), count
+        assert [(s.step, s.number, s.seed) for s in told] == [
+            (n, i, d) for n in (0, 2, 4) for i, d in ((0, 42), (1, 7))
+        ]
+        assert not torch.equal(told[0].frames, told[2].frames)
+        names = sorted(path.name for path in (tmp_path / str(count) / "sample").iterdir())
+        assert names[:3] == ["adapter_000000_00_42.png", "adapter_000000_01_7.png", "adapter_000002_00_42.png"]
+        with Image.open(tmp_path / str(count) / "sample" / names[0]) as image:
+            assert image.size == (64, 80)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(3))
+    lines = [json.loads(line) for line in (tmp_path / "0" / "adapter.jsonl").read_text().splitlines()]
+    assert [line.get("sample") for line in lines][:3] == ["sample/" + name for name in names[:2]] + [None]
+    assert all("forward" not in vars(module) for module in model.model.modules())
+
+
+@pytest.mark.parametrize("architecture", ["flux1", "z_image"])
+def test_a_sample_is_what_comfyui_samples_with_the_file(architecture, train, monkeypatch, tmp_path):
+    import comfy.sample
+    import comfy.samplers
+
+    model, vae = model_of(architecture, monkeypatch), vae_of(16, video=False)
+    more = {"ema_decay": 0, "mixed_precision": "no", "blocks_to_swap": 0}
+    _, told = trained(train, model, architecture, tmp_path, vae=vae, **more)
+    patched = train.run.with_adapter(model, str(tmp_path / "adapter.safetensors")).model
+    cases = ((model, told[0], 3.5), (patched, told[-2], 3.5), (patched, told[-1], 3.5))
+    for one, sample, guidance in cases:
+        positive, negative, cfg, size, steps = {
+            0: ("a cat", "", 1.0 if architecture == "flux1" else 4.0, (10, 8), 3),
+            1: ("a dog", "a bird", 3.0, (8, 8), 2),
+        }[sample.number]
+        empty = torch.zeros(1, 16, *size)
+        with torch.inference_mode():
+            conditions = [
+                [[text, more | {"guidance": guidance}]] for text, more in (caption(positive), caption(negative))
+            ]
+            if sample.number:  # as ComfyUI's node of that shift has it
+                import copy
+                import math
+
+                sampling = copy.deepcopy(one.get_model_object("model_sampling"))
+                flux = architecture == "flux1"
+                sampling.set_parameters(**({"shift": math.log(2)} if flux else {"shift": 2, "multiplier": 1}))
+                one = one.clone()
+                one.add_object_patch("model_sampling", sampling)
+            noise = comfy.sample.prepare_noise(empty, sample.seed)
+            latent = comfy.sample.sample(
+                one, noise, steps, cfg, "euler", "simple", *conditions, empty, seed=sample.seed, disable_pbar=True
+            )
+            pixels = vae.decode(latent).clamp(0, 1) * 255
+        assert (pixels - sample.frames.float()).abs().max() < 1.5, (architecture, sample.number)
+
+
+def test_videos_are_animations_at_their_rate(train, monkeypatch, tmp_path):
+    model = model_of("wan", monkeypatch)
+    _, told = trained(train, model, "wan", tmp_path, lines=("a cat --w 64 --h 64 --f 7 --s 1",))
+    with Image.open(tmp_path / "sample" / "adapter_000004_00_42.webp") as image:
+        assert (image.n_frames, image.size) == (5, (64, 64))  # 4 n + 1, as in Musubi
+        image.load()
+        assert image.info["duration"] == round(1000 / 16)
+    assert told[-1].frames.shape == (5, 64, 64, 3)
+
+
+def test_what_cannot_be_sampled_costs_no_training(train, monkeypatch, tmp_path, caplog):
+    model, vae = model_of("z_image", monkeypatch), vae_of(16, video=False)
+    plain, _ = trained(train, model, "z_image", tmp_path / "plain", False)
+    vae.decode = lambda _: torch.empty(2**44)
+    found, told = trained(train, model, "z_image", tmp_path / "found", vae=vae)
+    assert same(found, plain)
+    assert [step for step, _ in told] == [0, 2, 4]
+    assert all(why.startswith("out of memory: ") for _, why in told)
+    assert "step 2: no sample could be made, training goes on: " in caplog.text
+
+
+def test_a_person_can_stop_it_while_it_samples(train, monkeypatch, tmp_path):
+    import comfy.model_management
+
+    model, calls = model_of("z_image", monkeypatch), []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) > 8:  # in the second round
+            raise comfy.model_management.InterruptProcessingException
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        trained(train, model, "z_image", tmp_path, tell={"check": check})
+    assert sorted(path.name for path in tmp_path.glob("adapter*"))[0].startswith("adapter-step00000002")
+    assert all("forward" not in vars(module) for module in model.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "line", "message"),
+    [
+        ("z_image", "a cat --f 25", "prompt 1: the model makes no videos, and frame_count is 25; set it to 1"),
+        ("z_image", "a cat --ci a.png", "prompt 1: control_image_path names a picture, and samples are made from text"),
+        ("wan", "a cat --w banana", "prompt 1: width is 'banana', expected a whole number"),
+    ],
+)
+def test_a_prompt_that_cannot_be_is_refused_before_the_training(
+    architecture, line, message, train, monkeypatch, tmp_path
+):
+    model = model_of(architecture, monkeypatch)
+    with pytest.raises(train.errors.TrainError, match=message):
+        trained(train, model, architecture, tmp_path, lines=(line,))
+    assert not list(tmp_path.glob("**/*.png"))
