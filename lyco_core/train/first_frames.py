@@ -72,7 +72,7 @@ def first_frame_settings(settings: dict[str, Any], given: Mapping[str, Any], fol
     names = settings.pop("image_encoder", "")
     names = cast(list[Any], names) if isinstance(names, list) else [names]
     if len(names) > 1:
-        raise TrainError(f"image_encoder is {names!r}, expected one file; --clip and --image_encoder are the same here")
+        raise TrainError(f"image_encoder is {names!r}, expected one file; clip and image_encoder are the same here")
     asked = re.match(r"i2v|flf2v", str(flattened(given).get("task", ""))) is not None
     return path_of(names[0] if names else "", "image_encoder", folder), asked
 

@@ -147,6 +147,7 @@ class NoiseOptions(OptionGroup):
         "Of SDXL and Stable Diffusion 1.x/2.x: steps of little noise weigh less, above this ratio of signal to noise. "
         "0: all weigh the same. 5 is usual.",
         saved=Saved.IF_SET,
+        draws=True,
         graph=False,
     )
     min_timestep: float = option(0.0, Number(0, 1000), "Timesteps below are not trained, of 1000.", draws=True)

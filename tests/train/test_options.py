@@ -1,5 +1,6 @@
 """Options that are told, checked and saved as they say of themselves."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,8 @@ def test_the_algorithm_by_both_names(name: str):
         ({"mixed_precision": "int8"}, "mixed_precision is 'int8', expected one of auto, no, bf16, fp16"),
     ],
 )
-def test_options_that_cannot_be(settings: dict, message: str):
+def test_options_that_cannot_be(settings: dict, message: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
     with pytest.raises(TrainError, match=message):
         training(**settings)
 
@@ -173,7 +175,8 @@ def test_an_optimizer_by_any_name(name: str, cls: type):
         ("torch.nn.Linear", "optimizer_type torch.nn.Linear is no optimizer of torch's kind; choose adamw"),
     ],
 )
-def test_an_optimizer_that_is_none(name: str, message: str):
+def test_an_optimizer_that_is_none(name: str, message: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "schedulefree", None)  # as where it is not installed
     with pytest.raises(TrainError, match=message):
         training(optimizer_type=name)
 

@@ -243,7 +243,7 @@ _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
         (
             r"wandb|all",
             REFUSED,
-            "nothing is sent to wandb; give logging_dir, whose events wandb sync --sync-tensorboard sends",
+            "nothing is sent to wandb; give logging_dir, whose events can be sent by wandb itself",
         ),
     ),
 }

@@ -102,7 +102,7 @@ class Trainer:
     """Why there is nothing for the other architectures."""
 
 
-_MUSUBI = tuple(TRAINED)
+_MUSUBI = tuple(family for family, trained in TRAINED.items() if trained.by_musubi)
 _UNETS = ("sd15", "sdxl")
 _DIFFUSERS = tuple(
     a
