@@ -217,3 +217,12 @@ def test_what_a_launcher_is_told_counts(capsys: pytest.CaptureFixture[str]):
     assert "accelerate --num_processes 2 is refused: torchrun starts several" in capsys.readouterr().err
     assert main(["train", *words.format("2 --multi_gpu").split()]) == 1
     assert capsys.readouterr().err.endswith("; so are accelerate --multi_gpu; see why with --check-options\n")
+
+
+def test_a_script_with_a_default_of_its_own():
+    """Musubi's of Ideogram 4 draws timesteps by the picture's size; what is said counts."""
+    kept, _ = answered({"learning_rate": 1e-4}, "ideogram4_train_network")
+    assert kept["timestep_sampling"] == "ideogram4_shift"
+    kept, _ = answered({"timestep_sampling": "uniform"}, "ideogram4_train_network")
+    assert kept["timestep_sampling"] == "uniform"
+    assert "timestep_sampling" not in answered({}, "wan_train_network")[0]

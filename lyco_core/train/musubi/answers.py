@@ -99,6 +99,8 @@ def answered(settings: Mapping[str, Any], script: str = "") -> tuple[dict[str, A
                 kept[name] = value
         else:
             answers.append(Answer(name, Fate.REFUSED, unknown(name, known())))
+    if (own := script_named(script)) and own.timestep_sampling:
+        kept.setdefault("timestep_sampling", own.timestep_sampling)
     return kept, answers
 
 
@@ -140,15 +142,18 @@ _BY_RULE: Sequence[tuple[type, Takes]] = (
 )
 
 
+_EDITION = ("model_version", "edit_plus", "edit")
+
+
 def edition(settings: dict[str, Any]) -> str:
     """Take the edition of Qwen-Image out of settings, by its `model_version`: `edit` and `edit_plus` name one too."""
-    version, plus, edit = (settings.pop(name, None) for name in ("model_version", "edit_plus", "edit"))
+    version, plus, edit = (settings.pop(name, None) for name in _EDITION)
     return str(version or ("edit-2509" if plus else "edit" if edit else "")).lower()
 
 
 def own_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that `train_options` takes."""
-    return {name: value for name, value in settings.items() if name not in FILES and name not in _TABLES}
+    return {name: value for name, value in settings.items() if name not in {*FILES, *_TABLES, *_EDITION}}
 
 
 def option_words(settings: Mapping[str, Any], answers: Iterable[Answer]) -> list[str]:

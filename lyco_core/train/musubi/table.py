@@ -65,6 +65,8 @@ class Script:
     """Ids of the architectures that it trains."""
     refused: str = ""
     """Why it is refused, whatever it trains."""
+    timestep_sampling: str = ""
+    """Its own default of it; empty: that of all others."""
 
 
 _WHOLE = "it trains the whole model, and adapters are what is trained here"
@@ -81,7 +83,7 @@ SCRIPTS = {
     "zimage_train_network": Script("zimage", ("z_image",)),
     "kandinsky5_train_network": Script("kandinsky5", ("kandinsky5",)),
     "krea2_train_network": Script("krea2", ("krea2",)),
-    "ideogram4_train_network": Script("ideogram4", ("ideogram4",)),
+    "ideogram4_train_network": Script("ideogram4", ("ideogram4",), timestep_sampling="ideogram4_shift"),
     "hidream_o1_train_network": Script("hidream_o1", ("hidream_o1",)),
     "fpack_train_network": Script("fpack", ("framepack",), "ComfyUI has no FramePack model to train it with"),
     "flux_2_train_network_self_flow": Script("self_flow", ("flux2",), "Self-Flow is not built here"),
