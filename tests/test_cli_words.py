@@ -54,7 +54,7 @@ def test_the_version_is_told_without_torch(capsys: pytest.CaptureFixture[str]):
     ("arguments", "message"),
     [
         (["isnpect"], "there is no command isnpect; do you mean inspect?; see lyco --help"),
-        (["nonsense"], "there is no command nonsense; expected inspect, delta, convert"),
+        (["nonsense"], "there is no command nonsense; expected inspect, delta, compare, convert"),
         (["delta", "x", "-o", "y", "--bla"], "--bla: there is no such option; see lyco delta --help"),
         (["delta", "x", "y", "-o", "z"], "y: one argument too many; see lyco delta --help"),
         (["--bla"], "--bla: there is no such option; see lyco --help"),

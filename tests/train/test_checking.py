@@ -1,10 +1,10 @@
 """What is refused before anything is loaded or encoded."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.absent import hide
 from lyco_testing.toy import WIDTH, ToyModel, described, z_image
 
 from lyco_core.architectures.registry import ARCHITECTURES
@@ -70,7 +70,7 @@ def test_what_is_possible(tmp_path: Path):
     ],
 )
 def test_what_is_not(settings: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "prodigyopt", None)  # as where it is not installed
+    hide(monkeypatch, "prodigyopt")
     (tmp_path / "taken-000003.safetensors").write_bytes(b"")
     with pytest.raises(LycoError, match=message):
         possible(tmp_path, **settings)

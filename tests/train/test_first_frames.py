@@ -95,5 +95,5 @@ def test_what_the_configuration_says():
     assert rest == {"task": "i2v"}
     assert first_frame_settings({"image_encoder": ["b"]}, {"task": "t2v-14B"}, Path("/x")) == ("/x/b", False)
     assert first_frame_settings({}, {}, Path("/x")) == ("", False)
-    with pytest.raises(LycoError, match="expected one file; --clip and --image_encoder are the same"):
+    with pytest.raises(LycoError, match="expected one file; clip and image_encoder are the same"):
         first_frame_settings({"image_encoder": ["a", "b"]}, {}, Path("/x"))

@@ -1,10 +1,10 @@
 """Options that are told, checked and saved as they say of themselves."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.absent import hide
 from lyco_testing.option_table import PAGES
 from lyco_testing.toy_training import steps, training
 
@@ -126,7 +126,7 @@ def test_the_algorithm_by_both_names(name: str):
     ],
 )
 def test_options_that_cannot_be(settings: dict, message: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
+    hide(monkeypatch, "bitsandbytes")
     with pytest.raises(TrainError, match=message):
         training(**settings)
 
@@ -176,7 +176,7 @@ def test_an_optimizer_by_any_name(name: str, cls: type):
     ],
 )
 def test_an_optimizer_that_is_none(name: str, message: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "schedulefree", None)  # as where it is not installed
+    hide(monkeypatch, "schedulefree")
     with pytest.raises(TrainError, match=message):
         training(optimizer_type=name)
 
