@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -18,7 +17,6 @@ from ....lyco_core.conversion import ConvertOptions as Conversion
 from ....lyco_core.conversion import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
 from ....lyco_core.model import Model
-from ....lyco_core.text import size_text
 from ....lyco_core.train.batches import require_items
 from ....lyco_core.train.checking import require_possible
 from ....lyco_core.train.distributed import World
@@ -43,10 +41,10 @@ from ..protocols import Conditioning, ModelPatcher
 from .conditions import require_fit, require_image, without_caption
 from .demand import Demand, demand_of
 from .flow_model import FlowModel, loaded
-from .means import mean_line, recent
 from .memory import memory_for, out_of_memory, with_needs
 from .pair import Pair, both_loaded
 from .samples import Samples, Sampling
+from .summary import opening, report
 
 log = logging.getLogger("lyco")
 
@@ -153,12 +151,12 @@ def train(
         samples = None
         if sampling and isinstance(flow, FlowModel):  # see `require_one_model`
             samples = Samples(training, flow, sampling, folder, files.sampled)
-        log.info("%s", _opening(training, choice))
+        log.info("%s", opening(training, choice))
         with network.attached(*flow.models):
             done = _steps(training, files, tell, told[0], samples)
         path = files.finish()
         training.world.wait()  # for the one that writes
-    return Trained(path, done, _report(path, training, done, choice) if training.world.writes else "")
+    return Trained(path, done, report(path, training, done, choice) if training.world.writes else "")
 
 
 def _loaded(
@@ -172,21 +170,6 @@ def _loaded(
     if high is not None:
         return both_loaded(patcher, high, options, demand, tell, world)
     return loaded(patcher, options.run, options.memory, demand, tell, world)
-
-
-def _opening(training: Training, choice: TargetChoice) -> str:
-    """What is about to be trained, and on what."""
-    device, run = training.model.device, training.options.run
-    named = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-    numbers = sum(parameter.numel() for parameter in training.network.parameters())
-    batch = run.batch_size * run.gradient_accumulation_steps * training.world.processes
-    boundary = training.options.noise.timestep_boundary
-    two = f", the model for high noise at timestep {boundary:g} and above" if boundary else ""
-    return (
-        f"training {choice.architecture.title} on {named}: {len(choice.targets)} modules, {numbers:,} parameters, "
-        f"learning rate {training.options.optimizer.learning_rate:g}, steps {training.step + 1} to "
-        f"{training.total_steps}, {len(training.items)} items, {batch} a step{two}"
-    )
 
 
 def _require_images(weights: Model, data: Data) -> None:
@@ -273,20 +256,6 @@ def _steps(
             ) from reason
         raise
     return done
-
-
-def _report(path: str, training: Training, done: Sequence[Step], choice: TargetChoice) -> str:
-    numbers = sum(parameter.numel() for parameter in training.network.parameters())
-    lines = [
-        f"{os.path.basename(path)}: {choice.architecture.title}, {len(choice.targets)} modules, {numbers:,} numbers, "
-        f"{size_text(os.path.getsize(path))}",
-        f"{training.step} steps, {len(training.items)} items, {mean_line(recent([step.loss for step in done]))}",
-    ]
-    if tried := [s.validation for s in done if s.validation is not None]:
-        lines.append(f"validation {tried[0]:.4f} -> {tried[-1]:.4f}")
-    if training.options.network.verbose:
-        lines.append(training.network.listing())
-    return "\n".join(lines)
 
 
 def with_adapter(patcher: ModelPatcher, path: str) -> Loaded:
