@@ -237,7 +237,9 @@ def _require_possible(
         with about_file(path):
             musubi_adapters(path, family)
     datasets = (*configuration.datasets, *configuration.validation)
-    return trained, kind, require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
+    references = require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
+    require_text_alone(options, references)
+    return trained, kind, references
 
 
 def _train(configuration: Configuration, data: Data, tell: Terminal, world: World, sampling: Sampling | None) -> None:

@@ -15,7 +15,7 @@ from .loop import require_needed_inputs
 from .optimizers import make_optimizer
 from .options import TrainOptions
 from .rates import Rates
-from .samples import prompts_of
+from .samples import prompts_of, require_pictures
 from .state import require_resumable
 from .targets import require_trainable
 from .training_files import require_place
@@ -53,6 +53,7 @@ def require_possible(
             "torchrun, or set shard_blocks to false"
         )
     prompts_of(options)
+    require_pictures(options, family.id)
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
     rates = options.network.all_rates(rate)

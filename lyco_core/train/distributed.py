@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib
 import os
 from collections.abc import Iterable
@@ -84,7 +85,10 @@ def join(backend: str | None = None) -> World:
         raise TrainError(f"several processes train on CUDA's GPUs or on the CPU, and here is {found}: start it alone")
     if found:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(backend or ("nccl" if found and dist.is_nccl_available() else "gloo"))
+    # While one process encodes or samples the others wait, for longer than torch does by itself; torchrun ends all if
+    # one dies.
+    timeout = datetime.timedelta(days=7)
+    dist.init_process_group(backend or ("nccl" if found and dist.is_nccl_available() else "gloo"), timeout=timeout)
     return World(dist.get_rank(), dist.get_world_size())
 
 

@@ -122,6 +122,7 @@ class NetworkOptions(OptionGroup):
         "PATTERN=RATE: the same of learning_rate; 0: the modules stay as they begin. lr_scheduler changes these rates "
         "as it does learning_rate.",
         saved=Saved.NETWORK_ARG,
+        draws=True,  # an optimizer's state knows its groups by their number alone
         since=2,
     )
     verbose: bool = option(

@@ -180,11 +180,6 @@ class NoiseOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_timestep_buckets > 1 and self.timestep_boundary:
-            raise TrainError(
-                f"num_timestep_buckets is {self.num_timestep_buckets}, and with dit_high_noise the timesteps of a "
-                "batch are those of one of the two models, in no such order; leave it out"
-            )
         if self.min_timestep >= self.max_timestep:
             raise TrainError(
                 f"min_timestep is {self.min_timestep:g}, expected less than max_timestep, {self.max_timestep:g}"

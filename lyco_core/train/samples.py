@@ -11,7 +11,7 @@ from ..errors import TrainError
 from .options import TrainOptions
 from .prompts import SamplePrompt, read_prompts
 
-__all__ = ["Sample", "prompts_of", "require_one_model", "require_text_alone", "texts_of"]
+__all__ = ["Sample", "prompts_of", "require_one_model", "require_pictures", "require_text_alone", "texts_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,18 @@ def require_text_alone(options: TrainOptions, reads: object) -> None:
         raise TrainError(
             "sample_prompts: the model reads a picture beside the text, and samples are made from text alone here; "
             "leave sample_prompts out, or sample with the saved adapters in a workflow"
+        )
+
+
+_SOUND = ("ace_step", "ace_step_1_5")
+"""Ids of the architectures that make sound."""
+
+
+def require_pictures(options: TrainOptions, family: str) -> None:
+    """Raise `TrainError` for samples of a model that makes sound."""
+    if family in _SOUND and options.sample.sample_prompts:
+        raise TrainError(
+            "sample_prompts: the model makes sound, and samples are pictures and videos here; leave sample_prompts out"
         )
 
 

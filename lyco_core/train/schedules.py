@@ -169,10 +169,11 @@ class ScheduleOptions(OptionGroup):
         "Instead of lr_scheduler: a class of torch.optim.lr_scheduler, such as OneCycleLR, or the path of one. It is "
         "stepped after every step of the optimizer.",
         saved=Saved.IF_SET,
+        draws=True,  # torch's state of a schedule overwrites what another one is told
         graph=False,
     )
     lr_scheduler_args: tuple[str, ...] = option(
-        (), Texts(), "NAME=VALUE for lr_scheduler_type, such as step_size=100.", graph=False
+        (), Texts(), "NAME=VALUE for lr_scheduler_type, such as step_size=100.", draws=True, graph=False
     )
 
     def __post_init__(self) -> None:

@@ -21,6 +21,8 @@ _LINE, _WIDTH = 25, 64
 """Timesteps a line, and how long a bar is at most: as in Musubi Tuner."""
 _SIZE = torch.Size((1, 128, 128))
 """Latents of 1024 x 1024 pixels, of those that have 8 a number."""
+_SMALL = torch.Size((1, 64, 64))
+"""The same of those that have 16."""
 
 
 def timestep_words(options: TrainOptions, families: Sequence[str] = ()) -> list[str]:
@@ -29,7 +31,8 @@ def timestep_words(options: TrainOptions, families: Sequence[str] = ()) -> list[
     Raises `TrainError` where `auto` is of no known family.
     """
     options = _resolved(options, families)
-    drawn = [draw(options, n, _AT_ONCE, _SIZE, n * _AT_ONCE).t for n in range(_TRIES)]
+    size = _SMALL if options.noise.timestep_sampling in ("flux2_shift", "ideogram4_shift") else _SIZE
+    drawn = [draw(options, n, _AT_ONCE, size, n * _AT_ONCE).t for n in range(_TRIES)]
     counts = torch.histc(torch.cat(drawn) * 1000, 1000 // _LINE, 0, 1000)
     # The middle of each of 1000 timesteps, on whose grid sigma's weights lie at the end.
     offset = 1.0 if options.noise.timestep_sampling == "sigma" else 0.0

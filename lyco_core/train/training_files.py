@@ -89,7 +89,6 @@ class TrainingFiles:
 
         Raises `FileError` if that fails; it names the place to which the result was saved instead, if there is one.
         """
-        self._close()
         try:
             return self.save("", state=self._save.save_state_on_train_end)
         except LycoError as error:
@@ -97,7 +96,7 @@ class TrainingFiles:
 
     def interrupted(self) -> str:
         """Save the adapter as it is now, and its state whatever `save_state` says; returns in words where it is."""
-        self._close()
+        self.close()
         if self._training.step == 0:
             return "nothing was trained yet"
         ending = f"-step{self._training.step:08d}"
@@ -128,7 +127,8 @@ class TrainingFiles:
             save_state(place, training)
             self._told(dataclasses.replace(saved, state=place))
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the records."""
         if self._records is not None:
             self._records.close()
 

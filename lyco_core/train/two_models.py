@@ -84,8 +84,13 @@ def resolve_boundary(options: NoiseOptions, low: Model, *, two: bool) -> NoiseOp
     asked = options.timestep_boundary
     if not two:
         if asked:
-            logger.warning("timestep_boundary has no use without dit_high_noise, the model for high noise")
+            logger.warning("timestep_boundary has no use without a second model, that for high noise")
         return dataclasses.replace(options, timestep_boundary=0.0)
+    if options.num_timestep_buckets > 1:
+        raise TrainError(
+            f"num_timestep_buckets is {options.num_timestep_buckets}, and with two models the timesteps of a batch are "
+            "those of one of the two, in no such order; leave num_timestep_buckets out"
+        )
     boundary = (asked * 1000 if asked <= 1 else asked) or _BOUNDARIES.get(image_input(low) or "", _BOUNDARY)
     if not options.min_timestep < boundary < options.max_timestep:
         which = "high" if boundary >= options.max_timestep else "low"

@@ -105,8 +105,14 @@ OTHER = {
     "weighting_scheme": "cosmap",
     "preserve_distribution_shape": True,
     "max_timestep": 900.0,
+    "lr_scheduler_type": "LinearLR",
+    "lr_scheduler_args": ["total_iters=3"],
+    "network_reg_lrs": [".*=5e-5"],
 }
 """What an option is set to; the others to one more than their default."""
+
+WITH = {"lr_scheduler_args": {"lr_scheduler_type": "LinearLR"}}
+"""Without which an option means nothing."""
 
 
 def test_what_draws():
@@ -118,11 +124,12 @@ def test_what_draws():
 
 @pytest.mark.parametrize("option", DRAWING, ids=lambda option: option.name)
 def test_every_option_that_draws_holds_a_state_to_it(option: Option, tmp_path: Path):
-    made, path = training(), tmp_path / "a-state.pt"
+    settings = WITH.get(option.name, {})
+    made, path = training(**settings), tmp_path / "a-state.pt"
     save_state(path, made)
     value = OTHER[option.name] if option.name in OTHER else option.default + 1
     with pytest.raises(TrainError, match=f"a-state.pt: {option.name} changed since it was saved"):
-        load_state(path, training(**{option.name: value}))
+        load_state(path, training(**settings, **{option.name: value}))
 
 
 class Trap:

@@ -126,7 +126,7 @@ def test_boundaries(asked: float, reads: int, boundary: float | None):
 
 def test_one_model_has_no_boundary(caplog: pytest.LogCaptureFixture):
     assert resolve_boundary(NoiseOptions(timestep_boundary=500), wan(), two=False).timestep_boundary == 0
-    assert "timestep_boundary has no use without dit_high_noise" in caplog.text
+    assert "timestep_boundary has no use without a second model" in caplog.text
     with pytest.raises(TrainError, match=r"from 880 to 1000 are all on one side .* for low noise would never"):
         resolve_boundary(NoiseOptions(min_timestep=880), wan(), two=True)
 

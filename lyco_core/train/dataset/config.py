@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -99,6 +100,10 @@ class Dataset(OptionGroup):
             raise TrainError(
                 "control_directory goes with image_directory; a list names an item's controls itself: control_path, "
                 "or control_path_0, control_path_1 and so on"
+            )
+        if re.search(r"[/\\:]", self.caption_extension):
+            raise TrainError(
+                f"caption_extension is '{self.caption_extension}', expected the end of a name, such as .txt"
             )
         for name, least, many in (
             ("resolution", 32, (2,)),

@@ -16,7 +16,7 @@ def windows(dataset: Dataset, frames: int) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for count in sorted({_whole(count) for count in dataset.target_frames}):
         if frames >= count:
-            found += ((start, count) for start in _starts(dataset, frames, count))
+            found += dict.fromkeys((start, count) for start in _starts(dataset, frames, count))
     return found
 
 
@@ -35,6 +35,8 @@ def _starts(dataset: Dataset, frames: int, count: int) -> list[int]:
         return list(range(0, last + 1, count))
     if dataset.frame_extraction == "slide":
         return list(range(0, last + 1, dataset.frame_stride))
+    if dataset.frame_extraction == "uniform" and dataset.frame_sample > last:  # every start, which Musubi has once
+        return list(range(last + 1))
     if dataset.frame_extraction == "uniform" and dataset.frame_sample > 1:
         step = last / (dataset.frame_sample - 1)  # numpy.linspace's order of rounding
         return [*(int(i * step) for i in range(dataset.frame_sample - 1)), last]

@@ -43,6 +43,8 @@ OF_A_STRANGER = {
 _cache: OrderedDict[Stamp, dict[str, Any] | str] = OrderedDict()
 """Identity of a file -> its card, or why there is none."""
 _one_at_a_time = threading.Lock()
+_one_survey = asyncio.Lock()
+"""A folder of videos takes minutes: however many wait for theirs, one thread of the server's is taken."""
 """So that hostile files do not add up in memory."""
 
 
@@ -81,7 +83,8 @@ def add_routes(server: Any) -> None:
 
     @routes.get("/lyco/dataset")
     async def dataset(request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(_survey_of, request.query.get("inputs", ""))
+        async with _one_survey:
+            found = await asyncio.to_thread(_survey_of, request.query.get("inputs", ""))
         if isinstance(found, str):
             return web.json_response({"error": found}, status=422, headers=PRIVATE)
         return web.json_response(found, headers=PRIVATE)
@@ -90,11 +93,10 @@ def add_routes(server: Any) -> None:
 def _survey_of(text: str) -> dict[str, Any] | str:
     """What is in the folder that the values of a node's widgets, as JSON, name; or why nothing is."""
     try:
-        with _one_at_a_time:
-            return survey(checked_inputs(parse_small(text, MOST_INPUTS)))
+        return survey(checked_inputs(parse_small(text, MOST_INPUTS)))
     except LycoError as error:
         return str(error)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ArithmeticError) as error:
         return str(LycoError(f"the folder cannot be looked into: {error}"))
 
 

@@ -51,8 +51,19 @@ OF_IMAGES = (
     "concat_mask_index",
     "clip_vision_output",
     "noise_augmentation",
+    "vace_mask",
+    "vace_strength",
+    "camera_conditions",
+    "control_video",
+    "pose_video_latent",
+    "face_video_pixels",
+    "reference_motion",
+    "audio_embed",
+    "time_dim_concat",
+    "ref_latent",
+    "guiding_frame_index",
 )
-"""What in a conditioning comes of an image rather than of the caption."""
+"""What in a conditioning comes of an image, or another control, rather than of the caption."""
 
 
 def without_caption(entry: Conditioning, empty: Conditioning) -> Conditioning:

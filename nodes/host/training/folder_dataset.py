@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -100,12 +101,16 @@ def listing(inputs: Mapping[str, Any]) -> object:
     """What changes when a folder does: names, times and sizes of all that is in it, and of what is in its folders."""
     folder, path = inputs.get("folder"), inputs.get("path", "")
     if folder is None or path is None:
-        return None  # linked: not known yet
+        return math.nan  # linked, and not known yet: equal to nothing, so that the folder is looked at again
     folder = folder_path(folder, path.strip())
+    cache = os.path.realpath(str(inputs.get("cache_directory") or "").strip() or os.path.join(folder, ".lyco_cache"))
     found: list[tuple[str, int, int]] = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(n for n in folders if not n.startswith(".")) if place == folder else []
+        kept = os.path.realpath(place) == cache
         for name in sorted(names):
-            status = os.stat(os.path.join(place, name))
+            if kept and name.endswith(".safetensors"):  # what a run put there
+                continue
+            status = os.lstat(os.path.join(place, name))
             found.append((os.path.join(place, name), status.st_mtime_ns, status.st_size))
     return found

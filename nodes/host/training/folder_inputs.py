@@ -109,13 +109,16 @@ def with_defaults(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def checked_inputs(values: object) -> dict[str, Any]:
-    """The values of the widgets as a page tells them, each of its widget's type. Raises `TrainError`."""
+    """The values of the widgets as a page tells them, each of its widget's type and bounds. Raises `TrainError`."""
     given = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
-    inputs = with_defaults({})
-    for name, default in inputs.items():
-        value = given.get(name, default)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number if isinstance(default, float) else type(value) is type(default)):
-            raise TrainError(f"{name} is {value!r}, expected {type(default).__name__}")
-        inputs[name] = value
-    return inputs
+    return {made.id: _checked(made, given.get(made.id, made.default)) for made in folder_inputs()}
+
+
+def _checked(made: Any, value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number if isinstance(made.default, float) else type(value) is type(made.default)):
+        raise TrainError(f"{made.id} is {value!r}, expected {type(made.default).__name__}")
+    least, most = getattr(made, "min", None), getattr(made, "max", None)
+    if number and least is not None and most is not None and not least <= value <= most:
+        raise TrainError(f"{made.id} is {value!r}, expected {least} to {most}")
+    return value

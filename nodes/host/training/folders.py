@@ -52,20 +52,24 @@ def allowed_path(name: str, path: str) -> str:
     Raises:
         FileError: it is not whole, or lies elsewhere than ComfyUI's folders while others can reach the server.
     """
+    if os.path.splitdrive(path)[0].replace("/", "\\").startswith("\\\\"):
+        # To look at it, Windows logs on to whatever computer a workflow names.
+        raise FileError(f"{name} is '{path}', a share by its name; give it a drive letter, and name that")
     if not os.path.isabs(path):
         raise FileError(f"{name} is '{path}', expected a whole path, as {os.path.abspath(os.sep)}datasets")
     inside = [folder_paths.get_input_directory(), folder_paths.get_output_directory()]
     if not is_local() and not any(_within(path, folder) for folder in inside):
         raise FileError(
-            f"{name} is '{path}': this server listens to other computers, whose workflows may read ComfyUI's input and "
-            "output folders alone; put a folder, or a link to it, there"
+            f"{name} is '{path}': others can reach this server (--listen, --enable-cors-header), whose workflows may "
+            "read ComfyUI's input and output folders alone; put a folder, or a link to it, there"
         )
     return path
 
 
 def is_local() -> bool:
     """Whether this computer alone reaches the server."""
-    return all(_loops(address) for address in args.listen.split(","))
+    # With enable_cors_header ComfyUI answers pages of any origin.
+    return args.enable_cors_header is None and all(_loops(address) for address in args.listen.split(","))
 
 
 def _loops(address: str) -> bool:

@@ -78,8 +78,13 @@ def pieces_of(dataset: Dataset, encoders: Encoding) -> list[Piece]:
             log.warning("%s: is shorter than every target_frames, so it is left out", media.path)
         found += (_piece(dataset, media, frames, encoders) for frames in pieces)
     if not found:
-        raise TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
+        raise too_short(dataset)
     return found
+
+
+def too_short(dataset: Dataset) -> TrainError:
+    """What is wrong with a dataset whose videos have no piece."""
+    return TrainError(f"{dataset.source}: every video is shorter than target_frames {list(dataset.target_frames)}")
 
 
 def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding) -> Piece:

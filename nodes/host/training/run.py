@@ -38,7 +38,7 @@ from ..model.loading import Loaded, apply
 from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
-from .conditions import require_fit, require_image, without_caption
+from .conditions import OF_IMAGES, require_fit, require_image, without_caption
 from .demand import Demand, demand_of
 from .flow_model import FlowModel, loaded
 from .memory import memory_for, out_of_memory, with_needs
@@ -118,7 +118,8 @@ def train(
     require_possible(options, weights.architecture, folder, **given, processes=world.processes)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
-    require_text_alone(options, image_input(weights))
+    seen = any(item.condition[1].get(key) is not None for item in data.items for key in OF_IMAGES)
+    require_text_alone(options, seen or image_input(weights))
     require_one_model(options, two=high is not None)
     _require_images(weights, data)
     if data.empty is not None and options.run.caption_dropout_rate:
@@ -154,7 +155,12 @@ def train(
         log.info("%s", opening(training, choice))
         with network.attached(*flow.models):
             done = _steps(training, files, tell, told[0], samples)
-        path = files.finish()
+            try:
+                path = files.finish()
+                if samples:
+                    samples.after(training.step)
+            finally:
+                files.close()
         training.world.wait()  # for the one that writes
     return Trained(path, done, report(path, training, done, choice) if training.world.writes else "")
 
@@ -240,7 +246,7 @@ def _steps(
         for step in training.steps():
             done.append(step)
             tell(training, step, files.after(step))
-            if samples:
+            if samples and step.step < training.total_steps:  # those of the last come once the result is saved
                 samples.after(step.step)
     except LycoError:
         raise

@@ -26,7 +26,7 @@ from .encoders import Encoding
 from .encoding import encode_texts
 from .flow_model import FlowModel
 from .memory import first_line, out_of_memory
-from .sampling import Prompted, latent_of, pixels_of, shape_of, undisturbed
+from .sampling import Prompted, latent_of, pixels_of, shape_of, sigmas_of, undisturbed
 
 log = logging.getLogger("lyco")
 
@@ -107,6 +107,7 @@ class Samples:
         for number, asked in enumerate(sampling.prompts, 1):
             try:
                 shape_of(flow.patcher, asked.prompt, sampling.vae())
+                sigmas_of(flow.patcher, asked.prompt)
             except TrainError as error:
                 raise TrainError(f"prompt {number}: {error}") from None
 

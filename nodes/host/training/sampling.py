@@ -108,9 +108,16 @@ def is_guided(patcher: ModelPatcher) -> bool:
 
 
 def sigmas_of(patcher: ModelPatcher, prompt: SamplePrompt) -> Tensor:
-    """The noise after each step; the model's own shift unless the prompt has another."""
+    """The noise after each step; the model's own shift unless the prompt has another.
+
+    Raises `TrainError` for a shift of a model that has none.
+    """
     sampling: Any = patcher.get_model_object("model_sampling")
     if prompt.discrete_flow_shift:
+        if not (isinstance(sampling, comfy.model_sampling.CONST) and hasattr(sampling, "shift")):
+            raise TrainError(
+                f"the model has no flow shift, and discrete_flow_shift is {prompt.discrete_flow_shift:g}; leave it out"
+            )
         sampling = copy.deepcopy(sampling)
         shift = prompt.discrete_flow_shift
         if isinstance(sampling, comfy.model_sampling.ModelSamplingFlux):  # which takes its logarithm

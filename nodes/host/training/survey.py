@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ....lyco_core.train.dataset import Dataset, Media, fit, media_of
 from .folder_dataset import datasets_of
 from .media import count_frames, size_of
-from .pieces import pieces_of_video
+from .pieces import pieces_of_video, too_short
 
 KEPT = 20_000
 """So many answers about files are kept, so that another resolution opens none of them again."""
@@ -32,11 +32,14 @@ def survey(inputs: Mapping[str, Any]) -> dict[str, Any]:
     for dataset in datasets_of(inputs):
         media = media_of(dataset)
         found["videos" if dataset.is_video else "images"] += len(media)
+        before = buckets.total()
         for one in media:
             pieces = _pieces(dataset, one, inputs["target_fps"] or None)
             found["short"] += not pieces
             size = fit(dataset, *_of_file(size_of, one.path)).size
             buckets.update((*size, frames) for frames in pieces)
+        if buckets.total() == before:
+            raise too_short(dataset)
     told = sorted(buckets.items(), key=lambda bucket: (-bucket[1], bucket[0]))
     return found | {
         "items": sum(buckets.values()),
@@ -54,6 +57,8 @@ def _pieces(dataset: Dataset, media: Media, rate: float | None) -> list[int]:
 
 
 def _of_file(asked: Callable[[str], T], path: str) -> T:
+    if os.path.isdir(path):  # of frames, which may be written anew without a trace on it
+        return asked(path)
     status = os.stat(path)
     key = (asked.__name__, path, status.st_ino, status.st_mtime_ns, status.st_size)
     if key not in _known:
