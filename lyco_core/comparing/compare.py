@@ -14,7 +14,7 @@ from ..combining import Addend, Base, CombineOptions, Opened, open_all, require_
 from ..errors import LycoError, Remedy, about_file
 from ..merging import Source
 from .inner import inner, overlap
-from .modules import block_of, change_of, grouped, kind_of
+from .modules import block_of, change_of, grouped, kind_of, why_left_out
 from .weigh import base_of
 
 __all__ = ["Comparison", "compare_files"]
@@ -57,6 +57,8 @@ class Comparison:
     pairs: tuple[Pair, ...]
     left_out: int = 0
     """Weights whose change depends on the model's own, which was not given."""
+    based: bool = False
+    """Whether the model was given."""
 
     @property
     def both(self) -> list[Pair]:
@@ -101,15 +103,13 @@ class Comparison:
             f"{letter}  {name} at strength {strength:.4g}: norm {size:.4g}"
             for letter, name, strength, size in zip("AB", self.names, self.strengths, (one, other), strict=True)
         ]
-        alone = [sum(bool(p.first) > bool(p.second) for p in self.pairs)]
-        alone.append(len(self.pairs) - len(self.both) - alone[0])
+        alone = [sum(bool(p.first) and not p.second for p in self.pairs)]
+        alone.append(sum(bool(p.second) and not p.first for p in self.pairs))
         lines.append(f"both change {len(self.both)} weights, A alone {alone[0]}, B alone {alone[1]}")
         if self.left_out:
-            lines.append(f"{self.left_out} weights are not compared: {Remedy.BASE.value}")
-        lines.append(
-            f"together norm {together:.4g}, {together / apart:.2f} of what two have that are unrelated; "
-            f"cosine {self.cosine:+.3f}"
-        )
+            lines.append(f"{self.left_out} weights are not compared: {why_left_out(Remedy.BASE, based=self.based)}")
+        share = f", {together / apart:.2f} of what two have that are unrelated" if apart else ""
+        lines.append(f"together norm {together:.4g}{share}; cosine {self.cosine:+.3f}")
         if self.balanced is not None:
             pair = " ".join(f"{n}@{s * self.balanced:.2f}" for n, s in zip(self.names, self.strengths, strict=True))
             lines.append(f"as strong as the stronger one alone: {pair}")
@@ -186,7 +186,8 @@ def compare_files(
             progress(done, len(paths))
     if not pairs:
         raise LycoError("nothing of the two can be compared without the model's weights", Remedy.BASE)
-    return Comparison((a.name, b.name), (a.strength, b.strength), tuple(pairs), len(paths) - len(pairs))
+    left_out = len(paths) - len(pairs)
+    return Comparison((a.name, b.name), (a.strength, b.strength), tuple(pairs), left_out, base is not None)
 
 
 def _pair(path: str, a: Opened, b: Opened, base: Base | None) -> Pair | None:

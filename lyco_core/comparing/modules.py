@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from ..adapters import Additive, Full
 from ..combining import Base, Opened
+from ..errors import Remedy
 
-__all__ = ["OUTSIDE", "block_of", "change_of", "grouped", "kind_of"]
+__all__ = ["OUTSIDE", "block_of", "change_of", "grouped", "kind_of", "why_left_out"]
 
 OUTSIDE = "outside of blocks"
 
@@ -41,6 +42,11 @@ def grouped(items: Iterable[Item], names: Iterable[str]) -> Mapping[str, list[It
 
 def _counted(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def why_left_out(give: Remedy, *, based: bool) -> str:
+    """Why some changes cannot be had; `based`: whether the model that they depend on was given."""
+    return "they are a text encoder's, whose own numbers they depend on" if based else give.value
 
 
 def change_of(opened: Opened, path: str, base: Base | None) -> Additive | None:

@@ -14,7 +14,7 @@ from ..devices import norm
 from ..errors import LycoError, Remedy, about_file
 from ..merging import Source
 from .inner import size
-from .modules import block_of, change_of, grouped, kind_of
+from .modules import block_of, change_of, grouped, kind_of, why_left_out
 
 __all__ = ["Weighed", "weigh_file"]
 
@@ -42,6 +42,8 @@ class Weighed:
     modules: tuple[Weight, ...]
     left_out: int = 0
     """Modules whose change depends on the model's weights, which were not given."""
+    based: bool = False
+    """Whether the model was given."""
 
     @property
     def norm(self) -> float:
@@ -61,7 +63,7 @@ class Weighed:
         known = all(m.whole is not None for m in self.modules)
         lines = [f"norm of the change: {self.norm:.4g} in all of {len(self.modules)} modules"]
         if self.left_out:
-            lines.append(f"{self.left_out} modules are not weighed: {Remedy.MODEL.value}")
+            lines.append(f"{self.left_out} modules are not weighed: {why_left_out(Remedy.MODEL, based=self.based)}")
         for title, name in (("kind of module", kind_of), ("block", block_of)):
             groups = grouped(self.modules, [name(module.path) for module in self.modules])
             lines += ["", f"{'norm':>9}  {'of all':>6}  {'of W':>8}  {title}" if known else _head(title)]
@@ -122,7 +124,7 @@ def weigh_file(
     if not found:
         with about_file(path):
             raise LycoError("has no change that can be weighed without the model's weights", Remedy.MODEL)
-    return Weighed(tuple(found), len(opened.paths) - len(found))
+    return Weighed(tuple(found), len(opened.paths) - len(found), model is not None)
 
 
 def base_of(model: str | os.PathLike[str], opened: Opened) -> Base:

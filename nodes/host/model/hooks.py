@@ -101,6 +101,8 @@ class LycoHook(comfy.hooks.WeightHook):
         strength = self.request.clip_strength if of_text else self.request.model_strength
         if strength:
             with about_file(adapter_path(self.request.name)), advising(ADVICE):
+                if of_text:
+                    _require_encodes(model)
                 changes = scaled(_changes(self.request, self.found, model, of_text=of_text), strength)
                 self._apply(model, changes, model_options)
         registered.add(self)
@@ -109,6 +111,8 @@ class LycoHook(comfy.hooks.WeightHook):
     def _apply(self, patcher: ModelPatcher, changes: Changes, options: dict[str, Any] | None) -> None:
         assert self.request is not None
         division = divide(_mode(self.request.mode, patcher.model), patcher, changes)
+        if lost := [place.patch_key for place in changes if place not in division.places]:
+            raise PlacementError(f"ComfyUI has no weight for {len(lost)} patches, e.g. {lost[0]}; nothing is applied")
         if division.patched and _is_quantized(patcher.model):
             keys = shorten([place.key for place in division.patched])
             raise PlacementError(
@@ -125,7 +129,10 @@ class LycoHook(comfy.hooks.WeightHook):
                 _bring(options, layer)
         for strength in dict.fromkeys(change.strength for change in division.patched.values()):
             alike = {place.patch_key: c.patch for place, c in division.patched.items() if c.strength == strength}
-            patcher.add_hook_patches(self, alike, strength)
+            if left := alike.keys() - set(patcher.add_hook_patches(self, alike, strength)):
+                raise PlacementError(
+                    f"ComfyUI did not take {len(left)} patches, e.g. {next(iter(left))}; nothing is applied"
+                )
         _require_alone(patcher, layers_of(patcher))
 
 
@@ -177,6 +184,20 @@ def _is_quantized(model: nn.Module) -> bool:
     return any(layout_of(weight) or gguf_type(weight) for weight in model.parameters())
 
 
+def _require_encodes(patcher: ModelPatcher) -> None:
+    """Refuse a copy of a text encoder that does not encode: under dynamic VRAM ComfyUI 0.33 makes one for hooks, and
+    encodes with the model from before."""
+    before = patcher.parent
+    while before is not None:
+        if getattr(before, "is_dynamic", lambda: False)() and before.model is not patcher.model:
+            raise PlacementError(
+                "under dynamic VRAM this ComfyUI encodes with another copy of the text encoder than the hook is on; "
+                "start it with --disable-dynamic-vram, or set strength_clip to 0 and load the file's part for the text "
+                "encoder with Load LoHa/LoKr"
+            )
+        before = before.parent
+
+
 def _require_one_gpu(patcher: ModelPatcher) -> None:
     asked: Callable[[str], list[Any]] = getattr(patcher, "get_additional_models_with_key", lambda _: [])
     if asked("multigpu"):
@@ -190,7 +211,8 @@ def _require_alone(patcher: ModelPatcher, layers: Iterable[Layer]) -> None:
     """What is computed from a weight is so from the one that hooks have not patched: refuse it where some do."""
     modules = {path for layer in layers for path, parts in layer.parts.items() if not all(map(adds, parts))}
     theirs = {key for patches in patcher.hook_patches.values() for key in patches}
-    if both := sorted({f"{path}.weight" for path in modules} & theirs):
+    mine = {f"{path}.{name}" for path in modules for name in ("weight", "bias")}
+    if both := sorted(mine & theirs):
         raise PlacementError(
             f"{len(both)} weights ({shorten(both)}) are patched by a hook, and an adapter beside them depends on them; "
             "set mode to apply while sampling for all of these adapters, or to patch the weights"

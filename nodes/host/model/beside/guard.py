@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -70,6 +70,13 @@ def _watch_conditioning(model: nn.Module, seats: Seats) -> None:
         with _uncompiled(), _Touches(seats.seats) as touched:
             made = conditioning(*args, **kwargs)
         _refuse_passed_by(seats.seats, touched)
+        if once := [seat.path for seat in seats.seats if seat.acted and seat.varies]:
+            log.warning(
+                "%d modules with an adapter (%s) are computed of the prompt once, before the first step: hooks do not "
+                "act there, and a strength_schedule as at its beginning",
+                len(once),
+                shorten(once),
+            )
         return made
 
     def stop() -> None:
@@ -106,22 +113,28 @@ def _prove(seats: Iterable[Seat], again: Callable[[], object]) -> None:
         raise PlacementError(
             f"{len(compiled)} adapters were not computed ({shorten(compiled)}): the model goes by a graph that was "
             "compiled without them. Compile it after the adapter is loaded (TorchCompileModel behind the loader), or "
-            "choose the mode 'patch the weights'"
+            f"{_instead(idle)}"
         )
     _refuse_passed_by(idle, touched)
     names = shorten([seat.path for seat in idle])
     log.info("%d modules with an adapter are not computed in this model call (%s)", len(idle), names)
 
 
-def _refuse_passed_by(seats: Iterable[Seat], touched: _Touches) -> None:
+def _refuse_passed_by(seats: Sequence[Seat], touched: _Touches) -> None:
     """Raise `PlacementError` if a weight was used and its seat did not act."""
     passed_by = [seat.path for seat in seats if not seat.acted and seat.path in touched.paths]
     if passed_by:
         raise PlacementError(
             f"{len(passed_by)} adapters were not computed ({shorten(passed_by)}): this model multiplies by those "
-            "weights without calling their modules, so that nothing beside them acts. Choose the mode 'patch the "
-            "weights'"
+            f"weights without calling their modules, so that nothing beside them acts; {_instead(seats)}"
         )
+
+
+def _instead(seats: Iterable[Seat]) -> str:
+    """What to do where nothing beside the weights acts."""
+    if any(seat.varies for seat in seats):
+        return "load it without strength_schedule and without a hook, in the mode 'patch the weights'"
+    return "choose the mode 'patch the weights'"
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:

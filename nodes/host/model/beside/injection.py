@@ -51,12 +51,27 @@ class Injection:
             seats = resting[1]
             seats.sit()
         else:
-            taken = [self._seat(patcher, path, parts) for path, parts in self.parts.items()]
-            seats = Seats(patcher, self.layers, taken)
+            seats = Seats(patcher, self.layers, self._taken(patcher))
         seats.hold(patcher.model)
-        seats.tune(patcher)
+        try:
+            seats.tune(patcher)
+        except BaseException:  # ComfyUI does not eject what it does not know to be injected
+            Seats.empty(patcher.model)
+            raise
         if not seats.proven:
             watch_calls(patcher.model)
+
+    def _taken(self, patcher: ModelPatcher) -> list[Seat]:
+        """A seat at every module; at none if one cannot be taken."""
+        taken: list[Seat] = []
+        try:
+            for path, parts in self.parts.items():
+                taken.append(self._seat(patcher, path, parts))
+        except BaseException:
+            for seat in taken:
+                seat.leave()
+            raise
+        return taken
 
     def eject(self, patcher: ModelPatcher) -> None:
         """ComfyUI calls this before the model leaves its device, another MODEL samples, a clone ends, hooks change."""
@@ -83,7 +98,7 @@ class Injection:
         def settle(parts: tuple[Part, ...]) -> tuple[Effect, ...]:
             return self._effects(patcher, path, parts)
 
-        seat = Seat(path, module, self.layers.of(path), settle, bias)
+        seat = Seat(path, module, self.layers.of(path), settle, bias, varies=not self._constant)
         if (dtype := load_dtype(patcher)) is not None:
             seat.move(patcher.load_device, dtype)
         return seat
@@ -159,9 +174,9 @@ def beside_while(patcher: ModelPatcher, *layers: Layer) -> Generator[None]:
     moments = (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP)
     callbacks = {moment: dict(patcher.callbacks.get(moment, {})) for moment in moments}
     wrappers = dict(patcher.wrappers.get(WrappersMP.APPLY_MODEL, {}))
-    with patcher.use_ejected():
-        put_beside(patcher, *layers)
     try:
+        with patcher.use_ejected():
+            put_beside(patcher, *layers)
         yield
     finally:
         with patcher.use_ejected():

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ATTRIBUTE = "_lyco_seats"
 """Under which a ComfyUI model holds its `Seats`."""
 
-KEPT = 4
+KEPT = 2
 """Strengths of which a module's effects are kept where making them means reading its weight."""
 
 
@@ -41,10 +41,13 @@ class Seat:
         layers: Mapping[int, tuple[Part, ...]],
         settle: Callable[[tuple[Part, ...]], tuple[Effect, ...]],
         bias: Tensor | None,
+        *,
+        varies: bool = False,
     ) -> None:
         """Sit down; nothing acts before `tune`.
 
         Args:
+            varies: whether a hook or a schedule changes what acts.
             layers: what may act here, by the number of its layer.
             settle: makes effects of parts, with the module as its model has it.
             bias: what the module adds to its product; needed where an effect does more than add.
@@ -52,6 +55,7 @@ class Seat:
         self.path = path
         self.module = module
         self.bias = bias
+        self.varies = varies
         self.effects: tuple[Effect, ...] = ()
         self.acted = False
         """Whether the module was called since the seat was taken."""
@@ -136,12 +140,13 @@ class Seat:
             for number, factor in own
             for part in self._layers[number]
         )
-        acted, before = self.acted, self.effects
-        self.effects = ()  # what they are computed from is the module's own weight
+        kept = self.acted, self.effects, self._own
+        # What they are computed from is the module's own weight, which may be read by calling it: nothing acts then.
+        self.effects, self._own = (), None
         try:
             return self._settle(parts)
         finally:
-            self.acted, self.effects = acted, before
+            self.acted, self.effects, self._own = kept
 
 
 def adds(part: Part) -> bool:
