@@ -111,7 +111,7 @@ def test_windows_torch_has_no_nccl(nccl: bool, expected: str, no_gpu: pytest.Mon
     no_gpu.setattr(torch.cuda, "is_available", lambda: True)
     no_gpu.setattr(torch.cuda, "set_device", lambda number: None)
     no_gpu.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
-    no_gpu.setattr(torch.distributed, "init_process_group", begun.append)
+    no_gpu.setattr(torch.distributed, "init_process_group", lambda backend, timeout: begun.append(backend))
     no_gpu.setattr(torch.distributed, "get_rank", lambda: 1)
     no_gpu.setattr(torch.distributed, "get_world_size", lambda: 2)
     assert join().rank == 1
