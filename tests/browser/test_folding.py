@@ -51,7 +51,7 @@ def test_what_is_set_or_linked_does_not_fold_and_all_is_sent(server: Server):
         at_rest(page)
         page.take_state()
         line = page.page.locator(".lyco-more-inputs:visible")
-        assert line.inner_text() == "▸ 4 more inputs"
+        assert line.inner_text() == "▸ 5 more inputs"
 
         def seen() -> dict:
             return page.page.evaluate(
@@ -74,9 +74,10 @@ def test_what_is_set_or_linked_does_not_fold_and_all_is_sent(server: Server):
         before = seen()
         assert before["inputs"] == sorted(
             ["adapter", "strength", "on_partial_match", "include", "exclude", "block_strengths", "mode", "scale"]
+            + ["strength_schedule"]
         )
-        assert len(before["values"]) == 8
-        assert before["values"][-1] == 0.5
+        assert len(before["values"]) == 9
+        assert before["values"][-2:] == [0.5, ""]
         assert before["slot"] == before["rows"][0] + 10  # the link is drawn to its row
         page.load(page.page.evaluate("app.graph.serialize()"))
         at_rest(page)
