@@ -20,6 +20,9 @@ from ..schema import construct, lines
 
 MOST = 2**31 - 1
 
+FOLDED = {"factor", "batch_size", "seed", "timestep_sampling", "discrete_flow_shift"}
+"""What is folded with the rare ones, so that the node fits a screen, though its place among the values is before."""
+
 
 def option_inputs() -> list[io.Input]:
     """A widget for every option, the rare ones marked as such, after the others."""
@@ -33,7 +36,7 @@ def _widget(option: Option) -> io.Input:
         "tooltip": option.help,
         "default": option.node_default,
         "optional": option.rare,
-        "advanced": option.rare,
+        "advanced": option.rare or option.called in FOLDED,
     }
     if isinstance(rule, FileName):
         shared.pop("default")
