@@ -73,7 +73,17 @@ def test_what_is_set_or_linked_does_not_fold_and_all_is_sent(server: Server):
 
         before = seen()
         assert before["inputs"] == sorted(
-            "adapter strength on_partial_match include exclude block_strengths mode scale strength_schedule".split()
+            [
+                "adapter",
+                "strength",
+                "on_partial_match",
+                "include",
+                "exclude",
+                "block_strengths",
+                "mode",
+                "scale",
+                "strength_schedule",
+            ]
         )
         assert len(before["values"]) == 9
         assert before["values"][-2:] == [0.5, ""]
