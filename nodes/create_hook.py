@@ -49,7 +49,7 @@ class CreateHook(io.ComfyNode):
         return host.fingerprint(adapter)
 
     @classmethod
-    @host.acting(host.LOAD)
+    @host.acting(host.HOOK)
     def execute(
         cls,
         adapter: str,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LOAD = {
     Remedy.LEAVE_OUT: "set on_partial_match to warn to apply the rest, or leave these out by this line in exclude: {}",
 }
+HOOK = {
+    Remedy.LEAVE_OUT: "set on_partial_match to warn to apply the rest",
+}
 LOAD_ROWS = {
     Remedy.LEAVE_OUT: (
         "set on_partial_match to warn to apply the rest, or load this file with Load LoHa/LoKr and leave these out by "
