@@ -1,5 +1,6 @@
 """Learning rates by a class of torch's kind; those of `lr_scheduler` are in tests/clients/test_schedules.py."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_a_class_and_its_arguments(name: str):
     found = [step.learning_rate for step in steps(training(lr_scheduler_type=name, lr_scheduler_args=args))]
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
     cls = getattr(torch.optim.lr_scheduler, name.rpartition(".")[2])
-    schedule = cls(optimizer, **{text.partition("=")[0]: eval(text.partition("=")[2]) for text in args})
+    schedule = cls(optimizer, **{text.partition("=")[0]: ast.literal_eval(text.partition("=")[2]) for text in args})
     for rate in found:
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-15)
         optimizer.step()
