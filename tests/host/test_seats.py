@@ -99,7 +99,7 @@ def test_sampling_stops_where_a_module_is_passed_by(wan, monkeypatch):
         monkeypatch, lambda linear, x: torch.nn.functional.linear(gelu(x), linear.weight.dequantize(), linear.bias)
     )
     _, with_adapter, _ = wan("int8_row")
-    with pytest.raises(Exception, match=r"2 adapters were not computed \(.*blocks.0.ffn.2.*Choose the mode 'patch the"):
+    with pytest.raises(Exception, match=r"2 adapters were not computed \(.*blocks.0.ffn.2.*choose the mode 'patch the"):
         sampled("wan", with_adapter)
 
 

@@ -58,7 +58,7 @@ def test_the_page_is_told_which_inputs_choose_an_adapter(files: Server):
     }
     assert listed.pop("LycoTrainAdapter") == ["network_weights"]
     assert {node: names for node, names in adapters_of(files).items() if node in listed} == listed
-    assert listed["LycoLoadAdapters"] == [f"adapter_{row}" for row in range(1, 7)]
+    assert listed["LycoLoadAdapters"] == [f"adapter_{row}" for row in range(1, 13)]
 
 
 @pytest.mark.every_host
