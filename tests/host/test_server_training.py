@@ -140,7 +140,7 @@ def test_a_second_training_replaces_nothing(files: Server):
         ({}, {"exclude_patterns": ".*"}, "the patterns leave nothing of Wan 2.1/2.2 to train"),
         ({}, {"loss_type": "huber", "huber_c": 0.0}, "huber_c is 0, and loss_type huber is then 0 or l1"),
         ({}, {"caption_dropout_rate": 0.5}, "caption_dropout_rate needs the conditioning of the empty caption"),
-        ({}, {"optimizer_args": "beta=3"}, "adamw refuses them: .*beta"),
+        ({}, {"optimizer_args": "beta=3"}, "adamw refuses them: AdamW"),
         ({}, {"output_name": "../up"}, "expected a plain file name"),
         ({}, {"learning_rate": 1e5, "max_grad_norm": 0.0}, "training diverged: lower learning_rate"),
     ],
