@@ -317,8 +317,9 @@ def test_every_fused_feed_forward_of_this_comfyui(family, pack):
         changed = plain.get_submodule(path)
         changed.weight += lora.delta_weight()
         change = plain(x) - expected
-        effects = beside.settled([beside.Part(lora, 1.0)], lambda *_: None, (256, 512), torch.device("cpu"))
-        taken = seat.Seat(path, second, effects, None)
+        settle = lambda parts: beside.settled(parts, lambda *_: None, (256, 512), torch.device("cpu"))  # noqa: E731
+        taken = seat.Seat(path, second, {0: (beside.Part(lora, 1.0),)}, settle, None)
+        taken.tune(((0, 1.0),))
         found = module(x) - before
         taken.leave()
         assert taken.acted

@@ -141,7 +141,7 @@ def test_datasets_are_added_and_held_out(files: Server):
         ({"target_frames": "five"}, "target_frames is 'five', expected whole numbers such as 1, 25, 45"),
         ({"caption_extension": ".caption"}, "both: 3 of 3 have no caption (square.png, turned.jpg, wide.png)"),
         ({"num_repeats": "many"}, "num_repeats is 'many', expected int"),
-        ({"width": 8}, "resolution is [8, 64], expected whole numbers of at least 32"),
+        ({"width": 8}, "width is 8, expected 32 to 16384"),
     ],
     ids=str,
 )
@@ -168,14 +168,23 @@ def test_nothing_to_learn_from(files: Server):
         files.run(training())
 
 
-@pytest.mark.parametrize(("listens", "local"), [("127.0.0.1", True), ("::1,localhost", True), ("0.0.0.0,::", False)])
-def test_paths_from_other_computers(listens, local, pack, tmp_path, monkeypatch):
+@pytest.mark.parametrize
+    ("listens", "cors", "local"),
+    [
+        ("127.0.0.1", None, True),
+        ("::1,localhost", None, True),
+        ("0.0.0.0,::", None, False),
+        ("127.0.0.1", "*", False),
+    ],
+)
+def test_paths_from_other_computers(listens, cors, local, pack, tmp_path, monkeypatch):
     """Who reaches the server may read what lies in ComfyUI's folders; the rest only from this computer."""
     import folder_paths
     from comfy.cli_args import args
 
     folders = importlib.import_module(f"{pack.__name__}.nodes.host.training.folders")
     monkeypatch.setattr(args, "listen", listens)
+    monkeypatch.setattr(args, "enable_cors_header", cors)
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
     inside, outside = tmp_path / "input" / "mine", tmp_path / "private"
     for folder in (inside, outside):
@@ -187,5 +196,5 @@ def test_paths_from_other_computers(listens, local, pack, tmp_path, monkeypatch)
         if local:
             assert folders.folder_path("none", str(place)) == str(place)
         else:
-            with pytest.raises(Exception, match="this server listens to other computers"):
+            with pytest.raises(Exception, match="others can reach this server"):
                 folders.folder_path("none", str(place))
