@@ -168,7 +168,7 @@ def test_nothing_to_learn_from(files: Server):
         files.run(training())
 
 
-@pytest.mark.parametrize
+@pytest.mark.parametrize(
     ("listens", "cors", "local"),
     [
         ("127.0.0.1", None, True),
