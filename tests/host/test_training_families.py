@@ -114,7 +114,8 @@ def test_gradients_are_those_of_finite_differences(name, train):
 def test_trained_it_predicts_as_the_loaded_file_does(name, train, tmp_path):
     """What training computed with, and what *Load LoHa/LoKr*'s patches make of the file."""
     model = model_of(name)
-    settings = {"network_module": "lokr", "network_dim": 4, "max_train_steps": 2, "learning_rate": 3e-2}
+    many = 12 if name == "omnigen2" else 2  # whose loss changes little in a step
+    settings = {"network_module": "lokr", "network_dim": 4, "max_train_steps": many, "learning_rate": 3e-2}
     options = train.options.train_options(settings | {"save_precision": "fp32", "timestep_sampling": "auto"})
     last: list[float] = []
 
