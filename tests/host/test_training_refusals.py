@@ -69,7 +69,7 @@ def test_a_missing_library_is_told_before_the_model_is_loaded(train, tmp_path):
     model, loads = tiny_model("wan"), []
     model.add_callback(comfy.patcher_extension.CallbacksMP.ON_LOAD, lambda *_: loads.append(1))
     for settings, message in (
-        ({"optimizer_type": "prodigy"}, "needs prodigyopt"),
+        ({"optimizer_type": "nowhere.Prodigy"}, "needs nowhere"),
         ({"exclude_patterns": [".*"]}, "the patterns leave nothing"),
         ({"resume": "none.pt"}, "there is no such file to resume from"),
         ({"network_weights": "none.safetensors"}, "none.safetensors: "),
@@ -124,7 +124,7 @@ def asked(train, folder: Path, **settings: object):
         ),
         ({"dit": "i2v.safetensors", "image_encoder": "wan.safetensors"}, r"wan.safetensors: is no image encoder that"),
         ({"task": "i2v-A14B"}, r"wan.safetensors: reads no first frame, and the task is image to video"),
-        ({"optimizer_type": "prodigy"}, "^optimizer_type prodigy needs prodigyopt"),
+        ({"optimizer_type": "nowhere.Prodigy"}, "^optimizer_type nowhere.Prodigy needs nowhere"),
         ({"lr_scheduler": "polynomial", "learning_rate": 1e-9}, "polynomial ends at 1e-07"),
         ({"exclude_patterns": [".*"]}, "the patterns leave nothing"),
         ({"validate_every_n_steps": 5}, "validate_every_n_steps needs validation items"),
