@@ -123,9 +123,9 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         if os.path.isdir(path):  # which Windows tells otherwise
             raise IsADirectoryError(path)
         with zipfile.ZipFile(path) as archive:  # torch reads damaged numbers as they are
-            # torch compresses nothing, and believes whichever of the two sizes is damaged.
-            sizes = (one.filename for one in archive.infolist() if one.file_size != one.compress_size)
-            if damaged := archive.testzip() or next(sizes, None):
+            # Nothing is read of what is marked as a folder, and nothing is compressed: torch looks at neither.
+            odd = (one for one in archive.infolist() if one.external_attr or one.file_size != one.compress_size)
+            if damaged := archive.testzip() or next((one.filename for one in odd), None):
                 raise TrainError(f"is damaged at {damaged}; resume from an earlier state")
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -40,7 +40,7 @@ def api_of(graph: Path) -> Path:
 
 
 def test_there_is_one_of_each_kind():
-    assert len(GRAPHS) == 8
+    assert len(GRAPHS) == 9
     assert {api_of(path) for path in GRAPHS} == set(APIS)
     assert all(path.with_suffix(".jpg").stat().st_size > 10_000 for path in GRAPHS)
 
