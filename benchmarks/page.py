@@ -35,7 +35,7 @@ CURVE = """async (id) => {
         validation: (from + i) % 500 ? null : 0.2,
     }));
     const send = (from, count) => api.dispatchCustomEvent("lyco.train", {
-        node: String(id), total: 10000, seconds_left: 1, steps: steps(from, count),
+        node: String(id), total: 10000, seconds_left: 1, samples: [], unsampled: null, steps: steps(from, count),
     });
     send(1, 9900);
     await new Promise((done) => setTimeout(done, 500));

@@ -136,7 +136,7 @@ def test_ten_thousand_steps_stay_smooth(server: Server):
             """async (id) => {
                 const api = window.comfyAPI.api.api;
                 const send = (from, count) => api.dispatchCustomEvent("lyco.train", {
-                    node: String(id), total: 10000, seconds_left: 1,
+                    node: String(id), total: 10000, seconds_left: 1, samples: [], unsampled: null,
                     steps: Array.from({length: count}, (_, i) => ({
                         step: from + i, loss: 1 / Math.sqrt(from + i) + Math.random() / 9, learning_rate: 1e-4,
                         validation: (from + i) % 500 ? null : 0.2,
@@ -173,7 +173,7 @@ def test_a_training_that_goes_on_from_a_state_is_drawn_over_the_older_curve(serv
         page.page.evaluate(
             """id => {
                 const send = (from, count) => window.comfyAPI.api.api.dispatchCustomEvent("lyco.train", {
-                    node: String(id), total: 100, seconds_left: 1,
+                    node: String(id), total: 100, seconds_left: 1, samples: [], unsampled: null,
                     steps: Array.from({length: count}, (_, i) => ({
                         step: from + i, loss: 1, learning_rate: 1e-4, validation: null,
                     })),
@@ -346,7 +346,7 @@ def test_the_curve_is_as_wide_as_the_steps_that_are_done(server: Server):
         node = training(page, 100)
         page.page.evaluate(
             """id => window.comfyAPI.api.api.dispatchCustomEvent("lyco.train", {
-                node: String(id), total: 10000, seconds_left: 1, loss: 1, mean_of: 20,
+                node: String(id), total: 10000, seconds_left: 1, samples: [], unsampled: null, loss: 1, mean_of: 20,
                 steps: Array.from({length: 20}, (_, i) => ({
                     step: i + 1, loss: i, learning_rate: 1e-4, validation: null,
                 })),
