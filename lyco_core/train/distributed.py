@@ -88,6 +88,9 @@ def join(backend: str | None = None) -> World:
     # While one process encodes or samples the others wait, for longer than torch does by itself; torchrun ends all if
     # one dies.
     timeout = datetime.timedelta(days=7)
+    # Imported after it began, as ComfyUI's packages do, this holds the group as its functions' default: its threads
+    # outlive `leave`, and one that is late to drop a tensor while Python ends aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend or ("nccl" if found and dist.is_nccl_available() else "gloo"), timeout=timeout)
     return World(dist.get_rank(), dist.get_world_size())
 

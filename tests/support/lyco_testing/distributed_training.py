@@ -3,11 +3,14 @@
 Every process leaves its parameters in FOLDER/RANK.pt, and the one that writes the adapter's file.
 """
 
+import importlib
 import sys
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+import torch.distributed
 
 from lyco_core.train.block_shard import BlockShard
 from lyco_core.train.distributed import World, join, leave
@@ -61,7 +64,10 @@ def main(folder: Path, batch_size: int, count: int, *, shard: bool = False) -> N
     copied = sharded.copied if sharded else 0
     torch.save({"parameters": dict(network.state_dict()), "told": told, "copied": copied}, folder / f"{world.rank}.pt")
     world.wait()
+    importlib.import_module("torch.distributed.nn.functional")  # as ComfyUI's packages do, long after `join`
+    group = weakref.ref(torch.distributed.group.WORLD) if world.processes > 1 else None
     leave(world)
+    assert group is None or group() is None, "the group of processes outlives the training"
 
 
 def shared(model: ToyModel, world: World, ending: ExitStack) -> BlockShard:
