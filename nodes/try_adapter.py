@@ -76,7 +76,9 @@ class TryAdapter(io.ComfyNode):
                     display_name="CLIP", is_output_list=True, tooltip="The text encoder that goes with each."
                 ),
                 io.String.Output(
-                    display_name="labels", is_output_list=True, tooltip="NAME@STRENGTH of each, for Labeled Image Grid."
+                    display_name="labels",
+                    is_output_list=True,
+                    tooltip="Name and strength of each, for Labeled Image Grid.",
                 ),
                 io.String.Output(display_name="report", tooltip="What matched in each, and what was left out."),
             ],
