@@ -9,6 +9,8 @@ from typing import Any
 NODES = (
     "load_adapter",
     "load_adapters",
+    "try_adapter",
+    "labeled_grid",
     "create_hook",
     "merge_adapter",
     "merge_checkpoint",

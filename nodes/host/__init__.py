@@ -15,6 +15,7 @@ from .advice import (
     acting,
 )
 from .files import NONE, fingerprint
+from .grid import labelled_grid
 from .jobs.approximating import extract, limits, resize
 from .jobs.combining import AS_IT_IS, COMBINE_METHODS, combination, combine
 from .jobs.comparing import compare
@@ -27,7 +28,9 @@ from .model.loading import inspect, load_onto
 from .model.lora_stack import rows_of_stack, stack_of
 from .model.many import Row, load_rows
 from .model.merging import merge_onto
+from .model.one_training import FILES, files_to_try
 from .model.schedule import Schedule
+from .model.trying import strengths_of, try_all
 from .page.match import match_ui
 from .schema import (
     adapter_input,
@@ -54,6 +57,7 @@ __all__ = [
     "COMPARE",
     "CONVERT",
     "EXTRACT",
+    "FILES",
     "HOOK",
     "INSPECT",
     "LOAD",
@@ -78,10 +82,12 @@ __all__ = [
     "conversion",
     "convert",
     "extract",
+    "files_to_try",
     "fingerprint",
     "first_rows",
     "hooked",
     "inspect",
+    "labelled_grid",
     "limits",
     "load_onto",
     "load_rows",
@@ -104,4 +110,6 @@ __all__ = [
     "smallness_inputs",
     "stack_of",
     "strength_input",
+    "strengths_of",
+    "try_all",
 ]

@@ -40,7 +40,7 @@ def api_of(graph: Path) -> Path:
 
 
 def test_there_is_one_of_each_kind():
-    assert len(GRAPHS) == 9
+    assert len(GRAPHS) == 10
     assert {api_of(path) for path in GRAPHS} == set(APIS)
     assert all(path.with_suffix(".jpg").stat().st_size > 10_000 for path in GRAPHS)
 
@@ -118,6 +118,7 @@ SAYS = {
     "train_on_a_folder.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
     "train_on_images.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
     "train_on_videos.json": ("my_adapter", "20 modules", "3 steps, 2 items"),
+    "try_strengths.json": ("tried_00001_.png",),
 }
 
 

@@ -38,8 +38,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "__main__",
     ),
     "nodes/host": (
-        "progress protocols advice",
-        "files",
+        "progress protocols advice lettering",
+        "files grid",
         "model",
         "schema",
         "jobs training",
