@@ -95,6 +95,23 @@ def test_the_text_encoder_at_a_strength_of_its_own(clips, loras, host):
     assert torch.equal(encoded(unchanged), encoded(plain))
 
 
+def test_text_encoders_that_are_tried(clips, loras, host):
+    name = f"lora_te_{LAYER.replace('.', '_')}_mlp_fc1"
+    save_file(
+        {f"{name}.lora_up.weight": normal(3072, 4), f"{name}.lora_down.weight": normal(4, 768) / 80},
+        loras / "a.safetensors",
+    )
+    for clip in clips:
+        model = tiny_model("wan")
+        tried = host.try_all(
+            model, clip, ["a.safetensors"], host.strengths_of("0.7, 0, -1"), partial=False, mode="auto"
+        )
+        for found, strength in zip(tried.loaded, (0.7, 0.0, -1.0), strict=True):
+            loaded = host.load_onto(model, clip, "a.safetensors", strength, partial=False, mode="auto")
+            assert torch.equal(encoded(found.clip), encoded(loaded.clip))
+            assert torch.equal(encoded(found.clip), encoded(clip)) == (strength == 0)
+
+
 def test_it_stops_where_a_module_is_passed_by(clips, loras, host, monkeypatch):
     import comfy.clip_model
 

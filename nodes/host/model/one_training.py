@@ -76,14 +76,11 @@ def _chosen(name: str, found: list[TrainingFile], only: str) -> list[TrainingFil
     """Those of a training's files that a list of numbers names, and the last one for the word `LAST`."""
     pieces = [piece.strip() for piece in only.split(",")]
     numbered = ",".join(piece for piece in pieces if piece != LAST)
-    wanted: set[int | str] = {f"{number:f}" for number in numbers_of("only", numbered, 10**9)} if numbered else set()
-    wanted |= {LAST} if LAST in pieces else set()
-    known = {_called(file): file for file in found}
-    if missing := wanted - known.keys():
-        raise FileError(
-            f"only: the training of {name} has no file {shorten(sorted(map(str, missing)))}; it has "
-            f"{shorten([*known], 20)}"
-        )
+    wanted = [f"{number:f}" for number in numbers_of("only", numbered, 10**9)] if numbered else []
+    wanted += [LAST] if LAST in pieces else []
+    known = dict.fromkeys(map(_called, found))
+    if missing := [number for number in wanted if number not in known]:
+        raise FileError(f"only: the training of {name} has no file {shorten(missing)}; it has {shorten([*known], 20)}")
     return [file for file in found if _called(file) in wanted]
 
 

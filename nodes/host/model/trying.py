@@ -64,9 +64,9 @@ def try_all(
     labels: list[str] = []
     progress = Progress()
     for name, strength in itertools.product(names, strengths):
-        progress(len(loaded), total)
         loaded.append(load_onto(model, clip, name, float(strength), partial=partial, selection=selection, mode=mode))
         labels.append(label_of(name, strength))
+        progress(len(loaded), total)
     every = "/".join(f"{strength:f}" for strength in strengths)
     of_files = loaded[:: len(strengths)]
     applied = tuple(Applied(one.match, f"strength {every}") for file in of_files for one in file.applied)
