@@ -48,6 +48,8 @@ class Merged:
     """What counts for nothing in each adapter file, and why: see `AdapterSet.left_out`."""
     bytes: int
     """Size of all files together."""
+    quantized: tuple[str, ...]
+    """Lines that say which weights were given a form, and which were not; empty where that was not asked for."""
     survival: tuple[str, ...]
     """Lines that say how much of the change rounding leaves in quantized weights; empty where there are none."""
 
@@ -101,8 +103,9 @@ def merge_checkpoint(
         made = (*paths, *([index] if index else []))
         left_out = tuple(addition.left_out for addition in plan.additions)
         ignored = tuple(addition.adapter_set.left_out for addition in plan.additions)
-        survival = tuple(plan.tally.lines())
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, survival)
+        survival = plan.tally.first_lines() if plan.chosen.forms else plan.tally.lines()
+        told = plan.chosen.lines, tuple(survival)
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, *told)
 
 
 def _require_kind(checkpoint: Checkpoint, output: str, options: MergeOptions) -> None:
