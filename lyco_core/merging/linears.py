@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ..errors import MergeError, Remedy
-from ..io import Checkpoint
 from ..model import Model
 from ..quantized import NEW_FORMS, Form, Quantization, Unreadable
 from ..text import shorten
@@ -41,11 +40,14 @@ _RULES = {
 """Family -> its rule: those of Comfy-Org/comfy-quants' configurations, which were held against published files
 (LTX-2.3's fp8 and nvfp4, FLUX.2's fp8mixed, Ideogram 4's fp8_scaled), and that of MiniMax-H3's int8_convrot."""
 
+_UNPACKED = ("ltx_video", "sd15", "sdxl", "sdxl_refiner", "stable_cascade_b")
+"""Families that ComfyUI 0.33 tells by the width of a weight which two numbers in a byte would halve."""
+
 _BLOCK = re.compile(r"(?:^|\.)\w*(?:blocks?|layers)\.\d+\.")
 """Where a module's path has the number of its block."""
 
 _STAYS = re.compile(
-    r"^visual\.|\.gate$|(?:^|[._])(?:mod[a-z]{0,2}|modulation|mapper|ada(?:ln|in)?|norm|emb|embed|embedder|embedding|"
+    r"^visual\.|\.gate$|(?:^|[._])(?:mod[cfx]{0,2}|modulation|mapper|ada(?:ln|in)?|norm|emb|embed|embedder|embedding|"
     r"refiner|guidance|connector|adapter|injector|nerf)\d*(?=[._]|$)",
     re.IGNORECASE,
 )
@@ -66,19 +68,24 @@ class Chosen:
 NOTHING = Chosen({}, ())
 
 
-def choose(name: str, checkpoint: Checkpoint, model: Model, quantization: Quantization) -> Chosen:
-    """The weights of `checkpoint` that are given the form `name` of `NEW_FORMS`.
+def choose(name: str, model: Model, quantization: Quantization) -> Chosen:
+    """The weights of a checkpoint's model that are given the form `name` of `NEW_FORMS`.
 
     Raises:
         MergeError: some of its weights are quantized already, its names are not ComfyUI's, its family is unknown, no
-            Linear fits the form, or what computes the form is not installed.
+            Linear fits the form, ComfyUI would not know the model by it, or what computes it is not installed.
     """
-    _require_floats(checkpoint, quantization)
+    _require_floats(quantization)
     family = model.architecture
     if family is None or model.naming != "comfyui":
         found = "a model of no known family" if family is None else f"{family.title} by {model.layout}' names"
         raise MergeError(
             f"is {found}; to quantize, expected a model of a known family by ComfyUI's names, which tell its Linears",
+            Remedy.UNQUANTIZED,
+        )
+    if family.id in _UNPACKED and NEW_FORMS[name].packed:
+        raise MergeError(
+            f"is {family.title}, which ComfyUI does not know again in {name}; expected int8_convrot or fp8_scaled",
             Remedy.UNQUANTIZED,
         )
     linears = {
@@ -95,9 +102,7 @@ def choose(name: str, checkpoint: Checkpoint, model: Model, quantization: Quanti
     return Chosen(forms, tuple(_told(name, len(forms), len(linears) - len(wanted), unfit, family.title, rule)))
 
 
-def _require_floats(checkpoint: Checkpoint, quantization: Quantization) -> None:
-    if checkpoint.gguf is not None:
-        raise MergeError("is a GGUF file; to quantize, expected a safetensors file", Remedy.UNQUANTIZED)
+def _require_floats(quantization: Quantization) -> None:
     stored = {form.found.key: form.name for form in quantization.forms.values()} | dict(quantization.refused)
     if stored:
         key, title = next(iter(stored.items()))

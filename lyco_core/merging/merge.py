@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from ..errors import MergeError
+from ..errors import MergeError, Remedy
 from ..io import Checkpoint
 from ..io.output import new_files, refuse_inputs, require_space
 from ..io.writer import bytes_of
@@ -110,6 +110,8 @@ def merge_checkpoint(
 
 def _require_kind(checkpoint: Checkpoint, output: str, options: MergeOptions) -> None:
     """Raise `MergeError` unless the output's name is of the kind of file that will be written."""
+    if checkpoint.gguf is not None and options.quantize is not None:
+        raise MergeError(f"{checkpoint.path}: is a GGUF file; to quantize, expected safetensors", Remedy.UNQUANTIZED)
     gguf_named = output.lower().endswith(".gguf")
     if checkpoint.gguf is None or options.dtype is not None:
         if gguf_named:

@@ -35,6 +35,11 @@ class NewForm:
     of: Callable[[Found], Form] = form_of
 
     @property
+    def packed(self) -> bool:
+        """Whether two numbers of a row are in a byte."""
+        return self.stored(1, 2)["weight"][1] == (1, 1)
+
+    @property
     def marker(self) -> bytes:
         """The numbers of `comfy_quant`."""
         return json.dumps(self.said).encode()
@@ -70,6 +75,7 @@ NEW_FORMS: dict[str, NewForm] = {
     "fp8_scaled": NewForm(
         {"format": "float8_e4m3fn", "full_precision_matrix_mult": True},
         lambda rows, columns: {"weight": ("F8_E4M3", (rows, columns)), "weight_scale": ("F32", ())},
+        (1, 16),
     ),
     "mxfp8": NewForm(
         {"format": "mxfp8"},
