@@ -141,11 +141,11 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
     """
     with about_file(checkpoint.path):
         base, quantization = model_of(checkpoint)
+        chosen = NOTHING if options.quantize is None else choose(options.quantize, base, quantization)
     refused = quantization.refused if options.dtype else {**quantization.unwritable, **quantization.refused}
     additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):
         changed = {key for addition in additions for key in addition.pieces}
-        chosen = NOTHING if options.quantize is None else choose(options.quantize, base, quantization)
         recomputed, dropped = changed | chosen.forms.keys(), set[str]()
         if options.dtype is not None:
             _require_plain(refused)
