@@ -11,7 +11,7 @@ from ..model import Model
 from ..quantized import NEW_FORMS, Form, Quantization, Unreadable
 from ..text import shorten
 
-__all__ = ["NOTHING", "Chosen", "choose"]
+__all__ = ["NOTHING", "UNPACKED", "Chosen", "choose"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ _RULES = {
 """Family -> its rule: those of Comfy-Org/comfy-quants' configurations, which were held against published files
 (LTX-2.3's fp8 and nvfp4, FLUX.2's fp8mixed, Ideogram 4's fp8_scaled), and that of MiniMax-H3's int8_convrot."""
 
-_UNPACKED = ("ltx_video", "sd15", "sdxl", "sdxl_refiner", "stable_cascade_b")
+UNPACKED = ("ltx_video", "sd15", "sdxl", "sdxl_refiner", "stable_cascade_b")
 """Families that ComfyUI 0.33 tells by the width of a weight which two numbers in a byte would halve."""
 
 _BLOCK = re.compile(r"(?:^|\.)\w*(?:blocks?|layers)\.\d+\.")
@@ -83,7 +83,7 @@ def choose(name: str, model: Model, quantization: Quantization) -> Chosen:
             f"is {found}; to quantize, expected a model of a known family by ComfyUI's names, which tell its Linears",
             Remedy.UNQUANTIZED,
         )
-    if family.id in _UNPACKED and NEW_FORMS[name].packed:
+    if family.id in UNPACKED and NEW_FORMS[name].packed:
         raise MergeError(
             f"is {family.title}, which ComfyUI does not know again in {name}; expected int8_convrot or fp8_scaled",
             Remedy.UNQUANTIZED,
