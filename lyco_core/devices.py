@@ -7,6 +7,9 @@ from torch import Tensor
 
 __all__ = ["COMPLETE", "add_product_", "capable", "free_bytes", "is_cuda", "knows", "norm", "product_into"]
 
+_AT_ONCE = 2**22
+"""How many numbers are in float64 at a time: all of a matrix there would take twice what it takes itself."""
+
 COMPLETE = frozenset({"cpu", "cuda"})
 """Device types that have all of it. MPS has no float64, and before torch 2.14 what a matrix product is told to write
 into a part of a tensor is lost without a word."""
@@ -29,7 +32,9 @@ def capable(tensor: Tensor) -> Tensor:
 
 def norm(tensor: Tensor) -> float:
     """Frobenius norm, summed in float64."""
-    return float(capable(tensor).double().square().sum().sqrt())
+    flat = capable(tensor).flatten()
+    squares = [flat[n : n + _AT_ONCE].double().square_().sum() for n in range(0, flat.numel(), _AT_ONCE)]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
 _EVERYWHERE = (torch.float32, torch.float16, torch.bfloat16)

@@ -72,6 +72,7 @@ class Remedy(Enum):
     BASE = "give the base, the checkpoint that they were trained on"
     APPLY = "load it onto the model, or merge it"
     MODEL = "give the checkpoint that it was trained on as model"
+    UNQUANTIZED = "leave quantize out"
 
 
 class LycoError(Exception):

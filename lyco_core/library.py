@@ -222,6 +222,7 @@ def merge(
     *,
     selection: Selection = EVERYTHING,
     dtype: torch.dtype | None = None,
+    quantize: str | None = None,
     seed: int | None = None,
     device: str = "cpu",
     max_shard_bytes: int | None = None,
@@ -238,6 +239,8 @@ def merge(
         output: the file to write, or an index for shards like the base's.
         selection: which modules take part, and how strongly.
         dtype: storage dtype of a plain file; by default everything is stored as it is in the base.
+        quantize: int8_convrot, fp8_scaled, mxfp8, nvfp4 or w4a8, in which the Linears of a base in floating point are
+            stored then, those that ComfyUI's own files of the model have so.
         seed: round stochastically with it, instead of to the nearest.
         device: where the arithmetic is done.
         max_shard_bytes: split what is written into files of at most this size.
@@ -249,7 +252,7 @@ def merge(
     Raises:
         LycoError: an input is bad or does not fit, or the output cannot be written; then there is none.
     """
-    options = MergeOptions(selection, dtype, seed, device, max_shard_bytes, architecture, partial)
+    options = MergeOptions(selection, dtype, quantize, seed, device, max_shard_bytes, architecture, partial)
     sources = [Source(path, strength) for path, strength in adapters.items()]
     return merge_checkpoint(base, sources, output, options, overwrite=overwrite, progress=progress)
 

@@ -47,6 +47,18 @@ class MergeCheckpoint(io.ComfyNode):
                     advanced=True,
                 ),
                 host.construct(
+                    io.Combo.Input,
+                    "quantize",
+                    options=[host.AS_IT_IS, *host.QUANTIZED_FORMS],
+                    default=host.AS_IT_IS,
+                    optional=True,
+                    tooltip=(
+                        "How the Linears of a base in floating point are stored: those that ComfyUI's own files of the "
+                        "model have so."
+                    ),
+                    advanced=True,
+                ),
+                host.construct(
                     io.Int.Input,
                     "rounding_seed",
                     default=-1,
@@ -105,10 +117,13 @@ class MergeCheckpoint(io.ComfyNode):
         gpu: bool = False,
         overwrite: bool = False,
         on_partial_match: str = "error",
+        quantize: str = "as it is",
     ) -> io.NodeOutput:
         selection = host.selection(include, exclude, block_strengths)
         partial = on_partial_match == "warn"
-        options = host.merge_options(selection, dtype=dtype, rounding_seed=rounding_seed, gpu=gpu, partial=partial)
+        options = host.merge_options(
+            selection, dtype=dtype, quantize=quantize, rounding_seed=rounding_seed, gpu=gpu, partial=partial
+        )
         adapters = host.adapter_list(adapter, strength, more_adapters)
         name, report = host.merge_files(base, adapters, options, filename, overwrite=overwrite)
         return io.NodeOutput(name, report, ui=ui.PreviewText(report))

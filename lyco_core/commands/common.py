@@ -56,6 +56,7 @@ ADVICE = {
     Remedy.BASE: "give the checkpoint that they were trained on with --base",
     Remedy.APPLY: "load it onto the model, or merge it with lyco merge",
     Remedy.MODEL: "give the checkpoint that it was trained on with --model",
+    Remedy.UNQUANTIZED: "leave --quantize out",
     Remedy.AS_IT_IS: "leave --dtype out to keep its numbers as they are",
     Remedy.EXCLUDE: 'leave these out with --exclude "{}"',
     Remedy.LEAVE_OUT: 'merge the rest with --on-partial-match warn, or leave these out with --exclude "{}"',

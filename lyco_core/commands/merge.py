@@ -43,6 +43,11 @@ def add(commands: Commands) -> None:
         choices=("float32", "float16", "bfloat16"),
         help="storage dtype, plain also of a quantized base [the base's]",
     )
+    parser.add_argument(
+        "--quantize",
+        choices=("int8_convrot", "fp8_scaled", "mxfp8", "nvfp4", "w4a8"),
+        help="store the Linears of a base in floating point so, as ComfyUI's own files of the model have them",
+    )
     parser.add_argument("--stochastic", metavar="SEED", type=int, help="round stochastically instead of to the nearest")
     parser.add_argument("--device", default="cpu", help="where the arithmetic is done [%(default)s]")
     parser.add_argument("--max-shard-size", metavar="SIZE", help="split the output, e.g. 5GB")
@@ -63,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
     wanted = MergeOptions(
         Selection.of(options.include, options.exclude, strengths),
         dtype=getattr(torch, options.dtype) if options.dtype else None,
+        quantize=options.quantize,
         seed=options.stochastic,
         device=options.device,
         max_shard_bytes=parse_size(options.max_shard_size) if options.max_shard_size else None,
@@ -83,6 +89,6 @@ def run(options: argparse.Namespace) -> None:
         print("; left out: ".join([f"{source.path}: {modules} modules at strength {source.strength:g}", *ignored]))
         if left_out:
             print_warning(f"{source.path}: left out: {one_line(clipped(left_out))}")
-    for line in made.survival:
+    for line in (*made.quantized, *made.survival):
         print(line)
     print(f"{made.files[-1]}: {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}")

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from ..errors import MergeError
+from ..errors import MergeError, Remedy
 from ..io import Checkpoint
 from ..io.output import new_files, refuse_inputs, require_space
 from ..io.writer import bytes_of
@@ -48,6 +48,8 @@ class Merged:
     """What counts for nothing in each adapter file, and why: see `AdapterSet.left_out`."""
     bytes: int
     """Size of all files together."""
+    quantized: tuple[str, ...]
+    """Lines that say which weights were given a form, and which were not; empty where that was not asked for."""
     survival: tuple[str, ...]
     """Lines that say how much of the change rounding leaves in quantized weights; empty where there are none."""
 
@@ -101,12 +103,15 @@ def merge_checkpoint(
         made = (*paths, *([index] if index else []))
         left_out = tuple(addition.left_out for addition in plan.additions)
         ignored = tuple(addition.adapter_set.left_out for addition in plan.additions)
-        survival = tuple(plan.tally.lines())
-        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, survival)
+        survival = plan.tally.first_lines() if plan.chosen.forms else plan.tally.lines()
+        told = plan.chosen.lines, tuple(survival)
+        return Merged(made, len(plan.changed), len(plan.specs), tuple(plan.modules), left_out, ignored, size, *told)
 
 
 def _require_kind(checkpoint: Checkpoint, output: str, options: MergeOptions) -> None:
     """Raise `MergeError` unless the output's name is of the kind of file that will be written."""
+    if checkpoint.gguf is not None and options.quantize is not None:
+        raise MergeError(f"{checkpoint.path}: is a GGUF file; to quantize, expected safetensors", Remedy.UNQUANTIZED)
     gguf_named = output.lower().endswith(".gguf")
     if checkpoint.gguf is None or options.dtype is not None:
         if gguf_named:

@@ -10,6 +10,7 @@ import re
 import torch
 
 from ..errors import MergeError, Remedy
+from ..quantized import NEW_FORMS
 from ..selection import EVERYTHING, Selection
 
 __all__ = ["EXACT", "MergeOptions", "Source", "parse_size", "parse_source"]
@@ -37,6 +38,8 @@ class MergeOptions:
     selection: Selection = EVERYTHING
     dtype: torch.dtype | None = None
     """Storage dtype of the diffusion model's floating-point tensors; by default each tensor's own."""
+    quantize: str | None = None
+    """The form of `NEW_FORMS` that Linears of a base in floating point are given, each rounded once, from the sum."""
     seed: int | None = None
     """Round stochastically with this seed, instead of to the nearest."""
     device: str = "cpu"
@@ -51,6 +54,8 @@ class MergeOptions:
     def __post_init__(self) -> None:
         if self.dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
             raise MergeError(f"the dtype is {self.dtype}, expected float32, float16 or bfloat16")
+        if self.quantize not in (None, *NEW_FORMS):
+            raise MergeError(f"the form is {self.quantize}, expected one of {', '.join(NEW_FORMS)}")
         if self.max_shard_bytes is not None and self.max_shard_bytes < 1:
             raise MergeError(f"a shard is to have {self.max_shard_bytes} bytes, expected at least 1 byte")
         if self.device != "cpu":

@@ -17,11 +17,13 @@ from ..io.gguf import GgufFile
 from ..io.writer import StoredSpec
 from ..model import model_of
 from ..quantized import PLAIN, QUANTIZATION_METADATA, SCALED_MARKER, Form, Quantization
+from ..quantized.new import MARKER
 from ..quantized.reading import key_of
 from ..selection import weight_path
 from .additions import Addition, add_file
+from .linears import NOTHING, Chosen, choose
 from .options import MergeOptions, Source
-from .quantized import Dequantized, Requantized
+from .quantized import Dequantized, Quantized, Requantized
 from .survival import Tally
 from .weight import Piece, Weight
 
@@ -45,8 +47,15 @@ class Plan:
     additions: tuple[Addition, ...]
     prefix: str
     """What the keys of the diffusion model begin with."""
+    chosen: Chosen = NOTHING
+    """The weights that are given a form."""
     tally: Tally = dataclasses.field(default_factory=Tally)
     """What rounding leaves of the changes of quantized weights."""
+
+    @property
+    def forms(self) -> dict[str, Form]:
+        """Weight key -> the form of each weight that has one, here or in what is written."""
+        return {**self.quantization.forms, **self.chosen.forms}
 
     @property
     def gguf(self) -> GgufFile | None:
@@ -56,10 +65,11 @@ class Plan:
     @property
     def copied(self) -> list[str]:
         """Keys of tensors that are copied as they are."""
-        made = set(self.computed)
+        made, forms = set(self.computed), self.forms
         for key in self.computed:
-            if (form := self.quantization.forms.get(key)) is not None:
+            if (form := forms.get(key)) is not None:
                 made |= {key_of(form, role) for role in form.written}
+        made |= {key_of(form, MARKER) for form in self.chosen.forms.values()}
         return [spec.key for spec in self.specs if spec.key not in made]
 
     @property
@@ -83,10 +93,10 @@ class Plan:
 
     def weights(self) -> Iterator[Weight]:
         """Each weight to compute, made ready one at a time: its factors on the device, in the dtype of the sums."""
-        stored = {spec.key: spec for spec in self.specs}
+        stored, forms = {spec.key: spec for spec in self.specs}, self.forms
         for key in self.computed:
             file, form = self.checkpoint.holder[key], self.quantization.forms.get(key)
-            shape = stored[key].shape if form is None else form.shape
+            shape = forms[key].shape if key in forms else stored[key].shape
             rows = shape[0] if shape else 1
             source = file.dtype(key) if form is None else torch.float8_e4m3fn  # as rare on devices as all forms are
             wide = compute_dtype(source)
@@ -101,13 +111,16 @@ class Plan:
                 self.options.seed,
                 device,
             )
-            if form is None:
+            name = weight_path(key, self.prefix)
+            if (new := self.chosen.forms.get(key)) is not None:
+                yield dataclasses.replace(Quantized.new(weight, new), name=name, tally=self.tally)
+            elif form is None:
                 yield weight
             elif self.options.dtype is not None:
                 yield Dequantized.of(weight, form, self.checkpoint.holder)
             else:
                 made = Requantized.of(weight, form, self.checkpoint.holder)
-                yield dataclasses.replace(made, name=weight_path(key, self.prefix), tally=self.tally)
+                yield dataclasses.replace(made, name=name, tally=self.tally)
 
     def _pieces(self, key: str, rows: int, dtype: torch.dtype, device: str) -> Iterator[Piece]:
         for addition in self.additions:
@@ -128,21 +141,24 @@ def make_plan(checkpoint: Checkpoint, sources: Collection[Source], options: Merg
     """
     with about_file(checkpoint.path):
         base, quantization = model_of(checkpoint)
+        chosen = NOTHING if options.quantize is None else choose(options.quantize, base, quantization)
     refused = quantization.refused if options.dtype else {**quantization.unwritable, **quantization.refused}
     additions = tuple(add_file(source, base, refused, options, checkpoint) for source in sources)
     with about_file(checkpoint.path):
         changed = {key for addition in additions for key in addition.pieces}
-        recomputed, dropped = changed, set[str]()
+        recomputed, dropped = changed | chosen.forms.keys(), set[str]()
         if options.dtype is not None:
             _require_plain(refused)
             floats = {k for k, info in checkpoint.tensors.items() if k.startswith(base.prefix) and info.dtype in PLAIN}
-            recomputed = changed | floats | quantization.forms.keys()
+            recomputed = recomputed | floats | quantization.forms.keys()
             dropped = {SCALED_MARKER, base.prefix + SCALED_MARKER, *quantization.beside}
-        elif options.seed is not None:
-            _require_stochastic([quantization.forms[key] for key in changed if key in quantization.forms])
+        if options.seed is not None:
+            forms = chosen.forms if options.dtype is not None else {**quantization.forms, **chosen.forms}
+            _require_stochastic([forms[key] for key in recomputed if key in forms])
         computed = [key for key in checkpoint.tensors if key in recomputed and key not in dropped]
-        specs = _specs(checkpoint, dropped, quantization, computed if options.dtype is not None else (), options.dtype)
-        return Plan(checkpoint, options, specs, computed, quantization, additions, base.prefix)
+        converted = computed if options.dtype is not None else ()
+        specs = _specs(checkpoint, dropped, quantization, chosen.forms, converted, options.dtype)
+        return Plan(checkpoint, options, specs, computed, quantization, additions, base.prefix, chosen)
 
 
 def _require_stochastic(forms: Collection[Form]) -> None:
@@ -163,6 +179,7 @@ def _specs(
     checkpoint: Checkpoint,
     dropped: Collection[str],
     quantization: Quantization,
+    given: Mapping[str, Form],
     converted: Collection[str],
     dtype: torch.dtype | None,
 ) -> tuple[StoredSpec, ...]:
@@ -172,7 +189,10 @@ def _specs(
     for key, info in checkpoint.tensors.items():
         if key in dropped:
             continue
-        if key in chosen and dtype is not None:
+        if (form := given.get(key)) is not None:
+            stored = form.found.infos.items()
+            specs += [StoredSpec(key_of(form, role), info.shape, info.dtype, info.bytes) for role, info in stored]
+        elif key in chosen and dtype is not None:
             shape = quantization.forms[key].shape if key in quantization.forms else info.shape
             specs.append(StoredSpec(key, shape, _NAMES[dtype], torch.Size(shape).numel() * dtype.itemsize))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator, Mapping
 
@@ -13,13 +14,14 @@ from ..adapters import OnBase
 from ..errors import MergeError
 from ..io.reader import SafetensorsFile
 from ..quantized import Form, RoleTensors
+from ..quantized.new import MARKER
 from ..quantized.reading import bands, key_of, read_fixed, read_rows
 from ..quantized.rounding import generator_for, largest
 from ..scratch import scratch
 from .survival import Tally
 from .weight import Weight, on_processor
 
-__all__ = ["Dequantized", "Requantized"]
+__all__ = ["Dequantized", "Quantized", "Requantized"]
 
 UNSCALABLE = "the weight holds numbers that are NaN, infinite or too large for its scale; it cannot be scaled"
 
@@ -64,21 +66,32 @@ class Requantized(Dequantized):
 
     def bands(self) -> Iterator[tuple[int, int]]:
         """The whole weight where one scale depends on all of it; it is then computed twice."""
-        yield from [(0, self.rows)] if self.form.rescaled else super().bands()
+        yield from [(0, self.rows)] if self.form.rescaled else self._cut()
+
+    def _cut(self) -> Iterator[tuple[int, int]]:
+        """start:stop of what is in memory at a time."""
+        return super().bands()
 
     def _stored(self, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
         fixed = dict(self.fixed)
         if self.form.rescaled:
-            scale = self.form.scale_of(self._peak())
-            if not all(bool(torch.isfinite(part).all()) for part in scale.values()):
+            shared = self._shared()
+            if not all(bool(torch.isfinite(part).all()) for part in shared.values()):
                 raise MergeError(UNSCALABLE)
-            yield from ((key_of(self.form, role), 0, on_processor(part)) for role, part in scale.items())
-            fixed |= scale
-        for first, last in super().bands() if self.form.rescaled else [(start, stop)]:
+            yield from ((key_of(self.form, role), 0, on_processor(part)) for role, part in shared.items())
+            fixed |= shared
+        for first, last in self._cut() if self.form.rescaled else [(start, stop)]:
             yield from self._rounded(first, last, fixed)
 
+    def _shared(self) -> dict[str, Tensor]:
+        """The parts that depend on the whole weight."""
+        if (sample := self.form.sample) is None:
+            return self.form.scale_of(self._peak())
+        seen = [self._turned(*band)[sample[(sample >= band[0]) & (sample < band[1])] - band[0]] for band in self._cut()]
+        return self.form.table_of(torch.cat(seen))
+
     def _peak(self) -> Tensor:
-        peaks = [largest(self._turned(*band)) for band in super().bands()]
+        peaks = [largest(self._turned(*band)) for band in self._cut()]
         if not all(map(math.isfinite, peaks)):  # max() alone would pass over a NaN
             raise MergeError(UNSCALABLE)
         return torch.full((), max(peaks), device=self.device)
@@ -90,11 +103,12 @@ class Requantized(Dequantized):
         else:
             values, change = self._turned_apart(start, stop)
             wanted = scratch("wanted", values.shape, device=self.device).copy_(self._finite(values))
+            size = float(torch.dot(wanted.view(-1), wanted.view(-1)))
             parts = self.form.encode(values, fixed, generator)
             error = self.form.decode({**fixed, **parts})[: stop - start].sub_(wanted)
             if not self.form.isometric:
                 error, change = (self.form.straighten(tensor, fixed) for tensor in (error, change))
-            self.tally.add(self.name, change, error)
+            self.tally.add(self.name, change, error, size)
         if any(part.dtype.itemsize > 1 and not bool(torch.isfinite(part).all()) for part in parts.values()):
             raise MergeError(UNSCALABLE)
         for role, part in parts.items():
@@ -128,3 +142,34 @@ class Requantized(Dequantized):
             change.sub_(base)
         change = self.form.turn(change, self.fixed)
         return values.add_(change), change
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantized(Requantized):
+    """A weight that the base has as plain numbers, and that is written in a form: summed, then rounded once."""
+
+    @classmethod
+    def new(cls, weight: Weight, form: Form) -> Quantized:
+        """A weight, and the form that it is given."""
+        own = {field.name: getattr(weight, field.name) for field in dataclasses.fields(Weight)}
+        return cls(**own, form=form, files={}, fixed={})
+
+    def _stored(self, start: int, stop: int) -> Iterator[tuple[str, int, Tensor]]:
+        if start == 0:
+            marker = torch.frombuffer(bytearray(json.dumps(self.form.found.said).encode()), dtype=torch.uint8)
+            yield key_of(self.form, MARKER), 0, marker
+        yield from super()._stored(start, stop)
+
+    def _read(self, start: int, stop: int) -> Tensor:
+        return Weight._read(self, start, stop)
+
+    def _turned(self, start: int, stop: int) -> Tensor:
+        return self.form.turn(self._added(start, stop).to(torch.float32), self.fixed)
+
+    def _turned_apart(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        before = self._read(start, stop)
+        change = scratch("change", before.shape, device=self.device).copy_(before).neg_()
+        values = self._added(start, stop).to(torch.float32)
+        turned = self.form.turn(change.add_(values), self.fixed)
+        change = scratch("turned change", before.shape, device=self.device).copy_(turned)
+        return self.form.turn(values, self.fixed), change

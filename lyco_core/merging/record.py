@@ -32,6 +32,7 @@ def merged_metadata(plan: Plan, sources: Sequence[Source]) -> dict[str, str]:
             for source, addition in zip(sources, plan.additions, strict=True)
         ],
         "rounding": rounding,
+        **({"quantized": plan.options.quantize} if plan.options.quantize else {}),
         **plan.options.selection.as_json(),
     }
     return metadata | {RECORD: json.dumps([*records, record], ensure_ascii=False)}

@@ -43,16 +43,16 @@ class Tally:
     """Adds up, from several threads, what was wanted of each band and what rounding did to it."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, float, float]] = {}
+        self._sums: dict[str, tuple[float, ...]] = {}
         self._turn = threading.Lock()
 
-    def add(self, key: str, change: Tensor, error: Tensor) -> None:
-        """Count a band: what was wanted of it, and what rounding did to that."""
+    def add(self, key: str, change: Tensor, error: Tensor, size: float = 0.0) -> None:
+        """Count a band: what was wanted of it, what rounding did to that, and for `first_lines` its sum of squares."""
         wanted, wrong = change.reshape(-1), error.reshape(-1)
-        new = [float(torch.dot(*pair)) for pair in ((wanted, wanted), (wrong, wanted), (wrong, wrong))]
+        new = (*(float(torch.dot(*pair)) for pair in ((wanted, wanted), (wrong, wanted), (wrong, wrong))), size)
         with self._turn:
-            old = self._sums.get(key, (0.0, 0.0, 0.0))
-            self._sums[key] = (old[0] + new[0], old[1] + new[1], old[2] + new[2])
+            old = self._sums.get(key, (0.0,) * len(new))
+            self._sums[key] = tuple(map(sum, zip(old, new, strict=True)))
 
     def lines(self) -> list[str]:
         """Lines for a person; none if no quantized weight was rounded."""
@@ -65,6 +65,25 @@ class Tally:
             lines.append(TOO_LITTLE)
         return lines
 
+    def first_lines(self) -> list[str]:
+        """The same where the base was in floating point: what rounding takes of the weights, it takes of them without
+        an adapter as well, so that it says nothing of the change how large it is beside it."""
+        whole = self.whole
+        if whole is None:
+            return []
+        key, least = min(self._each(), key=lambda item: item[1].kept)
+        lines = [
+            f"rounding moves these weights by {100 * self.roughness:.2g} % of their size, with or without adapters; of "
+            f"the change, {100 * whole.kept:.1f} % is stored; least in {key}: {100 * least.kept:.1f} %"
+        ]
+        return [*lines, TOO_LITTLE] if min(whole.kept, least.kept) < ENOUGH else lines
+
+    @property
+    def roughness(self) -> float:
+        """‖stored - exact‖ / ‖exact‖ of all weights together."""
+        *_, wrong, size = map(sum, zip(*self._sums.values(), strict=True))
+        return math.sqrt(wrong / size) if size > 0 else 0.0
+
     @property
     def whole(self) -> Survival | None:
         """How much is left of the changes of all weights together; None if no weight was rounded."""
@@ -73,10 +92,12 @@ class Tally:
     @property
     def worst(self) -> tuple[str, Survival] | None:
         """The weight with the largest error, and how much is left of its change; None if no weight was rounded."""
-        found = [(key, made) for key, sums in self._sums.items() if (made := _survival(sums)) is not None]
-        return max(found, key=lambda item: item[1].error, default=None)
+        return max(self._each(), key=lambda item: item[1].error, default=None)
+
+    def _each(self) -> list[tuple[str, Survival]]:
+        return [(key, made) for key, sums in self._sums.items() if (made := _survival(sums)) is not None]
 
 
 def _survival(sums: tuple[float, ...]) -> Survival | None:
-    wanted, across, wrong = sums
+    wanted, across, wrong, _ = sums
     return Survival(math.sqrt(wrong / wanted), 1 + across / wanted) if wanted > 0 else None

@@ -17,7 +17,7 @@ from .int8 import Int8
 from .tiled import Mxfp8, Nvfp4
 from .w4 import W4A4, W4A8
 
-__all__ = ["PLAIN", "QUANTIZATION_METADATA", "SCALED_MARKER", "Quantization", "find_forms"]
+__all__ = ["PLAIN", "QUANTIZATION_METADATA", "SCALED_MARKER", "Quantization", "find_forms", "form_of"]
 
 PLAIN = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 """Dtypes that are numbers by themselves."""
@@ -108,7 +108,7 @@ def find_forms(checkpoint: Checkpoint, prefix: str) -> Quantization:
         if weight is None or path in refused or 0 in (weight.shape or (0,)) or not (said or weight.dtype not in _WIDE):
             continue
         try:
-            form = _form(Found(f"{stem}.weight", infos, said))
+            form = form_of(Found(f"{stem}.weight", infos, said))
         except Unreadable as error:
             refused[path] = str(error)
             continue
@@ -124,7 +124,8 @@ def find_forms(checkpoint: Checkpoint, prefix: str) -> Quantization:
     )
 
 
-def _form(found: Found) -> Form:
+def form_of(found: Found) -> Form:
+    """The form that a weight is said to have, or that its dtype tells; raises `Unreadable` if its tensors make none."""
     if found.said:
         name = str(found.said.get("format"))
         if name not in _FORMS:

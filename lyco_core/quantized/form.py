@@ -139,8 +139,13 @@ class Form(ABC):
 
     @property
     def rescaled(self) -> tuple[str, ...]:
-        """Fixed roles that `scale_of` gives, once it has seen the whole weight's largest number."""
+        """Fixed roles that `scale_of` gives, once it has seen the whole weight's largest number, or `table_of`."""
         return ()
+
+    @property
+    def sample(self) -> Tensor | None:
+        """Numbers of the rows that `table_of` is to see; None where `scale_of` gives the `rescaled` parts."""
+        return None
 
     def height(self, role: str) -> int:
         """How many rows a tensor has, those that fill it up among them."""
@@ -168,6 +173,10 @@ class Form(ABC):
 
     def scale_of(self, peak: Tensor) -> dict[str, Tensor]:
         """The `rescaled` parts for a weight whose largest magnitude is `peak`."""
+        raise NotImplementedError
+
+    def table_of(self, rows: Tensor) -> dict[str, Tensor]:
+        """The `rescaled` parts for a weight whose `sample` these rows are."""
         raise NotImplementedError
 
     def turn(self, values: Tensor, parts: RoleTensors) -> Tensor:

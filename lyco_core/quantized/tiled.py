@@ -12,7 +12,7 @@ from ..io.reader import TORCH_DTYPES
 from .form import Form, Found, RoleTensors, Unreadable
 from .kitchen import KitchenForm, in_torch
 
-__all__ = ["Mxfp8", "Nvfp4"]
+__all__ = ["Mxfp8", "Nvfp4", "tiles"]
 
 _TILE = 128
 """Scales of blocks lie in tiles of so many rows, as cuBLAS wants them."""
@@ -40,7 +40,7 @@ class _Tiled(KitchenForm):
 
     def require_tiles(self, columns: int) -> None:
         """Raise `Unreadable` unless there is a scale of one byte for each row and block of it, in whole tiles."""
-        expected = _up(super().height("weight"), _TILE) * _up(columns, 4)
+        expected = torch.Size(tiles(super().height("weight"), columns)).numel()
         if self.found.infos["weight_scale"].bytes != expected:
             have = list(self.found.infos["weight_scale"].shape)
             raise Unreadable(f"{self.title} with a weight_scale of {have}, expected {expected} numbers in tiles")
@@ -141,6 +141,11 @@ class Nvfp4(_Tiled):
         dtype = TORCH_DTYPES[self.found.infos["pre_quant_scale"].dtype]
         scale = parts["pre_quant_scale"].view(dtype).to(torch.float32).reshape(1, -1)
         return scale.masked_fill(scale == 0, 1)
+
+
+def tiles(rows: int, blocks: int) -> tuple[int, int]:
+    """The shape of the scales of so many rows and blocks of a row, filled up to whole tiles."""
+    return _up(rows, _TILE), _up(blocks, 4)
 
 
 def _up(number: int, multiple: int) -> int:

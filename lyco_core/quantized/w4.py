@@ -11,9 +11,11 @@ from .form import Form, Found, RoleTensors, Unreadable
 from .kitchen import KitchenForm
 from .rotation import require_groups
 
-__all__ = ["W4A4", "W4A8"]
+__all__ = ["W4A4", "W4A8", "NewW4A8"]
 
 _INT4_GROUP = 64
+_SEEN = 2**22
+"""How many numbers of a weight comfy-kitchen looks at to choose its table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,23 @@ class W4A8(KitchenForm):
 
     def _table(self, parts: RoleTensors) -> Tensor | None:
         return parts["weight_codebook"].view(torch.float32) if self.fixed else None
+
+
+@dataclasses.dataclass(frozen=True)
+class NewW4A8(W4A8):
+    """W4A8 of a weight that has no table yet: comfy-kitchen chooses one for the whole of it, from some of its rows."""
+
+    @property
+    def rescaled(self) -> tuple[str, ...]:
+        return ("weight_codebook",)
+
+    @property
+    def sample(self) -> Tensor:
+        most = max(1, _SEEN // self.columns)
+        return torch.arange(self.rows) if self.rows <= most else torch.linspace(0, self.rows - 1, most).long()
+
+    def table_of(self, rows: Tensor) -> dict[str, Tensor]:
+        return {"weight_codebook": self._rounded(rows, self.group_size, self.rotation)[4]}
 
 
 def _seed(generator: torch.Generator | None) -> int:

@@ -20,7 +20,7 @@ from .jobs.approximating import extract, limits, resize
 from .jobs.combining import AS_IT_IS, COMBINE_METHODS, combination, combine
 from .jobs.comparing import compare
 from .jobs.converting import conversion, convert
-from .jobs.merging import adapter_list, merge_files, merge_options
+from .jobs.merging import QUANTIZED_FORMS, adapter_list, merge_files, merge_options
 from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
 from .model.hooks import Request, hooked
@@ -66,6 +66,7 @@ __all__ = [
     "MERGE_MODEL",
     "MODES",
     "NONE",
+    "QUANTIZED_FORMS",
     "RESIZE",
     "Request",
     "Row",

@@ -35,6 +35,7 @@ MERGE_FILE = _NEW_FILE | {
     Remedy.LEAVE_OUT: MERGE_MODEL[Remedy.LEAVE_OUT],
     Remedy.WIDER_DTYPE: "set dtype to bfloat16",
     Remedy.OWN_DTYPE: "set dtype to as it is",
+    Remedy.UNQUANTIZED: "set quantize to as it is",
     Remedy.PROCESSOR: "switch gpu off",
     Remedy.ARCHITECTURE: "name it on the command line: lyco merge --architecture",
     Remedy.UNMERGED: (

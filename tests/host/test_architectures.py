@@ -13,7 +13,11 @@ from lyco_testing.tiny_families import LATER
 from lyco_testing.video_models import MODELS as VIDEO_MODELS
 
 from lyco_core.architectures import ARCHITECTURES, Architecture, recognise
+from lyco_core.errors import MergeError
 from lyco_core.layouts import LAYOUTS
+from lyco_core.merging.linears import UNPACKED, choose
+from lyco_core.model import Model
+from lyco_core.quantized import NEW_FORMS, Quantization
 
 UNET = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "use_spatial_transformer": True, "legacy": False,
@@ -297,6 +301,35 @@ def test_every_weight_is_in_the_table(meta_model):
     assert {path for path in left if not re.fullmatch(beside, f"diffusion_model.{path}")} == set()
     if name in OTHERS:
         assert weights(name) == shapes, "tests/golden/architectures.json has another model"
+
+
+@every_model
+def test_comfyui_knows_it_again_where_it_is_quantized(meta_model):
+    """What is chosen are Linears, and by what is stored instead of them its detection still tells the same model."""
+    import comfy.model_detection
+    import torch
+
+    built = meta_model[1].diffusion_model
+    weights = dict(built.state_dict())
+    model = Model.of({key: tuple(t.shape) for key, t in weights.items()})
+    known = comfy.model_detection.detect_unet_config(weights, "")
+    for name in ("int8_convrot", "fp8_scaled", "nvfp4"):
+        if NEW_FORMS[name].packed and model.architecture is not None and model.architecture.id in UNPACKED:
+            continue
+        try:
+            forms = choose(name, model, Quantization({}, {}, {}, {}, ())).forms
+        except MergeError as error:
+            # OmniGen2 has rows of 2520, and one model is not at its full size.
+            assert "are no multiple of" in str(error) or model.architecture is None
+            continue
+        quantized = dict(weights)
+        for key, form in forms.items():
+            assert isinstance(built.get_submodule(key.removesuffix(".weight")), torch.nn.Linear)
+            infos = form.found.infos.items()
+            quantized |= {
+                key.removesuffix("weight") + role: torch.empty(info.shape, device="meta") for role, info in infos
+            }
+        assert comfy.model_detection.detect_unet_config(quantized, "") == known
 
 
 @every_model

@@ -118,7 +118,7 @@ def test_gguf_files_of_another_pack(tmp_path, loras, host, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     assert "unet_gguf/base.gguf" in host.checkpoint_names()
     for dtype, name in (("as it is", "m.gguf"), ("bfloat16", "m.safetensors")):
-        asked = {"dtype": dtype, "rounding_seed": -1, "gpu": False, "partial": False}
+        asked = {"dtype": dtype, "quantize": "as it is", "rounding_seed": -1, "gpu": False, "partial": False}
         options = host.merge_options(host.selection("", "", ""), **asked)
         made, report = host.merge_files("unet_gguf/base.gguf", [("a.safetensors", 1.0)], options, "m", overwrite=False)
         assert made == name

@@ -12,14 +12,19 @@ import torch
 from ....lyco_core.io.names import shortened
 from ....lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merging.options import parse_source
+from ....lyco_core.quantized import NEW_FORMS
 from ....lyco_core.selection import Selection
 from ....lyco_core.text import clipped, one_line, size_text
 from ..files import adapter_path, output_path
 from ..progress import Progress
 from ..schema import lines
+from .combining import AS_IT_IS
 from .model_files import FOLDERS, checkpoint_path
 
 log = logging.getLogger("lyco")
+
+QUANTIZED_FORMS = tuple(NEW_FORMS)
+"""What a base in floating point can be stored as."""
 
 
 def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, float]]:
@@ -32,11 +37,14 @@ def adapter_list(adapter: str, strength: float, more: str) -> list[tuple[str, fl
     return found
 
 
-def merge_options(selection: Selection, *, dtype: str, rounding_seed: int, gpu: bool, partial: bool) -> MergeOptions:
-    """The options of a merge; dtype `as it is` keeps each tensor's own, a seed below 0 rounds to the nearest."""
+def merge_options(
+    selection: Selection, *, dtype: str, quantize: str, rounding_seed: int, gpu: bool, partial: bool
+) -> MergeOptions:
+    """The options of a merge; `as it is` keeps each tensor's own dtype or form, a seed below 0 rounds to nearest."""
     return MergeOptions(
         selection,
-        dtype=getattr(torch, dtype) if dtype != "as it is" else None,
+        dtype=getattr(torch, dtype) if dtype != AS_IT_IS else None,
+        quantize=quantize if quantize != AS_IT_IS else None,
         seed=rounding_seed if rounding_seed >= 0 else None,
         device=str(comfy.model_management.get_torch_device()) if gpu else "cpu",
         partial=partial,
@@ -65,4 +73,4 @@ def merge_files(
         if left_out:
             lines.append(f"left out: {one_line(clipped(left_out))}")
             log.warning("%s: left out: %s", adapter, one_line(clipped(left_out)))
-    return name, "\n".join([*lines, *made.survival])
+    return name, "\n".join([*lines, *made.quantized, *made.survival])
