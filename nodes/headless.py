@@ -30,7 +30,7 @@ from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
 from ..lyco_core.train.references import References, require_controls
 from ..lyco_core.train.rules import FileName, Prompts
-from ..lyco_core.train.samples import require_one_model, require_text_alone
+from ..lyco_core.train.samples import require_text_alone
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
 
@@ -228,7 +228,6 @@ def _require_possible(
             )
         kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
         require_text_alone(options, kind)
-        require_one_model(options, two=bool(configuration.dit_high_noise))
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if configuration.dit_high_noise:

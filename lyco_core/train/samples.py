@@ -11,7 +11,7 @@ from ..errors import TrainError
 from .options import TrainOptions
 from .prompts import SamplePrompt, read_prompts
 
-__all__ = ["Sample", "prompts_of", "require_one_model", "require_pictures", "require_text_alone", "texts_of"]
+__all__ = ["Sample", "prompts_of", "require_pictures", "require_text_alone", "texts_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +59,6 @@ def require_pictures(options: TrainOptions, family: str) -> None:
     if family in _SOUND and options.sample.sample_prompts:
         raise TrainError(
             "sample_prompts: the model makes sound, and samples are pictures and videos here; leave sample_prompts out"
-        )
-
-
-def require_one_model(options: TrainOptions, *, two: bool) -> None:
-    """Raise `TrainError` for samples while two models are trained, each of which samples a part of the way."""
-    if two and options.sample.sample_prompts:
-        raise TrainError(
-            "sample_prompts: Wan 2.2's two models are not sampled while both are trained; leave sample_prompts out, or "
-            "sample with the saved adapters in a workflow"
         )
 
 

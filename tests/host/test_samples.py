@@ -1,5 +1,6 @@
 """Samples while it trains: ComfyUI's sampler on the model that trains, which goes on as if nothing had been sampled."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def caption(text: str) -> list:
     return [normal(seed, 1, TOKENS, 48), {"pooled_output": normal(seed + 9, 1, 24)}]
 
 
-def trained(train, model, architecture: str, folder: Path, sampling: bool = True, vae=None, **more):
+def trained(train, model, architecture: str, folder: Path, sampling: bool = True, vae=None, high=None, **more):
     """(the adapter's numbers, what was told of samples)."""
     lines = more.pop("lines", LINES)
     tell = more.pop("tell", {})
@@ -81,7 +82,8 @@ def trained(train, model, architecture: str, folder: Path, sampling: bool = True
         encoded = train.samples.prompted(prompts, {text: [caption(text)] for text in TEXTS}, options.run.seed)
         made = train.samples.Sampling(encoded, lambda: vae, told.append, lambda *why: told.append(why), **tell)
     with torch.inference_mode():
-        done = train.run.train(model, train.run.Data(items), options, str(folder), lambda *_: None, sampling=made)
+        data, quiet = train.run.Data(items), lambda *_: None
+        done = train.run.train(model, data, options, str(folder), quiet, sampling=made, high=high)
     return load_file(done.path), told
 
 
@@ -137,7 +139,6 @@ def test_a_sample_is_what_comfyui_samples_with_the_file(architecture, train, mon
                 [[text, more | {"guidance": guidance}]] for text, more in (caption(positive), caption(negative))
             ]
             if sample.number:  # as ComfyUI's node of that shift has it
-                import copy
                 import math
 
                 sampling = copy.deepcopy(one.get_model_object("model_sampling"))
@@ -151,6 +152,54 @@ def test_a_sample_is_what_comfyui_samples_with_the_file(architecture, train, mon
             )
             pixels = vae.decode(latent).clamp(0, 1) * 255
         assert (pixels - sample.frames.float()).abs().max() < 1.5, (architecture, sample.number)
+
+
+@pytest.mark.parametrize("way", [{"offload_inactive_dit": True, "blocks_to_swap": 1}, {"offload_inactive_dit": False}])
+def test_two_models_sample_in_turn_as_comfyuis_workflow_has_it(way, train, monkeypatch, tmp_path):
+    """*KSampler (Advanced)* twice: with noise left over, and on from there; and the training is the same."""
+    import nodes as comfyui
+
+    low, high, vae = model_of("wan", monkeypatch), model_of("wan", monkeypatch), vae_of(16, video=True)
+    key = "diffusion_model.blocks.0.self_attn.q.weight"
+    high.add_patches({key: ("diff", (normal(5, *high.model.state_dict()[key].shape),))})
+    lines = ("a cat --w 64 --h 80 --f 5 --s 4", "a dog --w 64 --h 64 --s 2 --fs 1 --n a bird --l 2")
+    more = {"ema_decay": 0, "mixed_precision": "no", "lines": lines, "vae": vae, **way}
+    found, told = trained(train, low, "wan", tmp_path / "sampled", high=high, **more)
+    plain, _ = trained(train, low, "wan", tmp_path / "plain", False, high=high, **more)
+    assert same(found, plain)
+    file = str(tmp_path / "sampled" / "adapter.safetensors")
+    patched = [train.run.with_adapter(model, file).model for model in (high, low)]
+    node = comfyui.KSamplerAdvanced()
+    for models, sample in (((high, low), told[0]), (patched, told[-2]), (patched, told[-1])):
+        texts, cfg, steps, turn, shape = (
+            (("a cat", ""), 3.5, 4, 3, (2, 10, 8))
+            if sample.number == 0
+            else (("a dog", "a bird"), 2.0, 2, 1, (1, 8, 8))
+        )
+        if sample.number:
+            models = [model.clone() for model in models]
+            for model in models:
+                shifted = copy.deepcopy(model.get_model_object("model_sampling"))
+                shifted.set_parameters(shift=1.0)
+                model.add_object_patch("model_sampling", shifted)
+        latent = {"samples": torch.zeros(1, 16, *shape)}
+        conditions = [[caption(text)] for text in texts]
+        common = "euler", "simple", *conditions
+        with torch.inference_mode():
+            (latent,) = node.sample(models[0], "enable", sample.seed, steps, cfg, *common, latent, 0, turn, "enable")
+            (latent,) = node.sample(models[1], "disable", 0, steps, cfg, *common, latent, turn, 1000, "disable")
+            pixels = vae.decode(latent["samples"]).clamp(0, 1) * 255
+        assert (pixels.reshape(sample.frames.shape) - sample.frames.float()).abs().max() < 1.5, sample.number
+    assert not torch.equal(told[0].frames, told[-2].frames)
+
+
+def test_two_models_of_two_shifts_are_refused(train, monkeypatch, tmp_path):
+    low, high = model_of("wan", monkeypatch), model_of("wan", monkeypatch)
+    shifted = copy.deepcopy(high.get_model_object("model_sampling"))
+    shifted.set_parameters(shift=3.0)
+    high.add_object_patch("model_sampling", shifted)
+    with pytest.raises(train.errors.TrainError, match="prompt 1: the two models are sampled with different sigmas"):
+        trained(train, low, "wan", tmp_path, high=high, lines=("a cat --s 2",))
 
 
 def test_videos_are_animations_at_their_rate(train, monkeypatch, tmp_path):

@@ -28,7 +28,7 @@ from ....lyco_core.train.metadata import Run
 from ....lyco_core.train.network import Network
 from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
-from ....lyco_core.train.samples import require_one_model, require_text_alone
+from ....lyco_core.train.samples import require_text_alone
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
@@ -120,7 +120,6 @@ def train(
         require_fit(item.condition, item.name)
     seen = any(item.condition[1].get(key) is not None for item in data.items for key in OF_IMAGES)
     require_text_alone(options, seen or image_input(weights))
-    require_one_model(options, two=high is not None)
     _require_images(weights, data)
     if data.empty is not None and options.run.caption_dropout_rate:
         items = [
@@ -150,7 +149,7 @@ def train(
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
         samples = None
-        if sampling and isinstance(flow, FlowModel):  # see `require_one_model`
+        if sampling:
             samples = Samples(training, flow, sampling, folder, files.sampled)
         log.info("%s", opening(training, choice))
         with network.attached(*flow.models):

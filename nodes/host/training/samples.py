@@ -26,7 +26,8 @@ from .encoders import Encoding
 from .encoding import encode_texts
 from .flow_model import FlowModel
 from .memory import first_line, out_of_memory
-from .sampling import Prompted, latent_of, pixels_of, shape_of, sigmas_of, undisturbed
+from .pair import Pair
+from .sampling import Prompted, latents_of, pixels_of, shape_of, sigmas_of, undisturbed
 
 log = logging.getLogger("lyco")
 
@@ -91,7 +92,7 @@ class Samples:
     def __init__(
         self,
         training: Training,
-        flow: FlowModel,
+        model: FlowModel | Pair,
         sampling: Sampling,
         folder: str,
         record: Callable[[Sample], None] = lambda _: None,
@@ -99,15 +100,15 @@ class Samples:
         """`record` hears of every sample first.
 
         Raises `TrainError` for a prompt that the model cannot be sampled with."""
-        self._training, self._flow, self._sampling = training, flow, sampling
+        self._training, self._model, self._sampling = training, model, sampling
         self._record = record
         self._options, self._name = training.options.sample, training.options.save.output_name
         self._folder = os.path.join(folder, FOLDER)
         self._rate = training.network.choice.trained.frames_a_second or RATE
         for number, asked in enumerate(sampling.prompts, 1):
             try:
-                shape_of(flow.patcher, asked.prompt, sampling.vae())
-                sigmas_of(flow.patcher, asked.prompt)
+                shape_of(model.patchers[0], asked.prompt, sampling.vae())
+                sigmas_of(model.patchers, asked.prompt)
             except TrainError as error:
                 raise TrainError(f"prompt {number}: {error}") from None
 
@@ -132,8 +133,8 @@ class Samples:
         family, sampling = self._training.network.choice.architecture.id, self._sampling
         vae = sampling.vae()
         with undisturbed(self._training):
-            latents = [latent_of(self._flow, family, asked, vae, sampling.check) for asked in sampling.prompts]
-            pictures = pixels_of(self._flow, vae, latents, sampling.check)
+            latents = latents_of(self._model, family, sampling.prompts, vae, sampling.check)
+            pictures = pixels_of(self._model, vae, latents, sampling.check)
         for number, (asked, frames) in enumerate(zip(sampling.prompts, pictures, strict=True)):
             path = self._written(f"{self._name}_{step:06d}_{number:02d}_{asked.seed}", frames)
             sample = Sample(step, number, asked.prompt.prompt, asked.seed, path, frames)
