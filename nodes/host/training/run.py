@@ -28,7 +28,7 @@ from ....lyco_core.train.metadata import Run
 from ....lyco_core.train.network import Network
 from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
-from ....lyco_core.train.samples import require_text_alone
+from ....lyco_core.train.samples import require_supplied
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
@@ -118,8 +118,7 @@ def train(
     require_possible(options, weights.architecture, folder, **given, processes=world.processes)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
-    seen = any(item.condition[1].get(key) is not None for item in data.items for key in OF_IMAGES)
-    require_text_alone(options, seen or image_input(weights))
+    require_supplied(options, [k for k in OF_IMAGES if any(i.condition[1].get(k) is not None for i in data.items)])
     _require_images(weights, data)
     if data.empty is not None and options.run.caption_dropout_rate:
         items = [

@@ -160,21 +160,29 @@ def _sigmas(patcher: ModelPatcher, prompt: SamplePrompt) -> Tensor:
 
 
 def shape_of(patcher: ModelPatcher, prompt: SamplePrompt, vae: VAE) -> tuple[int, ...]:
-    """The shape of a prompt's latent; sizes that the VAE cannot make are rounded down, as in Musubi.
+    """The shape of a prompt's latent.
 
     Raises `TrainError` for a video of a model that makes none.
     """
-    fewer = vae.spacial_compression_decode()
-    size = prompt.height // fewer, prompt.width // fewer
+    frames, *size = extent_of(prompt, vae)
     form = patcher.model.latent_format
-    if 0 in size:
-        raise TrainError(f"{prompt.width} x {prompt.height} is too small for the VAE, whose least is {fewer}")
     if form.latent_dimensions == 2:
         if prompt.frame_count > 1:
             raise TrainError(f"the model makes no videos, and frame_count is {prompt.frame_count}; set it to 1")
         return (1, form.latent_channels, *size)
-    frames = (prompt.frame_count - 1) // (vae.temporal_compression_decode() or 1) + 1
     return (1, form.latent_channels, frames, *size)
+
+
+def extent_of(prompt: SamplePrompt, vae: VAE) -> tuple[int, int, int]:
+    """Frames, height and width of a prompt's latent; sizes that the VAE cannot make are rounded down, as in Musubi.
+
+    Raises `TrainError` if nothing is left.
+    """
+    fewer = vae.spacial_compression_decode()
+    height, width = prompt.height // fewer, prompt.width // fewer
+    if 0 in (height, width):
+        raise TrainError(f"{prompt.width} x {prompt.height} is too small for the VAE, whose least is {fewer}")
+    return (prompt.frame_count - 1) // (vae.temporal_compression_decode() or 1) + 1, height, width
 
 
 def pixels_of(model: FlowModel | Pair, vae: VAE, latents: Sequence[Tensor], check: Callable[[], None]) -> list[Tensor]:
