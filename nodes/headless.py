@@ -130,6 +130,8 @@ def read_configuration(
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
     files = [option.name for _, option in every_option() if isinstance(option.rule, (FileName, Prompts))]
     rest |= {name: path_of(rest[name], name, folder) for name in files if isinstance(rest.get(name, ()), str)}
+    if key := rest.pop("wandb_api_key", ""):
+        os.environ["WANDB_API_KEY"] = str(key)  # where wandb reads it, and nothing writes it down
     seen = first_frame_settings(rest, settings, folder)
     options = train_options(own_options(rest))
     return Configuration(

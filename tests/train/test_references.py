@@ -52,7 +52,7 @@ def test_who_reads_them(weights: Model, version: str, controls: tuple, title: st
     ("weights", "version", "controls", "message"),
     [
         (model("wan"), "", (1,), "are control images and Wan 2.1/2.2 reads none: take out control_directory"),
-        (dataclasses.replace(model("wan"), architecture=None), "", (1,), "has control images and the model reads none"),
+        (dataclasses.replace(model("wan"), architecture=None), "", (1,), "are control images and the model reads none"),
         (model("flux1"), "", (2,), r"0.png: has 2 control images, and FLUX.1 Kontext reads at most 1; take the others"),
         (model("flux1"), "", (1, 0), r"1.png: has no control image \(1 of 2 images have none, the others do\)"),
         (model("qwen_image"), "edit", (2,), "reads at most 1; take the others away; model_version edit-2509 and"),
