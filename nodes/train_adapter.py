@@ -53,7 +53,7 @@ class TrainAdapter(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="The image encoder of an image to video model that has one, for sample_prompts.",
+                    tooltip="The image encoder of the model, if it has one (image to video), for sample_prompts.",
                 ),
             ],
             outputs=[

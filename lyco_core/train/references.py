@@ -109,7 +109,8 @@ def references_of(weights: Model, version: str) -> References:
     if version not in EDITIONS:
         raise TrainError(
             f"there are control images and model_version is {version or 'not given'}: Qwen-Image and its edit "
-            f"models cannot be told apart by their weights; give model_version, one of {', '.join(EDITIONS)}"
+            "models cannot be told apart by their weights; give model_version to lyco train, one of "
+            f"{', '.join(EDITIONS)}"
         )
     if marked and version != "edit-2511":
         raise TrainError(

@@ -127,7 +127,7 @@ class _Run:
             self._run = self._wandb.init(**given | dict(settings))
         except Exception as error:  # wandb's have no class in common with those of what it calls
             why = str(error).partition("\n")[0]
-            raise TrainError(f"wandb cannot begin a run: {why}; or leave log_with out") from error
+            raise TrainError(f"wandb cannot begin a run: {why}; run wandb login, or leave log_with out") from error
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values), step=step)
