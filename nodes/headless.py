@@ -29,10 +29,10 @@ from ..lyco_core.train.image_inputs import image_input
 from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
-from ..lyco_core.train.prompts import SamplePrompt, located
+from ..lyco_core.train.prompts import SamplePrompt
 from ..lyco_core.train.references import References, references_of_prompts, require_controls
 from ..lyco_core.train.rules import FileName, Prompts
-from ..lyco_core.train.samples import prompts_of, require_pictures_of
+from ..lyco_core.train.samples import prompts_in, require_pictures_of
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
 
@@ -149,15 +149,8 @@ def read_configuration(
         notes_of(answers),
         version,
         script == "flux_kontext_train_network",
-        located(prompts_of(options), lambda name, path: _picture(path_of(path, name, folder), name)),
+        prompts_in(options, folder),
     )
-
-
-def _picture(path: str, name: str) -> str:
-    """A picture's path. Raises `TrainError` if there is no such file."""
-    if not os.path.isfile(path):
-        raise TrainError(f"{name}: {path}: there is no such file")
-    return path
 
 
 def start(comfyui: Path, *, quiet: bool) -> None:

@@ -117,9 +117,9 @@ class SaveOptions(OptionGroup):
         "", Text(), "What the name of a training's folder in logging_dir begins with.", graph=False
     )
     log_with: str = option(
-        "tensorboard",
-        Choice(("tensorboard", "wandb", "all")),
-        "What shows the losses: tensorboard, where there is a logging_dir; wandb, if it is installed; or both.",
+        "auto",
+        Choice(("auto", "tensorboard", "wandb", "all")),
+        "What shows the losses: wandb, if it is installed, tensorboard, or all; auto: tensorboard with a logging_dir.",
         graph=False,
     )
     log_tracker_name: str = option("", Text(), "wandb's project; empty: network_train.", graph=False)
@@ -137,8 +137,8 @@ class SaveOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.log_with == "all" and not self.logging_dir:
-            raise TrainError("log_with is all, and there is no logging_dir for TensorBoard's events; give it, or wandb")
+        if self.log_with in ("tensorboard", "all") and not self.logging_dir:
+            raise TrainError(f"log_with is {self.log_with}, and TensorBoard's events have no logging_dir; give one")
         if not self.output_name:
             raise TrainError("output_name is empty, expected a name for the file")
         if "/" in self.output_name or "\\" in self.output_name:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import TrainError
+from ..io.toml import path_of
 from .first_frames import FirstFrame
 from .options import TrainOptions
-from .prompts import SamplePrompt, about_prompt, read_prompts
+from .prompts import SamplePrompt, about_prompt, located, read_prompts
 from .references import References
 
-__all__ = ["Sample", "prompts_of", "require_pictures", "require_pictures_of", "require_supplied"]
+__all__ = ["Sample", "prompts_in", "prompts_of", "require_pictures", "require_pictures_of", "require_supplied"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,18 @@ def prompts_of(options: TrainOptions) -> tuple[SamplePrompt, ...]:
             "false, or leave out sample_prompts"
         )
     return read_prompts(options.sample.sample_prompts)
+
+
+def prompts_in(options: TrainOptions, folder: Path) -> tuple[SamplePrompt, ...]:
+    """The same with the paths of pictures, which start in a folder. Raises `TrainError` for one that is not there."""
+
+    def place(name: str, path: str) -> str:
+        found = path_of(path, name, folder)
+        if not os.path.isfile(found):
+            raise TrainError(f"{name}: {found}: there is no such file")
+        return found
+
+    return located(prompts_of(options), place)
 
 
 def require_supplied(options: TrainOptions, read: Collection[str]) -> None:

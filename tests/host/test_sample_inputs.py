@@ -204,3 +204,40 @@ def test_a_workflow_names_files_of_the_input_folder_alone(made, monkeypatch, tmp
     for path in ("link.png", "gone.png", "sub"):
         with pytest.raises(made.errors.TrainError, match="there is no such file in ComfyUI's input folder; put it"):
             file("image_path", path)
+
+
+def test_what_a_graph_has_loaded_is_what_its_prompts_need(train, made, pictures, monkeypatch):
+    """*Train Adapter*'s own way: pictures of the input folder, and what the model reads of them."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(pictures))
+    name, config = MODELS["wan"]
+    monkeypatch.setitem(MODELS, "wan", (name, config | WAN))
+    frames, plain = model_of("wan", monkeypatch), model_of("z_image", monkeypatch)
+    monkeypatch.setitem(MODELS, "wan", (name, config | WAN | {"in_dim": 52}))
+    controlled = model_of("wan", monkeypatch)
+
+    def asked(model, *lines: str):
+        options = train.options.train_options({"sample_prompts": lines, "sample_at_first": True, "seed": 7})
+        with torch.inference_mode():
+            return train.samples.from_graph(options, model, Reads(), vae_of(16, video=True))
+
+    (found,) = asked(frames, "a cat --i a.png --w 64 --h 64 --n a dog").prompts
+    assert (found.seed, found.prompt.image_path) == (7, str(pictures / "a.png"))
+    for text, ((given, more),) in (("a cat", found.positive), ("a dog", found.negative)):
+        assert torch.equal(given, caption(text)[0])
+        assert more["concat_latent_image"].shape == (1, 16, 1, 8, 8)
+    for model, line, message in (
+        (frames, "a cat", "prompt 1: the model reads a first frame, and no image_path is given"),
+        (frames, "a cat --i ../a.png", "prompt 1: image_path is '../a.png', expected a file in ComfyUI's input folder"),
+        (plain, "a cat --i a.png", "prompt 1: image_path: the model reads no first frame"),
+        (plain, "a cat --ci a.png", "there are control images and Z-Image reads none"),
+        (
+            controlled,
+            "a cat",
+            "sample_prompts: the model reads concat_latent_image beside the noise, which is no first",
+        ),
+    ):
+        with pytest.raises(train.errors.TrainError) as error:
+            asked(model, line)
+        assert str(error.value).startswith(message)

@@ -102,8 +102,9 @@ def test_what_is_wrong_is_said_before_the_training(text, message, tmp_path, monk
     (tmp_path / "t.toml").write_text(text)
     with pytest.raises(TrainError, match=message):
         require_trackers(SaveOptions(log_tracker_config=str(tmp_path / "t.toml")))
-    with pytest.raises(TrainError, match="log_with is all, and there is no logging_dir for TensorBoard's events"):
-        SaveOptions(log_with="all")
+    for name in ("tensorboard", "all"):
+        with pytest.raises(TrainError, match=f"log_with is {name}, and TensorBoard's events have no logging_dir; give"):
+            SaveOptions(log_with=name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TrainError, match="log_with is wandb, and wandb is not installed; pip install wandb, or leave"):
         require_trackers(SaveOptions(log_with="wandb"))
