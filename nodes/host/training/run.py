@@ -147,18 +147,16 @@ def train(
             flow = ending.enter_context(_loaded(patcher, high, options, demand, tell_needs, world))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
+        ending.callback(files.close)
         samples = None
         if sampling:
             samples = Samples(training, flow, sampling, folder, files.sampled)
         log.info("%s", opening(training, choice))
         with network.attached(*flow.models):
             done = _steps(training, files, tell, told[0], samples)
-            try:
-                path = files.finish()
-                if samples:
-                    samples.after(training.step)
-            finally:
-                files.close()
+            path = files.finish()
+            if samples:
+                samples.after(training.step)
         training.world.wait()  # for the one that writes
     return Trained(path, done, report(path, training, done, choice) if training.world.writes else "")
 

@@ -121,18 +121,18 @@ def _job(prompt: SamplePrompt, dataset: Dataset, encoders: Encoding) -> _Job:
 
 def _encode(jobs: Sequence[_Job], encoders: Encoding) -> None:
     """Have the cache hold all that is made of prompts."""
-    references = _missing(one for job in jobs for one in job.references)
+    references = [one for one in _once(one for job in jobs for one in job.references) if not one.entry.is_there]
     if references:
         with_encoder(encoders.load_vae, store_latent, references, encoders.encoded)
     first = [job for job in jobs if job.first and not job.first.is_there]
     if first and (kind := encoders.first_frame):
         with_encoder(partial(_frame_encoder, kind, encoders), _store_first, first, encoders.encoded)
-    encode_captions(_missing(text for job in jobs for text in job.texts), encoders)
+    encode_captions(_once(text for job in jobs for text in job.texts), encoders)
 
 
-def _missing(some: Iterable[Any]) -> list[Any]:
-    """Those that the cache lacks, each once."""
-    return [one for one in {one.entry.path: one for one in some}.values() if not one.entry.is_there]
+def _once(some: Iterable[Any]) -> list[Any]:
+    """What is kept in one place once."""
+    return list({one.entry.path: one for one in some}.values())
 
 
 def _frame_encoder(kind: FirstFrame, encoders: Encoding) -> FrameEncoder:
