@@ -25,12 +25,14 @@ from ..lyco_core.train.checking import require_other, require_possible, require_
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
+from ..lyco_core.train.image_inputs import image_input
 from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
-from ..lyco_core.train.references import References, require_controls
+from ..lyco_core.train.prompts import SamplePrompt
+from ..lyco_core.train.references import References, references_of_prompts, require_controls
 from ..lyco_core.train.rules import FileName, Prompts
-from ..lyco_core.train.samples import require_one_model, require_text_alone
+from ..lyco_core.train.samples import prompts_in, require_pictures_of
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
 
@@ -69,6 +71,8 @@ class Configuration:
     """Of Qwen-Image: its `model_version`."""
     edits: bool = False
     """Whether the script that is named trains edit models alone."""
+    prompts: tuple[SamplePrompt, ...] = ()
+    """Of its samples."""
 
 
 def train_from(
@@ -126,21 +130,26 @@ def read_configuration(
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
     files = [option.name for _, option in every_option() if isinstance(option.rule, (FileName, Prompts))]
     rest |= {name: path_of(rest[name], name, folder) for name in files if isinstance(rest.get(name, ()), str)}
+    if key := rest.pop("wandb_api_key", ""):
+        os.environ["WANDB_API_KEY"] = str(key)  # where wandb reads it, and nothing writes it down
+    seen = first_frame_settings(rest, settings, folder)
+    options = train_options(own_options(rest))
     return Configuration(
         dit,
         vae,
         texts,
         str(rest.pop("clip_type", "")),
-        *first_frame_settings(rest, settings, folder),
+        *seen,
         output or str(folder / "output"),
         parse_datasets(datasets, place),
         parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
-        train_options(own_options(rest)),
+        options,
         high,
         SCRIPTS[script].families if script else (),
         notes_of(answers),
         version,
         script == "flux_kontext_train_network",
+        prompts_in(options, folder),
     )
 
 
@@ -193,22 +202,23 @@ def _encoded(configuration: Configuration, world: World) -> tuple[Data, Sampling
     from .host.training.run import Data
     from .host.training.samples import from_files
 
-    trained, kind, references = _require_possible(configuration, world)
+    trained, kind, references, shown = _require_possible(configuration, world)
     names = configuration.vae, configuration.text_encoders, configuration.clip_type
     seen, drops = configuration.image_encoder if kind else "", configuration.options.run.caption_dropout_rate > 0
     encoders = Encoders(trained, *names, kind, seen, references, drops)
     encoded = encode_datasets(configuration.datasets, encoders, world)
     held_out = encode_datasets(configuration.validation, encoders, world).items if configuration.validation else []
-    sampling = from_files(configuration.options, encoders, configuration.datasets[0].cache, world)
+    seed, first = configuration.options.run.seed, configuration.datasets[0]
+    sampling = from_files(configuration.prompts, seed, first, dataclasses.replace(encoders, references=shown), world)
     described = [dataset.told() for dataset in configuration.datasets]
     return Data(encoded.items, encoded.empty, held_out, described), sampling
 
 
 def _require_possible(
     configuration: Configuration, world: World
-) -> tuple[TrainedFamily, FirstFrame | None, References | None]:
-    """How the model's family is trained, and how it comes by first frames and control images, once all is checked that
-    needs no model in memory.
+) -> tuple[TrainedFamily, FirstFrame | None, References | None, References | None]:
+    """How the model's family is trained, and how it comes by first frames and control images, those of the datasets and
+    those of samples, once all is checked that needs no model in memory.
 
     Raises `LycoError`.
     """
@@ -227,8 +237,8 @@ def _require_possible(
                 "another of the two"
             )
         kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
-        require_text_alone(options, kind)
-        require_one_model(options, two=bool(configuration.dit_high_noise))
+        shown = references_of_prompts(weights, configuration.prompts, configuration.edition)
+        require_pictures_of(configuration.prompts, kind, shown, image_input(weights))
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if configuration.dit_high_noise:
@@ -238,8 +248,7 @@ def _require_possible(
             musubi_adapters(path, family)
     datasets = (*configuration.datasets, *configuration.validation)
     references = require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
-    require_text_alone(options, references)
-    return trained, kind, references
+    return trained, kind, references, shown
 
 
 def _train(configuration: Configuration, data: Data, tell: Terminal, world: World, sampling: Sampling | None) -> None:

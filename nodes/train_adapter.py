@@ -50,6 +50,11 @@ class TrainAdapter(io.ComfyNode):
                 training.dataset_input("validation_dataset", "Held out, for validate_every_n_steps."),
                 io.Clip.Input("clip", optional=True, tooltip="The text encoder of the model, for sample_prompts."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE of the model, for sample_prompts."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="The image encoder of the model, if it has one (image to video), for sample_prompts.",
+                ),
             ],
             outputs=[
                 io.AnyType.Output(display_name="adapter", tooltip="The file's name, for any loader."),
@@ -79,6 +84,7 @@ class TrainAdapter(io.ComfyNode):
         validation_dataset: list[training.Data] | None = None,
         clip: list[CLIP] | None = None,
         vae: list[VAE] | None = None,
+        clip_vision: list[Any] | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         options = training.widget_options({name: training.single(name, values) for name, values in widgets.items()})
@@ -87,7 +93,8 @@ class TrainAdapter(io.ComfyNode):
         )
         asked = training.Asked(cls.hidden.unique_id, cls.hidden.prompt, cls.hidden.extra_pnginfo)
         high = training.single("model_high_noise", model_high_noise) if model_high_noise else None
-        encoders = (training.single("clip", clip or [None]), training.single("vae", vae or [None]))
+        given = {"clip": clip, "vae": vae, "clip_vision": clip_vision}
+        encoders = [training.single(name, some or [None]) for name, some in given.items()]
         done = training.train_on(training.single("model", model), data, options, asked, high, *encoders)
         shown = {
             "images": [*ui.PreviewImage(done.picture, cls=cls).as_dict()["images"], *done.samples],

@@ -15,6 +15,7 @@ BY_NAME = {
     "lyco_core/train/distributed.py",  # torch's backends
     "lyco_core/train/optimizers.py",  # people's optimizers
     "lyco_core/train/rates.py",  # and schedules
+    "lyco_core/train/trackers.py",  # wandb
     "nodes/__init__.py",  # the nodes, by the names in its list
     "nodes/headless.py",  # ComfyUI
     "nodes/host/training/first_frames.py",  # ComfyUI's nodes, by the names in its table

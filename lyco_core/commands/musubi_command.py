@@ -14,7 +14,7 @@ from ..train.musubi.table import Fate, Row, Takes
 from ..train.options import every_option
 from ..train.rules import Rule, Truth
 
-__all__ = ["Command", "read_command"]
+__all__ = ["Command", "read_command", "without"]
 
 _ALONE = {"check_options": Takes.FLAG, "config_file": Takes.FILE}
 """What the command itself takes."""
@@ -64,6 +64,19 @@ def read_command(words: Sequence[str]) -> Command:
     check = bool(given.pop("check_options", False))
     file = file if not file or file.endswith(".toml") else f"{file}.toml"
     return Command(alone[0] if alone else "", file, script, {**defaults, **given}, launcher, check)
+
+
+def without(words: Sequence[str], option: str) -> list[str]:
+    """Words of a command line less those of an option that takes one value."""
+    kept: list[str] = []
+    left = list(words)
+    while left:
+        name, equals, _ = (word := left.pop(0)).partition("=")
+        if name.replace("-", "_") != f"__{option}":
+            kept.append(word)
+        elif not equals:
+            del left[:1]
+    return kept
 
 
 _STARTERS = re.compile(r"(.*[/\\])?(accelerate|python[\d.]*|torchrun|uv)(\.exe)?", re.IGNORECASE)

@@ -27,6 +27,9 @@ __all__ = ["add"]
 PACK = "comfyui_lyco"
 """What the node pack is imported as: it has its own copy of lyco_core, as in ComfyUI."""
 
+SECRET = "wandb_api_key"
+"""An option that is written down nowhere."""
+
 REPOSITORY = "https://github.com/comfyui-lyco/comfyui-lyco"
 """Where the node pack comes from."""
 
@@ -57,9 +60,10 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..train.musubi.answers import require_answers
-    from .musubi_command import read_command
+    from .musubi_command import read_command, without
 
     asked = read_command(options.words)
+    sys.argv[:] = without(sys.argv, SECRET)  # which wandb would keep with its run
     settings, folder = _settings(asked)
     if asked.check:
         _tell_options(settings, folder, asked)
@@ -125,12 +129,10 @@ def _show_timesteps(settings: dict[str, Any], script: str) -> None:
 
 
 def _command(words: Sequence[str]) -> str:
-    """What was typed, as it is typed again, but for `--resume`."""
-    kept = [word for word in words if not word.startswith("--resume=")]
-    if "--resume" in kept:
-        at = kept.index("--resume")
-        del kept[at : at + 2]
-    return shell_command([*_program(), "train", *kept])
+    """What was typed, as it is typed again, but for `--resume` and what nobody else should read."""
+    from .musubi_command import without
+
+    return shell_command([*_program(), "train", *without(without(words, "resume"), SECRET)])
 
 
 def _program() -> list[str]:

@@ -18,6 +18,7 @@ from .rates import Rates
 from .samples import prompts_of, require_pictures
 from .state import require_resumable
 from .targets import require_trainable
+from .trackers import require_trackers
 from .training_files import require_place
 from .two_models import require_pair, resolve_boundary
 
@@ -53,6 +54,7 @@ def require_possible(
             "torchrun, or set shard_blocks to false"
         )
     prompts_of(options)
+    require_trackers(options.save)
     require_pictures(options, family.id)
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate

@@ -16,7 +16,7 @@ from ..model import Model
 from .image_inputs import image_input
 from .musubi.answers import flattened
 
-__all__ = ["FirstFrame", "first_frame", "first_frame_settings"]
+__all__ = ["FirstFrame", "first_frame", "first_frame_settings", "kind_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,7 @@ def first_frame(weights: Model, image_encoder: str, *, asked: bool = False) -> F
         TrainError: it reads an image that is none of these, or none although it is asked for; or there is no image
             encoder, or another model's.
     """
-    family = weights.architecture
-    kinds = [kind for kind in _KINDS.get(family.id, ()) if _fits(kind, weights)] if family else []
-    found = next((kind for kind in kinds if image_encoder or asked or not kind.chosen), None)
+    found = kind_of(weights, seen=bool(image_encoder) or asked)
     if found is None and image_input(weights):
         raise TrainError(
             "reads an image beside the noise that is not its clip's first frame alone, which is all that lyco train "
@@ -107,6 +105,13 @@ def first_frame(weights: Model, image_encoder: str, *, asked: bool = False) -> F
     if found and found.vision:
         _require_image_encoder(image_encoder, weights.shapes[_key(weights, found.vision)][-1])
     return found
+
+
+def kind_of(weights: Model, *, seen: bool) -> FirstFrame | None:
+    """The kind of a model that reads first frames, or None; `seen`: whether there is an image encoder."""
+    family = weights.architecture
+    kinds = [kind for kind in _KINDS.get(family.id, ()) if _fits(kind, weights)] if family else []
+    return next((kind for kind in kinds if seen or not kind.chosen), None)
 
 
 def _require_image_encoder(path: str, width: int) -> None:

@@ -116,6 +116,17 @@ class SaveOptions(OptionGroup):
     log_prefix: str = option(
         "", Text(), "What the name of a training's folder in logging_dir begins with.", graph=False
     )
+    log_with: str = option(
+        "auto",
+        Choice(("auto", "tensorboard", "wandb", "all")),
+        "What shows the losses: wandb, if it is installed, tensorboard, or all; auto: tensorboard with a logging_dir.",
+        graph=False,
+    )
+    log_tracker_name: str = option("", Text(), "wandb's project; empty: network_train.", graph=False)
+    wandb_run_name: str = option("", Text(), "The name of wandb's run; empty: one that wandb makes up.", graph=False)
+    log_tracker_config: str = option(
+        "", FileName("file"), "A TOML file whose table [wandb] is for wandb.init, as accelerate takes it.", graph=False
+    )
     no_metadata: bool = option(False, Truth(), "Leaves out all metadata but what loaders need.")
     training_comment: str = option("", Text(), "Stored as ss_training_comment.", saved=Saved.OR_NONE)
     metadata_title: str = option("", Text(), "Stored as modelspec.title; empty: output_name.", saved=Saved.MODELSPEC)
@@ -126,6 +137,8 @@ class SaveOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.log_with in ("tensorboard", "all") and not self.logging_dir:
+            raise TrainError(f"log_with is {self.log_with}, and TensorBoard's events have no logging_dir; give one")
         if not self.output_name:
             raise TrainError("output_name is empty, expected a name for the file")
         if "/" in self.output_name or "\\" in self.output_name:

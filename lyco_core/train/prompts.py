@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import TrainError, about_file
 from ..io.toml import read_toml
 
-__all__ = ["PromptLines", "SamplePrompt", "read_prompts"]
+__all__ = ["PromptLines", "SamplePrompt", "about_prompt", "located", "read_prompts"]
 
 PromptLines = str | Sequence[str | Mapping[str, Any]]
 """The path of a file of prompts, or its lines."""
@@ -33,6 +34,12 @@ class SamplePrompt:
     """What the model is told, where it has an input for it."""
     cfg_scale: float | None = None
     discrete_flow_shift: float | None = None
+    image_path: str = ""
+    """Of the picture that a video begins with."""
+    end_image_path: str = ""
+    """Of the one that it ends with."""
+    control_image_path: tuple[str, ...] = ()
+    """Of the pictures that an edit model sees."""
 
 
 _LETTERS = {
@@ -45,16 +52,19 @@ _LETTERS = {
     "fs": "discrete_flow_shift",
     "l": "cfg_scale",
     "n": "negative_prompt",
+    "i": "image_path",
+    "ei": "end_image_path",
+    "ci": "control_image_path",
 }
 """What stands behind ` --` in a line -> its name, which is that in TOML and JSON."""
 
-_PICTURES = {
-    "i": "image_path",
-    "ei": "end_image_path",
-    "cn": "control_video_path",
-    "ci": "control_image_path",
-    "of": "one_frame",
-}
+_REFUSED = {"cn": "control_video_path", "of": "one_frame"}
+"""What Musubi has beside these, in the same way."""
+
+_TEXTS = ("prompt", "negative_prompt", "image_path", "end_image_path")
+
+_SEVERAL = "control_image_path"
+"""What may be given more than once."""
 
 _LEAST = {"width": 16, "height": 16, "frame_count": 1, "seed": 0, "sample_steps": 1}
 _MOST_STEPS = 1000
@@ -102,15 +112,37 @@ def _prompts(entries: Iterable[Any]) -> tuple[SamplePrompt, ...]:
     return tuple(_prompt(number, entry) for number, entry in enumerate(kept, 1))
 
 
-def _prompt(number: int, entry: object) -> SamplePrompt:
+@contextmanager
+def about_prompt(number: int) -> Generator[None]:
+    """Inside, a `TrainError` begins with the number of a prompt, from 1."""
     try:
+        yield
+    except TrainError as error:
+        raise TrainError(f"prompt {number}: {error}") from None
+
+
+def located(prompts: Sequence[SamplePrompt], place: Callable[[str, str], str]) -> tuple[SamplePrompt, ...]:
+    """The prompts with the paths of their pictures.
+
+    Args:
+        place: makes a path of the option's name and what it says; may raise `TrainError`.
+    """
+    found: list[SamplePrompt] = []
+    for number, prompt in enumerate(prompts, 1):
+        with about_prompt(number):
+            one = {n: place(n, path) for n in ("image_path", "end_image_path") if (path := getattr(prompt, n))}
+            several = tuple(place(_SEVERAL, path) for path in prompt.control_image_path)
+            found.append(dataclasses.replace(prompt, **one, control_image_path=several))
+    return tuple(found)
+
+
+def _prompt(number: int, entry: object) -> SamplePrompt:
+    with about_prompt(number):
         if isinstance(entry, str):
             return _checked(_of_line(entry))
         if isinstance(entry, Mapping):
             return _checked(cast(Mapping[str, Any], entry))
         raise TrainError(f"is {entry!r}, expected a line or a table")
-    except TrainError as error:
-        raise TrainError(f"prompt {number}: {error}") from None
 
 
 def _of_line(line: str) -> dict[str, Any]:
@@ -119,10 +151,13 @@ def _of_line(line: str) -> dict[str, Any]:
     found: dict[str, Any] = {"prompt": text}
     for option in options:
         letters, _, value = option.strip().partition(" ")
-        name = (_LETTERS | _PICTURES).get(letters.lower())
+        name = (_LETTERS | _REFUSED).get(letters.lower())
         if name is None:
             raise TrainError(f"--{letters} is none of its options, which are --{', --'.join(_LETTERS)}")
-        found[name] = value.strip() if name == "negative_prompt" or name in _PICTURES.values() else _number(name, value)
+        if name == _SEVERAL:
+            found[name] = [*found.get(name, ()), value.strip()]
+        else:
+            found[name] = value.strip() if name in (*_TEXTS, *_REFUSED.values()) else _number(name, value)
     return found
 
 
@@ -137,10 +172,9 @@ def _number(name: str, text: str) -> int | float:
 def _checked(found: Mapping[str, Any]) -> SamplePrompt:
     names = {field.name for field in dataclasses.fields(SamplePrompt)}
     for name in found:
-        if name in _PICTURES.values():
+        if name in _REFUSED.values():
             raise TrainError(
-                f"{name} names a picture, and samples are made from text alone here; leave it out, or sample with the "
-                "saved adapters in a workflow"
+                f"{name} is not sampled with here; leave it out, or sample with the saved adapters in a workflow"
             )
         if name not in names | {"enum"}:
             raise TrainError(f"{name} is none of its options, which are {', '.join(sorted(names))}")
@@ -149,13 +183,18 @@ def _checked(found: Mapping[str, Any]) -> SamplePrompt:
         _require(name, value)
     if "sample_steps" in values:
         values["sample_steps"] = max(1, min(_MOST_STEPS, values["sample_steps"]))
+    if (paths := values.get(_SEVERAL)) is not None:
+        values[_SEVERAL] = (paths,) if isinstance(paths, str) else tuple(paths)
     return SamplePrompt(**values)
 
 
 def _require(name: str, value: object) -> None:
     """Raise `TrainError` unless an option of a prompt can have a value."""
-    if name in ("prompt", "negative_prompt"):
+    if name in _TEXTS:
         right, expected = isinstance(value, str), "a text"
+    elif name == _SEVERAL:
+        paths = cast(list[Any], value) if isinstance(value, (list, tuple)) else [value]
+        right, expected = all(isinstance(path, str) for path in paths), "a text, or a list of such"
     elif name in _LEAST:
         least = 0 if name == "sample_steps" else _LEAST[name]  # as Musubi has it, 0 steps are one
         right = isinstance(value, int) and not isinstance(value, bool) and value >= least

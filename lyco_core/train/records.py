@@ -1,4 +1,4 @@
-"""What a training records of its steps: lines of JSON beside the adapter, and TensorBoard's events if asked for."""
+"""What a training records of its steps: lines of JSON beside the adapter, and for trackers that are asked for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from .loop import Step
 from .samples import Sample
+from .trackers import Tracker
 
 __all__ = ["Records"]
 
@@ -17,11 +18,11 @@ logger = logging.getLogger("lyco")
 
 
 class Records:
-    """A line of JSON a step. What cannot be written is told once and ends nothing."""
+    """A line of JSON a step. What cannot be written, or a tracker not take, is told once and ends nothing."""
 
-    def __init__(self, path: str, logging_dir: str, log_prefix: str) -> None:
-        """`logging_dir`: where a folder of TensorBoard's events comes, named as Musubi's; empty: nowhere."""
-        self._path, self._events = path, _events(logging_dir, log_prefix) if logging_dir else None
+    def __init__(self, path: str, trackers: Sequence[Tracker] = ()) -> None:
+        """`trackers`: what hears of all that is recorded too."""
+        self._path, self._trackers = path, list(trackers)
         self._begun = self._failed = False
 
     def add(self, step: Step, epoch: int) -> None:
@@ -30,9 +31,8 @@ class Records:
         told |= {"grad_norm": step.grad_norm, "time": round(time.time(), 3)}
         if step.validation is not None:
             told["validation"] = step.validation
-        for tag, name in _TAGS.items():
-            if self._events is not None and name in told:
-                self._events.add_scalar(tag, told[name], step.step)
+        values = {tag: told[name] for tag, name in _TAGS.items() if name in told}
+        self._tell(lambda tracker: tracker.add(values, step.step))
         if not self._failed:
             self._write(json.dumps(told) + "\n", step.step)
 
@@ -40,16 +40,23 @@ class Records:
         """Record a sample: a line of its own, whose file is named from the record's folder on."""
         file = os.path.relpath(sample.path, os.path.dirname(self._path)).replace(os.sep, "/")
         told = {"step": sample.step, "sample": file, "prompt": sample.prompt, "seed": sample.seed}
-        if self._events is not None:  # of a video, what is in its middle
-            middle = sample.frames[len(sample.frames) // 2]
-            self._events.add_image(f"sample/{sample.number:02d}", middle, sample.step, dataformats="HWC")
+        self._tell(lambda tracker: tracker.show(sample))
         if not self._failed:
             self._write(json.dumps(told) + "\n", sample.step)
 
     def close(self) -> None:
-        """Let what is buffered reach the disk."""
-        if self._events is not None:
-            self._events.close()
+        """Let what is buffered reach its place."""
+        self._tell(lambda tracker: tracker.close())
+        self._trackers.clear()
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        for tracker in list(self._trackers):
+            try:
+                what(tracker)
+            except Exception as error:  # a server or a disk that is away is no reason to lose a training
+                self._trackers.remove(tracker)
+                why = str(error).partition("\n")[0]
+                logger.warning("%s takes nothing more, training goes on: %s", tracker.name, why)
 
     def _write(self, line: str, step: int) -> None:
         try:
@@ -66,7 +73,7 @@ class Records:
 
 
 _TAGS = {"loss/current": "loss", "loss/validation": "validation", "lr": "learning_rate", "norm/grad": "grad_norm"}
-"""TensorBoard's name -> that of a line."""
+"""A tracker's name -> that of a line."""
 
 
 def _before(path: str, step: int) -> list[str]:
@@ -83,12 +90,3 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
         return -1
-
-
-def _events(logging_dir: str, log_prefix: str) -> Any:  # noqa: ANN401 - TensorBoard's writer
-    try:
-        from torch.utils.tensorboard import SummaryWriter as writer
-    except ImportError:
-        logger.warning("logging_dir needs tensorboard: pip install tensorboard; until then only NAME.jsonl is written")
-        return None
-    return writer(os.path.join(logging_dir, log_prefix + time.strftime("%Y%m%d%H%M%S")))

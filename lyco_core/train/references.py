@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from ..errors import TrainError, about_file
 from ..model import Model
 from .dataset import Dataset, media_of
+from .prompts import SamplePrompt
 
-__all__ = ["EDITIONS", "References", "references_of", "require_controls"]
+__all__ = ["EDITIONS", "References", "references_of", "references_of_prompts", "require_controls"]
 
 logger = logging.getLogger("lyco")
 
@@ -86,6 +87,11 @@ def require_controls(
     return found
 
 
+def references_of_prompts(weights: Model, prompts: Sequence[SamplePrompt], version: str = "") -> References | None:
+    """How a model reads the control images of samples; None if no prompt has any. Raises `TrainError` as above."""
+    return references_of(weights, version) if any(prompt.control_image_path for prompt in prompts) else None
+
+
 def references_of(weights: Model, version: str) -> References:
     """How a model reads control images. Raises `TrainError` if it reads none, or if it is not known how."""
     family = weights.architecture
@@ -94,7 +100,7 @@ def references_of(weights: Model, version: str) -> References:
         return _FAMILIES[name]
     if name != "qwen_image":
         raise TrainError(
-            f"the dataset has control images and {title} reads none: take out control_directory or control_path, or "
+            f"there are control images and {title} reads none: take out control_directory, control_path or --ci, or "
             "train FLUX.1 Kontext, FLUX.2 or Qwen-Image-Edit; what reads an image in another way is trained in the "
             "graph, with its own conditioning"
         )
@@ -102,8 +108,9 @@ def references_of(weights: Model, version: str) -> References:
     version = version or ("edit-2511" if marked else "")
     if version not in EDITIONS:
         raise TrainError(
-            f"the dataset has control images and model_version is {version or 'not given'}: Qwen-Image and its edit "
-            f"models cannot be told apart by their weights; give model_version, one of {', '.join(EDITIONS)}"
+            f"there are control images and model_version is {version or 'not given'}: Qwen-Image and its edit "
+            "models cannot be told apart by their weights; give model_version to lyco train, one of "
+            f"{', '.join(EDITIONS)}"
         )
     if marked and version != "edit-2511":
         raise TrainError(

@@ -196,7 +196,7 @@ class FileName(Text):
     """The name of a file or a folder, or nothing."""
 
     kind: str
-    """What is in it: `adapter` or `state`, or that it is a `folder`."""
+    """What is in it: `adapter` or `state`, or that it is a `folder`, or any other `file`."""
 
     expected = "the name of a file"
 

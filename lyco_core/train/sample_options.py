@@ -64,21 +64,24 @@ class Strengths:
 _GUIDANCE = {"flux1": 3.5, "flux2": 4.0, "hunyuan_video": 6.0}
 _CFG = {"flux1": 1.0, "wan": 5.0, "hunyuan_video_1_5": 6.0, "kandinsky5": 5.0, "ideogram4": 7.0, "hidream_o1": 5.0}
 _USUAL = 4.0
+_OF_TWO = 3.5
+"""Of two models; Wan 2.2's own are 4 and 3 (high, low noise) for text to video, 3.5 twice for image to video."""
 
 _TOLD_AS_GUIDANCE = ("flux2", "hunyuan_video_1_5", "kandinsky5", "ideogram4", "hidream_o1")
 """Families whose cfg_scale Musubi reads from guidance_scale."""
 
 
-def strengths(prompt: SamplePrompt, family: str, *, guided: bool) -> Strengths:
+def strengths(prompt: SamplePrompt, family: str, *, guided: bool, two: bool = False) -> Strengths:
     """Those of a prompt.
 
     Args:
         guided: whether the model has an input for guidance, which stands for what a negative prompt does.
+        two: whether two models sample in turn.
     """
     cfg = prompt.cfg_scale
     if cfg is None and not guided and family in _TOLD_AS_GUIDANCE:
         cfg = prompt.guidance_scale
     if cfg is None:
-        cfg = 1.0 if guided else _CFG.get(family, _USUAL)
+        cfg = 1.0 if guided else _OF_TWO if two else _CFG.get(family, _USUAL)
     guidance = prompt.guidance_scale
     return Strengths(cfg or 1.0, _GUIDANCE.get(family, _USUAL) if guidance is None else guidance)

@@ -24,6 +24,7 @@ from .records import Records
 from .samples import Sample
 from .saving import STORAGE_DTYPES, save_network
 from .state import save_state
+from .trackers import trackers_of
 
 __all__ = ["Saved", "TrainingFiles", "files_of", "name_of", "require_place"]
 
@@ -53,12 +54,11 @@ class TrainingFiles:
         folder: str | os.PathLike[str],
         told: Callable[[Saved], None] = lambda _: None,
     ) -> None:
-        """`told` hears of every file once it is whole."""
+        """`told` hears of every file once it is whole. Raises `TrainError` for a tracker that cannot begin."""
         self._training, self._run, self._folder, self._told = training, run, os.fspath(folder), told
         self._save = training.options.save
         path = os.path.join(self._folder, f"{self._save.output_name}.jsonl")
-        logs = (self._save.logging_dir, self._save.log_prefix)
-        self._records = Records(path, *logs) if training.world.writes else None
+        self._records = Records(path, trackers_of(self._save)) if training.world.writes else None
 
     def after(self, step: Step) -> list[str]:
         """Record a step, save what is due and remove what is no longer kept; returns the paths of new adapters."""

@@ -168,12 +168,16 @@ def test_samples_of_a_file_of_prompts_leave_the_training_as_it_is(place: Path):
     assert [line["step"] for line in lines] == [1, 2, 2, 2, 3, 4, 4, 4]
     assert lines[2] == {"step": 2, "sample": "sample/" + names[0], "prompt": "a cat", "seed": 3}
     assert far(place / "sampled" / "adapter.safetensors", place / "unsampled" / "adapter.safetensors") == 0
-    (place / "prompts.txt").write_text("a cat --ci a.png\n")
-    refused = lyco(
-        configuration(place, "refused", more + 'sample_prompts = "prompts.txt"\nsample_at_first = true'), status=1
-    )
-    assert "prompts.txt: prompt 1: control_image_path names a picture" in refused.stderr
-    assert "latents are in the cache" not in refused.stderr
+    for picture, message in (
+        ("gone.png", f"prompt 1: control_image_path: {place / 'gone.png'}: there is no such file"),
+        ("pictures/0.png", "wan.safetensors: there are control images and Wan 2.1/2.2 reads none: take out"),
+    ):
+        (place / "prompts.txt").write_text(f"a cat --ci {picture}\n")
+        refused = lyco(
+            configuration(place, "refused", more + 'sample_prompts = "prompts.txt"\nsample_at_first = true'), status=1
+        )
+        assert message in refused.stderr
+        assert "latents are in the cache" not in refused.stderr
 
 
 def test_musubis_command_trains_what_the_configuration_does(place: Path):
@@ -372,9 +376,11 @@ def test_first_frames_by_musubis_command(place: Path):
     (place / "clips.toml").write_text(
         '[general]\nresolution = [64, 64]\n[[datasets]]\nvideo_directory = "clips"\ntarget_frames = [5]\n'
     )
+    (place / "frame.txt").write_text("a cat --i pictures/0.png --w 64 --h 64 --f 5 --s 1")
     words = """wan_train_network.py --task i2v-A14B --dit i2v.safetensors --vae vae.safetensors --t5 umt5.safetensors
         --dataset_config clips.toml --sdpa --mixed_precision no --network_module networks.lokr --network_dim 4
         --max_train_steps 3 --timestep_sampling shift --discrete_flow_shift 5.0 --min_timestep 900
+        --sample_prompts frame.txt --sample_at_first
         --output_dir first --output_name adapter"""
     line = [sys.executable, "-m", "lyco_core", "train", "--comfyui", str(find_comfyui()), *words.split()]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
@@ -382,6 +388,9 @@ def test_first_frames_by_musubis_command(place: Path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "first frames are in the cache" in done.stderr
     assert (place / "first" / "adapter.safetensors").exists()
+    assert [path.name for path in (place / "first" / "sample").iterdir()] == ["adapter_000000_00_42.webp"]
+    (shown,) = (place / "clips" / ".lyco_cache").glob("sample_first_*")
+    assert tensors(shown)["concat_latent_image"].shape == (1, 16, 2, 8, 8)
     (frame,) = (place / "clips" / ".lyco_cache").glob("first_*_first_*")
     (latent,) = (path for path in (place / "clips" / ".lyco_cache").glob("first_*") if path != frame)
     assert tensors(frame)["concat_latent_image"].shape[1:] == tensors(latent)["latent"].shape

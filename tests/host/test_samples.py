@@ -1,92 +1,13 @@
 """Samples while it trains: ComfyUI's sampler on the model that trains, which goes on as if nothing had been sampled."""
 
+import copy
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from lyco_testing.comfy_models import MODELS, tiny_model
-from lyco_testing.quantized_models import TOKENS, normal
+from lyco_testing.quantized_models import normal
+from lyco_testing.sampled_trainings import caption, model_of, same, trained, vae_of
 from PIL import Image
-from safetensors.torch import load_file
-
-LINES = (
-    "a cat --w 64 --h 80 --s 3",
-    "# no prompt",
-    "a dog --w 64 --h 64 --d 7 --s 2 --n a bird --l 3 --fs 2",
-)
-RUNNABLE = {"z_image": {"dim": 256, "axes_dims": [32, 48, 48]}}
-"""The tiny models are made for their keys; these sizes let them compute."""
-
-TEXTS = ("a cat", "a dog", "a bird", "")
-
-
-def model_of(architecture: str, monkeypatch: pytest.MonkeyPatch):
-    name, config = MODELS[architecture]
-    monkeypatch.setitem(MODELS, architecture, (name, config | RUNNABLE.get(architecture, {})))
-    with torch.inference_mode():
-        return tiny_model(architecture)
-
-
-def vae_of(channels: int, *, video: bool):
-    """ComfyUI's own small VAE of random weights."""
-    import comfy.sd
-    from comfy.taesd.taehv import TAEHV
-    from comfy.taesd.taesd import TAESD
-
-    torch.manual_seed(0)
-    made = TAEHV(latent_channels=channels, latent_format=None) if video else TAESD(latent_channels=channels)
-    with torch.inference_mode():  # ComfyUI's classes leave their weights to chance
-        weights = {key: _drawn(tensor) for key, tensor in made.state_dict().items()}
-        last = [key for key in weights if "decoder" in key and key.endswith(".bias")][-1]
-        weights[last] = torch.full_like(weights[last], 0.5)
-        return comfy.sd.VAE(sd=weights)
-
-
-def _drawn(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dim() < 2:
-        return torch.zeros_like(tensor) if tensor.dim() else tensor.detach().clone()
-    return torch.randn(tensor.shape) * tensor[0].numel() ** -0.5
-
-
-def caption(text: str) -> list:
-    seed = TEXTS.index(text)
-    return [normal(seed, 1, TOKENS, 48), {"pooled_output": normal(seed + 9, 1, 24)}]
-
-
-def trained(train, model, architecture: str, folder: Path, sampling: bool = True, vae=None, **more):
-    """(the adapter's numbers, what was told of samples)."""
-    lines = more.pop("lines", LINES)
-    tell = more.pop("tell", {})
-    settings = {
-        "network_module": "lokr",
-        "network_dim": 4,
-        "max_train_steps": 4,
-        "learning_rate": 3e-2,
-        "save_precision": "fp32",
-        "ema_decay": 0.9,
-        "rank_dropout": 0.2,
-        "module_dropout": 0.2,
-        **more,
-    }
-    if sampling:
-        settings |= {"sample_prompts": lines, "sample_every_n_steps": 2, "sample_at_first": True}
-    options = train.options.train_options(settings)
-    shape = (16, *([3] if architecture == "wan" else []), 8, 8)
-    items = [train.items.Item(normal(i, *shape), caption(TEXTS[i]), f"item {i}") for i in range(2)]
-    told, made = [], None
-    prompts = train.samples.prompts_of(options)
-    if prompts:
-        vae = vae or vae_of(shape[0], video=architecture == "wan")
-        encoded = train.samples.prompted(prompts, {text: [caption(text)] for text in TEXTS}, options.run.seed)
-        made = train.samples.Sampling(encoded, lambda: vae, told.append, lambda *why: told.append(why), **tell)
-    with torch.inference_mode():
-        done = train.run.train(model, train.run.Data(items), options, str(folder), lambda *_: None, sampling=made)
-    return load_file(done.path), told
-
-
-def same(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.every_host
@@ -137,7 +58,6 @@ def test_a_sample_is_what_comfyui_samples_with_the_file(architecture, train, mon
                 [[text, more | {"guidance": guidance}]] for text, more in (caption(positive), caption(negative))
             ]
             if sample.number:  # as ComfyUI's node of that shift has it
-                import copy
                 import math
 
                 sampling = copy.deepcopy(one.get_model_object("model_sampling"))
@@ -151,6 +71,54 @@ def test_a_sample_is_what_comfyui_samples_with_the_file(architecture, train, mon
             )
             pixels = vae.decode(latent).clamp(0, 1) * 255
         assert (pixels - sample.frames.float()).abs().max() < 1.5, (architecture, sample.number)
+
+
+@pytest.mark.parametrize("way", [{"offload_inactive_dit": True, "blocks_to_swap": 1}, {"offload_inactive_dit": False}])
+def test_two_models_sample_in_turn_as_comfyuis_workflow_has_it(way, train, monkeypatch, tmp_path):
+    """*KSampler (Advanced)* twice: with noise left over, and on from there; and the training is the same."""
+    import nodes as comfyui
+
+    low, high, vae = model_of("wan", monkeypatch), model_of("wan", monkeypatch), vae_of(16, video=True)
+    key = "diffusion_model.blocks.0.self_attn.q.weight"
+    high.add_patches({key: ("diff", (normal(5, *high.model.state_dict()[key].shape),))})
+    lines = ("a cat --w 64 --h 80 --f 5 --s 4", "a dog --w 64 --h 64 --s 2 --fs 1 --n a bird --l 2")
+    more = {"ema_decay": 0, "mixed_precision": "no", "lines": lines, "vae": vae, **way}
+    found, told = trained(train, low, "wan", tmp_path / "sampled", high=high, **more)
+    plain, _ = trained(train, low, "wan", tmp_path / "plain", False, high=high, **more)
+    assert same(found, plain)
+    file = str(tmp_path / "sampled" / "adapter.safetensors")
+    patched = [train.run.with_adapter(model, file).model for model in (high, low)]
+    node = comfyui.KSamplerAdvanced()
+    for models, sample in (((high, low), told[0]), (patched, told[-2]), (patched, told[-1])):
+        texts, cfg, steps, turn, shape = (
+            (("a cat", ""), 3.5, 4, 3, (2, 10, 8))
+            if sample.number == 0
+            else (("a dog", "a bird"), 2.0, 2, 1, (1, 8, 8))
+        )
+        if sample.number:
+            models = [model.clone() for model in models]
+            for model in models:
+                shifted = copy.deepcopy(model.get_model_object("model_sampling"))
+                shifted.set_parameters(shift=1.0)
+                model.add_object_patch("model_sampling", shifted)
+        latent = {"samples": torch.zeros(1, 16, *shape)}
+        conditions = [[caption(text)] for text in texts]
+        common = "euler", "simple", *conditions
+        with torch.inference_mode():
+            (latent,) = node.sample(models[0], "enable", sample.seed, steps, cfg, *common, latent, 0, turn, "enable")
+            (latent,) = node.sample(models[1], "disable", 0, steps, cfg, *common, latent, turn, 1000, "disable")
+            pixels = vae.decode(latent["samples"]).clamp(0, 1) * 255
+        assert (pixels.reshape(sample.frames.shape) - sample.frames.float()).abs().max() < 1.5, sample.number
+    assert not torch.equal(told[0].frames, told[-2].frames)
+
+
+def test_two_models_of_two_shifts_are_refused(train, monkeypatch, tmp_path):
+    low, high = model_of("wan", monkeypatch), model_of("wan", monkeypatch)
+    shifted = copy.deepcopy(high.get_model_object("model_sampling"))
+    shifted.set_parameters(shift=3.0)
+    high.add_object_patch("model_sampling", shifted)
+    with pytest.raises(train.errors.TrainError, match="prompt 1: the two models are sampled with different sigmas"):
+        trained(train, low, "wan", tmp_path, high=high, lines=("a cat --s 2",))
 
 
 def test_videos_are_animations_at_their_rate(train, monkeypatch, tmp_path):
@@ -194,7 +162,7 @@ def test_a_person_can_stop_it_while_it_samples(train, monkeypatch, tmp_path):
     ("architecture", "line", "message"),
     [
         ("z_image", "a cat --f 25", "prompt 1: the model makes no videos, and frame_count is 25; set it to 1"),
-        ("z_image", "a cat --ci a.png", "prompt 1: control_image_path names a picture, and samples are made from text"),
+        ("z_image", "a cat --cn a.mp4", "prompt 1: control_video_path is not sampled with here; leave it out"),
         ("wan", "a cat --w banana", "prompt 1: width is 'banana', expected a whole number"),
     ],
 )

@@ -134,6 +134,11 @@ def test_a_second_training_replaces_nothing(files: Server):
     ("items", "inputs", "message"),
     [
         ({}, {"sample_prompts": "a", "sample_at_first": True}, "sample_prompts needs clip and vae; connect it, or"),
+        (
+            {},
+            {"sample_prompts": "a --i ../../x.png", "sample_at_first": True},
+            "image_path is '../../x.png', expected a fi",
+        ),
         ({"captions": 2}, {}, "there are 3 latents and 2 captions; give as many captions as latents"),
         ({"size": -8}, {}, "the latents have 2 different shapes (16x1x8x8, 16x1x12x12); set enable_bucket"),
         ({}, {"exclude_patterns": "(blocks"}, r"exclude_patterns: '(blocks' is no regular expression"),

@@ -71,6 +71,8 @@ def test_what_encodes_texts_is_one_list():
         ("--learning_rat 1", "learning_rat", "refused because there is no option learning_rat; do you mean learning_r"),
         ("--banana 1 2", "banana", "refused because there is no option banana; the help page lists them all"),
         ("--sample_prompts p.txt --sample_at_first", "sample_prompts", "as it is"),
+        ("--log_with wandb --wandb_run_name x", "log_with", "as it is"),
+        ("--wandb_api_key x", "wandb_api_key", "as it is"),
         ("--task i2v-14B", "task", "nothing to do here because the model's file tells it"),
         ("--task t2v-14B", "task", "nothing to do here because the model's file tells it"),
         ("--dit a.PT", "dit", "refused because a.PT is a pickle: name the safetensors file"),

@@ -5,10 +5,12 @@ import json
 import pytest
 
 from lyco_core.errors import TrainError
+from lyco_core.train.first_frames import FirstFrame
 from lyco_core.train.options import train_options
-from lyco_core.train.prompts import SamplePrompt, read_prompts
+from lyco_core.train.prompts import SamplePrompt, located, read_prompts
+from lyco_core.train.references import EDITIONS, References
 from lyco_core.train.sample_options import SampleOptions, Strengths, strengths
-from lyco_core.train.samples import prompts_of, require_text_alone, texts_of
+from lyco_core.train.samples import prompts_of, require_pictures_of, require_supplied
 
 DOCUMENTED = """# prompt 1: for generating a cat video
 A cat walks on the grass, realistic style. --w 640 --h 480 --f 25 --d 1 --s 20
@@ -51,6 +53,69 @@ def test_toml_and_json(tmp_path):
     assert read_prompts(str(tmp_path / "p.json")) == expected
 
 
+def test_pictures(tmp_path):
+    lines = ["a --i c d.png --ei e.png --w 64", "b --ci 1.png --n bad --ci 2.png", "c"]
+    first, edit, plain = read_prompts(lines)
+    assert (first.image_path, first.end_image_path, first.width) == ("c d.png", "e.png", 64)
+    assert (edit.control_image_path, edit.negative_prompt) == (("1.png", "2.png"), "bad")
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "b", "control_image_path": "1.png"}]))
+    assert read_prompts(str(tmp_path / "p.json"))[0].control_image_path == ("1.png",)
+    found = located([first, edit, plain], lambda name, path: f"{name}/{path}")
+    assert (found[0].image_path, found[0].end_image_path) == ("image_path/c d.png", "end_image_path/e.png")
+    assert found[1].control_image_path == ("control_image_path/1.png", "control_image_path/2.png")
+    assert found[2] == plain
+
+    def nowhere(name: str, path: str) -> str:
+        raise TrainError(f"{name}: {path} is nowhere")
+
+    with pytest.raises(TrainError, match=r"^prompt 2: control_image_path: 1\.png is nowhere"):
+        located([plain, edit], nowhere)
+
+
+FRAME, BOTH = FirstFrame("WanImageToVideo", 20), FirstFrame("WanFirstLastFrameToVideo", 20, last=True)
+EITHER = FirstFrame("HunyuanVideo15ImageToVideo", 33, chosen=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "how", "image", "message"),
+    [
+        ("a", None, None, None, None),
+        (
+            "a",
+            None,
+            None,
+            "concat_latent_image",
+            "sample_prompts: the model reads concat_latent_image beside the noise",
+        ),
+        ("a --i b.png", None, None, None, "prompt 1: image_path: the model reads no first frame; leave it out"),
+        ("a --i b.png", FRAME, None, "concat_latent_image", None),
+        ("a", FRAME, None, None, "prompt 1: the model reads a first frame, and no image_path is given; add --i"),
+        ("a --i b.png --ei c.png", FRAME, None, None, "prompt 1: end_image_path: the model reads no last frame"),
+        ("a --i b.png", BOTH, None, None, "prompt 1: the model reads a last frame too, and no end_image_path is given"),
+        ("a --ei b.png", BOTH, None, None, "prompt 1: the model reads a first frame"),
+        ("a --i b.png --ei c.png", BOTH, None, None, None),
+        ("a", EITHER, None, None, None),
+        ("a --i b.png", EITHER, None, None, None),
+        ("a --ci b.png --ci c.png", None, References("FLUX.2"), None, None),
+        (
+            "a --ci b.png --ci c.png",
+            None,
+            EDITIONS["edit"],
+            None,
+            "prompt 1: has 2 control images, and Qwen-Image-Edit",
+        ),
+    ],
+)
+def test_a_prompt_names_the_pictures_that_its_model_reads(line, kind, how, image, message):
+    prompts = read_prompts([line])
+    if message is None:
+        require_pictures_of(prompts, kind, how, image)
+        return
+    with pytest.raises(TrainError) as error:
+        require_pictures_of(prompts, kind, how, image)
+    assert str(error.value).startswith(message)
+
+
 def test_steps_are_kept_in_musubis_bounds():
     assert [p.sample_steps for p in read_prompts(["a --s 0", "a --s 5000"])] == [1, 1000]
 
@@ -60,9 +125,17 @@ def test_steps_are_kept_in_musubis_bounds():
     [
         ("a --w 6x", "prompt 2: width is '6x', expected a whole number"),
         ("a --w 8", "prompt 2: width is 8, expected a whole number of at least 16"),
-        ("a --zz 8", "prompt 2: --zz is none of its options, which are --w, --h, --f, --d, --s, --g, --fs, --l, --n"),
-        ("a --i cat.png", "prompt 2: image_path names a picture, and samples are made from text alone here; leave it"),
-        ("a --ci cat.png", "prompt 2: control_image_path names a picture"),
+        (
+            "a --zz 8",
+            "prompt 2: --zz is none of its options, which are --w, --h, --f, --d, --s, --g, --fs, --l, --n, --i, --ei",
+        ),
+        ("a --cn cat.mp4", "prompt 2: control_video_path is not sampled with here; leave it out, or sample with the"),
+        ({"one_frame": "x"}, "prompt 2: one_frame is not sampled with here"),
+        ({"image_path": 3}, "prompt 2: image_path is 3, expected a text"),
+        (
+            {"control_image_path": ["a", 3]},
+            "prompt 2: control_image_path is ['a', 3], expected a text, or a list of such",
+        ),
         ({"prompt": 3}, "prompt 2: prompt is 3, expected a text"),
         ({"prompt": "a", "seeds": 3}, "prompt 2: seeds is none of its options"),
         (7, "prompt 2: is 7, expected a line or a table"),
@@ -106,10 +179,11 @@ def test_a_training_without_prompts_reads_none_and_a_divided_model_makes_none(tm
     assert prompts_of(train_options({})) == ()
     options = {"sample_prompts": ["a", "b --n a"], "sample_at_first": True}
     prompts = prompts_of(train_options(options))
-    assert texts_of(prompts) == ["", "a", "b"]
-    with pytest.raises(TrainError, match="sample_prompts: the model reads a picture beside the text"):
-        require_text_alone(train_options(options), "concat_latent_image")
-    require_text_alone(train_options(options), None)
+    assert [prompt.prompt for prompt in prompts] == ["a", "b"]
+    with pytest.raises(TrainError, match="sample_prompts: the items' conditioning holds vace_frames, which no prompt"):
+        require_supplied(train_options(options), ["concat_mask", "vace_frames"])
+    require_supplied(train_options(options), ["concat_mask", "reference_latents"])
+    require_supplied(train_options({}), ["vace_frames"])
     with pytest.raises(TrainError, match="shard_blocks divides the model over processes, and no sample"):
         prompts_of(train_options({**options, "shard_blocks": True}))
 

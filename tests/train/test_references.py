@@ -51,13 +51,13 @@ def test_who_reads_them(weights: Model, version: str, controls: tuple, title: st
 @pytest.mark.parametrize(
     ("weights", "version", "controls", "message"),
     [
-        (model("wan"), "", (1,), "has control images and Wan 2.1/2.2 reads none: take out control_directory"),
-        (dataclasses.replace(model("wan"), architecture=None), "", (1,), "has control images and the model reads none"),
+        (model("wan"), "", (1,), "are control images and Wan 2.1/2.2 reads none: take out control_directory"),
+        (dataclasses.replace(model("wan"), architecture=None), "", (1,), "are control images and the model reads none"),
         (model("flux1"), "", (2,), r"0.png: has 2 control images, and FLUX.1 Kontext reads at most 1; take the others"),
         (model("flux1"), "", (1, 0), r"1.png: has no control image \(1 of 2 images have none, the others do\)"),
         (model("qwen_image"), "edit", (2,), "reads at most 1; take the others away; model_version edit-2509 and"),
         (model("qwen_image"), "edit-2509", (4,), "Qwen-Image-Edit-2509 reads at most 3; take the others away$"),
-        (model("qwen_image"), "", (1,), "model_version is not given: .* give model_version, one of edit, edit-2509"),
+        (model("qwen_image"), "", (1,), "model_version is not given: .* give model_version to lyco train, one of edit"),
         (model("qwen_image"), "original", (1,), "control images and model_version is original: "),
         (model("qwen_image", marked=True), "edit-2509", (1,), "edit-2509, and the model's file says that it is edit"),
     ],

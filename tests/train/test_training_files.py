@@ -1,7 +1,6 @@
 """What is saved when, kept and told, also where saving fails."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 import signal
@@ -208,30 +207,17 @@ def test_every_step_is_a_line_beside_the_adapter(tmp_path: Path):
     assert lines[3]["grad_norm"] == step.grad_norm
     with (tmp_path / "x.jsonl").open("a") as file:
         file.write('{"step": 5, "loss"')
-    records = Records(str(tmp_path / "x.jsonl"), "", "")
+    records = Records(str(tmp_path / "x.jsonl"))
     records.add(dataclasses.replace(step, step=3, validation=0.5), 0)
     lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [(line["step"], line.get("validation")) for line in lines] == [(1, None), (2, None), (3, 0.5)]
 
 
 def test_what_cannot_be_recorded_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    records = Records(str(tmp_path / "none" / "x.jsonl"), "", "")
+    records = Records(str(tmp_path / "none" / "x.jsonl"))
     for number in (1, 2):
         records.add(Step(number, 1.0, 1e-4, 2.0), 0)
     assert caplog.text.count("steps are not recorded, training goes on") == 1
-
-
-def test_events_of_tensorboard(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """Where it is not installed, that is said."""
-    records = Records(str(tmp_path / "x.jsonl"), str(tmp_path / "logs"), "mine-")
-    records.add(Step(1, 1.0, 1e-4, 2.0), 0)
-    records.close()
-    if importlib.util.find_spec("tensorboard") is None:
-        assert "logging_dir needs tensorboard: pip install tensorboard; until then only NAME.jsonl" in caplog.text
-        assert not (tmp_path / "logs").exists()
-    else:
-        (events,) = (tmp_path / "logs").glob("mine-*/events*")
-        assert b"loss/current" in events.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["steps", "epochs"])

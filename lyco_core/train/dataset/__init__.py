@@ -1,6 +1,6 @@
 """Folders of images or videos with captions, as Musubi Tuner's dataset configuration describes them."""
 
-from .buckets import Fit, fit, fit_control
+from .buckets import Fit, covering, fit, fit_control
 from .config import Dataset, parse_datasets
 from .controls import controls_in
 from .files import VIDEOS, Media, frames_of, kinds_in, media_of
@@ -13,6 +13,7 @@ __all__ = [
     "Media",
     "at_rate",
     "controls_in",
+    "covering",
     "fit",
     "fit_control",
     "frames_of",

@@ -29,7 +29,7 @@ class Fit:
 
 def fit(dataset: Dataset, width: int, height: int) -> Fit:
     """How an image, or a frame of a video, of this size comes to that of its bucket."""
-    return _covering(width, height, _bucket(dataset, width, height))
+    return covering(width, height, _bucket(dataset, width, height))
 
 
 def fit_control(dataset: Dataset, width: int, height: int, item: tuple[int, int]) -> Fit:
@@ -45,10 +45,11 @@ def fit_control(dataset: Dataset, width: int, height: int, item: tuple[int, int]
         size = _of_shape(limit[0] * limit[1], width / height)
     else:
         size = _bucket(dataset, *item)
-    return _covering(width, height, size)
+    return covering(width, height, size)
 
 
-def _covering(width: int, height: int, size: tuple[int, int]) -> Fit:
+def covering(width: int, height: int, size: tuple[int, int]) -> Fit:
+    """How an image of this size comes to another."""
     scale = max(size[0] / width, size[1] / height)
     return Fit((max(size[0], int(width * scale + 0.5)), max(size[1], int(height * scale + 0.5))), size)
 

@@ -42,6 +42,7 @@ FILES = {
     "dataset_config": Takes.FILE,
     "comfyui": Takes.FILE,
     "show_timesteps": Takes.ONE,
+    "wandb_api_key": Takes.ONE,
 }
 """What a configuration names beside the options of a training."""
 

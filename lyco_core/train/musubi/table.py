@@ -118,7 +118,6 @@ _TEXT_DTYPE = "ComfyUI keeps the text encoder in its file's precision and frees 
 _EXCHANGED = "the processes of torchrun exchange gradients without DDP"
 _SAMPLES = "samples are made by ComfyUI's own sampler"
 _UPLOAD = "it belongs to huggingface_repo_id"
-_WANDB = "it belongs to wandb, which nothing is sent to"
 _HOW_SWAPPED = "blocks_to_swap has its own way of moving weights"
 _IN_FILE = "the model's file tells it"
 _FIRST = "a first frame is not trained on without the graph: train it there with the conditioning of its own workflow"
@@ -148,10 +147,7 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("disable_numpy_memmap", FLAG, "*", NOTHING, "ComfyUI's loader reads the file"),
     ("ddp_timeout", ONE, "*", NOTHING, _EXCHANGED),
     ("ddp_gradient_as_bucket_view ddp_static_graph", FLAG, "*", NOTHING, _EXCHANGED),
-    ("log_with log_tracker_name", ONE, "*", NOTHING, "logging_dir alone decides about TensorBoard's events"),
     ("log_config", FLAG, "*", NOTHING, "the file's metadata has the options"),
-    ("wandb_run_name wandb_api_key", ONE, "*", NOTHING, _WANDB),
-    ("log_tracker_config", FILE, "*", NOTHING, _WANDB),
     ("dim_from_weights", FLAG, "*", NOTHING, "network_weights always takes the file's rank"),
     ("base_weights", FILES, "*", REFUSED, "load the adapter onto the model before it is trained, or merge it"),
     ("base_weights_multiplier", MANY, "*", NOTHING, "it belongs to base_weights"),
@@ -240,13 +236,6 @@ _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
         (r"original|edit|edit-2509|edit-2511", SAME, _EDITION),
         (r"layered", REFUSED, "layered images are not trained on here"),
         (r"edit.*", REFUSED, "the editions are edit, edit-2509 and edit-2511"),
-    ),
-    "log_with": (
-        (
-            r"wandb|all",
-            REFUSED,
-            "nothing is sent to wandb; give logging_dir, whose events can be sent by wandb itself",
-        ),
     ),
 }
 """Option -> the values of which something else becomes."""

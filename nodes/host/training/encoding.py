@@ -23,7 +23,7 @@ from .cache import read_conditioning, store_conditioning
 from .encoders import Encoding
 from .first_frames import FrameEncoder, read_first_frame
 from .memory import memory_for
-from .pieces import Control, Piece, Text, caption_entry, pieces_of
+from .pieces import Pictured, Piece, Text, caption_entry, pieces_of
 from .references import require_nodes, seen, with_references
 
 log = logging.getLogger("lyco")
@@ -64,19 +64,10 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoding, world: Worl
             encoders.require_text_encoders()
         _encode_latents(pieces, encoders)
         _encode_first_frames(pieces, encoders)
-        _encode_captions([entries[path] for path in sorted(entries)], encoders)
+        encode_captions([entries[path] for path in sorted(entries)], encoders)
     world.wait()
     conditions = {path: read_conditioning(text.entry) for path, text in entries.items()}
     return Encoded([_item(piece, conditions, encoders) for piece in pieces], conditions[empty.entry.path])
-
-
-def encode_texts(texts: Sequence[str], cache: str, encoders: Encoding, world: World) -> dict[str, list[Conditioning]]:
-    """What the text encoder makes of texts, which one of several processes asks it, unless it is in the cache."""
-    found = [Text(text, caption_entry(cache, text, encoders)) for text in texts]
-    if world.writes:
-        _encode_captions(found, encoders)
-    world.wait()
-    return {text.caption: [read_conditioning(text.entry)] for text in found}
 
 
 def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encoding) -> Item:
@@ -100,13 +91,13 @@ def _with_first_frame(caption: Conditioning, piece: Piece) -> Conditioning:
 
 
 def _encode_latents(pieces: Sequence[Piece], encoders: Encoding) -> None:
-    everything: list[Piece | Control] = [*pieces]
+    everything: list[Pictured] = [*pieces]
     for piece in pieces:
         everything += piece.controls
     missing = [one for one in everything if not one.entry.is_there]
     log.info("%d of %d latents are in the cache", len(everything) - len(missing), len(everything))
     if missing:
-        _with_encoder(encoders.load_vae, _store_latent, missing, encoders.encoded)
+        with_encoder(encoders.load_vae, store_latent, missing, encoders.encoded)
 
 
 def _encode_first_frames(pieces: Sequence[Piece], encoders: Encoding) -> None:
@@ -121,17 +112,18 @@ def _encode_first_frames(pieces: Sequence[Piece], encoders: Encoding) -> None:
         return FrameEncoder(kind, encoders.load_vae(), vision)
 
     if missing:
-        _with_encoder(load, FrameEncoder.store, missing, encoders.encoded)
+        with_encoder(load, FrameEncoder.store, missing, encoders.encoded)
 
 
-def _encode_captions(texts: Sequence[Text], encoders: Encoding) -> None:
+def encode_captions(texts: Sequence[Text], encoders: Encoding) -> None:
+    """Have the cache hold the conditioning of captions."""
     missing = [text for text in texts if not text.entry.is_there]
     log.info("%d of %d captions are in the cache", len(texts) - len(missing), len(texts))
     if missing:
-        _with_encoder(encoders.load_clip, partial(_store_caption, encoders.references), missing, encoders.encoded)
+        with_encoder(encoders.load_clip, partial(_store_caption, encoders.references), missing, encoders.encoded)
 
 
-def _with_encoder(
+def with_encoder(
     load: Callable[[], E], store: Callable[[E, T], None], missing: Sequence[T], told: Callable[[int, int], None]
 ) -> None:
     """Load an encoder, use it, and free its memory before anything else is loaded."""
@@ -146,26 +138,24 @@ def _with_encoder(
     comfy.model_management.soft_empty_cache()
 
 
-def _store_latent(vae: VAE, piece: Piece | Control) -> None:
+def store_latent(vae: VAE, piece: Pictured) -> None:
+    """Have the cache hold a latent. Raises `TrainError` if the VAE makes none of it."""
     # One at a time: a VAE of videos would take a batch of images for one video.
-    pixels, path = piece.pixels, piece.media.path if isinstance(piece, Piece) else piece.path
+    pixels = piece.pixels
     latents = vae.encode(pixels)
     if len(latents) != 1:
         raise TrainError(
-            f"{path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
+            f"{piece.path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
             "set target_frames to 1 and frame_extraction to head, or take a VAE of videos"
         )
     latent = latents[0].float().cpu().contiguous()
     if not bool(torch.isfinite(latent).all()):
-        raise TrainError(f"{path}: the VAE makes NaN or infinity of it; load another VAE")
+        raise TrainError(f"{piece.path}: the VAE makes NaN or infinity of it; load another VAE")
     piece.entry.store({"latent": latent}, {})
 
 
 def _store_caption(how: References | None, clip: CLIP, text: Text) -> None:
-    if how and text.seen:
-        found = seen(clip, text.caption, [control.pixels for control in text.seen], how)
-    else:
-        found = clip.encode_from_tokens_scheduled(clip.tokenize(text.caption))
+    found = seen(clip, text.caption, [control.pixels for control in text.seen], how)
     if len(found) != 1:
         raise TrainError(f"the text encoder makes {len(found)} conditionings of one caption, expected one")
     store_conditioning(text.entry, found[0])

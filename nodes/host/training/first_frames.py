@@ -70,7 +70,11 @@ class FrameEncoder:
         else:
             pixels = read_frames(path, dataset, sorted({frames[0], frames[-1 if self.kind.last else 0]}))
         ends = torch.cat([pixels[:1], pixels[-1:]]) if self.kind.last else pixels
-        found = self.conditioning(ends, len(frames or (0,)))
+        self.write(entry, ends, len(frames or (0,)))
+
+    def write(self, entry: Entry, ends: Tensor, length: int) -> None:
+        """Write the `conditioning` of frames."""
+        found = self.conditioning(ends, length)
         if output := found.pop(_SEEN, None):
             found[_SEEN] = getattr(output, self.kind.sees)
         entry.store({key: value.detach().cpu().contiguous() for key, value in found.items()}, {"sees": self.kind.sees})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from ..protocols import Conditioning, ModelPatcher
 from .conditions import forward_arguments, groups, together
 from .demand import Demand
 from .differentiable import ATTENTION, differentiable
-from .placing import Plan, placed
+from .placing import Plan, moved_off, placed
 from .process import process_of
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,7 +37,7 @@ class FlowModel:
 
     def __init__(self, patcher: ModelPatcher, guidance: float, process: Process) -> None:
         self.patcher, self.model = patcher, patcher.model
-        self.models = (self.model,)
+        self.patchers, self.models = (patcher,), (self.model,)
         """Those that a network is trained in."""
         self.device: torch.device = patcher.load_device
         cast: Any = patcher.get_model_object("manual_cast_dtype")  # as it is once a mixed_precision is set on it
@@ -55,6 +55,14 @@ class FlowModel:
 
     def turn(self, t: Tensor) -> None:
         """See `loop.Training`: one model computes at all timesteps."""
+
+    def parts(self, sigmas: Tensor) -> list[tuple[FlowModel, Tensor]]:
+        """Which model samples which part of a sampler's way, in their order: this one all of it."""
+        return [(self, sigmas)]
+
+    def aside(self, *, apart: bool) -> AbstractContextManager[None]:
+        """Inside, if `apart`, the device has room for something else."""
+        return moved_off(self.patcher, self.swap, apart=apart)
 
     def latent(self, latent: Tensor) -> Tensor:
         """(C, …) of a VAE as this model takes it; an image becomes one frame for models of videos."""

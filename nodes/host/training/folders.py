@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import folder_paths
 from comfy.cli_args import args
 
-from ....lyco_core.errors import FileError
+from ....lyco_core.errors import FileError, TrainError
+from ....lyco_core.io.names import name_fault
 from ..files import NONE
 
 DEEPEST = 3
@@ -64,6 +65,21 @@ def allowed_path(name: str, path: str) -> str:
             "read ComfyUI's input and output folders alone; put a folder, or a link to it, there"
         )
     return path
+
+
+def input_file(name: str, path: str) -> str:
+    """The path of a file in ComfyUI's input folder, which is all that a workflow, wherever it comes from, may name.
+
+    Raises `TrainError` for a path that leads elsewhere, and for one that is not there.
+    """
+    parts = path.replace("\\", "/").split("/")
+    if fault := next(filter(None, map(name_fault, parts)), None):  # a whole path, a drive, a share or .. has one
+        raise TrainError(f"{name} is '{path}', expected a file in ComfyUI's input folder; a part of it {fault}")
+    folder = folder_paths.get_input_directory()
+    found = os.path.join(folder, *parts)
+    if not _within(found, folder) or not os.path.isfile(found):
+        raise TrainError(f"{name} is '{path}', and there is no such file in ComfyUI's input folder; put it there")
+    return found
 
 
 def is_local() -> bool:

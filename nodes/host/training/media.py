@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.dataset import VIDEOS, Dataset, Fit, fit, fit_control, frames_of
+from ....lyco_core.train.dataset import VIDEOS, Dataset, Fit, covering, fit, fit_control, frames_of
 
 TURNED = (5, 6, 7, 8)
 """Orientations of EXIF that lie on their side."""
@@ -30,6 +30,16 @@ def read_control(path: str, item: str, dataset: Dataset) -> Tensor:
     size = opened_image(item).size
     image = opened_image(path)
     return _fitted([image], lambda width, height: fit_control(dataset, width, height, size))
+
+
+def read_reference(path: str, dataset: Dataset) -> Tensor:
+    """A control image of no item, at the size that a dataset asks for."""
+    return _fitted([opened_image(path)], lambda width, height: fit_control(dataset, width, height, dataset.resolution))
+
+
+def read_covering(path: str, size: tuple[int, int]) -> Tensor:
+    """An image that covers a width and a height, cut at its middle."""
+    return _fitted([opened_image(path)], lambda width, height: covering(width, height, size))
 
 
 def opened_image(path: str) -> Image.Image:

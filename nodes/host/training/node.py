@@ -53,13 +53,14 @@ def train_on(
     high: ModelPatcher | None = None,
     clip: CLIP | None = None,
     vae: VAE | None = None,
+    vision: Any = None,
 ) -> Result:
     """Train, and place the result on a clone of `model`.
 
     Args:
         asked: by what; its node is told of the progress.
         high: the model for high noise, of two.
-        clip, vae: what samples are made with while it trains.
+        clip, vae, vision: what samples are made with while it trains.
 
     Raises:
         LycoError: see `run.train`.
@@ -68,7 +69,7 @@ def train_on(
         require_one_shape(data.items)
     options = _with_free_name(options)
     name, path = output_path("loras", options.save.output_name)
-    sampling = from_graph(options, clip, vae)
+    sampling = from_graph(options, model, clip, vae, vision)
     with Telling(asked) as tell:
         done: Trained = train(
             model,

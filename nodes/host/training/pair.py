@@ -34,7 +34,7 @@ class Pair:
     def __init__(self, low: FlowModel, high: FlowModel, boundary: float, idle: Sequence[Idle]) -> None:
         """`idle`: what has the weights of each come and go; empty: they stay."""
         self._flows, self._boundary, self._idle = (low, high), boundary, idle
-        self.models = (low.model, high.model)
+        self.patchers, self.models = (low.patcher, high.patcher), (low.model, high.model)
         self.process = low.process
         self.device, self.dtype = low.device, low.dtype
         self._now: int | None = None if idle else 0
@@ -55,11 +55,35 @@ class Pair:
         """Have the model that has these timesteps compute."""
         wanted = int(at_high_noise(t[0], self._boundary))
         if self._idle and wanted != self._now:
-            if self._now is not None:
-                self._idle[self._now].go(self._flow.swap)
-            self._now = None  # if memory runs out meanwhile
+            self._leave()
             self._idle[wanted].come(self._flows[wanted].swap)
         self._now = wanted
+
+    def _leave(self) -> None:
+        """Have neither on the device, where one waits at a time."""
+        if self._now is not None:
+            self._idle[self._now].go(self._flow.swap)
+        self._now = None  # if memory runs out meanwhile
+
+    def parts(self, sigmas: Tensor) -> list[tuple[FlowModel, Tensor]]:
+        """Which of the two samples which part: the one for high noise all steps that begin at the boundary or above.
+
+        So ComfyUI's workflow has it, with two *KSampler (Advanced)*.
+        """
+        count = int(at_high_noise(sigmas[:-1], self._boundary).sum())
+        low, high = self._flows
+        return [(high, sigmas[: count + 1]), (low, sigmas[count:])]
+
+    @contextmanager
+    def aside(self, *, apart: bool) -> Generator[None]:
+        """See `FlowModel`; the one whose turn is next comes back by itself."""
+        with ExitStack() as undo:
+            if self._idle and apart:
+                self._leave()
+            elif apart:
+                for flow in self._flows:
+                    undo.enter_context(flow.aside(apart=True))
+            yield
 
     def latent(self, latent: Tensor) -> Tensor:
         """See `FlowModel`; both take the same."""

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import Tensor
 
@@ -24,7 +25,18 @@ class Text:
 
     caption: str
     entry: Entry
-    seen: Sequence[Control] = ()
+    seen: Sequence[Pictured] = ()
+
+
+class Pictured(Protocol):
+    """Something to encode with the VAE, and where its latent is kept."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def entry(self) -> Entry: ...
+    @property
+    def pixels(self) -> Tensor: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +70,11 @@ class Piece:
     text: Text
     empty: Text
     """What stands in for `text` where captions are dropped."""
+
+    @property
+    def path(self) -> str:
+        """Of its file."""
+        return self.media.path
 
     @property
     def pixels(self) -> Tensor:
@@ -130,7 +147,7 @@ def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encodi
     return Entry(dataset.cache, name, "control", identity(path), shape, encoders.vae_identity())
 
 
-def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Control] = ()) -> Entry:
+def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Pictured] = ()) -> Entry:
     """Where the conditioning of a caption is kept; `seen`: the images that the text encoder sees with it."""
     made_from = encoders.text_identity()
     if seen and encoders.references:

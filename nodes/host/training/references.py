@@ -12,8 +12,10 @@ from ....lyco_core.train.references import References
 from ..protocols import CLIP, Conditioning
 
 
-def seen(clip: CLIP, caption: str, pictures: Sequence[Tensor], how: References) -> list[Conditioning]:
-    """The conditioning of a caption with pictures that the text encoder sees, each (1, height, width, 3)."""
+def seen(clip: CLIP, caption: str, pictures: Sequence[Tensor], how: References | None) -> list[Conditioning]:
+    """The conditioning of a caption, with pictures if the text encoder sees them, each (1, height, width, 3)."""
+    if not (how and how.node and pictures):
+        return clip.encode_from_tokens_scheduled(clip.tokenize(caption))
     names = ["image"] if how.most == 1 else [f"image{number}" for number in range(1, len(pictures) + 1)]
     return _run(how.node, clip=clip, prompt=caption, **dict(zip(names, pictures, strict=True)))
 

@@ -28,7 +28,7 @@ from ....lyco_core.train.metadata import Run
 from ....lyco_core.train.network import Network
 from ....lyco_core.train.noise import resolve_sampling
 from ....lyco_core.train.options import TrainOptions
-from ....lyco_core.train.samples import require_one_model, require_text_alone
+from ....lyco_core.train.samples import require_supplied
 from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
@@ -118,9 +118,7 @@ def train(
     require_possible(options, weights.architecture, folder, **given, processes=world.processes)
     for item in (*data.items, *data.validation):
         require_fit(item.condition, item.name)
-    seen = any(item.condition[1].get(key) is not None for item in data.items for key in OF_IMAGES)
-    require_text_alone(options, seen or image_input(weights))
-    require_one_model(options, two=high is not None)
+    require_supplied(options, [k for k in OF_IMAGES if any(i.condition[1].get(k) is not None for i in data.items)])
     _require_images(weights, data)
     if data.empty is not None and options.run.caption_dropout_rate:
         items = [
@@ -149,18 +147,16 @@ def train(
             flow = ending.enter_context(_loaded(patcher, high, options, demand, tell_needs, world))
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
+        ending.callback(files.close)
         samples = None
-        if sampling and isinstance(flow, FlowModel):  # see `require_one_model`
+        if sampling:
             samples = Samples(training, flow, sampling, folder, files.sampled)
         log.info("%s", opening(training, choice))
         with network.attached(*flow.models):
             done = _steps(training, files, tell, told[0], samples)
-            try:
-                path = files.finish()
-                if samples:
-                    samples.after(training.step)
-            finally:
-                files.close()
+            path = files.finish()
+            if samples:
+                samples.after(training.step)
         training.world.wait()  # for the one that writes
     return Trained(path, done, report(path, training, done, choice) if training.world.writes else "")
 

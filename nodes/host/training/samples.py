@@ -8,7 +8,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import comfy.model_management
 from PIL import Image
@@ -16,17 +17,24 @@ from torch import Tensor
 
 from ....lyco_core.console import clear_line
 from ....lyco_core.errors import FileError, TrainError
+from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
+from ....lyco_core.train.first_frames import kind_of
+from ....lyco_core.train.image_inputs import image_input
 from ....lyco_core.train.loop import Training
 from ....lyco_core.train.options import TrainOptions
-from ....lyco_core.train.prompts import SamplePrompt
-from ....lyco_core.train.samples import Sample, prompts_of, texts_of
-from ..protocols import CLIP, VAE, Conditioning
+from ....lyco_core.train.prompts import SamplePrompt, located
+from ....lyco_core.train.references import references_of_prompts
+from ....lyco_core.train.samples import Sample, prompts_of, require_pictures_of
+from ..model.matching import model_weights
+from ..protocols import CLIP, VAE, ModelPatcher
 from .encoders import Encoding
-from .encoding import encode_texts
 from .flow_model import FlowModel
+from .folders import input_file
 from .memory import first_line, out_of_memory
-from .sampling import Prompted, latent_of, pixels_of, shape_of, sigmas_of, undisturbed
+from .pair import Pair
+from .sample_inputs import Inputs, encoded_inputs, loaded_inputs
+from .sampling import Prompted, latents_of, pixels_of, shape_of, sigmas_of, undisturbed
 
 log = logging.getLogger("lyco")
 
@@ -58,31 +66,46 @@ class Sampling:
     """Called at every step of the sampler; may raise to stop the training."""
 
 
-def prompted(prompts: Sequence[SamplePrompt], encoded: Mapping[str, list[Conditioning]], seed: int) -> list[Prompted]:
-    """The prompts with what was made of their texts; one without a seed has the training's, and its number."""
+def prompted(prompts: Sequence[SamplePrompt], inputs: Sequence[Inputs], seed: int) -> list[Prompted]:
+    """The prompts with what was made of them; one without a seed has the training's, and its number."""
     return [
-        Prompted(p, seed + n if p.seed is None else p.seed, encoded[p.prompt], encoded[p.negative_prompt or ""])
-        for n, p in enumerate(prompts)
+        Prompted(prompt, seed + number if prompt.seed is None else prompt.seed, *made)
+        for number, (prompt, made) in enumerate(zip(prompts, inputs, strict=True))
     ]
 
 
-def from_files(options: TrainOptions, encoders: Encoding, cache: str, world: World) -> Sampling | None:
-    """What a training's samples are made with, its prompts encoded or read from a cache; None if it makes none."""
-    if not (prompts := prompts_of(options)):
+def from_files(
+    prompts: Sequence[SamplePrompt], seed: int, dataset: Dataset, encoders: Encoding, world: World
+) -> Sampling | None:
+    """What a training's samples are made with, its prompts encoded or read from a cache; None if it makes none.
+
+    Args:
+        dataset: the first one, whose cache it is.
+    """
+    if not prompts:
         return None
-    encoded = encode_texts(texts_of(prompts), cache, encoders, world)
-    return Sampling(prompted(prompts, encoded, options.run.seed), functools.cache(encoders.load_vae))
+    made = encoded_inputs(prompts, dataset, encoders, world)
+    return Sampling(prompted(prompts, made, seed), functools.cache(encoders.load_vae))
 
 
-def from_graph(options: TrainOptions, clip: CLIP | None, vae: VAE | None) -> Sampling | None:
-    """The same of what a graph has loaded. Raises `TrainError` if that is not there."""
-    if not (prompts := prompts_of(options)):
+def from_graph(
+    options: TrainOptions, model: ModelPatcher, clip: CLIP | None, vae: VAE | None, vision: Any = None
+) -> Sampling | None:
+    """The same of what a graph has loaded. Raises `TrainError` if that is not there, or a prompt does not fit."""
+    if not options.sample.sample_prompts:
         return None
+    prompts = located(prompts_of(options), input_file)
     if clip is None or vae is None:
         lacking = " and ".join(name for name, one in (("clip", clip), ("vae", vae)) if one is None)
         raise TrainError(f"sample_prompts needs {lacking}; connect it, or empty sample_prompts")
-    encoded = {text: clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts_of(prompts)}
-    return Sampling(prompted(prompts, encoded, options.run.seed), lambda: vae)
+    weights = model_weights(model)
+    kind = kind_of(weights, seen=vision is not None)
+    how = references_of_prompts(weights, prompts)
+    require_pictures_of(prompts, kind, how, image_input(weights))
+    if kind and kind.vision and vision is None:
+        raise TrainError("sample_prompts needs clip_vision, by which the model sees a first frame; connect it")
+    made = loaded_inputs(prompts, kind, how, clip, vae, vision)
+    return Sampling(prompted(prompts, made, options.run.seed), lambda: vae)
 
 
 class Samples:
@@ -91,7 +114,7 @@ class Samples:
     def __init__(
         self,
         training: Training,
-        flow: FlowModel,
+        model: FlowModel | Pair,
         sampling: Sampling,
         folder: str,
         record: Callable[[Sample], None] = lambda _: None,
@@ -99,15 +122,15 @@ class Samples:
         """`record` hears of every sample first.
 
         Raises `TrainError` for a prompt that the model cannot be sampled with."""
-        self._training, self._flow, self._sampling = training, flow, sampling
+        self._training, self._model, self._sampling = training, model, sampling
         self._record = record
         self._options, self._name = training.options.sample, training.options.save.output_name
         self._folder = os.path.join(folder, FOLDER)
         self._rate = training.network.choice.trained.frames_a_second or RATE
         for number, asked in enumerate(sampling.prompts, 1):
             try:
-                shape_of(flow.patcher, asked.prompt, sampling.vae())
-                sigmas_of(flow.patcher, asked.prompt)
+                shape_of(model.patchers[0], asked.prompt, sampling.vae())
+                sigmas_of(model.patchers, asked.prompt)
             except TrainError as error:
                 raise TrainError(f"prompt {number}: {error}") from None
 
@@ -132,8 +155,8 @@ class Samples:
         family, sampling = self._training.network.choice.architecture.id, self._sampling
         vae = sampling.vae()
         with undisturbed(self._training):
-            latents = [latent_of(self._flow, family, asked, vae, sampling.check) for asked in sampling.prompts]
-            pictures = pixels_of(self._flow, vae, latents, sampling.check)
+            latents = latents_of(self._model, family, sampling.prompts, vae, sampling.check)
+            pictures = pixels_of(self._model, vae, latents, sampling.check)
         for number, (asked, frames) in enumerate(zip(sampling.prompts, pictures, strict=True)):
             path = self._written(f"{self._name}_{step:06d}_{number:02d}_{asked.seed}", frames)
             sample = Sample(step, number, asked.prompt.prompt, asked.seed, path, frames)

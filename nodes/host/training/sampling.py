@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,8 @@ from ....lyco_core.train.sample_options import strengths
 from ..model.merging import unload
 from ..protocols import VAE, Conditioning, ModelPatcher
 from .flow_model import FlowModel
-from .placing import free_on, moved_off
+from .pair import Pair
+from .placing import free_on
 
 SAMPLER, SCHEDULER = "euler", "simple"
 """What ComfyUI's own workflows take for flow models."""
@@ -76,25 +77,45 @@ def undisturbed(training: Training) -> Generator[None]:
         yield
 
 
-def latent_of(flow: FlowModel, family: str, asked: Prompted, vae: VAE, check: Callable[[], None]) -> Tensor:
-    """The sampled latent of a prompt, as the VAE takes it. `check` is called at every step, and may raise to stop."""
-    patcher, prompt = flow.patcher, asked.prompt
-    strength = strengths(prompt, family, guided=is_guided(patcher))
-    empty = torch.zeros(shape_of(patcher, prompt, vae))
-    noise = torch.randn(empty.shape, generator=torch.Generator().manual_seed(asked.seed))
+def latents_of(
+    model: FlowModel | Pair, family: str, prompts: Sequence[Prompted], vae: VAE, check: Callable[[], None]
+) -> list[Tensor]:
+    """The sampled latent of each prompt, as the VAE takes it.
+
+    Of two models one samples its part of all prompts, and then the other, so that each comes to the device once.
+
+    Args:
+        check: called at every step; may raise to stop.
+    """
+    latents = [torch.zeros(shape_of(model.patchers[0], asked.prompt, vae)) for asked in prompts]
+    ways = [model.parts(sigmas_of(model.patchers, asked.prompt)) for asked in prompts]
+    for turn, parts in enumerate(zip(*ways, strict=True)):
+        for number, (asked, (flow, sigmas)) in enumerate(zip(prompts, parts, strict=True)):
+            if len(sigmas) > 1:
+                model.turn(sigmas[:1])
+                guider = _guider(flow.patcher, asked, family, two=len(ways[number]) > 1)
+                noise = _noise(asked, latents[number]) if turn == 0 else torch.zeros_like(latents[number])
+                latents[number] = _sampled(guider, noise, latents[number], sigmas, asked.seed, check)
+    return latents
+
+
+def _noise(asked: Prompted, latent: Tensor) -> Tensor:
+    return torch.randn(latent.shape, generator=torch.Generator().manual_seed(asked.seed))
+
+
+def _guider(patcher: ModelPatcher, asked: Prompted, family: str, *, two: bool) -> _Guider:
+    strength = strengths(asked.prompt, family, guided=is_guided(patcher), two=two)
     guider = _Guider(patcher)
     guider.set_conds(_told(asked.positive, strength.guidance), _told(asked.negative, strength.guidance))
     guider.set_cfg(strength.cfg)
+    return guider
+
+
+def _sampled(
+    guider: _Guider, noise: Tensor, latent: Tensor, sigmas: Tensor, seed: int, check: Callable[[], None]
+) -> Tensor:
     sampler = comfy.samplers.sampler_object(SAMPLER)
-    found = guider.sample(
-        noise,
-        empty,
-        sampler,
-        sigmas_of(patcher, prompt),
-        callback=lambda *_: check(),
-        disable_pbar=True,
-        seed=asked.seed,
-    )
+    found = guider.sample(noise, latent, sampler, sigmas, callback=lambda *_: check(), disable_pbar=True, seed=seed)
     return found.cpu()
 
 
@@ -107,11 +128,22 @@ def is_guided(patcher: ModelPatcher) -> bool:
     return bool(getattr(getattr(patcher.model.diffusion_model, "params", None), "guidance_embed", False))
 
 
-def sigmas_of(patcher: ModelPatcher, prompt: SamplePrompt) -> Tensor:
-    """The noise after each step; the model's own shift unless the prompt has another.
+def sigmas_of(patchers: Sequence[ModelPatcher], prompt: SamplePrompt) -> Tensor:
+    """The noise after each step, of one model or of two that sample it in turn.
 
-    Raises `TrainError` for a shift of a model that has none.
+    Raises `TrainError` for a shift of a model that has none, or if two models have two.
     """
+    found, *others = (_sigmas(patcher, prompt) for patcher in patchers)
+    if any(not torch.equal(found, other) for other in others):
+        raise TrainError(
+            "the two models are sampled with different sigmas; lead both through a node of one shift, or give "
+            "discrete_flow_shift (--fs)"
+        )
+    return found
+
+
+def _sigmas(patcher: ModelPatcher, prompt: SamplePrompt) -> Tensor:
+    """The noise after each step; the model's own shift unless the prompt has another."""
     sampling: Any = patcher.get_model_object("model_sampling")
     if prompt.discrete_flow_shift:
         if not (isinstance(sampling, comfy.model_sampling.CONST) and hasattr(sampling, "shift")):
@@ -128,30 +160,37 @@ def sigmas_of(patcher: ModelPatcher, prompt: SamplePrompt) -> Tensor:
 
 
 def shape_of(patcher: ModelPatcher, prompt: SamplePrompt, vae: VAE) -> tuple[int, ...]:
-    """The shape of a prompt's latent; sizes that the VAE cannot make are rounded down, as in Musubi.
+    """The shape of a prompt's latent.
 
     Raises `TrainError` for a video of a model that makes none.
     """
-    fewer = vae.spacial_compression_decode()
-    size = prompt.height // fewer, prompt.width // fewer
+    frames, *size = extent_of(prompt, vae)
     form = patcher.model.latent_format
-    if 0 in size:
-        raise TrainError(f"{prompt.width} x {prompt.height} is too small for the VAE, whose least is {fewer}")
     if form.latent_dimensions == 2:
         if prompt.frame_count > 1:
             raise TrainError(f"the model makes no videos, and frame_count is {prompt.frame_count}; set it to 1")
         return (1, form.latent_channels, *size)
-    frames = (prompt.frame_count - 1) // (vae.temporal_compression_decode() or 1) + 1
     return (1, form.latent_channels, frames, *size)
 
 
-def pixels_of(flow: FlowModel, vae: VAE, latents: list[Tensor], check: Callable[[], None]) -> list[Tensor]:
+def extent_of(prompt: SamplePrompt, vae: VAE) -> tuple[int, int, int]:
+    """Frames, height and width of a prompt's latent; sizes that the VAE cannot make are rounded down, as in Musubi.
+
+    Raises `TrainError` if nothing is left.
+    """
+    fewer = vae.spacial_compression_decode()
+    height, width = prompt.height // fewer, prompt.width // fewer
+    if 0 in (height, width):
+        raise TrainError(f"{prompt.width} x {prompt.height} is too small for the VAE, whose least is {fewer}")
+    return (prompt.frame_count - 1) // (vae.temporal_compression_decode() or 1) + 1, height, width
+
+
+def pixels_of(model: FlowModel | Pair, vae: VAE, latents: Sequence[Tensor], check: Callable[[], None]) -> list[Tensor]:
     """Frames (n, height, width, 3), 0 to 255, of each latent; the model leaves the device if the VAE needs its room."""
-    patcher, device = flow.patcher, flow.device
     needed = max(vae.memory_used_decode(latent.shape, vae.vae_dtype) for latent in latents)
     needed += sum(parameter.nbytes for parameter in vae.first_stage_model.parameters())
-    apart = device.type != "cpu" and free_on(device) < needed * MARGIN
-    with _out_of_sight(patcher), moved_off(patcher, flow.swap, apart=apart):
+    apart = model.device.type != "cpu" and free_on(model.device) < needed * MARGIN
+    with _out_of_sight(model.patchers), model.aside(apart=apart):
         try:
             with torch.inference_mode():
                 return [_decoded(vae, latent, check) for latent in latents]
@@ -167,10 +206,10 @@ def _decoded(vae: VAE, latent: Tensor, check: Callable[[], None]) -> Tensor:
 
 
 @contextmanager
-def _out_of_sight(patcher: ModelPatcher) -> Generator[None]:
-    """Inside, ComfyUI does not know that the model is loaded, so it does not take it apart to make room."""
+def _out_of_sight(patchers: Sequence[ModelPatcher]) -> Generator[None]:
+    """Inside, ComfyUI does not know that the models are loaded, so it does not take them apart to make room."""
     loaded = comfy.model_management.current_loaded_models
-    ours = [entry for entry in loaded if entry.model is not None and patcher.is_clone(entry.model)]
+    ours = [entry for entry in loaded if entry.model is not None and any(p.is_clone(entry.model) for p in patchers)]
     for entry in ours:
         loaded.remove(entry)
     try:

@@ -1,0 +1,190 @@
+"""What samples are made of: prompts and their pictures, through the encoders before the training begins.
+
+By the same functions as a dataset's captions, first frames and control images. A command keeps what they make in the
+cache of its first dataset; a graph, whose encoders are loaded, keeps it in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....lyco_core.train.dataset import Dataset
+from ....lyco_core.train.distributed import World
+from ....lyco_core.train.first_frames import FirstFrame
+from ....lyco_core.train.prompts import SamplePrompt
+from ....lyco_core.train.references import References
+from ..protocols import CLIP, VAE, Conditioning
+from .cache import Entry, identity, read_conditioning
+from .encoders import Encoding
+from .encoding import encode_captions, store_latent, with_encoder
+from .first_frames import FrameEncoder, read_first_frame
+from .media import read_covering, read_reference
+from .pieces import Text, caption_entry
+from .references import require_nodes, seen, with_references
+from .sampling import extent_of
+
+Inputs = tuple[list[Conditioning], list[Conditioning]]
+"""What a sample is made of: its prompt and its negative prompt, with the pictures in both."""
+
+
+PLAIN = Dataset(image_directory=".")
+"""A dataset that asks for nothing of control images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    """A control image of a prompt, and where its latent is kept."""
+
+    path: str
+    dataset: Dataset
+    """Which says the image's size."""
+    entry: Entry
+
+    @property
+    def pixels(self) -> Tensor:
+        """(1, height, width, 3)."""
+        return read_reference(self.path, self.dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A prompt, and where what is made of it is kept."""
+
+    prompt: SamplePrompt
+    references: list[_Reference]
+    first: Entry | None
+    texts: tuple[Text, Text]
+
+
+def encoded_inputs(prompts: Sequence[SamplePrompt], dataset: Dataset, encoders: Encoding, world: World) -> list[Inputs]:
+    """What is made of prompts, or was and is in the cache of a dataset, which says how large control images are.
+
+    Of several processes one encodes. Raises `TrainError` for a picture that cannot be read.
+    """
+    _require_nodes(prompts, encoders.references)
+    jobs = [_job(prompt, dataset, encoders) for prompt in prompts]
+    if world.writes:
+        _encode(jobs, encoders)
+    world.wait()
+    return [_read(job, encoders.references) for job in jobs]
+
+
+def loaded_inputs(
+    prompts: Sequence[SamplePrompt],
+    kind: FirstFrame | None,
+    how: References | None,
+    clip: CLIP,
+    vae: VAE,
+    vision: Any = None,
+) -> list[Inputs]:
+    """The same by what a graph has loaded; control images come to the size of their sample."""
+    _require_nodes(prompts, how)
+    return [_made(prompt, kind, how, clip, vae, vision) for prompt in prompts]
+
+
+def _made(
+    prompt: SamplePrompt, kind: FirstFrame | None, how: References | None, clip: CLIP, vae: VAE, vision: Any
+) -> Inputs:
+    pictures = [read_reference(path, _sized(prompt)) for path in prompt.control_image_path]
+    latents = [vae.encode(pixels)[0].float().cpu() for pixels in pictures]
+    first: dict[str, Any] = {}
+    if kind and prompt.image_path:
+        first = FrameEncoder(kind, vae, vision if kind.vision else None).conditioning(*_ends(prompt, vae))
+    return _both([seen(clip, text, pictures, how) for text in _texts(prompt)], latents, how, first)
+
+
+def _job(prompt: SamplePrompt, dataset: Dataset, encoders: Encoding) -> _Job:
+    sized, cache, kind = _sized(prompt, dataset), dataset.cache, encoders.first_frame
+    shape = [sized.resolution, sized.no_resize_control, sized.control_resolution]
+    references = [
+        _Reference(
+            path, sized, Entry(cache, "sample_control", "control", identity(path), shape, encoders.vae_identity())
+        )
+        for path in prompt.control_image_path
+    ]
+    shown = references if encoders.references and encoders.references.node else ()
+    texts = [Text(text, caption_entry(cache, text, encoders, shown), shown) for text in _texts(prompt)]
+    first = None
+    if kind and prompt.image_path:
+        size = [prompt.width, prompt.height, prompt.frame_count]
+        made_from = [identity(path) for path in _frames(prompt)], size, encoders.vae_identity()
+        vision = [encoders.vision_identity(), kind.crop] if kind.vision else []
+        first = Entry(cache, "sample_first", kind.node, *made_from, vision)
+    return _Job(prompt, references, first, (texts[0], texts[1]))
+
+
+def _encode(jobs: Sequence[_Job], encoders: Encoding) -> None:
+    """Have the cache hold all that is made of prompts."""
+    references = [one for one in _once(one for job in jobs for one in job.references) if not one.entry.is_there]
+    if references:
+        with_encoder(encoders.load_vae, store_latent, references, encoders.encoded)
+    first = [job for job in jobs if job.first and not job.first.is_there]
+    if first and (kind := encoders.first_frame):
+        with_encoder(partial(_frame_encoder, kind, encoders), _store_first, first, encoders.encoded)
+    encode_captions(_once(text for job in jobs for text in job.texts), encoders)
+
+
+def _once(some: Iterable[Any]) -> list[Any]:
+    """What is kept in one place once."""
+    return list({one.entry.path: one for one in some}.values())
+
+
+def _frame_encoder(kind: FirstFrame, encoders: Encoding) -> FrameEncoder:
+    return FrameEncoder(kind, encoders.load_vae(), encoders.load_vision() if kind.vision else None)
+
+
+def _store_first(encoder: FrameEncoder, job: _Job) -> None:
+    assert job.first is not None
+    encoder.write(job.first, *_ends(job.prompt, encoder.vae))
+
+
+def _read(job: _Job, how: References | None) -> Inputs:
+    latents = [one.entry.read()[0]["latent"] for one in job.references]
+    first = read_first_frame(job.first) if job.first else {}
+    return _both([[read_conditioning(text.entry)] for text in job.texts], latents, how, first)
+
+
+def _both(
+    texts: Sequence[list[Conditioning]], latents: Sequence[Tensor], how: References | None, first: Mapping[str, Any]
+) -> Inputs:
+    """Texts with the pictures that belong to them."""
+    positive, negative = (
+        [[entry[0], entry[1] | first] for entry in (with_references(one, latents, how) for one in text)]
+        for text in texts
+    )
+    return positive, negative
+
+
+def _texts(prompt: SamplePrompt) -> tuple[str, str]:
+    return prompt.prompt, prompt.negative_prompt or ""
+
+
+def _frames(prompt: SamplePrompt) -> list[str]:
+    """The paths of a prompt's first and last frame."""
+    return [path for path in (prompt.image_path, prompt.end_image_path) if path]
+
+
+def _ends(prompt: SamplePrompt, vae: VAE) -> tuple[Tensor, int]:
+    """A prompt's first frame, and its last if it has one, at the size of the video; and how many frames that has."""
+    frames, height, width = extent_of(prompt, vae)
+    side = vae.spacial_compression_decode()
+    size = width * side, height * side
+    ends = torch.cat([read_covering(path, size) for path in _frames(prompt)])
+    return ends, (frames - 1) * (vae.temporal_compression_decode() or 1) + 1
+
+
+def _sized(prompt: SamplePrompt, like: Dataset = PLAIN) -> Dataset:
+    """What says how large a prompt's control images are: a dataset that asks for the same, of the sample's size."""
+    size, asked = (prompt.width, prompt.height), (like.no_resize_control, like.control_resolution)
+    return Dataset(image_directory=".", resolution=size, no_resize_control=asked[0], control_resolution=asked[1])
+
+
+def _require_nodes(prompts: Iterable[SamplePrompt], how: References | None) -> None:
+    if how and any(prompt.control_image_path for prompt in prompts):
+        require_nodes(how)
