@@ -22,6 +22,7 @@ from ..lyco_core.errors import FileError, Remedy, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model import Model
 from ..lyco_core.train.checking import require_other, require_possible, require_readable
+from ..lyco_core.train.control_videos import require_control_videos, require_no_control_videos
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
@@ -54,8 +55,8 @@ class Configuration:
     text_encoders: tuple[str, ...]
     clip_type: str
     image_encoder: str
-    image_to_video: bool
-    """Whether the command says so; the model's file is asked too."""
+    task: str
+    """As a command of Musubi's has it; the model's file is asked too."""
     output_dir: str
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
@@ -226,7 +227,7 @@ def _require_possible(
                 f"is of {family.title}, and the script that is named trains {', '.join(configuration.families)}; name "
                 "another of the two"
             )
-        kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
+        kind = first_frame(weights, configuration.image_encoder, configuration.task)
         require_text_alone(options, kind)
         require_one_model(options, two=bool(configuration.dit_high_noise))
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
@@ -237,6 +238,10 @@ def _require_possible(
         with about_file(path):
             musubi_adapters(path, family)
     datasets = (*configuration.datasets, *configuration.validation)
+    if kind and kind.control:
+        require_control_videos(datasets)
+        return trained, kind, None
+    require_no_control_videos(datasets, family.title)
     references = require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
     require_text_alone(options, references)
     return trained, kind, references

@@ -5,11 +5,13 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model
 from lyco_testing.films import film
 from lyco_testing.tables import TRAINED
+from PIL import Image
 from safetensors.torch import save_file
 
 WAN = MODELS["wan"][1]
@@ -28,6 +30,14 @@ MODELS_OF = {
         MODELS["hunyuan_video"][1] | {"in_channels": 32},
         0,
     ),
+    "Wan 2.1, Fun-Control": ("wan", "WAN21_FunControl2V", WAN | {"model_type": "i2v", "in_dim": 48}, 4),
+    "Wan 2.1, Fun-Control of image to video": (
+        "wan",
+        "WAN21_FunControl2V",
+        WAN | {"model_type": "i2v", "in_dim": 48, "in_dim_ref_conv": 16},
+        3,
+    ),
+    "Wan 2.2, Fun-Control": ("wan", "WAN21_T2V", WAN | {"in_dim": 52, "in_dim_ref_conv": 16}, 5),
     "HunyuanVideo 1.5": (
         "hunyuan_video_1_5",
         "HunyuanVideo15",
@@ -115,7 +125,7 @@ def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
     return train.encoding.encode_datasets([found], encoders), loaded, found
 
 
-@pytest.mark.parametrize("name", MODELS_OF)
+@pytest.mark.parametrize("name", [name for name in MODELS_OF if "Control" not in name])
 def test_the_model_is_told_what_it_samples_with(name, train, place, monkeypatch, caplog):
     """The channels beside the noise: the first frame, encoded as the rest of a clip is that nobody has seen yet."""
     from comfy.clip_vision import Output
@@ -161,6 +171,80 @@ def test_the_model_is_told_what_it_samples_with(name, train, place, monkeypatch,
     for one, other in zip(data.items, again.items, strict=True):
         assert torch.equal(one.condition[1]["concat_latent_image"], other.condition[1]["concat_latent_image"])
     assert train.conditions.groups([item.condition for item in again.items]) == [[0, 1, 2]]
+
+
+@pytest.fixture(scope="module")
+def controls(place) -> Path:
+    """Of the three videos: a film of 9 frames, one of 3, and a folder of 9 frames of another shape."""
+    folder = place / "controls"
+    (folder / "2").mkdir(parents=True)
+    film(folder / "0.mp4", 9, first=180)
+    film(folder / "1.mkv", 3, first=120)
+    generator = np.random.default_rng(5)
+    for number in range(9):
+        pixels = generator.integers(0, 255, (90, 160, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "2" / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS_OF if "Control" in name])
+def test_a_control_video_lies_over_its_clip(name, train, place, controls, monkeypatch, caplog):
+    """Cut out in time and in the picture as the clip is; where it ends earlier its last frame stays."""
+    caplog.set_level(logging.INFO, "lyco")
+    settings = {"control_directory": "controls", "frame_extraction": "slide", "frame_stride": 4}
+    settings |= {"source_fps": 16.0, "resolution": [96, 64]}
+    data, vae, _ = encoded(train, place, name, monkeypatch, **settings)
+    model = tiny(name, monkeypatch).model
+    assert len(data.items) == 6
+    for number, shown in ((1, range(4, 9)), (3, [2, 2, 2, 2, 2]), (5, range(4, 9))):
+        item = data.items[number]
+        pixels = [frame_of(controls, number // 2, frame) for frame in shown]
+        latent = model.process_latent_in(item.latent[None])
+        said = train.conditions.forward_arguments(model, item.condition, latent, 6.0)
+        with torch.inference_mode():
+            over = model.process_latent_in(vae.encode(torch.stack(pixels)))
+            first = torch.zeros_like(over)
+            if "image to video" in name:
+                clip = [frame_of(place / "clips", number // 2, 4)]
+                first[:, :, :1] = model.process_latent_in(vae.encode(torch.stack(clip)))
+        mask = [torch.zeros((1, 4, *latent.shape[2:]))] if "2.2" in name else []
+        torch.testing.assert_close(said["c_concat"], torch.cat([over, *mask, first], dim=1))
+        assert ("clip_fea" in said) == ("image to video" in name)
+        assert "reference_latent" not in said
+        x = torch.randn(latent.shape)
+        assert torch.isfinite(model.apply_model(x, torch.tensor([0.5]), **said)).all()
+    caplog.clear()
+    again, *_ = encoded(train, place, name, monkeypatch, **settings)
+    assert "6 of 6 first frames are in the cache" in caplog.text
+    kept = (run.items[5].condition[1]["concat_latent_image"] for run in (data, again))
+    assert torch.equal(*kept)
+
+
+def frame_of(folder: Path, number: int, frame: int) -> torch.Tensor:
+    """A frame of a film or of a folder of frames, at 96 x 64, (height, width, 3)."""
+    import av
+
+    if (found := folder / str(number) / f"{frame}.png").exists():
+        pixels = Image.open(found).resize((114, 64), Image.Resampling.LANCZOS).crop((9, 0, 105, 64))
+        return torch.from_numpy(np.array(pixels)).float() / 255
+    (film,) = folder.glob(f"{number}.m*")
+    with av.open(str(film)) as container:
+        pixels = [one.to_ndarray(format="rgb24") for one in container.decode(video=0)][frame]
+    return torch.from_numpy(pixels).float() / 255
+
+
+def test_an_image_lies_over_an_image(train, place, monkeypatch):
+    generator = np.random.default_rng(6)
+    for folder in ("pictures", "over"):
+        (place / folder).mkdir()
+        Image.fromarray(generator.integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(place / folder / "0.png")
+    (place / "pictures" / "0.txt").write_text("a fade")
+    settings = {"video_directory": "", "image_directory": "pictures", "control_directory": "over"}
+    data, vae, _ = encoded(train, place, "Wan 2.1, Fun-Control", monkeypatch, **settings, resolution=[96, 64])
+    pixels = torch.from_numpy(np.array(Image.open(place / "over" / "0.png"))).float() / 255
+    with torch.inference_mode():
+        wanted = vae.encode(pixels[None])
+    torch.testing.assert_close(data.items[0].condition[1]["concat_latent_image"][:, :16], wanted)
 
 
 def test_an_image_is_its_own_first_frame(train, place, monkeypatch):

@@ -1,5 +1,6 @@
 """Datasets as Musubi's configuration describes them: files, captions, sizes, pieces of videos."""
 
+import dataclasses
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyco_core.errors import TrainError
+from lyco_core.train.control_videos import require_control_videos, require_no_control_videos
 from lyco_core.train.dataset import (
     Dataset,
     Media,
@@ -51,10 +53,10 @@ def test_general_is_what_datasets_do_not_say(tmp_path: Path):
         ({}, "a dataset names no folder, expected exactly one of image_directory"),
         ({"image_directory": "a", "video_directory": "b"}, "names image_directory, video_directory, expected exactly"),
         ({"image_directory": "a", "image_dir": "b"}, "there is no option image_dir; do you mean image_directory"),
-        ({"video_directory": "a", "control_directory": "b"}, "control_directory is not supported here: videos that"),
-        ({"image_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory; a list"),
+        ({"video_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and video_dir"),
+        ({"image_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and video_dir"),
         ({"image_directory": "a", "control_resolution": [64]}, r"control_resolution is \[64\], expected whole numbers"),
-        ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: training of one"),
+        ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: it is of training"),
         ({"image_directory": "a", "resolution": [512]}, r"resolution is \[512\], expected whole numbers"),
         ({"image_directory": "a", "resolution": "512"}, "resolution is"),
         ({"image_directory": "a", "num_repeats": 0}, "num_repeats is 0, expected a whole number of at least 1"),
@@ -190,9 +192,36 @@ def test_control_images_in_a_list(tmp_path: Path):
         path.write_text(json.dumps({"image_path": "a", "caption": "one"} | line), "utf-8")
         with pytest.raises(TrainError, match=r"items.jsonl: line 1 has control_path_\w, expected control_path, or"):
             media_of(Dataset(image_jsonl_file=str(path)))
-    path.write_text(json.dumps({"video_path": "a", "caption": "one", "control_path": "x"}), "utf-8")
-    with pytest.raises(TrainError, match=r"items.jsonl: line 1 has a control_path: videos that guide a video are not"):
+    line = {"video_path": "a", "caption": "one", "control_path": "x"}
+    path.write_text(json.dumps(line), "utf-8")
+    assert [media.controls for media in media_of(Dataset(video_jsonl_file=str(path)))] == [(str(tmp_path / "x"),)]
+    path.write_text(json.dumps(line | {"control_path_1": "y"}), "utf-8")
+    with pytest.raises(TrainError, match=r"items.jsonl: line 1 has 2 control videos, expected one"):
         media_of(Dataset(video_jsonl_file=str(path)))
+
+
+def test_control_videos_in_a_folder(tmp_path: Path):
+    """In Musubi's order: of the whole name, a folder of frames, another ending."""
+    items = folder_of(tmp_path / "items", "a.mp4", "b.mp4", "b_1.mp4", "c.MOV", *(f"{n}.txt" for n in "abc"), "b_1.txt")
+    controls = folder_of(tmp_path / "controls", "a.mkv", "a.mp4", "b.MOV", "c.webm", "b_1.png", "._c.MOV")
+    (tmp_path / "controls" / "c").mkdir()
+    dataset = Dataset(video_directory=items, control_directory=controls)
+    with pytest.raises(TrainError, match=r"1 of 4 videos have no control in it \(b_1.mp4\); put a video of the same"):
+        media_of(dataset)
+    (tmp_path / "controls" / "b_1.avi").write_bytes(b"")
+    found = [[os.path.basename(path) for path in media.controls] for media in media_of(dataset)]
+    assert found == [["a.mp4"], ["b.MOV"], ["b_1.avi"], ["c"]]
+    require_control_videos([dataset])
+    with pytest.raises(TrainError, match=r"a.mp4: has a control video, and Wan reads none: take out control_directory"):
+        require_no_control_videos([dataset], "Wan")
+    with pytest.raises(TrainError, match=r"items: 4 of 4 have no control \(.*\), and Fun-Control is trained with one over"):
+        require_control_videos([Dataset(video_directory=items)])
+    with pytest.raises(TrainError, match="take out no_resize_control and control_resolution"):
+        require_control_videos([dataclasses.replace(dataset, no_resize_control=True)])
+    pictures = folder_of(tmp_path / "pictures", "a.png", "a.txt")
+    over = folder_of(tmp_path / "over", "a_0.png", "a_1.png")
+    with pytest.raises(TrainError, match=r"a.png: has 2 control images, and Fun-Control reads one"):
+        require_control_videos([Dataset(image_directory=pictures, control_directory=over)])
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_datasets_of_a_configuration_are_told_too(tmp_path: Path, capsys: pytest
     config = tmp_path / "a.toml"
     for entry, expected in (
         ("image_directory = 'none'\ncontrol_directory = 'b'\ncontrol_resolution = 1024", 0),
-        ("video_directory = 'a'\ncontrol_directory = 'b'", 1),
+        ("video_directory = 'a'\nfp_1f_target_index = 9", 1),
     ):
         config.write_text(f"seed = 1\n[[datasets]]\n{entry}\n")
         status, lines, error = checked(capsys, str(config))
@@ -185,7 +185,7 @@ def test_datasets_of_a_configuration_are_told_too(tmp_path: Path, capsys: pytest
             expected,
             [["seed", "as it is"], ["datasets", "as it is"]],
         )
-        assert ("control_directory is not supported here: videos that guide a video" in error) == bool(expected)
+        assert ("fp_1f_target_index is not supported here: it is of training one frame" in error) == bool(expected)
 
 
 def test_editions_of_qwen_image(capsys: pytest.CaptureFixture[str]):

@@ -15,7 +15,7 @@ from ...io.toml import path_of
 from ..option import OptionGroup, option
 from ..rules import Choice, Number, Text, Truth, Whole
 
-__all__ = ["CONTROL_VIDEO", "EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
+__all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
 
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 
@@ -24,13 +24,10 @@ SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_json
 
 _PATHS = (*SOURCES, "control_directory", "cache_directory")
 
-CONTROL_VIDEO = (
-    "videos that guide a video are not trained on without the graph: train it there with the conditioning of its own "
-    "workflow"
+_ONE_FRAME = (
+    "it is of training one frame among others, of FramePack, which ComfyUI has no model of, and of Wan, whose "
+    "conditioning for that no node of ComfyUI's makes"
 )
-"""Why a dataset of videos has no controls."""
-
-_ONE_FRAME = "training of one frame among others is not built here"
 
 UNSUPPORTED = {
     "multiple_target": "layered images are not trained on here",
@@ -60,7 +57,10 @@ class Dataset(OptionGroup):
     video_directory: str = option("", Text(), "A folder of videos, each with a caption file beside it.")
     video_jsonl_file: str = option("", Text(), "Lines of {video_path, caption}.")
     control_directory: str = option(
-        "", Text(), "A folder of control images, of the same names as the images; several for one: NAME_0, NAME_1."
+        "",
+        Text(),
+        "A folder of control images, of the same names as the images; several for one: NAME_0, NAME_1. For videos: of "
+        "control videos, or of folders of their frames.",
     )
     no_resize_control: bool = option(
         False, Truth(), "Control images keep their size, cut to multiples of 16, up to the area of control_resolution."
@@ -94,12 +94,10 @@ class Dataset(OptionGroup):
             raise TrainError(
                 f"a dataset names {', '.join(given) or 'no folder'}, expected exactly one of {', '.join(SOURCES)}"
             )
-        if self.control_directory and self.is_video:
-            raise TrainError(f"datasets: control_directory is not supported here: {CONTROL_VIDEO}")
-        if self.control_directory and self.image_jsonl_file:
+        if self.control_directory and not (self.image_directory or self.video_directory):
             raise TrainError(
-                "control_directory goes with image_directory; a list names an item's controls itself: control_path, "
-                "or control_path_0, control_path_1 and so on"
+                "control_directory goes with image_directory and video_directory; a list names an item's controls "
+                "itself: control_path, or for several images control_path_0, control_path_1 and so on"
             )
         if re.search(r"[/\\:]", self.caption_extension):
             raise TrainError(

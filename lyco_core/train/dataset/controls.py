@@ -1,4 +1,4 @@
-"""Which control images belong to an item: Musubi Tuner's ways."""
+"""Which control images, or which control video, belong to an item: Musubi Tuner's ways."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import TrainError
 
-__all__ = ["controls_in", "controls_of_line"]
+__all__ = ["control_videos_in", "controls_in", "controls_of_line"]
 
 
 def controls_in(folder: str, names: Sequence[str], endings: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -24,10 +24,7 @@ def controls_in(folder: str, names: Sequence[str], endings: tuple[str, ...]) -> 
     Raises:
         TrainError: the folder cannot be read, or a control's name ends in no number.
     """
-    try:
-        left = {name for name in os.listdir(folder) if name.lower().endswith(endings) and not name.startswith(".")}
-    except OSError as error:
-        raise TrainError(f"control_directory: {folder}: cannot be read: {error.strerror}") from None
+    left = {name for name in _entries(folder) if name.lower().endswith(endings)}
     found: dict[str, tuple[str, ...]] = {}
     for name in sorted(names, key=len, reverse=True):
         stem = os.path.splitext(name)[0]
@@ -37,6 +34,35 @@ def controls_in(folder: str, names: Sequence[str], endings: tuple[str, ...]) -> 
             ordered = sorted(mine, key=lambda control: (_number(folder, stem, control), control))
             found[name] = tuple(os.path.join(folder, control) for control in ordered)
     return found
+
+
+def control_videos_in(folder: str, stems: Mapping[str, str], endings: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Name of a video -> its control in `folder`, alone: of its whole name, else a folder of frames, else a video.
+
+    A video without one is left out.
+
+    Args:
+        stems: name of each video -> the same without its ending.
+        endings: of videos.
+
+    Raises:
+        TrainError: the folder cannot be read.
+    """
+    videos = {name: os.path.splitext(name)[0] for name in _entries(folder) if name.lower().endswith(endings)}
+    framed = {name for name in _entries(folder) if os.path.isdir(os.path.join(folder, name))}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, stem in stems.items():
+        mine = [*(videos.keys() & {name}), *(framed & {stem}), *(other for other, its in videos.items() if its == stem)]
+        if mine:
+            found[name] = (os.path.join(folder, mine[0]),)
+    return found
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise TrainError(f"control_directory: {folder}: cannot be read: {error.strerror}") from None
 
 
 def _number(folder: str, stem: str, control: str) -> int:

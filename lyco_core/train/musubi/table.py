@@ -233,7 +233,6 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
 _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
     "task": (
         (r"k5-.*-i2v.*", REFUSED, _FIRST),
-        (r".*-FC", REFUSED, _CONTROL),
         (r"i2i", REFUSED, _CONTROL),
     ),
     "model_version": (

@@ -96,7 +96,7 @@ def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encodi
 
 
 def _with_first_frame(caption: Conditioning, piece: Piece) -> Conditioning:
-    return [caption[0], caption[1] | read_first_frame(piece.first)] if piece.first else caption
+    return [caption[0], caption[1] | read_first_frame(piece.first.entry)] if piece.first else caption
 
 
 def _encode_latents(pieces: Sequence[Piece], encoders: Encoding) -> None:
@@ -112,8 +112,7 @@ def _encode_latents(pieces: Sequence[Piece], encoders: Encoding) -> None:
 def _encode_first_frames(pieces: Sequence[Piece], encoders: Encoding) -> None:
     if (kind := encoders.first_frame) is None:
         return
-    found = [(piece.first, piece.media.path, piece.dataset, piece.frames) for piece in pieces if piece.first]
-    missing = [one for one in found if not one[0].is_there]
+    missing = [piece.first for piece in pieces if piece.first and not piece.first.entry.is_there]
     log.info("%d of %d first frames are in the cache", len(pieces) - len(missing), len(pieces))
 
     def load() -> FrameEncoder:

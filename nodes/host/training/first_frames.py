@@ -1,4 +1,4 @@
-"""The conditioning of a clip's first frame, by the node that ComfyUI samples such a model with; see `encoding`."""
+"""The conditioning of frames beside the noise, by the node that ComfyUI samples such a model with; see `encoding`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.first_frames import FirstFrame
 from ..protocols import VAE
 from .cache import Entry
-from .media import read_frames, read_image
+from .media import read_control, read_control_frames, read_frames, read_image
 
 _WAN, _HUNYUAN = "comfy_extras.nodes_wan", "comfy_extras.nodes_hunyuan"
 
@@ -26,6 +26,8 @@ NODES: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
     "WanFirstLastFrameToVideo": (_WAN, {"negative": []}, ("clip_vision_start_image", "clip_vision_end_image")),
     "HunyuanImageToVideo": (_HUNYUAN, {"guidance_type": "v1 (concat)"}, ()),
     "HunyuanVideo15ImageToVideo": (_HUNYUAN, {"negative": []}, ("clip_vision_output",)),
+    "WanFunControlToVideo": (_WAN, {"negative": []}, ("clip_vision_output",)),
+    "Wan22FunControlToVideo": (_WAN, {"negative": []}, ()),
 }
 """ComfyUI's node -> its module, inputs that are the same always, and where the image encoder's outputs go."""
 
@@ -35,23 +37,38 @@ _SEEN = "clip_vision_output"
 
 
 @dataclasses.dataclass(frozen=True)
+class Clip:
+    """What of an image, or of a piece of a video, is read beside the noise, and where its conditioning is kept."""
+
+    entry: Entry
+    path: str
+    dataset: Dataset
+    frames: tuple[int, ...] | None
+    """The numbers of a video's frames; None for an image."""
+    control: str = ""
+    """The path of what lies over it; empty: nothing does."""
+    control_frames: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class FrameEncoder:
-    """What encodes first frames: a VAE, and the image encoder if the model has one."""
+    """What encodes frames beside the noise: a VAE, and the image encoder if the model has one."""
 
     kind: FirstFrame
     vae: VAE
     vision: Any = None
     """`comfy.clip_vision.ClipVisionModel`."""
 
-    def conditioning(self, frames: Tensor, length: int) -> dict[str, Any]:
-        """What the first frame adds to the conditioning of a caption.
+    def conditioning(self, frames: Tensor, length: int, control: Tensor | None = None) -> dict[str, Any]:
+        """What the frames add to the conditioning of a caption.
 
         Args:
             frames: (1, height, width, 3), at the size of the clip; the last frame follows where the kind reads it.
             length: how many frames the clip has.
+            control: (length, height, width, 3), where the kind reads it.
         """
         module, always, seen = NODES[self.kind.node]
-        images = dict(zip(_IMAGES, frames.split(1), strict=False))
+        images = dict(zip(_IMAGES, frames.split(1), strict=False)) if self.kind.first else {}
         if self.vision is not None:
             outputs = (self.vision.encode_image(image, crop=self.kind.crop) for image in images.values())
             images |= dict(zip(seen, outputs, strict=False))
@@ -59,27 +76,40 @@ class FrameEncoder:
         run = node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION)
         height, width = frames.shape[1:3]
         size = {"width": width, "height": height, "length": length, "batch_size": 1}
-        ((_, found),) = run(positive=[[torch.zeros(1), {}]], vae=self.vae, **size, **always, **images)[0]
+        over = {"control_video": control} if self.kind.control else {}
+        ((_, found),) = run(positive=[[torch.zeros(1), {}]], vae=self.vae, **size, **always, **images, **over)[0]
         return found
 
-    def store(self, piece: tuple[Entry, str, Dataset, tuple[int, ...] | None]) -> None:
-        """Write what the model reads of the first frame of a piece."""
-        entry, path, dataset, frames = piece
+    def store(self, clip: Clip) -> None:
+        """Write what the model reads beside the noise of a clip."""
+        path, dataset, frames = clip.path, clip.dataset, clip.frames
         if frames is None:
             pixels = read_image(path, dataset)
         else:
             pixels = read_frames(path, dataset, sorted({frames[0], frames[-1 if self.kind.last else 0]}))
         ends = torch.cat([pixels[:1], pixels[-1:]]) if self.kind.last else pixels
-        found = self.conditioning(ends, len(frames or (0,)))
+        found = self.conditioning(ends, len(frames or (0,)), _control_of(clip))
         if output := found.pop(_SEEN, None):
             found[_SEEN] = getattr(output, self.kind.sees)
-        entry.store({key: value.detach().cpu().contiguous() for key, value in found.items()}, {"sees": self.kind.sees})
+        tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        rest = {key: value for key, value in found.items() if key not in tensors}
+        made = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        clip.entry.store(made, {"sees": self.kind.sees, "rest": rest})
+
+
+def _control_of(clip: Clip) -> Tensor | None:
+    """What lies over a clip, at its size."""
+    if not clip.control:
+        return None
+    if clip.control_frames is None:
+        return read_control(clip.control, clip.path, clip.dataset)
+    return read_control_frames(clip.control, clip.path, clip.dataset, clip.control_frames)
 
 
 def read_first_frame(entry: Entry) -> dict[str, Any]:
     """What `FrameEncoder.store` wrote, as a conditioning has it."""
     found, rest = entry.read()
-    made: dict[str, Any] = dict(found)
+    made: dict[str, Any] = {**found, **rest.get("rest", {})}
     if _SEEN in made:
         output = comfy.clip_vision.Output()
         output[rest["sees"]] = made[_SEEN]

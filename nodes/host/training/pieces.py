@@ -13,6 +13,7 @@ from ....lyco_core.errors import TrainError
 from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
 from .cache import Entry, identity
 from .encoders import Encoding
+from .first_frames import Clip
 from .media import count_frames, read_control, read_frames, read_image
 
 log = logging.getLogger("lyco")
@@ -52,8 +53,8 @@ class Piece:
     frames: tuple[int, ...] | None
     """The numbers of a video's frames; None for an image."""
     entry: Entry
-    first: Entry | None
-    """Where its first frame's conditioning is kept, if the model reads that."""
+    first: Clip | None
+    """What the model reads beside the noise, if it does."""
     controls: Sequence[Control]
     text: Text
     empty: Text
@@ -97,20 +98,24 @@ def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encod
     text, empty = (
         Text(caption, caption_entry(dataset.cache, caption, encoders, seen), seen) for caption in (media.caption, "")
     )
-    return Piece(dataset, media, frames, *_entries(dataset, media, frames, encoders), controls, text, empty)
+    latent, first = _encoded_as(dataset, media, frames, encoders)
+    return Piece(dataset, media, frames, latent, first, controls, text, empty)
 
 
 def pieces_of_video(dataset: Dataset, count: int, target: float | None) -> list[tuple[int, ...]]:
     """The numbers of the frames of every piece of a video of `count` frames; `target`: the model's frames a second."""
-    rate = min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
-    frames = at_rate(count, rate)
+    frames = at_rate(count, _rate(dataset, target))
     return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
 
 
-def _entries(
+def _rate(dataset: Dataset, target: float | None) -> float:
+    return min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
+
+
+def _encoded_as(
     dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding
-) -> tuple[Entry, Entry | None]:
-    """Those of a piece's latent and of its first frame."""
+) -> tuple[Entry, Clip | None]:
+    """Where a piece's latent is kept, and what is read beside the noise."""
     shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
@@ -118,8 +123,15 @@ def _entries(
     latent = Entry(dataset.cache, name, "latent", *made_from)
     if (kind := encoders.first_frame) is None:
         return latent, None
-    vision = [encoders.vision_identity(), kind.crop] if kind.vision else []
-    return latent, Entry(dataset.cache, f"{name}_first", kind.node, *made_from, vision)
+    more = [encoders.vision_identity(), kind.crop] if kind.vision else []
+    if not kind.control:
+        return latent, Clip(Entry(dataset.cache, f"{name}_first", kind.node, *made_from, more), media.path, dataset, frames)
+    control, shown = media.controls[0], None
+    if frames:
+        last = at_rate(count_frames(control), _rate(dataset, encoders.frames_a_second))[-1]
+        shown = tuple(min(number, last) for number in frames)  # the last stays where the control is shorter
+    entry = Entry(dataset.cache, f"{name}_control", kind.node, *made_from, more, identity(control), shown)
+    return latent, Clip(entry, media.path, dataset, frames, control, shown)
 
 
 def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encoding) -> Entry:
