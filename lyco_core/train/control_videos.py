@@ -17,8 +17,8 @@ def require_control_videos(datasets: Sequence[Dataset]) -> None:
         media = media_of(dataset)
         if without := [one.path for one in media if not one.controls]:
             raise TrainError(
-                f"{dataset.source}: {len(without)} of {len(media)} have no control ({shorten(without)}), and Fun-Control "
-                "is trained with one over each; give control_directory, or control_path in each line of a list"
+                f"{dataset.source}: {len(without)} of {len(media)} have no control ({shorten(without)}), and Fun-"
+                "Control is trained with one over each; give control_directory, or control_path in each line of a list"
             )
         for one in media:
             if len(one.controls) > 1:

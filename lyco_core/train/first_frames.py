@@ -33,6 +33,8 @@ class FirstFrame:
     """What of the image encoder's output it reads."""
     crop: bool = False
     """Whether its workflow has the encoder see a square in the middle of the frame rather than all of it, squeezed."""
+    asks: str = ""
+    """The node by which the text encoder sees the frame beside the caption; empty: it reads the caption alone."""
     mark: str = ""
     """A weight that the kind alone has."""
     first: bool = True
@@ -45,6 +47,11 @@ class FirstFrame:
     """What a model of it is made of, where one that has more may read something else in the same channels."""
     chosen: bool = False
     """Whether it is the image encoder that makes image to video of it: what reads no frame has the same weights."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether an image encoder sees the frame."""
+        return bool(self.vision or self.asks)
 
 
 _SEEN = ("img_emb.proj.1", "penultimate_hidden_states")
@@ -61,7 +68,10 @@ _KINDS: dict[str, tuple[FirstFrame, ...]] = {
         FirstFrame(_CONTROL, 32, parts=_FUN, control=True, first=False),
         FirstFrame("Wan22FunControlToVideo", 36, parts=_FUN, control=True, first=False),
     ),
-    "hunyuan_video": (FirstFrame("HunyuanImageToVideo", 16),),
+    "hunyuan_video": (
+        FirstFrame("HunyuanImageToVideo", 16),
+        FirstFrame("HunyuanImageToVideo", 17, sees="mm_projected", asks="TextEncodeHunyuanVideo_ImageToVideo"),
+    ),
     "hunyuan_video_1_5": (
         FirstFrame("HunyuanVideo15ImageToVideo", 33, "vision_in.proj.1", "last_hidden_state", crop=True, chosen=True),
     ),
@@ -112,19 +122,32 @@ def first_frame(weights: Model, image_encoder: str, task: str = "") -> FirstFram
         raise TrainError("reads no first frame, and the task is image to video; name the dit of image to video")
     if task.endswith("-FC") and not (found and found.control):
         raise TrainError(f"reads no control video, and the task is {task}; name the dit of Fun-Control")
-    if found and found.vision and not image_encoder:
+    if found and found.looks and not image_encoder:
         raise TrainError(
             "sees the first frame through an image encoder too, and none is named; give image_encoder, the file that "
             "ComfyUI's workflow of the model loads as CLIP vision"
         )
-    if found and found.vision:
-        _require_image_encoder(image_encoder, weights.shapes[_key(weights, found.vision)][-1])
+    if found is None and image_encoder and family and family.id == "hunyuan_video":
+        raise TrainError(
+            "reads a first frame, if any, in the latent itself (v2, replace), which is not trained here; take out "
+            "image_encoder to train it as text to video, or name the dit of image to video v1 (concat)"
+        )
+    if found and found.looks:
+        _require_image_encoder(image_encoder, found, weights)
     return found
 
 
-def _require_image_encoder(path: str, width: int) -> None:
+def _require_image_encoder(path: str, kind: FirstFrame, weights: Model) -> None:
     """Raise `TrainError` unless what the file's encoder sees is as wide as what the model reads of it."""
     shapes = {key: info.shape for key, info in read_header(path).tensors.items()}
+    if kind.asks:
+        if _PROJECTOR not in shapes:
+            raise TrainError(
+                f"{path}: has no {_PROJECTOR}, by which the text encoder sees a frame; name the file that ComfyUI's "
+                "workflow of the model loads as CLIP vision: llava_llama3_vision for HunyuanVideo"
+            )
+        return
+    width = weights.shapes[_key(weights, kind.vision)][-1]
     found = {shape[-1] for key, shape in shapes.items() if key.endswith(_POSITIONS)}
     if found != {width}:
         what = f"sees {found.pop()} numbers in a patch" if found else "is no image encoder that ComfyUI knows"
@@ -133,6 +156,9 @@ def _require_image_encoder(path: str, width: int) -> None:
             "CLIP vision: clip_vision_h for Wan 2.1, sigclip_vision_patch14_384 for HunyuanVideo 1.5"
         )
 
+
+_PROJECTOR = "multi_modal_projector.linear_1.bias"
+"""What ComfyUI knows an encoder for a language model by."""
 
 _POSITIONS = ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding")
 

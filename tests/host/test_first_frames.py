@@ -38,6 +38,12 @@ MODELS_OF = {
         3,
     ),
     "Wan 2.2, Fun-Control": ("wan", "WAN21_T2V", WAN | {"in_dim": 52, "in_dim_ref_conv": 16}, 5),
+    "HunyuanVideo of image to video": (
+        "hunyuan_video",
+        "HunyuanVideoI2V",
+        MODELS["hunyuan_video"][1] | {"in_channels": 33},
+        1,
+    ),
     "HunyuanVideo 1.5": (
         "hunyuan_video_1_5",
         "HunyuanVideo15",
@@ -101,7 +107,7 @@ def vision(width: int, **more: object):
     return made
 
 
-def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
+def encoded(train, place: Path, name: str, monkeypatch, eye=None, *, drops_captions=False, **dataset: object):
     """The items of the videos for a model; what is read from files that are gigabytes is small here, not pretended."""
     import comfy.sd
 
@@ -109,14 +115,20 @@ def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
     kind = train.kinds._KINDS[family][number]
     vae = place / f"vae{32 if family == 'hunyuan_video_1_5' else 16}.safetensors"
     width = config.get("vision_in_dim") or 1280
-    monkeypatch.setattr(train.encoders, "load_image_encoder", lambda _: vision(width))
+    monkeypatch.setattr(train.encoders, "load_image_encoder", lambda _: eye or vision(width))
     settings = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [5], **dataset}
     settings["cache_directory"] = str(place / name)
     (found,) = train.dataset.parse_datasets({"datasets": [settings]}, place)
     encoders = train.encoders.Encoders(
-        TRAINED[family], str(vae), (str(place / "text.safetensors"),), "", kind, str(place / "text.safetensors")
+        TRAINED[family],
+        str(vae),
+        (str(place / "text.safetensors"),),
+        "",
+        kind,
+        str(place / "text.safetensors"),
+        drops_captions=drops_captions,
     )
-    for caption in ("a fade", ""):
+    for caption in ("a fade", "") if eye is None else ():
         tensor = torch.randn((1, 7, config.get("text_dim", 48)), generator=torch.Generator().manual_seed(len(caption)))
         more = {"pooled_output": torch.ones(1, 24)} if family == "hunyuan_video" else {"pooled_output": None}
         train.cache.store_conditioning(train.pieces.caption_entry(found.cache, caption, encoders), [tensor, more])
@@ -125,7 +137,7 @@ def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
     return train.encoding.encode_datasets([found], encoders), loaded, found
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS_OF if "Control" not in name])
+@pytest.mark.parametrize("name", [name for name in MODELS_OF if "Control" not in name and "Video of" not in name])
 def test_the_model_is_told_what_it_samples_with(name, train, place, monkeypatch, caplog):
     """The channels beside the noise: the first frame, encoded as the rest of a clip is that nobody has seen yet."""
     from comfy.clip_vision import Output
@@ -233,6 +245,59 @@ def frame_of(folder: Path, number: int, frame: int) -> torch.Tensor:
     return torch.from_numpy(pixels).float() / 255
 
 
+class Sees:
+    """A text encoder that tells what it was asked for: a token is a number of the image."""
+
+    def __init__(self, asked: list) -> None:
+        self.asked = asked
+
+    def tokenize(self, text: str, **more: object) -> torch.Tensor:
+        self.asked.append((text, sorted(more)))
+        seen = more.get("image_embeds", torch.zeros(1, 1, 8))
+        return torch.cat([torch.full((1, 1, 8), float(len(text))), seen[:, :2, :8]], dim=1)
+
+    def encode_from_tokens_scheduled(self, tokens: torch.Tensor) -> list:
+        return [[tokens.clone(), {"pooled_output": torch.ones(1, 24)}]]
+
+
+def test_the_text_encoder_of_hunyuanvideo_sees_the_frame(train, place, monkeypatch, caplog):
+    """Against ComfyUI's nodes themselves, given the same pixels and no cache."""
+    nodes = pytest.importorskip("comfy_extras.nodes_hunyuan")
+    caplog.set_level(logging.INFO, "lyco")
+    name, asked, eye = "HunyuanVideo of image to video", [], vision(64, projector_type="llava3")
+    monkeypatch.setattr(train.encoders, "_load_clip", lambda encoders: Sees(asked))
+    monkeypatch.setattr(train.encoders, "_require_text_encoders", lambda encoders: None)
+    data, vae, dataset = encoded(train, place, name, monkeypatch, eye, drops_captions=True)
+    texts = [text for text, seen in asked if "image_embeds" in seen]
+    assert sorted(texts) == ["", "", "", "a fade", "a fade", "a fade"]  # and one empty caption that no frame is in
+    media = importlib.import_module(train.pieces.read_frames.__module__)
+    pixels = media.read_frames(str(place / "clips" / "1.mp4"), dataset, range(5))
+    with torch.inference_mode():
+        output = eye.encode_image(pixels[:1], crop=False)
+        node = nodes.TextEncodeHunyuanVideo_ImageToVideo
+        (wanted,) = node.execute(Sees([]), output, "a fade", 2).args[0]
+        picture = vae.encode(pixels[:1])
+    item = data.items[1]
+    torch.testing.assert_close(item.condition[0], wanted[0])
+    torch.testing.assert_close(item.dropped[0][:, 1:], wanted[0][:, 1:])  # a caption is dropped, what is seen is not
+    assert float(item.dropped[0][0, 0, 0]) == 0
+    assert "clip_vision_output" not in item.condition[1]
+    model = tiny(name, monkeypatch).model
+    latent = model.process_latent_in(item.latent[None])
+    entry = [torch.zeros(1, 3, 48), item.condition[1]]
+    said = train.conditions.forward_arguments(model, entry, latent, 6.0)
+    picture = torch.nn.functional.pad(model.process_latent_in(picture), (0, 0, 0, 0, 0, 1))
+    mask = torch.zeros_like(latent)[:, :1]
+    mask[:, :, 0] = 1
+    torch.testing.assert_close(said["c_concat"], torch.cat([picture, mask], dim=1))
+    assert torch.isfinite(model.apply_model(torch.randn(latent.shape), torch.tensor([0.5]), **said)).all()
+    asked.clear()
+    caplog.clear()
+    encoded(train, place, name, monkeypatch, eye, drops_captions=True)
+    assert "7 of 7 captions are in the cache" in caplog.text
+    assert not asked
+
+
 def test_an_image_lies_over_an_image(train, place, monkeypatch):
     generator = np.random.default_rng(6)
     for folder in ("pictures", "over"):
@@ -268,9 +333,13 @@ def test_files_that_are_no_image_encoder(train, place):
         train.first_frames.load_image_encoder(str(place / "text.safetensors"))
 
 
-@pytest.mark.parametrize(("name", "rate"), [("Wan 2.1", 1e-2), ("HunyuanVideo 1.5", 2e-2)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("Wan 2.1", 1e-2), ("Wan 2.2, Fun-Control", 1e-2), ("HunyuanVideo 1.5", 2e-2)]
+)
 def test_the_first_frame_decides(name, rate, train, monkeypatch, tmp_path):
-    """Four items of one caption: nearly all is noise, so that nothing but the first frame tells which it is."""
+    """Four items of one caption: nearly all is noise, so that nothing but the first frame, or the control video, tells
+    which it is.
+    """
     from comfy.clip_vision import Output
 
     model, generator = tiny(name, monkeypatch), torch.Generator().manual_seed(4)
@@ -286,7 +355,9 @@ def test_the_first_frame_decides(name, rate, train, monkeypatch, tmp_path):
     for number in range(4):
         seen = Output()
         seen.penultimate_hidden_states = seen.last_hidden_state = normal(1, 5, width)
-        more = {"concat_latent_image": 3 * normal(1, channels, 2, 4, 4), "concat_mask": torch.zeros(1, 1, 2, 4, 4)}
+        beside = 32 if "Control" in name else channels
+        more = {"concat_latent_image": 3 * normal(1, beside, 2, 4, 4), "concat_mask": torch.zeros(1, 1, 2, 4, 4)}
+        more |= {"concat_mask_index": 16} if "Control" in name else {}
         more |= {"clip_vision_output": seen}
         latent = 4 * normal(channels, 1, 1, 1).expand(channels, 2, 4, 4)
         items.append(train.items.Item(latent, [text, {"pooled_output": None, **more}], str(number)))

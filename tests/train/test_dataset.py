@@ -53,8 +53,8 @@ def test_general_is_what_datasets_do_not_say(tmp_path: Path):
         ({}, "a dataset names no folder, expected exactly one of image_directory"),
         ({"image_directory": "a", "video_directory": "b"}, "names image_directory, video_directory, expected exactly"),
         ({"image_directory": "a", "image_dir": "b"}, "there is no option image_dir; do you mean image_directory"),
-        ({"video_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and video_dir"),
-        ({"image_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and video_dir"),
+        ({"video_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and vi"),
+        ({"image_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and vi"),
         ({"image_directory": "a", "control_resolution": [64]}, r"control_resolution is \[64\], expected whole numbers"),
         ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: it is of training"),
         ({"image_directory": "a", "resolution": [512]}, r"resolution is \[512\], expected whole numbers"),
@@ -214,7 +214,9 @@ def test_control_videos_in_a_folder(tmp_path: Path):
     require_control_videos([dataset])
     with pytest.raises(TrainError, match=r"a.mp4: has a control video, and Wan reads none: take out control_directory"):
         require_no_control_videos([dataset], "Wan")
-    with pytest.raises(TrainError, match=r"items: 4 of 4 have no control \(.*\), and Fun-Control is trained with one over"):
+    with pytest.raises(
+        TrainError, match=r"items: 4 of 4 have no control \(.*\), and Fun-Control is trained with one over"
+    ):
         require_control_videos([Dataset(video_directory=items)])
     with pytest.raises(TrainError, match="take out no_resize_control and control_resolution"):
         require_control_videos([dataclasses.replace(dataset, no_resize_control=True)])

@@ -15,6 +15,7 @@ from lyco_core.train.first_frames import first_frame, first_frame_settings
 WAN = {"patch_embedding.weight": (64, 36, 1, 2, 2), "head.head.weight": (64, 64)}
 SEES = WAN | {"img_emb.proj.1.weight": (1280, 1280)}
 HUNYUAN = {"final_layer.linear.weight": (64, 64), "img_in.proj.weight": (64, 32, 1, 2, 2)}
+HUNYUAN_I2V = HUNYUAN | {"img_in.proj.weight": (64, 33, 1, 2, 2)}
 HUNYUAN_15 = {
     "final_layer.linear.weight": (32, 64),
     "img_in.proj.weight": (64, 65, 1, 1, 1),
@@ -31,13 +32,14 @@ def model(family: str, shapes: dict[str, tuple[int, ...]]) -> Model:
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory) -> dict[int, str]:
-    """Width -> a file that looks like an image encoder of it."""
+    """Width -> a file that looks like an image encoder of it; 1: llava's."""
     folder = tmp_path_factory.mktemp("encoders")
     for width in (1152, 1280):
         key = "vision_model.embeddings.position_embedding.weight"
         save_file({key: torch.zeros(4, width)}, folder / f"{width}.safetensors")
     save_file({"x": torch.zeros(1)}, folder / "0.safetensors")
-    return {width: str(folder / f"{width}.safetensors") for width in (0, 1152, 1280)}
+    save_file({"multi_modal_projector.linear_1.bias": torch.zeros(1)}, folder / "1.safetensors")
+    return {width: str(folder / f"{width}.safetensors") for width in (0, 1, 1152, 1280)}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,7 @@ def encoders(tmp_path_factory) -> dict[int, str]:
         ("wan", SEES, 1280, "WanImageToVideo"),
         ("wan", SEES | {"img_emb.emb_pos": (1, 514, 1280)}, 1280, "WanFirstLastFrameToVideo"),
         ("hunyuan_video", HUNYUAN, None, "HunyuanImageToVideo"),
+        ("hunyuan_video", HUNYUAN_I2V, 1, "HunyuanImageToVideo"),
         ("hunyuan_video_1_5", HUNYUAN_15, None, None),
         ("hunyuan_video_1_5", HUNYUAN_15, 1152, "HunyuanVideo15ImageToVideo"),
         ("hunyuan_video_1_5", HUNYUAN_15 | {"img_in.proj.weight": (64, 98, 1, 1, 1)}, 1152, None),  # super resolution
@@ -67,14 +70,47 @@ def test_what_a_model_reads(family, shapes, width, node, encoders):
         ("wan", WAN | {"control_adapter.conv.weight": (64, 64)}, None, "", OTHER),  # Camera of Wan 2.2
         ("wan", WAN | {"face_adapter.fuser_blocks.0.linear2.weight": (64, 64)}, None, "", OTHER),  # Animate
         ("wan", WAN | {"patch_embedding_pose.weight": (64, 16)}, None, "", OTHER),  # SCAIL
-        ("hunyuan_video", HUNYUAN | {"img_in.proj.weight": (64, 33, 1, 2, 2)}, None, "", OTHER),
+        ("hunyuan_video", HUNYUAN | {"img_in.proj.weight": (64, 34, 1, 2, 2)}, None, "", OTHER),
+        (
+            "hunyuan_video",
+            HUNYUAN_I2V,
+            None,
+            "",
+            "sees the first frame through an image encoder too, and none is named",
+        ),
+        (
+            "hunyuan_video",
+            HUNYUAN_I2V,
+            1280,
+            "",
+            "1280.safetensors: has no multi_modal_projector.linear_1.bias, by which",
+        ),
+        (
+            "hunyuan_video",
+            HUNYUAN | {"img_in.proj.weight": (64, 16, 1, 2, 2)},
+            1,
+            "",
+            r"in the latent itself \(v2, repl",
+        ),
         ("flux1", {"img_in.weight": (64, 128), "final_layer.linear.weight": (64, 64)}, None, "", OTHER),
         ("wan", SEES, None, "", "sees the first frame through an image encoder too, and none is named; give image_"),
         ("hunyuan_video_1_5", HUNYUAN_15, None, "i2v-14B", "sees the first frame through an image encoder too"),
-        ("wan", WAN | {"patch_embedding.weight": (64, 16, 1, 2, 2)}, None, "i2v-14B", "reads no first frame, and the task"),
+        (
+            "wan",
+            WAN | {"patch_embedding.weight": (64, 16, 1, 2, 2)},
+            None,
+            "i2v-14B",
+            "reads no first frame, and the task",
+        ),
         ("wan", FUN_22, None, "i2v-14B-FC", "reads no first frame, and the task"),
         ("wan", SEES | FUN, None, "i2v-14B-FC", "sees the first frame through an image encoder too"),
-        ("wan", WAN, None, "t2v-14B-FC", "reads no control video, and the task is t2v-14B-FC; name the dit of Fun-Contr"),
+        (
+            "wan",
+            WAN,
+            None,
+            "t2v-14B-FC",
+            "reads no control video, and the task is t2v-14B-FC; name the dit of Fun-Contr",
+        ),
         ("wan", SEES, 1152, "", "1152.safetensors: sees 1152 numbers in a patch, and the model reads 1280"),
         ("wan", SEES, 0, "", "0.safetensors: is no image encoder that ComfyUI knows, and the model reads 1280"),
     ],

@@ -17,11 +17,10 @@ from ....lyco_core.errors import TrainError
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
-from ....lyco_core.train.references import References
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import read_conditioning, store_conditioning
 from .encoders import Encoding
-from .first_frames import FrameEncoder, read_first_frame
+from .first_frames import Clip, FrameEncoder, asked, read_first_frame
 from .memory import memory_for
 from .pieces import Control, Piece, Text, caption_entry, pieces_of
 from .references import require_nodes, seen, with_references
@@ -91,7 +90,7 @@ def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encodi
         os.path.basename(piece.media.path),
         piece.dataset.num_repeats,
         piece.dataset.batch_size or None,
-        complete(piece.empty) if encoders.drops_captions and piece.controls else None,
+        complete(piece.empty) if encoders.drops_captions and (piece.controls or piece.empty.seen) else None,
     )
 
 
@@ -116,7 +115,7 @@ def _encode_first_frames(pieces: Sequence[Piece], encoders: Encoding) -> None:
     log.info("%d of %d first frames are in the cache", len(pieces) - len(missing), len(pieces))
 
     def load() -> FrameEncoder:
-        vision = encoders.load_vision() if kind.vision else None
+        vision = encoders.load_vision() if kind.looks else None
         return FrameEncoder(kind, encoders.load_vae(), vision)
 
     if missing:
@@ -127,7 +126,7 @@ def _encode_captions(texts: Sequence[Text], encoders: Encoding) -> None:
     missing = [text for text in texts if not text.entry.is_there]
     log.info("%d of %d captions are in the cache", len(texts) - len(missing), len(texts))
     if missing:
-        _with_encoder(encoders.load_clip, partial(_store_caption, encoders.references), missing, encoders.encoded)
+        _with_encoder(encoders.load_clip, partial(_store_caption, encoders), missing, encoders.encoded)
 
 
 def _with_encoder(
@@ -160,9 +159,13 @@ def _store_latent(vae: VAE, piece: Piece | Control) -> None:
     piece.entry.store({"latent": latent}, {})
 
 
-def _store_caption(how: References | None, clip: CLIP, text: Text) -> None:
-    if how and text.seen:
-        found = seen(clip, text.caption, [control.pixels for control in text.seen], how)
+def _store_caption(encoders: Encoding, clip: CLIP, text: Text) -> None:
+    pictures = [one.pixels for one in text.seen if isinstance(one, Control)]
+    frames = [one for one in text.seen if isinstance(one, Clip)]
+    if pictures and encoders.references:
+        found = seen(clip, text.caption, pictures, encoders.references)
+    elif frames and encoders.first_frame:
+        found = asked(clip, text.caption, encoders.first_frame, frames[0])
     else:
         found = clip.encode_from_tokens_scheduled(clip.tokenize(text.caption))
     if len(found) != 1:

@@ -15,7 +15,7 @@ from ....lyco_core.errors import TrainError, about_file
 from ....lyco_core.io import read_header
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.first_frames import FirstFrame
-from ..protocols import VAE
+from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry
 from .media import read_control, read_control_frames, read_frames, read_image
 
@@ -69,8 +69,9 @@ class FrameEncoder:
         """
         module, always, seen = NODES[self.kind.node]
         images = dict(zip(_IMAGES, frames.split(1), strict=False)) if self.kind.first else {}
+        outputs: list[Any] = []
         if self.vision is not None:
-            outputs = (self.vision.encode_image(image, crop=self.kind.crop) for image in images.values())
+            outputs = [self.vision.encode_image(image, crop=self.kind.crop) for image in images.values()]
             images |= dict(zip(seen, outputs, strict=False))
         node: Any = getattr(importlib.import_module(module), self.kind.node)
         run = node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION)
@@ -78,7 +79,7 @@ class FrameEncoder:
         size = {"width": width, "height": height, "length": length, "batch_size": 1}
         over = {"control_video": control} if self.kind.control else {}
         ((_, found),) = run(positive=[[torch.zeros(1), {}]], vae=self.vae, **size, **always, **images, **over)[0]
-        return found
+        return found | ({_SEEN: outputs[0]} if self.kind.asks else {})
 
     def store(self, clip: Clip) -> None:
         """Write what the model reads beside the noise of a clip."""
@@ -94,7 +95,7 @@ class FrameEncoder:
         tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
         rest = {key: value for key, value in found.items() if key not in tensors}
         made = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        clip.entry.store(made, {"sees": self.kind.sees, "rest": rest})
+        clip.entry.store(made, {"sees": self.kind.sees, "asks": self.kind.asks, "rest": rest})
 
 
 def _control_of(clip: Clip) -> Tensor | None:
@@ -107,8 +108,22 @@ def _control_of(clip: Clip) -> Tensor | None:
 
 
 def read_first_frame(entry: Entry) -> dict[str, Any]:
-    """What `FrameEncoder.store` wrote, as a conditioning has it."""
+    """What `FrameEncoder.store` wrote for the model, as a conditioning has it."""
     found, rest = entry.read()
+    if rest.get("asks"):  # it is the text encoder's
+        del found[_SEEN]
+    return _conditioning(found, rest)
+
+
+def asked(clip: CLIP, caption: str, kind: FirstFrame, frame: Clip) -> list[Conditioning]:
+    """The conditioning of a caption that the text encoder reads with the first frame of a clip, which is encoded."""
+    node: Any = getattr(importlib.import_module(_HUNYUAN), kind.asks)
+    output = _conditioning(*frame.entry.read())[_SEEN]
+    interleave = next(given.default for given in node.define_schema().inputs if given.id == "image_interleave")
+    return node.execute(clip=clip, clip_vision_output=output, prompt=caption, image_interleave=interleave).args[0]
+
+
+def _conditioning(found: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {**found, **rest.get("rest", {})}
     if _SEEN in made:
         output = comfy.clip_vision.Output()

@@ -21,11 +21,13 @@ log = logging.getLogger("lyco")
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A caption, the control images that the text encoder sees with it, and where its conditioning is kept."""
+    """A caption, what the text encoder sees with it (control images, or a first frame), and where its conditioning is
+    kept.
+    """
 
     caption: str
     entry: Entry
-    seen: Sequence[Control] = ()
+    seen: Sequence[Control | Clip] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +91,18 @@ def too_short(dataset: Dataset) -> TrainError:
 
 
 def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding) -> Piece:
-    how = encoders.references
+    how, kind = encoders.references, encoders.first_frame
+    latent, first = _encoded_as(dataset, media, frames, encoders)
     controls = [
         Control(path, media.path, dataset, _control_entry(dataset, media, number, encoders))
         for number, path in enumerate(media.controls if how else ())
     ]
-    seen = controls if how and how.node else []
+    seen: Sequence[Control | Clip] = controls if how and how.node else []
+    if first and kind and kind.asks:
+        seen = [first]
     text, empty = (
         Text(caption, caption_entry(dataset.cache, caption, encoders, seen), seen) for caption in (media.caption, "")
     )
-    latent, first = _encoded_as(dataset, media, frames, encoders)
     return Piece(dataset, media, frames, latent, first, controls, text, empty)
 
 
@@ -123,9 +127,11 @@ def _encoded_as(
     latent = Entry(dataset.cache, name, "latent", *made_from)
     if (kind := encoders.first_frame) is None:
         return latent, None
-    more = [encoders.vision_identity(), kind.crop] if kind.vision else []
+    more = [encoders.vision_identity(), kind.crop] if kind.looks else []
     if not kind.control:
-        return latent, Clip(Entry(dataset.cache, f"{name}_first", kind.node, *made_from, more), media.path, dataset, frames)
+        return latent, Clip(
+            Entry(dataset.cache, f"{name}_first", kind.node, *made_from, more), media.path, dataset, frames
+        )
     control, shown = media.controls[0], None
     if frames:
         last = at_rate(count_frames(control), _rate(dataset, encoders.frames_a_second))[-1]
@@ -142,9 +148,10 @@ def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encodi
     return Entry(dataset.cache, name, "control", identity(path), shape, encoders.vae_identity())
 
 
-def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Control] = ()) -> Entry:
+def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Control | Clip] = ()) -> Entry:
     """Where the conditioning of a caption is kept; `seen`: the images that the text encoder sees with it."""
     made_from = encoders.text_identity()
-    if seen and encoders.references:
-        made_from = [*made_from, encoders.references.node, [os.path.basename(control.entry.path) for control in seen]]
+    if seen:
+        node = encoders.references.node if encoders.references else encoders.first_frame and encoders.first_frame.asks
+        made_from = [*made_from, node, [os.path.basename(one.entry.path) for one in seen]]
     return Entry(cache, "caption", "caption", caption, *made_from)
