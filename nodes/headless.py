@@ -26,6 +26,7 @@ from ..lyco_core.train.control_videos import require_control_videos, require_no_
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
+from ..lyco_core.train.layers import require_layers
 from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
@@ -68,6 +69,8 @@ class Configuration:
     """What a person should know of options that do nothing here."""
     edition: str = ""
     """Of Qwen-Image: its `model_version`."""
+    first_removed: bool = False
+    """Of Qwen-Image-Layered: whether its layers alone are learned, and not the whole picture."""
     edits: bool = False
     """Whether the script that is named trains edit models alone."""
 
@@ -141,6 +144,7 @@ def read_configuration(
         SCRIPTS[script].families if script else (),
         notes_of(answers),
         version,
+        bool(rest.pop("remove_first_image_from_target", False)),
         script == "flux_kontext_train_network",
     )
 
@@ -242,7 +246,9 @@ def _require_possible(
         require_control_videos(datasets)
         return trained, kind, None
     require_no_control_videos(datasets, family.title)
-    references = require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
+    version = configuration.edition
+    references = require_layers(weights, datasets, version, first_removed=configuration.first_removed)
+    references = references or require_controls(weights, datasets, version, edits=configuration.edits)
     require_text_alone(options, references)
     return trained, kind, references
 

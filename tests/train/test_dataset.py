@@ -226,6 +226,34 @@ def test_control_videos_in_a_folder(tmp_path: Path):
         require_control_videos([Dataset(image_directory=pictures, control_directory=over)])
 
 
+def test_layers_in_a_folder_and_in_a_list(tmp_path: Path):
+    """Images without a caption are the layers of that whose name theirs begins with."""
+    names = ("a.png", "a.txt", "a_10.png", "a_2.webp", "a_b.png", "a_b.txt", "a_b_1.png", "c.jpg", "c.txt")
+    folder = folder_of(tmp_path / "items", *names)
+    dataset = Dataset(image_directory=folder, multiple_target=True)
+    found = {os.path.basename(m.path): [os.path.basename(path) for path in m.layers] for m in media_of(dataset)}
+    assert found == {"a.png": ["a_2.webp", "a_10.png"], "a_b.png": ["a_b_1.png"], "c.jpg": []}
+    with pytest.raises(TrainError, match=r"3 of 6 have no caption"):
+        media_of(Dataset(image_directory=folder))
+    (tmp_path / "items" / "d_1.png").write_bytes(b"")
+    with pytest.raises(TrainError, match=r"1 of 4 have no caption \(d_1.png\)"):
+        media_of(dataset)
+    (tmp_path / "items" / "a_x.png").write_bytes(b"")
+    with pytest.raises(TrainError, match=r"a_x.png: begins as a does and ends in no number, so its place among those"):
+        media_of(dataset)
+    path = tmp_path / "items.jsonl"
+    path.write_text(
+        json.dumps({"image_path_0": "x", "image_path_2": "z", "image_path_1": "y", "caption": "one"}), "utf-8"
+    )
+    (media,) = media_of(Dataset(image_jsonl_file=str(path), multiple_target=True))
+    x, y, z = (str(tmp_path / name) for name in "xyz")
+    assert media == Media(x, "one", (), (y, z))
+    with pytest.raises(TrainError, match="line 1 cannot be read"):
+        media_of(Dataset(image_jsonl_file=str(path)))
+    with pytest.raises(TrainError, match="multiple_target is for images; a video has no layers"):
+        Dataset(video_directory="a", multiple_target=True)
+
+
 @pytest.mark.parametrize(
     ("options", "control", "size", "scaled"),
     [

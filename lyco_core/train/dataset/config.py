@@ -30,7 +30,6 @@ _ONE_FRAME = (
 )
 
 UNSUPPORTED = {
-    "multiple_target": "layered images are not trained on here",
     "fp_1f_clean_indices": _ONE_FRAME,
     "fp_1f_target_index": _ONE_FRAME,
     "fp_1f_no_post": _ONE_FRAME,
@@ -67,6 +66,9 @@ class Dataset(OptionGroup):
     )
     control_resolution: tuple[int, ...] = ()
     """Width and height, at whose area a control image keeps its own shape; empty: it comes to its item's size."""
+    multiple_target: bool = option(
+        False, Truth(), "For Qwen-Image-Layered: NAME_1, NAME_2 and so on, without captions, are the layers of NAME."
+    )
     cache_directory: str = option("", Text(), "Where encoded items are kept; empty: .lyco_cache beside the items.")
     caption_extension: str = option(".txt", Text(), "Ending of the caption files.")
     batch_size: int = option(0, Whole(0), "Items in a batch; 0: as the training says.")
@@ -99,6 +101,8 @@ class Dataset(OptionGroup):
                 "control_directory goes with image_directory and video_directory; a list names an item's controls "
                 "itself: control_path, or for several images control_path_0, control_path_1 and so on"
             )
+        if self.multiple_target and self.is_video:
+            raise TrainError("multiple_target is for images; a video has no layers")
         if re.search(r"[/\\:]", self.caption_extension):
             raise TrainError(
                 f"caption_extension is '{self.caption_extension}', expected the end of a name, such as .txt"

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import TrainError
 from ...text import shorten
 from .config import Dataset
-from .controls import control_videos_in, controls_in, controls_of_line
+from .controls import belonging, control_videos_in, controls_in, numbered_in_line
 
 __all__ = ["IMAGES", "VIDEOS", "Media", "frames_of", "kinds_in", "media_of"]
 
@@ -29,6 +29,8 @@ class Media:
     caption: str
     controls: tuple[str, ...] = ()
     """The images that an edit model sees beside it, in their order; of a video, that which lies over it."""
+    layers: tuple[str, ...] = ()
+    """What an image is made of, from the first layer on."""
 
 
 def media_of(dataset: Dataset) -> list[Media]:
@@ -76,6 +78,9 @@ def _videos(folder: str, caption_extension: str) -> list[str]:
 def _in_folder(dataset: Dataset) -> Iterator[Media]:
     source, extension = dataset.source, dataset.caption_extension
     names = _videos(source, extension) if dataset.is_video else _named(source, IMAGES)
+    layers = _layers(source, names, extension) if dataset.multiple_target else {}
+    others = {os.path.basename(path) for paths in layers.values() for path in paths}
+    names = [name for name in names if name not in others]
     paths = {name: os.path.join(source, name) for name in names}
     stems = {name: path if os.path.isdir(path) else os.path.splitext(path)[0] for name, path in paths.items()}
     lacking = [name for name, stem in stems.items() if not os.path.exists(stem + extension)]
@@ -86,7 +91,14 @@ def _in_folder(dataset: Dataset) -> Iterator[Media]:
         )
     controls = _controls(dataset, {name: os.path.basename(stem) for name, stem in stems.items()})
     for name, stem in stems.items():
-        yield Media(paths[name], _text(stem + extension).strip(), controls.get(name, ()))
+        yield Media(paths[name], _text(stem + extension).strip(), controls.get(name, ()), layers.get(name, ()))
+
+
+def _layers(folder: str, names: list[str], extension: str) -> dict[str, tuple[str, ...]]:
+    """Name of an image that has a caption -> its layers, which have none."""
+    captions = {name: os.path.join(folder, os.path.splitext(name)[0] + extension) for name in names}
+    whole = [name for name in names if os.path.exists(captions[name])]
+    return belonging(folder, whole, set(names) - set(whole))
 
 
 _CONTROLS = {
@@ -116,15 +128,20 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
             continue
         try:
             entry: Any = json.loads(line)
-            path, caption = str(entry[key]), str(entry["caption"])
+            caption = str(entry["caption"])
+            path, *layers = (
+                numbered_in_line(key, entry, folder, f"{dataset.source}: line {number}")
+                if dataset.multiple_target
+                else [os.path.join(folder, str(entry[key]))]
+            )
         except (ValueError, KeyError, TypeError):
             raise TrainError(
                 f'{dataset.source}: line {number} cannot be read, expected {{"{key}": …, "caption": …}}'
             ) from None
-        controls = controls_of_line(entry, folder, f"{dataset.source}: line {number}")
+        controls = numbered_in_line("control_path", entry, folder, f"{dataset.source}: line {number}")
         if len(controls) > 1 and dataset.is_video:
             raise TrainError(f"{dataset.source}: line {number} has {len(controls)} control videos, expected one")
-        yield Media(os.path.normpath(os.path.join(folder, path)), caption.strip(), controls)
+        yield Media(os.path.normpath(path), caption.strip(), controls, tuple(layers))
 
 
 def _text(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import comfy.model_management
 import torch
+from torch import Tensor
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.dataset import Dataset
@@ -79,18 +80,21 @@ def encode_texts(texts: Sequence[str], cache: str, encoders: Encoding, world: Wo
 
 
 def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encoding) -> Item:
+    latent, how = piece.entry.read()[0]["latent"], encoders.references
     references = [control.entry.read()[0]["latent"] for control in piece.controls]
+    if how and how.layers:  # along the frames the picture comes first
+        references, latent = [latent[:, :1]], latent if how.whole else latent[:, 1:]
 
     def complete(text: Text) -> Conditioning:
-        return _with_first_frame(with_references(conditions[text.entry.path], references, encoders.references), piece)
+        return _with_first_frame(with_references(conditions[text.entry.path], references, how), piece)
 
     return Item(
-        piece.entry.read()[0]["latent"],
+        latent,
         complete(piece.text),
         os.path.basename(piece.media.path),
         piece.dataset.num_repeats,
         piece.dataset.batch_size or None,
-        complete(piece.empty) if encoders.drops_captions and (piece.controls or piece.empty.seen) else None,
+        complete(piece.empty) if encoders.drops_captions and (references or piece.empty.seen) else None,
     )
 
 
@@ -147,7 +151,7 @@ def _with_encoder(
 def _store_latent(vae: VAE, piece: Piece | Control) -> None:
     # One at a time: a VAE of videos would take a batch of images for one video.
     pixels, path = piece.pixels, piece.media.path if isinstance(piece, Piece) else piece.path
-    latents = vae.encode(pixels)
+    latents = _layers(vae, pixels, path) if pixels.shape[-1] == 4 else vae.encode(pixels)
     if len(latents) != 1:
         raise TrainError(
             f"{path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
@@ -157,6 +161,16 @@ def _store_latent(vae: VAE, piece: Piece | Control) -> None:
     if not bool(torch.isfinite(latent).all()):
         raise TrainError(f"{path}: the VAE makes NaN or infinity of it; load another VAE")
     piece.entry.store({"latent": latent}, {})
+
+
+def _layers(vae: VAE, pixels: Tensor, path: str) -> Tensor:
+    """An image and its layers, each encoded for itself, along the frames: (1, C, 1 + layers, height, width)."""
+    if (channels := getattr(vae, "output_channels", 3)) != 4:
+        raise TrainError(
+            f"{path}: has layers, and the VAE makes {channels} channels and no transparency; name the VAE of "
+            "Qwen-Image-Layered: qwen_image_layered_vae"
+        )
+    return torch.cat([vae.encode(one) for one in pixels.split(1)], dim=2)
 
 
 def _store_caption(encoders: Encoding, clip: CLIP, text: Text) -> None:

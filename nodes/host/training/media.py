@@ -41,11 +41,16 @@ def _over(item: str, dataset: Dataset) -> Callable[[int, int], Fit]:
     return lambda width, height: fit_control(dataset, width, height, size)
 
 
-def opened_image(path: str) -> Image.Image:
-    """An image without its transparency, turned as its file says."""
+def read_layers(paths: Sequence[str], dataset: Dataset) -> Tensor:
+    """An image and its layers with their transparency, (1 + layers, height, width, 4), at the size of its bucket."""
+    return _fitted([opened_image(path, "RGBA") for path in paths], _over(paths[0], dataset))
+
+
+def opened_image(path: str, mode: str = "RGB") -> Image.Image:
+    """An image, turned as its file says; `mode` RGBA: with its transparency."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return ImageOps.exif_transpose(image).convert(mode)
     except Exception as error:  # each of Pillow's decoders has its own
         raise TrainError(f"{path}: is no image that can be read: {error}") from None
 

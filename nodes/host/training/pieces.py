@@ -14,7 +14,7 @@ from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windo
 from .cache import Entry, identity
 from .encoders import Encoding
 from .first_frames import Clip
-from .media import count_frames, read_control, read_frames, read_image
+from .media import count_frames, read_control, read_frames, read_image, read_layers
 
 log = logging.getLogger("lyco")
 
@@ -64,7 +64,9 @@ class Piece:
 
     @property
     def pixels(self) -> Tensor:
-        """The image or the frames, (frames, height, width, 3)."""
+        """The image or the frames, (frames, height, width, 3); an image and its layers have transparency, 4."""
+        if self.media.layers:
+            return read_layers((self.media.path, *self.media.layers), self.dataset)
         if self.frames is None:
             return read_image(self.media.path, self.dataset)
         return read_frames(self.media.path, self.dataset, self.frames)
@@ -123,7 +125,8 @@ def _encoded_as(
     shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
-    made_from = (identity(media.path), shape, encoders.vae_identity())
+    layers = [identity(path) for path in media.layers]
+    made_from = (identity(media.path), shape, encoders.vae_identity(), *([layers] if layers else []))
     latent = Entry(dataset.cache, name, "latent", *made_from)
     if (kind := encoders.first_frame) is None:
         return latent, None
