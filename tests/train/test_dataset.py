@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import TrainError
 from lyco_core.train.control_videos import require_control_videos, require_no_control_videos
 from lyco_core.train.dataset import (
@@ -226,6 +227,21 @@ def test_control_videos_in_a_folder(tmp_path: Path):
         require_control_videos([Dataset(image_directory=pictures, control_directory=over)])
 
 
+@pytest.mark.parametrize(("family", "size", "frames"), [("ltx_video", (352, 160), 25), ("wan", (336, 176), 29)])
+def test_sizes_are_those_of_the_models_vae(family: str, size: tuple, frames: int):
+    """A VAE cuts away what is more."""
+    training = ARCHITECTURES[family].training
+    assert training
+    dataset = Dataset(video_directory="a", resolution=(336, 176), target_frames=(31,), steps=training.steps)
+    assert fit(dataset, 336, 176).size == size
+    assert fit_control(dataset, 336, 176, (336, 176)).size == size
+    assert windows(dataset, 40) == [(0, frames)]
+    assert windows(dataclasses.replace(dataset, frame_extraction="full", max_frames=30), 40) == [(0, frames)]
+    assert "steps" not in dataset.told()
+    with pytest.raises(TrainError, match="there is no option steps"):
+        parse_datasets({"datasets": [{"image_directory": "a", "steps": [16, 4]}]}, Path())
+
+
 def test_layers_in_a_folder_and_in_a_list(tmp_path: Path):
     """Images without a caption are the layers of that whose name theirs begins with."""
     names = ("a.png", "a.txt", "a_10.png", "a_2.webp", "a_b.png", "a_b.txt", "a_b_1.png", "c.jpg", "c.txt")
@@ -279,7 +295,7 @@ def test_one_size_without_buckets():
 
 def test_buckets_are_musubis():
     """Those that its own code gave for 1024 x 1024 and 960 x 544."""
-    sizes = bucket_sizes(1024 * 1024)
+    sizes = bucket_sizes(1024 * 1024, 16)
     assert (1024, 1024) in sizes
     assert (512, 2048) in sizes
     assert all(w % 16 == h % 16 == 0 and w * h <= 1024 * 1024 for w, h in sizes)

@@ -15,7 +15,7 @@ from ...io.toml import path_of
 from ..option import OptionGroup, option
 from ..rules import Choice, Number, Text, Truth, Whole
 
-__all__ = ["EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
+__all__ = ["EXTRACTIONS", "SOURCES", "STEPS", "Dataset", "parse_datasets"]
 
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 
@@ -35,6 +35,9 @@ UNSUPPORTED = {
     "fp_1f_no_post": _ONE_FRAME,
 }
 """Musubi's options of a dataset that are refused unless they are off -> why."""
+
+STEPS = (16, 4)
+"""`Dataset.steps` of most models."""
 
 FORMER = {
     "flux_kontext_no_resize_control": "no_resize_control",
@@ -80,7 +83,7 @@ class Dataset(OptionGroup):
     )
     bucket_no_upscale: bool = option(False, Truth(), "With enable_bucket: small images stay small; videos do not.")
     target_frames: tuple[int, ...] = (1,)
-    """Frames of the pieces of a video, each 4n + 1."""
+    """Frames of the pieces of a video, each 4n + 1, for most models."""
     frame_extraction: str = option("head", Choice(EXTRACTIONS), "Which pieces of a video are taken.")
     frame_stride: int = option(1, Whole(1), "For slide: frames from one piece to the next.")
     frame_sample: int = option(1, Whole(1), "For uniform: how many pieces.")
@@ -88,6 +91,9 @@ class Dataset(OptionGroup):
     source_fps: float = option(
         0.0, Number(), "Frames a second of the videos, to bring them to the model's; 0: take all."
     )
+
+    steps: tuple[int, int] = STEPS
+    """Sides are multiples of so many pixels, and frames one more than a multiple of so many, as the model has it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,7 +152,7 @@ class Dataset(OptionGroup):
 
     def told(self) -> dict[str, Any]:
         """It in the metadata of a file: what is set, and folders by their last name, as Musubi has it."""
-        named = {name: value for name, value in dataclasses.asdict(self).items() if value}
+        named = {name: value for name, value in dataclasses.asdict(self).items() if value and name != "steps"}
         return {name: os.path.basename(v) if name.endswith(("_directory", "_file")) else v for name, v in named.items()}
 
 
@@ -167,7 +173,7 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
 
 
 def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
-    known = [field.name for field in dataclasses.fields(Dataset)]
+    known = [field.name for field in dataclasses.fields(Dataset) if field.name != "steps"]
     for former, name in FORMER.items():
         if former in values:
             values = {name: values.pop(former)} | values

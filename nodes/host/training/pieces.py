@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
+from ....lyco_core.train.dataset import STEPS, Dataset, Media, at_rate, media_of, windows
 from .cache import Entry, identity
 from .encoders import Encoding
 from .first_frames import Clip
@@ -74,7 +74,7 @@ class Piece:
 
 def pieces_of(dataset: Dataset, encoders: Encoding) -> list[Piece]:
     """The images of a dataset, or the pieces of its videos. Raises `TrainError` if there are none."""
-    found: list[Piece] = []
+    dataset, found = dataclasses.replace(dataset, steps=encoders.steps), list[Piece]()
     for media in media_of(dataset):
         pieces = [None]
         if dataset.is_video:
@@ -122,7 +122,7 @@ def _encoded_as(
     dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding
 ) -> tuple[Entry, Clip | None]:
     """Where a piece's latent is kept, and what is read beside the noise."""
-    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
+    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames, *_other_steps(dataset)]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
     layers = [identity(path) for path in media.layers]
@@ -143,10 +143,14 @@ def _encoded_as(
     return latent, Clip(entry, media.path, dataset, frames, control, shown)
 
 
+def _other_steps(dataset: Dataset) -> list[int]:
+    return [dataset.steps[0]] if dataset.steps != STEPS else []
+
+
 def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encoding) -> Entry:
     path = media.controls[number]
     shape = [dataset.no_resize_control, dataset.control_resolution]
-    shape += [dataset.resolution, dataset.bucketed, dataset.stays_small, identity(media.path)]
+    shape += [dataset.resolution, dataset.bucketed, dataset.stays_small, identity(media.path), *_other_steps(dataset)]
     name = f"{os.path.splitext(os.path.basename(media.path))[0]}_control_{number}"
     return Entry(dataset.cache, name, "control", identity(path), shape, encoders.vae_identity())
 
