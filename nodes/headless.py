@@ -22,10 +22,12 @@ from ..lyco_core.errors import FileError, Remedy, TrainError, about_file
 from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model import Model
 from ..lyco_core.train.checking import require_other, require_possible, require_readable
+from ..lyco_core.train.control_videos import require_control_videos, require_no_control_videos
 from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
 from ..lyco_core.train.image_inputs import image_input
+from ..lyco_core.train.layers import require_layers, require_no_layers
 from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from ..lyco_core.train.musubi.table import SCRIPTS
 from ..lyco_core.train.options import TrainOptions, every_option, train_options
@@ -56,8 +58,8 @@ class Configuration:
     text_encoders: tuple[str, ...]
     clip_type: str
     image_encoder: str
-    image_to_video: bool
-    """Whether the command says so; the model's file is asked too."""
+    task: str
+    """As a command of Musubi's has it; the model's file is asked too."""
     output_dir: str
     datasets: tuple[Dataset, ...]
     validation: tuple[Dataset, ...]
@@ -69,6 +71,8 @@ class Configuration:
     """What a person should know of options that do nothing here."""
     edition: str = ""
     """Of Qwen-Image: its `model_version`."""
+    first_removed: bool = False
+    """Of Qwen-Image-Layered: whether its layers alone are learned, and not the whole picture."""
     edits: bool = False
     """Whether the script that is named trains edit models alone."""
     prompts: tuple[SamplePrompt, ...] = ()
@@ -148,6 +152,7 @@ def read_configuration(
         SCRIPTS[script].families if script else (),
         notes_of(answers),
         version,
+        bool(rest.pop("remove_first_image_from_target", False)),
         script == "flux_kontext_train_network",
         prompts_in(options, folder),
     )
@@ -236,8 +241,9 @@ def _require_possible(
                 f"is of {family.title}, and the script that is named trains {', '.join(configuration.families)}; name "
                 "another of the two"
             )
-        kind = first_frame(weights, configuration.image_encoder, asked=configuration.image_to_video)
+        kind = first_frame(weights, configuration.image_encoder, configuration.task)
         shown = references_of_prompts(weights, configuration.prompts, configuration.edition)
+        require_no_layers(weights, configuration.prompts)
         require_pictures_of(configuration.prompts, kind, shown, image_input(weights))
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
@@ -247,7 +253,13 @@ def _require_possible(
         with about_file(path):
             musubi_adapters(path, family)
     datasets = (*configuration.datasets, *configuration.validation)
-    references = require_controls(weights, datasets, configuration.edition, edits=configuration.edits)
+    if kind and kind.control:
+        require_control_videos(datasets)
+        return trained, kind, None, shown
+    require_no_control_videos(datasets, family.title)
+    version = configuration.edition
+    references = require_layers(weights, datasets, version, first_removed=configuration.first_removed)
+    references = references or require_controls(weights, datasets, version, edits=configuration.edits)
     return trained, kind, references, shown
 
 

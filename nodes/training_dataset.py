@@ -42,6 +42,6 @@ class TrainingDataset(io.ComfyNode):
     @host.acting()
     def execute(cls, vae: VAE, clip: CLIP, dataset: training.Data | None = None, **inputs: Any) -> io.NodeOutput:
         inputs = training.with_defaults(inputs)
-        found = training.survey(inputs)
+        found = training.survey(inputs, training.steps_of(vae))
         data, report = training.encoded(inputs, vae, clip, dataset, found)
         return io.NodeOutput(data, report, ui={"text": [report], "lyco_dataset": [found]})

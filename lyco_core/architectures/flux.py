@@ -108,6 +108,7 @@ FLUX1 = Architecture(
         sampling="flux_shift",
         shift=1.0,
         frames_a_second=None,
+        steps=(16, 4),
         names=MusubiNames("flux_kontext", "Flux.1-dev", "https://github.com/black-forest-labs/flux", "lora_flux"),
         image_input=ImageInput(reads="img_in", writes="final_layer.linear"),
         clip_type="FLUX",
@@ -158,6 +159,7 @@ FLUX2 = Architecture(
         sampling="flux2_shift",
         shift=1.0,
         frames_a_second=None,
+        steps=(16, 4),
         names=MusubiNames(
             "flux_2_dev",
             "Flux.2-dev",

@@ -97,6 +97,7 @@ HUNYUAN_VIDEO = Architecture(
         sampling="shift",
         shift=7.0,
         frames_a_second=24,
+        steps=(16, 4),
         names=MusubiNames("hunyuan_video", "hunyuan-video", "https://github.com/Tencent/HunyuanVideo", "lora"),
         image_input=ImageInput(reads="img_in.proj", writes="final_layer.linear"),
         clip_type="HUNYUAN_VIDEO",
@@ -135,6 +136,7 @@ HUNYUAN_VIDEO_1_5 = Architecture(
         sampling="shift",
         shift=2.0,
         frames_a_second=24,
+        steps=(16, 4),
         names=MusubiNames(
             "hunyuan_video_1_5",
             "hunyuan-video-1.5",
@@ -185,6 +187,7 @@ HUNYUAN_IMAGE = Architecture(
         excludes=(r".*(img_mod|txt_mod|modulation).*",),
         norms=COMFYUI_NORMS,
         shift=5.0,
+        steps=(32, 4),
     ),
 )
 
@@ -217,6 +220,7 @@ FRAMEPACK = Architecture(
         sampling="shift",
         shift=3.0,
         frames_a_second=None,
+        steps=(16, 4),
         names=MusubiNames("framepack", "framepack", "https://github.com/lllyasviel/FramePack", "lora_framepack"),
         image_input=None,
         clip_type=None,

@@ -56,7 +56,9 @@ LTX_VIDEO = Architecture(
     depths={"transformer_blocks": 48},
     widths=(2048, 4096),
     sizes={2048: {"transformer_blocks": 28}, 4096: {"transformer_blocks": 48}},
-    training=trained_here(MusubiNames("ltx_video"), "transformer_blocks", "LTXV", shift=7.77, norms=("attn1", "attn2")),
+    training=trained_here(
+        MusubiNames("ltx_video"), "transformer_blocks", "LTXV", shift=7.77, norms=("attn1", "attn2"), steps=(32, 8)
+    ),
 )
 
 _SOUND = Fraction(1, 2)
@@ -111,5 +113,6 @@ LTX_2 = Architecture(
         excludes=(r".*(audio_|video_to_audio).*",),
         norms=("attn1", "attn2"),
         shift=7.77,
+        steps=(32, 8),
     ),
 )

@@ -57,5 +57,5 @@ MOCHI = Architecture(
     ),
     depths={"blocks": 48},
     widths=(3072,),
-    training=trained_here(MusubiNames("mochi"), "blocks", "MOCHI", excludes=(r".*mod_[xy]",), shift=6.0),
+    training=trained_here(MusubiNames("mochi"), "blocks", "MOCHI", excludes=(r".*mod_[xy]",), shift=6.0, steps=(16, 6)),
 )

@@ -46,6 +46,7 @@ QWEN_IMAGE = Architecture(
         sampling="shift",
         shift=2.2,
         frames_a_second=None,
+        steps=(16, 4),
         names=MusubiNames(
             "qwen_image", "Qwen-Image", "https://github.com/QwenLM/Qwen-Image", "lora_qwen_image", (1328, 1328)
         ),

@@ -69,6 +69,9 @@ class TrainedFamily:
     """`discrete_flow_shift` of that command; else the shift with which ComfyUI samples."""
     frames_a_second: int | None
     """At which rate Musubi trains videos; None: all frames are taken."""
+    steps: tuple[int, int]
+    """The sides of pictures are multiples of so many pixels, and the frames of a video one more than a multiple of so
+    many: of what its VAE makes one latent of, and the model one token."""
     names: MusubiNames
     image_input: ImageInput | None
     """None: no model of the family reads an image beside the noise, or zeros in its channels are text to video."""
@@ -93,6 +96,7 @@ def trained_here(
     image_input: ImageInput | None = None,
     sampling: str = "shift",
     frames_a_second: int | None = None,
+    steps: tuple[int, int] = (16, 4),
 ) -> TrainedFamily:
     """A family of which Musubi Tuner trains no LoHa and LoKr.
 
@@ -107,6 +111,7 @@ def trained_here(
         sampling=sampling,
         shift=shift,
         frames_a_second=frames_a_second,
+        steps=steps,
         names=names,
         image_input=image_input,
         clip_type=clip_type,

@@ -141,6 +141,7 @@ WAN = Architecture(
         sampling="shift",
         shift=3.0,
         frames_a_second=16,
+        steps=(16, 4),
         names=MusubiNames("wan", "wan2.1", "https://github.com/Wan-Video/Wan2.1", "lora_wan"),
         image_input=ImageInput(
             reads="patch_embedding",

@@ -41,6 +41,7 @@ Z_IMAGE = Architecture(
         sampling="shift",
         shift=2.0,
         frames_a_second=None,
+        steps=(16, 4),
         names=MusubiNames("z_image", "Z-Image", "https://github.com/Tongyi-MAI/Z-Image", "lora_zimage", (1024, 1024)),
         image_input=None,
         clip_type="LUMINA2",

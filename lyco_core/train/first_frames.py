@@ -1,4 +1,4 @@
-"""First frames: models that read a clip's own beside the noise, and how ComfyUI makes that conditioning."""
+"""Frames beside the noise: models that read a clip's own first one or a control video, and ComfyUI's node for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["FirstFrame", "first_frame", "first_frame_settings", "kind_of"]
 
 @dataclasses.dataclass(frozen=True)
 class FirstFrame:
-    """How one kind of model comes by the first frame of a clip. Names are ComfyUI's."""
+    """How one kind of model comes by the frames that it reads beside the noise. Names are ComfyUI's."""
 
     node: str
     """The node of its workflow, whose conditioning it is trained on."""
@@ -33,26 +33,45 @@ class FirstFrame:
     """What of the image encoder's output it reads."""
     crop: bool = False
     """Whether its workflow has the encoder see a square in the middle of the frame rather than all of it, squeezed."""
+    asks: str = ""
+    """The node by which the text encoder sees the frame beside the caption; empty: it reads the caption alone."""
     mark: str = ""
     """A weight that the kind alone has."""
+    first: bool = True
+    """Whether it reads the first frame of the clip itself."""
     last: bool = False
     """Whether the last frame comes in beside the first."""
+    control: bool = False
+    """Whether it reads a control video, which lies over the clip."""
     parts: tuple[str, ...] = ()
     """What a model of it is made of, where one that has more may read something else in the same channels."""
     chosen: bool = False
-    """Whether it is the image encoder that makes image to video of it: its text to video has the same weights."""
+    """Whether it is the image encoder that makes image to video of it: what reads no frame has the same weights."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether an image encoder sees the frame."""
+        return bool(self.vision or self.asks)
 
 
 _SEEN = ("img_emb.proj.1", "penultimate_hidden_states")
 _WAN = ("blocks", "patch_embedding", "text_embedding", "time_embedding", "time_projection", "img_emb", "head")
+_FUN = (*_WAN, "ref_conv")
+_CONTROL = "WanFunControlToVideo"
 
 _KINDS: dict[str, tuple[FirstFrame, ...]] = {
     "wan": (
         FirstFrame("WanFirstLastFrameToVideo", 20, *_SEEN, mark="img_emb.emb_pos", last=True, parts=_WAN),
         FirstFrame("WanImageToVideo", 20, *_SEEN, mark="img_emb.proj.1.weight", parts=_WAN),
         FirstFrame("WanImageToVideo", 20, parts=_WAN),
+        FirstFrame(_CONTROL, 32, *_SEEN, mark="img_emb.proj.1.weight", parts=_FUN, control=True, chosen=True),
+        FirstFrame(_CONTROL, 32, parts=_FUN, control=True, first=False),
+        FirstFrame("Wan22FunControlToVideo", 36, parts=_FUN, control=True, first=False),
     ),
-    "hunyuan_video": (FirstFrame("HunyuanImageToVideo", 16),),
+    "hunyuan_video": (
+        FirstFrame("HunyuanImageToVideo", 16),
+        FirstFrame("HunyuanImageToVideo", 17, sees="mm_projected", asks="TextEncodeHunyuanVideo_ImageToVideo"),
+    ),
     "hunyuan_video_1_5": (
         FirstFrame("HunyuanVideo15ImageToVideo", 33, "vision_in.proj.1", "last_hidden_state", crop=True, chosen=True),
     ),
@@ -67,43 +86,52 @@ _ENDS = {
 """Id of an architecture -> the module that reads a patch, and the one that writes one."""
 
 
-def first_frame_settings(settings: dict[str, Any], given: Mapping[str, Any], folder: Path) -> tuple[str, bool]:
-    """The image encoder's file, taken out of the settings, and whether a command of Musubi's says image to video."""
+def first_frame_settings(settings: dict[str, Any], given: Mapping[str, Any], folder: Path) -> tuple[str, str]:
+    """The image encoder's file, taken out of the settings, and the `task` of a command of Musubi's, if it has one."""
     names = settings.pop("image_encoder", "")
     names = cast(list[Any], names) if isinstance(names, list) else [names]
     if len(names) > 1:
         raise TrainError(f"image_encoder is {names!r}, expected one file; clip and image_encoder are the same here")
-    asked = re.match(r"i2v|flf2v", str(flattened(given).get("task", ""))) is not None
-    return path_of(names[0] if names else "", "image_encoder", folder), asked
+    task = str(flattened(given).get("task") or "")
+    return path_of(names[0] if names else "", "image_encoder", folder), task
 
 
-def first_frame(weights: Model, image_encoder: str, *, asked: bool = False) -> FirstFrame | None:
-    """How a model comes by first frames; None if it is trained without.
+def first_frame(weights: Model, image_encoder: str, task: str = "") -> FirstFrame | None:
+    """How a model comes by the frames beside the noise; None if it is trained without.
 
     Args:
         image_encoder: the file that is named, or nothing.
-        asked: whether image to video is asked for, in a command of Musubi's.
+        task: as a command of Musubi's has it; empty: it has none.
 
     Raises:
-        TrainError: it reads an image that is none of these, or none although it is asked for; or there is no image
+        TrainError: it reads an image that is none of these, or none although the task is that; or there is no image
             encoder, or another model's.
     """
-    found = kind_of(weights, seen=bool(image_encoder) or asked)
+    asked = re.match(r"i2v|flf2v", task) is not None
+    family = weights.architecture
+    found = kind_of(weights, seen=asked or bool(image_encoder and not task.startswith("t2v")))
     if found is None and image_input(weights):
         raise TrainError(
-            "reads an image beside the noise that is not its clip's first frame alone, which is all that lyco train "
-            "encodes, so it would be trained on zeros; train it in the graph with its own conditioning, or in Musubi "
-            "Tuner"
+            "reads an image beside the noise that is neither its clip's first frame nor a control video alone, which "
+            "is all that lyco train encodes, so it would be trained on zeros; train it in the graph with its own "
+            "conditioning, or in Musubi Tuner"
         )
-    if found is None and asked:
+    if asked and not (found and found.first):
         raise TrainError("reads no first frame, and the task is image to video; name the dit of image to video")
-    if found and found.vision and not image_encoder:
+    if task.endswith("-FC") and not (found and found.control):
+        raise TrainError(f"reads no control video, and the task is {task}; name the dit of Fun-Control")
+    if found and found.looks and not image_encoder:
         raise TrainError(
             "sees the first frame through an image encoder too, and none is named; give image_encoder, the file that "
             "ComfyUI's workflow of the model loads as CLIP vision"
         )
-    if found and found.vision:
-        _require_image_encoder(image_encoder, weights.shapes[_key(weights, found.vision)][-1])
+    if found is None and image_encoder and family and family.id == "hunyuan_video":
+        raise TrainError(
+            "reads a first frame, if any, in the latent itself (v2, replace), which is not trained here; take out "
+            "image_encoder to train it as text to video, or name the dit of image to video v1 (concat)"
+        )
+    if found and found.looks:
+        _require_image_encoder(image_encoder, found, weights)
     return found
 
 
@@ -114,9 +142,17 @@ def kind_of(weights: Model, *, seen: bool) -> FirstFrame | None:
     return next((kind for kind in kinds if seen or not kind.chosen), None)
 
 
-def _require_image_encoder(path: str, width: int) -> None:
+def _require_image_encoder(path: str, kind: FirstFrame, weights: Model) -> None:
     """Raise `TrainError` unless what the file's encoder sees is as wide as what the model reads of it."""
     shapes = {key: info.shape for key, info in read_header(path).tensors.items()}
+    if kind.asks:
+        if _PROJECTOR not in shapes:
+            raise TrainError(
+                f"{path}: has no {_PROJECTOR}, by which the text encoder sees a frame; name the file that ComfyUI's "
+                "workflow of the model loads as CLIP vision: llava_llama3_vision for HunyuanVideo"
+            )
+        return
+    width = weights.shapes[_key(weights, kind.vision)][-1]
     found = {shape[-1] for key, shape in shapes.items() if key.endswith(_POSITIONS)}
     if found != {width}:
         what = f"sees {found.pop()} numbers in a patch" if found else "is no image encoder that ComfyUI knows"
@@ -125,6 +161,9 @@ def _require_image_encoder(path: str, width: int) -> None:
             "CLIP vision: clip_vision_h for Wan 2.1, sigclip_vision_patch14_384 for HunyuanVideo 1.5"
         )
 
+
+_PROJECTOR = "multi_modal_projector.linear_1.bias"
+"""What ComfyUI knows an encoder for a language model by."""
 
 _POSITIONS = ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding")
 

@@ -29,6 +29,10 @@ class References:
     """ComfyUI's node by which the text encoder sees them too, beside the caption; empty: it reads the caption alone."""
     method: str = ""
     """ComfyUI's `reference_latents_method`; empty: the model's own."""
+    layers: bool = False
+    """Whether it reads no control, but the picture itself, of which it makes the layers."""
+    whole: bool = True
+    """Whether the whole picture is learned before its layers."""
 
 
 _PLUS = "TextEncodeQwenImageEditPlus"

@@ -98,6 +98,12 @@ def require_pictures_of(
             f"sample_prompts: the model reads {image} beside the noise, which is no first frame and no prompt can "
             "give; leave sample_prompts out, or sample with the saved adapters in a workflow"
         )
+    if prompts and kind and (kind.control or kind.asks):
+        what = "a control video" if kind.control else "the caption with its first frame in sight"
+        raise TrainError(
+            f"sample_prompts: the model reads {what}, which no sample here does; leave sample_prompts out, "
+            "or sample with the saved adapters in a workflow"
+        )
     for number, prompt in enumerate(prompts, 1):
         with about_prompt(number):
             _require_frames(prompt, kind)

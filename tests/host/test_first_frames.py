@@ -5,11 +5,13 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, tiny_model
 from lyco_testing.films import film
 from lyco_testing.tables import TRAINED
+from PIL import Image
 from safetensors.torch import save_file
 
 WAN = MODELS["wan"][1]
@@ -27,6 +29,20 @@ MODELS_OF = {
         "HunyuanVideoSkyreelsI2V",
         MODELS["hunyuan_video"][1] | {"in_channels": 32},
         0,
+    ),
+    "Wan 2.1, Fun-Control": ("wan", "WAN21_FunControl2V", WAN | {"model_type": "i2v", "in_dim": 48}, 4),
+    "Wan 2.1, Fun-Control of image to video": (
+        "wan",
+        "WAN21_FunControl2V",
+        WAN | {"model_type": "i2v", "in_dim": 48, "in_dim_ref_conv": 16},
+        3,
+    ),
+    "Wan 2.2, Fun-Control": ("wan", "WAN21_T2V", WAN | {"in_dim": 52, "in_dim_ref_conv": 16}, 5),
+    "HunyuanVideo of image to video": (
+        "hunyuan_video",
+        "HunyuanVideoI2V",
+        MODELS["hunyuan_video"][1] | {"in_channels": 33},
+        1,
     ),
     "HunyuanVideo 1.5": (
         "hunyuan_video_1_5",
@@ -91,7 +107,7 @@ def vision(width: int, **more: object):
     return made
 
 
-def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
+def encoded(train, place: Path, name: str, monkeypatch, eye=None, *, drops_captions=False, **dataset: object):
     """The items of the videos for a model; what is read from files that are gigabytes is small here, not pretended."""
     import comfy.sd
 
@@ -99,14 +115,20 @@ def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
     kind = train.kinds._KINDS[family][number]
     vae = place / f"vae{32 if family == 'hunyuan_video_1_5' else 16}.safetensors"
     width = config.get("vision_in_dim") or 1280
-    monkeypatch.setattr(train.encoders, "load_image_encoder", lambda _: vision(width))
+    monkeypatch.setattr(train.encoders, "load_image_encoder", lambda _: eye or vision(width))
     settings = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [5], **dataset}
     settings["cache_directory"] = str(place / name)
     (found,) = train.dataset.parse_datasets({"datasets": [settings]}, place)
     encoders = train.encoders.Encoders(
-        TRAINED[family], str(vae), (str(place / "text.safetensors"),), "", kind, str(place / "text.safetensors")
+        TRAINED[family],
+        str(vae),
+        (str(place / "text.safetensors"),),
+        "",
+        kind,
+        str(place / "text.safetensors"),
+        drops_captions=drops_captions,
     )
-    for caption in ("a fade", ""):
+    for caption in ("a fade", "") if eye is None else ():
         tensor = torch.randn((1, 7, config.get("text_dim", 48)), generator=torch.Generator().manual_seed(len(caption)))
         more = {"pooled_output": torch.ones(1, 24)} if family == "hunyuan_video" else {"pooled_output": None}
         train.cache.store_conditioning(train.pieces.caption_entry(found.cache, caption, encoders), [tensor, more])
@@ -115,7 +137,7 @@ def encoded(train, place: Path, name: str, monkeypatch, **dataset: object):
     return train.encoding.encode_datasets([found], encoders), loaded, found
 
 
-@pytest.mark.parametrize("name", MODELS_OF)
+@pytest.mark.parametrize("name", [name for name in MODELS_OF if "Control" not in name and "Video of" not in name])
 def test_the_model_is_told_what_it_samples_with(name, train, place, monkeypatch, caplog):
     """The channels beside the noise: the first frame, encoded as the rest of a clip is that nobody has seen yet."""
     from comfy.clip_vision import Output
@@ -163,6 +185,133 @@ def test_the_model_is_told_what_it_samples_with(name, train, place, monkeypatch,
     assert train.conditions.groups([item.condition for item in again.items]) == [[0, 1, 2]]
 
 
+@pytest.fixture(scope="module")
+def controls(place) -> Path:
+    """Of the three videos: a film of 9 frames, one of 3, and a folder of 9 frames of another shape."""
+    folder = place / "controls"
+    (folder / "2").mkdir(parents=True)
+    film(folder / "0.mp4", 9, first=180)
+    film(folder / "1.mkv", 3, first=120)
+    generator = np.random.default_rng(5)
+    for number in range(9):
+        pixels = generator.integers(0, 255, (90, 160, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "2" / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS_OF if "Control" in name])
+def test_a_control_video_lies_over_its_clip(name, train, place, controls, monkeypatch, caplog):
+    """Cut out in time and in the picture as the clip is; where it ends earlier its last frame stays."""
+    caplog.set_level(logging.INFO, "lyco")
+    settings = {"control_directory": "controls", "frame_extraction": "slide", "frame_stride": 4}
+    settings |= {"source_fps": 16.0, "resolution": [96, 64]}
+    data, vae, _ = encoded(train, place, name, monkeypatch, **settings)
+    model = tiny(name, monkeypatch).model
+    assert len(data.items) == 6
+    for number, shown in ((1, range(4, 9)), (3, [2, 2, 2, 2, 2]), (5, range(4, 9))):
+        item = data.items[number]
+        pixels = [frame_of(controls, number // 2, frame) for frame in shown]
+        latent = model.process_latent_in(item.latent[None])
+        said = train.conditions.forward_arguments(model, item.condition, latent, 6.0)
+        with torch.inference_mode():
+            over = model.process_latent_in(vae.encode(torch.stack(pixels)))
+            first = torch.zeros_like(over)
+            if "image to video" in name:
+                clip = [frame_of(place / "clips", number // 2, 4)]
+                first[:, :, :1] = model.process_latent_in(vae.encode(torch.stack(clip)))
+        mask = [torch.zeros((1, 4, *latent.shape[2:]))] if "2.2" in name else []
+        torch.testing.assert_close(said["c_concat"], torch.cat([over, *mask, first], dim=1))
+        assert ("clip_fea" in said) == ("image to video" in name)
+        assert "reference_latent" not in said
+        x = torch.randn(latent.shape)
+        assert torch.isfinite(model.apply_model(x, torch.tensor([0.5]), **said)).all()
+    caplog.clear()
+    again, *_ = encoded(train, place, name, monkeypatch, **settings)
+    assert "6 of 6 first frames are in the cache" in caplog.text
+    kept = (run.items[5].condition[1]["concat_latent_image"] for run in (data, again))
+    assert torch.equal(*kept)
+
+
+def frame_of(folder: Path, number: int, frame: int) -> torch.Tensor:
+    """A frame of a film or of a folder of frames, at 96 x 64, (height, width, 3)."""
+    import av
+
+    if (found := folder / str(number) / f"{frame}.png").exists():
+        pixels = Image.open(found).resize((114, 64), Image.Resampling.LANCZOS).crop((9, 0, 105, 64))
+        return torch.from_numpy(np.array(pixels)).float() / 255
+    (film,) = folder.glob(f"{number}.m*")
+    with av.open(str(film)) as container:
+        pixels = [one.to_ndarray(format="rgb24") for one in container.decode(video=0)][frame]
+    return torch.from_numpy(pixels).float() / 255
+
+
+class Sees:
+    """A text encoder that tells what it was asked for: a token is a number of the image."""
+
+    def __init__(self, asked: list) -> None:
+        self.asked = asked
+
+    def tokenize(self, text: str, **more: object) -> torch.Tensor:
+        self.asked.append((text, sorted(more)))
+        seen = more.get("image_embeds", torch.zeros(1, 1, 8))
+        return torch.cat([torch.full((1, 1, 8), float(len(text))), seen[:, :2, :8]], dim=1)
+
+    def encode_from_tokens_scheduled(self, tokens: torch.Tensor) -> list:
+        return [[tokens.clone(), {"pooled_output": torch.ones(1, 24)}]]
+
+
+def test_the_text_encoder_of_hunyuanvideo_sees_the_frame(train, place, monkeypatch, caplog):
+    """Against ComfyUI's nodes themselves, given the same pixels and no cache."""
+    nodes = pytest.importorskip("comfy_extras.nodes_hunyuan")
+    caplog.set_level(logging.INFO, "lyco")
+    name, asked, eye = "HunyuanVideo of image to video", [], vision(64, projector_type="llava3")
+    monkeypatch.setattr(train.encoders, "_load_clip", lambda encoders: Sees(asked))
+    monkeypatch.setattr(train.encoders, "_require_text_encoders", lambda encoders: None)
+    data, vae, dataset = encoded(train, place, name, monkeypatch, eye, drops_captions=True)
+    texts = [text for text, seen in asked if "image_embeds" in seen]
+    assert sorted(texts) == ["", "", "", "a fade", "a fade", "a fade"]  # and one empty caption that no frame is in
+    media = importlib.import_module(train.pieces.read_frames.__module__)
+    pixels = media.read_frames(str(place / "clips" / "1.mp4"), dataset, range(5))
+    with torch.inference_mode():
+        output = eye.encode_image(pixels[:1], crop=False)
+        node = nodes.TextEncodeHunyuanVideo_ImageToVideo
+        (wanted,) = node.execute(Sees([]), output, "a fade", 2).args[0]
+        picture = vae.encode(pixels[:1])
+    item = data.items[1]
+    torch.testing.assert_close(item.condition[0], wanted[0])
+    torch.testing.assert_close(item.dropped[0][:, 1:], wanted[0][:, 1:])  # a caption is dropped, what is seen is not
+    assert float(item.dropped[0][0, 0, 0]) == 0
+    assert "clip_vision_output" not in item.condition[1]
+    model = tiny(name, monkeypatch).model
+    latent = model.process_latent_in(item.latent[None])
+    entry = [torch.zeros(1, 3, 48), item.condition[1]]
+    said = train.conditions.forward_arguments(model, entry, latent, 6.0)
+    picture = torch.nn.functional.pad(model.process_latent_in(picture), (0, 0, 0, 0, 0, 1))
+    mask = torch.zeros_like(latent)[:, :1]
+    mask[:, :, 0] = 1
+    torch.testing.assert_close(said["c_concat"], torch.cat([picture, mask], dim=1))
+    assert torch.isfinite(model.apply_model(torch.randn(latent.shape), torch.tensor([0.5]), **said)).all()
+    asked.clear()
+    caplog.clear()
+    encoded(train, place, name, monkeypatch, eye, drops_captions=True)
+    assert "7 of 7 captions are in the cache" in caplog.text
+    assert not asked
+
+
+def test_an_image_lies_over_an_image(train, place, monkeypatch):
+    generator = np.random.default_rng(6)
+    for folder in ("pictures", "over"):
+        (place / folder).mkdir()
+        Image.fromarray(generator.integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(place / folder / "0.png")
+    (place / "pictures" / "0.txt").write_text("a fade")
+    settings = {"video_directory": "", "image_directory": "pictures", "control_directory": "over"}
+    data, vae, _ = encoded(train, place, "Wan 2.1, Fun-Control", monkeypatch, **settings, resolution=[96, 64])
+    pixels = torch.from_numpy(np.array(Image.open(place / "over" / "0.png"))).float() / 255
+    with torch.inference_mode():
+        wanted = vae.encode(pixels[None])
+    torch.testing.assert_close(data.items[0].condition[1]["concat_latent_image"][:, :16], wanted)
+
+
 def test_an_image_is_its_own_first_frame(train, place, monkeypatch):
     data, *_ = encoded(train, place, "Wan 2.2", monkeypatch, target_frames=[1])
     for item in data.items:
@@ -184,9 +333,13 @@ def test_files_that_are_no_image_encoder(train, place):
         train.first_frames.load_image_encoder(str(place / "text.safetensors"))
 
 
-@pytest.mark.parametrize(("name", "rate"), [("Wan 2.1", 1e-2), ("HunyuanVideo 1.5", 2e-2)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("Wan 2.1", 1e-2), ("Wan 2.2, Fun-Control", 1e-2), ("HunyuanVideo 1.5", 2e-2)]
+)
 def test_the_first_frame_decides(name, rate, train, monkeypatch, tmp_path):
-    """Four items of one caption: nearly all is noise, so that nothing but the first frame tells which it is."""
+    """Four items of one caption: nearly all is noise, so that nothing but the first frame, or the control video, tells
+    which it is.
+    """
     from comfy.clip_vision import Output
 
     model, generator = tiny(name, monkeypatch), torch.Generator().manual_seed(4)
@@ -202,7 +355,9 @@ def test_the_first_frame_decides(name, rate, train, monkeypatch, tmp_path):
     for number in range(4):
         seen = Output()
         seen.penultimate_hidden_states = seen.last_hidden_state = normal(1, 5, width)
-        more = {"concat_latent_image": 3 * normal(1, channels, 2, 4, 4), "concat_mask": torch.zeros(1, 1, 2, 4, 4)}
+        beside = 32 if "Control" in name else channels
+        more = {"concat_latent_image": 3 * normal(1, beside, 2, 4, 4), "concat_mask": torch.zeros(1, 1, 2, 4, 4)}
+        more |= {"concat_mask_index": 16} if "Control" in name else {}
         more |= {"clip_vision_output": seen}
         latent = 4 * normal(channels, 1, 1, 1).expand(channels, 2, 4, 4)
         items.append(train.items.Item(latent, [text, {"pooled_output": None, **more}], str(number)))

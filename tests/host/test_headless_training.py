@@ -366,35 +366,46 @@ def test_videos(place: Path):
     assert shapes == {(16, 1, 6, 10), (16, 2, 6, 10)}  # the bucket of 3:2, as Musubi has it
 
 
-def test_first_frames_by_musubis_command(place: Path):
-    """Wan 2.2 image to video, whose first frame comes from the clips themselves."""
+@pytest.mark.parametrize(("task", "channels", "control"), [("i2v-A14B", 20, ""), ("t2v-14B-FC", 36, "over")])
+def test_first_frames_by_musubis_command(task: str, channels: int, control: str, place: Path):
+    """Wan 2.2 image to video, whose first frame comes from the clips themselves, and Fun-Control."""
     weights = wan_checkpoint()
-    weights["patch_embedding.weight"] = torch.cat([weights["patch_embedding.weight"], torch.ones(128, 20, 1, 2, 2)], 1)
+    more = torch.ones(128, channels, 1, 2, 2)
+    weights["patch_embedding.weight"] = torch.cat([weights["patch_embedding.weight"], more], 1)
     save_file(weights, place / "i2v.safetensors")
     (place / "clips").mkdir(exist_ok=True)
     film(place / "clips" / "first.mp4", 9, caption="a cat")
     (place / "clips.toml").write_text(
         '[general]\nresolution = [64, 64]\n[[datasets]]\nvideo_directory = "clips"\ntarget_frames = [5]\n'
+        + (f'control_directory = "{control}"\n' if control else "")
     )
     (place / "frame.txt").write_text("a cat --i pictures/0.png --w 64 --h 64 --f 5 --s 1")
-    words = """wan_train_network.py --task i2v-A14B --dit i2v.safetensors --vae vae.safetensors --t5 umt5.safetensors
+    if control:
+        (place / control).mkdir()
+        for clip in (place / "clips").glob("*.mp4"):
+            film(place / control / clip.name, 9, first=100)
+    words = f"""wan_train_network.py --task {task} --dit i2v.safetensors --vae vae.safetensors --t5 umt5.safetensors
         --dataset_config clips.toml --sdpa --mixed_precision no --network_module networks.lokr --network_dim 4
         --max_train_steps 3 --timestep_sampling shift --discrete_flow_shift 5.0 --min_timestep 900
-        --sample_prompts frame.txt --sample_at_first
-        --output_dir first --output_name adapter"""
+        {"" if control else "--sample_prompts frame.txt --sample_at_first"}
+        --output_dir first{channels} --output_name adapter"""
     line = [sys.executable, "-m", "lyco_core", "train", "--comfyui", str(find_comfyui()), *words.split()]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "first frames are in the cache" in done.stderr
-    assert (place / "first" / "adapter.safetensors").exists()
-    assert [path.name for path in (place / "first" / "sample").iterdir()] == ["adapter_000000_00_42.webp"]
-    (shown,) = (place / "clips" / ".lyco_cache").glob("sample_first_*")
-    assert tensors(shown)["concat_latent_image"].shape == (1, 16, 2, 8, 8)
-    (frame,) = (place / "clips" / ".lyco_cache").glob("first_*_first_*")
+    assert (place / f"first{channels}" / "adapter.safetensors").exists()
+    if not control:
+        (sample,) = (place / f"first{channels}" / "sample").iterdir()
+        assert sample.name == "adapter_000000_00_42.webp"
+        (shown,) = (place / "clips" / ".lyco_cache").glob("sample_first_*")
+        assert tensors(shown)["concat_latent_image"].shape == (1, 16, 2, 8, 8)
+    (frame,) = (place / "clips" / ".lyco_cache").glob("first_*_control_*" if control else "first_*_first_*")
     (latent,) = (path for path in (place / "clips" / ".lyco_cache").glob("first_*") if path != frame)
-    assert tensors(frame)["concat_latent_image"].shape[1:] == tensors(latent)["latent"].shape
+    assert tensors(frame)["concat_latent_image"].shape[2:] == tensors(latent)["latent"].shape[1:]
     (place / "clips" / "first.mp4").unlink()
+    for entry in (frame, latent):
+        entry.unlink()
 
 
 @pytest.mark.parametrize(

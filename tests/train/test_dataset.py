@@ -1,5 +1,6 @@
 """Datasets as Musubi's configuration describes them: files, captions, sizes, pieces of videos."""
 
+import dataclasses
 import json
 import math
 import os
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import TrainError
+from lyco_core.train.control_videos import require_control_videos, require_no_control_videos
 from lyco_core.train.dataset import (
     Dataset,
     Media,
@@ -51,10 +54,10 @@ def test_general_is_what_datasets_do_not_say(tmp_path: Path):
         ({}, "a dataset names no folder, expected exactly one of image_directory"),
         ({"image_directory": "a", "video_directory": "b"}, "names image_directory, video_directory, expected exactly"),
         ({"image_directory": "a", "image_dir": "b"}, "there is no option image_dir; do you mean image_directory"),
-        ({"video_directory": "a", "control_directory": "b"}, "control_directory is not supported here: videos that"),
-        ({"image_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory; a list"),
+        ({"video_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and vi"),
+        ({"image_jsonl_file": "a", "control_directory": "b"}, "control_directory goes with image_directory and vi"),
         ({"image_directory": "a", "control_resolution": [64]}, r"control_resolution is \[64\], expected whole numbers"),
-        ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: training of one"),
+        ({"image_directory": "a", "fp_1f_no_post": True}, "fp_1f_no_post is not supported here: it is of training"),
         ({"image_directory": "a", "resolution": [512]}, r"resolution is \[512\], expected whole numbers"),
         ({"image_directory": "a", "resolution": "512"}, "resolution is"),
         ({"image_directory": "a", "num_repeats": 0}, "num_repeats is 0, expected a whole number of at least 1"),
@@ -190,9 +193,81 @@ def test_control_images_in_a_list(tmp_path: Path):
         path.write_text(json.dumps({"image_path": "a", "caption": "one"} | line), "utf-8")
         with pytest.raises(TrainError, match=r"items.jsonl: line 1 has control_path_\w, expected control_path, or"):
             media_of(Dataset(image_jsonl_file=str(path)))
-    path.write_text(json.dumps({"video_path": "a", "caption": "one", "control_path": "x"}), "utf-8")
-    with pytest.raises(TrainError, match=r"items.jsonl: line 1 has a control_path: videos that guide a video are not"):
+    line = {"video_path": "a", "caption": "one", "control_path": "x"}
+    path.write_text(json.dumps(line), "utf-8")
+    assert [media.controls for media in media_of(Dataset(video_jsonl_file=str(path)))] == [(str(tmp_path / "x"),)]
+    path.write_text(json.dumps(line | {"control_path_1": "y"}), "utf-8")
+    with pytest.raises(TrainError, match=r"items.jsonl: line 1 has 2 control videos, expected one"):
         media_of(Dataset(video_jsonl_file=str(path)))
+
+
+def test_control_videos_in_a_folder(tmp_path: Path):
+    """In Musubi's order: of the whole name, a folder of frames, another ending."""
+    items = folder_of(tmp_path / "items", "a.mp4", "b.mp4", "b_1.mp4", "c.MOV", *(f"{n}.txt" for n in "abc"), "b_1.txt")
+    controls = folder_of(tmp_path / "controls", "a.mkv", "a.mp4", "b.MOV", "c.webm", "b_1.png", "._c.MOV")
+    (tmp_path / "controls" / "c").mkdir()
+    dataset = Dataset(video_directory=items, control_directory=controls)
+    with pytest.raises(TrainError, match=r"1 of 4 videos have no control in it \(b_1.mp4\); put a video of the same"):
+        media_of(dataset)
+    (tmp_path / "controls" / "b_1.avi").write_bytes(b"")
+    found = [[os.path.basename(path) for path in media.controls] for media in media_of(dataset)]
+    assert found == [["a.mp4"], ["b.MOV"], ["b_1.avi"], ["c"]]
+    require_control_videos([dataset])
+    with pytest.raises(TrainError, match=r"a.mp4: has a control video, and Wan reads none: take out control_directory"):
+        require_no_control_videos([dataset], "Wan")
+    with pytest.raises(
+        TrainError, match=r"items: 4 of 4 have no control \(.*\), and Fun-Control is trained with one over"
+    ):
+        require_control_videos([Dataset(video_directory=items)])
+    with pytest.raises(TrainError, match="take out no_resize_control and control_resolution"):
+        require_control_videos([dataclasses.replace(dataset, no_resize_control=True)])
+    pictures = folder_of(tmp_path / "pictures", "a.png", "a.txt")
+    over = folder_of(tmp_path / "over", "a_0.png", "a_1.png")
+    with pytest.raises(TrainError, match=r"a.png: has 2 control images, and Fun-Control reads one"):
+        require_control_videos([Dataset(image_directory=pictures, control_directory=over)])
+
+
+@pytest.mark.parametrize(("family", "size", "frames"), [("ltx_video", (352, 160), 25), ("wan", (336, 176), 29)])
+def test_sizes_are_those_of_the_models_vae(family: str, size: tuple, frames: int):
+    """A VAE cuts away what is more."""
+    training = ARCHITECTURES[family].training
+    assert training
+    dataset = Dataset(video_directory="a", resolution=(336, 176), target_frames=(31,), steps=training.steps)
+    assert fit(dataset, 336, 176).size == size
+    assert fit_control(dataset, 336, 176, (336, 176)).size == size
+    assert windows(dataset, 40) == [(0, frames)]
+    assert windows(dataclasses.replace(dataset, frame_extraction="full", max_frames=30), 40) == [(0, frames)]
+    assert "steps" not in dataset.told()
+    with pytest.raises(TrainError, match="there is no option steps"):
+        parse_datasets({"datasets": [{"image_directory": "a", "steps": [16, 4]}]}, Path())
+
+
+def test_layers_in_a_folder_and_in_a_list(tmp_path: Path):
+    """Images without a caption are the layers of that whose name theirs begins with."""
+    names = ("a.png", "a.txt", "a_10.png", "a_2.webp", "a_b.png", "a_b.txt", "a_b_1.png", "c.jpg", "c.txt")
+    folder = folder_of(tmp_path / "items", *names)
+    dataset = Dataset(image_directory=folder, multiple_target=True)
+    found = {os.path.basename(m.path): [os.path.basename(path) for path in m.layers] for m in media_of(dataset)}
+    assert found == {"a.png": ["a_2.webp", "a_10.png"], "a_b.png": ["a_b_1.png"], "c.jpg": []}
+    with pytest.raises(TrainError, match=r"3 of 6 have no caption"):
+        media_of(Dataset(image_directory=folder))
+    (tmp_path / "items" / "d_1.png").write_bytes(b"")
+    with pytest.raises(TrainError, match=r"1 of 4 have no caption \(d_1.png\)"):
+        media_of(dataset)
+    (tmp_path / "items" / "a_x.png").write_bytes(b"")
+    with pytest.raises(TrainError, match=r"a_x.png: begins as a does and ends in no number, so its place among those"):
+        media_of(dataset)
+    path = tmp_path / "items.jsonl"
+    path.write_text(
+        json.dumps({"image_path_0": "x", "image_path_2": "z", "image_path_1": "y", "caption": "one"}), "utf-8"
+    )
+    (media,) = media_of(Dataset(image_jsonl_file=str(path), multiple_target=True))
+    x, y, z = (str(tmp_path / name) for name in "xyz")
+    assert media == Media(x, "one", (), (y, z))
+    with pytest.raises(TrainError, match="line 1 cannot be read"):
+        media_of(Dataset(image_jsonl_file=str(path)))
+    with pytest.raises(TrainError, match="multiple_target is for images; a video has no layers"):
+        Dataset(video_directory="a", multiple_target=True)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +295,7 @@ def test_one_size_without_buckets():
 
 def test_buckets_are_musubis():
     """Those that its own code gave for 1024 x 1024 and 960 x 544."""
-    sizes = bucket_sizes(1024 * 1024)
+    sizes = bucket_sizes(1024 * 1024, 16)
     assert (1024, 1024) in sizes
     assert (512, 2048) in sizes
     assert all(w % 16 == h % 16 == 0 and w * h <= 1024 * 1024 for w, h in sizes)

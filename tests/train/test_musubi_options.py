@@ -179,7 +179,7 @@ def test_datasets_of_a_configuration_are_told_too(tmp_path: Path, capsys: pytest
     config = tmp_path / "a.toml"
     for entry, expected in (
         ("image_directory = 'none'\ncontrol_directory = 'b'\ncontrol_resolution = 1024", 0),
-        ("video_directory = 'a'\ncontrol_directory = 'b'", 1),
+        ("video_directory = 'a'\nfp_1f_target_index = 9", 1),
     ):
         config.write_text(f"seed = 1\n[[datasets]]\n{entry}\n")
         status, lines, error = checked(capsys, str(config))
@@ -187,7 +187,7 @@ def test_datasets_of_a_configuration_are_told_too(tmp_path: Path, capsys: pytest
             expected,
             [["seed", "as it is"], ["datasets", "as it is"]],
         )
-        assert ("control_directory is not supported here: videos that guide a video" in error) == bool(expected)
+        assert ("fp_1f_target_index is not supported here: it is of training one frame" in error) == bool(expected)
 
 
 def test_editions_of_qwen_image(capsys: pytest.CaptureFixture[str]):
@@ -196,14 +196,17 @@ def test_editions_of_qwen_image(capsys: pytest.CaptureFixture[str]):
         ("--edit_plus", "edit-2509"),
         ("--edit --model_version Edit-2511", "edit-2511"),
         ("--model_version original", "original"),
+        ("--model_version layered", "layered"),
         ("", ""),
     ):
         asked = read_command(f"qwen_image_train_network.py --seed 1 {words}".split())
         kept, _ = answered(asked.given, asked.script)
         assert edition(kept) == expected
         assert list(kept) == ["seed"]
-    for version, why in (("edit-2512", "the editions are edit, edit-2509 and"), ("layered", "layered images are not")):
-        words = f"qwen_image_train_network.py --model_version {version}"
+    for words, why in (
+        ("qwen_image_train_network.py --model_version edit-2512", "the editions are edit, edit-2509 and edit-2511"),
+        ("wan_train_network.py --one_frame", "no node of ComfyUI's makes the conditioning of one frame among others"),
+    ):
         status, lines, _ = checked(capsys, *words.split())
         assert (status, why in "".join(lines)) == (1, True)
     asked = read_command(["flux_2_train_network.py", "--model_version", "klein-4b"])

@@ -7,10 +7,7 @@ import math
 
 from .config import Dataset
 
-__all__ = ["STEP", "Fit", "bucket_sizes", "fit", "fit_control"]
-
-STEP = 16
-"""Sizes are multiples of so many pixels."""
+__all__ = ["Fit", "bucket_sizes", "fit", "fit_control"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +35,11 @@ def fit_control(dataset: Dataset, width: int, height: int, item: tuple[int, int]
     Args:
         item: width and height of the image that it belongs to.
     """
-    limit = dataset.control_resolution
+    limit, step = dataset.control_resolution, dataset.steps[0]
     if dataset.no_resize_control and not (limit and width * height > limit[0] * limit[1]):
-        size = _down(width), _down(height)
+        size = _down(width, step), _down(height, step)
     elif limit:
-        size = _of_shape(limit[0] * limit[1], width / height)
+        size = _of_shape(limit[0] * limit[1], width / height, step)
     else:
         size = _bucket(dataset, *item)
     return covering(width, height, size)
@@ -55,30 +52,32 @@ def covering(width: int, height: int, size: tuple[int, int]) -> Fit:
 
 
 def _bucket(dataset: Dataset, width: int, height: int) -> tuple[int, int]:
-    area = dataset.resolution[0] * dataset.resolution[1]
+    area, step = dataset.resolution[0] * dataset.resolution[1], dataset.steps[0]
     if not dataset.bucketed:
-        return _down(dataset.resolution[0]), _down(dataset.resolution[1])
+        return _down(dataset.resolution[0], step), _down(dataset.resolution[1], step)
     if dataset.stays_small and width * height <= area:
-        return _down(width), _down(height)
-    return min(bucket_sizes(area), key=lambda size: abs(size[0] / size[1] - width / height))
+        return _down(width, step), _down(height, step)
+    return min(bucket_sizes(area, step), key=lambda size: abs(size[0] / size[1] - width / height))
 
 
-def bucket_sizes(area: int) -> list[tuple[int, int]]:
+def bucket_sizes(area: int, step: int) -> list[tuple[int, int]]:
     """All sizes of about this many pixels, from half to twice as wide as high and the other way round."""
     side = int(math.sqrt(area))
     sizes: set[tuple[int, int]] = set()
-    for width in range(_down(side // 2), side + STEP, STEP):
-        height = _down(area // width)
+    for width in range(_down(side // 2, step), side + step, step):
+        height = _down(area // width, step)
         sizes |= {(width, height), (height, width)}
     return sorted(sizes)
 
 
-def _of_shape(area: int, shape: float) -> tuple[int, int]:
+def _of_shape(area: int, shape: float, step: int) -> tuple[int, int]:
     """The size of at most about this many pixels whose width to height comes next to `shape`."""
-    near = int(math.sqrt(area * shape)) // STEP * STEP
-    widths = [width for width in range(near - 2 * STEP, near + 3 * STEP, STEP) if width > 0]
-    return min(((width, _down(area // width)) for width in widths), key=lambda size: abs(size[0] / size[1] - shape))
+    near = int(math.sqrt(area * shape)) // step * step
+    widths = [width for width in range(near - 2 * step, near + 3 * step, step) if width > 0]
+    return min(
+        ((width, _down(area // width, step)) for width in widths), key=lambda size: abs(size[0] / size[1] - shape)
+    )
 
 
-def _down(length: int) -> int:
-    return max(STEP, length // STEP * STEP)
+def _down(length: int, step: int) -> int:
+    return max(step, length // step * step)

@@ -15,7 +15,7 @@ from ...io.toml import path_of
 from ..option import OptionGroup, option
 from ..rules import Choice, Number, Text, Truth, Whole
 
-__all__ = ["CONTROL_VIDEO", "EXTRACTIONS", "SOURCES", "Dataset", "parse_datasets"]
+__all__ = ["EXTRACTIONS", "SOURCES", "STEPS", "Dataset", "parse_datasets"]
 
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 
@@ -24,21 +24,20 @@ SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_json
 
 _PATHS = (*SOURCES, "control_directory", "cache_directory")
 
-CONTROL_VIDEO = (
-    "videos that guide a video are not trained on without the graph: train it there with the conditioning of its own "
-    "workflow"
+_ONE_FRAME = (
+    "it is of training one frame among others, of FramePack, which ComfyUI has no model of, and of Wan, whose "
+    "conditioning for that no node of ComfyUI's makes"
 )
-"""Why a dataset of videos has no controls."""
-
-_ONE_FRAME = "training of one frame among others is not built here"
 
 UNSUPPORTED = {
-    "multiple_target": "layered images are not trained on here",
     "fp_1f_clean_indices": _ONE_FRAME,
     "fp_1f_target_index": _ONE_FRAME,
     "fp_1f_no_post": _ONE_FRAME,
 }
 """Musubi's options of a dataset that are refused unless they are off -> why."""
+
+STEPS = (16, 4)
+"""`Dataset.steps` of most models."""
 
 FORMER = {
     "flux_kontext_no_resize_control": "no_resize_control",
@@ -60,13 +59,19 @@ class Dataset(OptionGroup):
     video_directory: str = option("", Text(), "A folder of videos, each with a caption file beside it.")
     video_jsonl_file: str = option("", Text(), "Lines of {video_path, caption}.")
     control_directory: str = option(
-        "", Text(), "A folder of control images, of the same names as the images; several for one: NAME_0, NAME_1."
+        "",
+        Text(),
+        "A folder of control images, of the same names as the images; several for one: NAME_0, NAME_1. For videos: of "
+        "control videos, or of folders of their frames.",
     )
     no_resize_control: bool = option(
         False, Truth(), "Control images keep their size, cut to multiples of 16, up to the area of control_resolution."
     )
     control_resolution: tuple[int, ...] = ()
     """Width and height, at whose area a control image keeps its own shape; empty: it comes to its item's size."""
+    multiple_target: bool = option(
+        False, Truth(), "For Qwen-Image-Layered: NAME_1, NAME_2 and so on, without captions, are the layers of NAME."
+    )
     cache_directory: str = option("", Text(), "Where encoded items are kept; empty: .lyco_cache beside the items.")
     caption_extension: str = option(".txt", Text(), "Ending of the caption files.")
     batch_size: int = option(0, Whole(0), "Items in a batch; 0: as the training says.")
@@ -78,7 +83,7 @@ class Dataset(OptionGroup):
     )
     bucket_no_upscale: bool = option(False, Truth(), "With enable_bucket: small images stay small; videos do not.")
     target_frames: tuple[int, ...] = (1,)
-    """Frames of the pieces of a video, each 4n + 1."""
+    """Frames of the pieces of a video, each 4n + 1, for most models."""
     frame_extraction: str = option("head", Choice(EXTRACTIONS), "Which pieces of a video are taken.")
     frame_stride: int = option(1, Whole(1), "For slide: frames from one piece to the next.")
     frame_sample: int = option(1, Whole(1), "For uniform: how many pieces.")
@@ -87,6 +92,9 @@ class Dataset(OptionGroup):
         0.0, Number(), "Frames a second of the videos, to bring them to the model's; 0: take all."
     )
 
+    steps: tuple[int, int] = STEPS
+    """Sides are multiples of so many pixels, and frames one more than a multiple of so many, as the model has it."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         given = [name for name in SOURCES if getattr(self, name)]
@@ -94,13 +102,13 @@ class Dataset(OptionGroup):
             raise TrainError(
                 f"a dataset names {', '.join(given) or 'no folder'}, expected exactly one of {', '.join(SOURCES)}"
             )
-        if self.control_directory and self.is_video:
-            raise TrainError(f"datasets: control_directory is not supported here: {CONTROL_VIDEO}")
-        if self.control_directory and self.image_jsonl_file:
+        if self.control_directory and not (self.image_directory or self.video_directory):
             raise TrainError(
-                "control_directory goes with image_directory; a list names an item's controls itself: control_path, "
-                "or control_path_0, control_path_1 and so on"
+                "control_directory goes with image_directory and video_directory; a list names an item's controls "
+                "itself: control_path, or for several images control_path_0, control_path_1 and so on"
             )
+        if self.multiple_target and self.is_video:
+            raise TrainError("multiple_target is for images; a video has no layers")
         if re.search(r"[/\\:]", self.caption_extension):
             raise TrainError(
                 f"caption_extension is '{self.caption_extension}', expected the end of a name, such as .txt"
@@ -144,7 +152,7 @@ class Dataset(OptionGroup):
 
     def told(self) -> dict[str, Any]:
         """It in the metadata of a file: what is set, and folders by their last name, as Musubi has it."""
-        named = {name: value for name, value in dataclasses.asdict(self).items() if value}
+        named = {name: value for name, value in dataclasses.asdict(self).items() if value and name != "steps"}
         return {name: os.path.basename(v) if name.endswith(("_directory", "_file")) else v for name, v in named.items()}
 
 
@@ -165,7 +173,7 @@ def parse_datasets(settings: Mapping[str, Any], folder: Path) -> tuple[Dataset, 
 
 
 def _dataset(values: dict[str, Any], folder: Path) -> Dataset:
-    known = [field.name for field in dataclasses.fields(Dataset)]
+    known = [field.name for field in dataclasses.fields(Dataset) if field.name != "steps"]
     for former, name in FORMER.items():
         if former in values:
             values = {name: values.pop(former)} | values

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import TrainError
 from ...text import shorten
-from .config import CONTROL_VIDEO, Dataset
-from .controls import controls_in, controls_of_line
+from .config import Dataset
+from .controls import belonging, control_videos_in, controls_in, numbered_in_line
 
 __all__ = ["IMAGES", "VIDEOS", "Media", "frames_of", "kinds_in", "media_of"]
 
@@ -28,7 +28,9 @@ class Media:
     """Of a file; a video may be a folder of images, its frames in the order of their names."""
     caption: str
     controls: tuple[str, ...] = ()
-    """The images that an edit model sees beside it, in their order."""
+    """The images that an edit model sees beside it, in their order; of a video, that which lies over it."""
+    layers: tuple[str, ...] = ()
+    """What an image is made of, from the first layer on."""
 
 
 def media_of(dataset: Dataset) -> list[Media]:
@@ -76,6 +78,9 @@ def _videos(folder: str, caption_extension: str) -> list[str]:
 def _in_folder(dataset: Dataset) -> Iterator[Media]:
     source, extension = dataset.source, dataset.caption_extension
     names = _videos(source, extension) if dataset.is_video else _named(source, IMAGES)
+    layers = _layers(source, names, extension) if dataset.multiple_target else {}
+    others = {os.path.basename(path) for paths in layers.values() for path in paths}
+    names = [name for name in names if name not in others]
     paths = {name: os.path.join(source, name) for name in names}
     stems = {name: path if os.path.isdir(path) else os.path.splitext(path)[0] for name, path in paths.items()}
     lacking = [name for name, stem in stems.items() if not os.path.exists(stem + extension)]
@@ -84,14 +89,36 @@ def _in_folder(dataset: Dataset) -> Iterator[Media]:
             f"{source}: {len(lacking)} of {len(names)} have no caption ({shorten(lacking)}); put a file of the "
             f"same name that ends in {extension} beside each, which may be empty"
         )
-    controls = controls_in(dataset.control_directory, names, IMAGES) if dataset.control_directory else {}
-    if dataset.control_directory and (without := [name for name in names if name not in controls]):
-        raise TrainError(
-            f"{dataset.control_directory}: {len(without)} of {len(names)} images have no control in it "
-            f"({shorten(without)}); put an image of the same name there for each, or several: NAME_0, NAME_1"
-        )
+    controls = _controls(dataset, {name: os.path.basename(stem) for name, stem in stems.items()})
     for name, stem in stems.items():
-        yield Media(paths[name], _text(stem + extension).strip(), controls.get(name, ()))
+        yield Media(paths[name], _text(stem + extension).strip(), controls.get(name, ()), layers.get(name, ()))
+
+
+def _layers(folder: str, names: list[str], extension: str) -> dict[str, tuple[str, ...]]:
+    """Name of an image that has a caption -> its layers, which have none."""
+    captions = {name: os.path.join(folder, os.path.splitext(name)[0] + extension) for name in names}
+    whole = [name for name in names if os.path.exists(captions[name])]
+    return belonging(folder, whole, set(names) - set(whole))
+
+
+_CONTROLS = {
+    False: ("images", "an image of the same name there for each, or several: NAME_0, NAME_1"),
+    True: ("videos", "a video of the same name there for each, or a folder of its frames"),
+}
+"""Whether a dataset is of videos -> what its items are called, and what to do for those without a control."""
+
+
+def _controls(dataset: Dataset, stems: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Name of an item -> its controls in `control_directory`, if there is one; `stems`: names without endings."""
+    if not (folder := dataset.control_directory):
+        return {}
+    found = control_videos_in(folder, stems, VIDEOS) if dataset.is_video else controls_in(folder, list(stems), IMAGES)
+    if without := [name for name in stems if name not in found]:
+        kinds, put = _CONTROLS[dataset.is_video]
+        raise TrainError(
+            f"{folder}: {len(without)} of {len(stems)} {kinds} have no control in it ({shorten(without)}); put {put}"
+        )
+    return found
 
 
 def _listed(dataset: Dataset) -> Iterator[Media]:
@@ -101,15 +128,20 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
             continue
         try:
             entry: Any = json.loads(line)
-            path, caption = str(entry[key]), str(entry["caption"])
+            caption = str(entry["caption"])
+            path, *layers = (
+                numbered_in_line(key, entry, folder, f"{dataset.source}: line {number}")
+                if dataset.multiple_target
+                else [os.path.join(folder, str(entry[key]))]
+            )
         except (ValueError, KeyError, TypeError):
             raise TrainError(
                 f'{dataset.source}: line {number} cannot be read, expected {{"{key}": …, "caption": …}}'
             ) from None
-        controls = controls_of_line(entry, folder, f"{dataset.source}: line {number}")
-        if controls and dataset.is_video:
-            raise TrainError(f"{dataset.source}: line {number} has a control_path: {CONTROL_VIDEO}")
-        yield Media(os.path.normpath(os.path.join(folder, path)), caption.strip(), controls)
+        controls = numbered_in_line("control_path", entry, folder, f"{dataset.source}: line {number}")
+        if len(controls) > 1 and dataset.is_video:
+            raise TrainError(f"{dataset.source}: line {number} has {len(controls)} control videos, expected one")
+        yield Media(os.path.normpath(path), caption.strip(), controls, tuple(layers))
 
 
 def _text(path: str) -> str:

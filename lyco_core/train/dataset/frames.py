@@ -12,9 +12,9 @@ __all__ = ["at_rate", "windows"]
 def windows(dataset: Dataset, frames: int) -> list[tuple[int, int]]:
     """(first frame, number of frames) of every piece of a video; none if it is too short for all."""
     if dataset.frame_extraction == "full":
-        return [(0, _whole(min(frames, dataset.max_frames)))]
+        return [(0, _whole(min(frames, dataset.max_frames), dataset.steps[1]))]
     found: list[tuple[int, int]] = []
-    for count in sorted({_whole(count) for count in dataset.target_frames}):
+    for count in sorted({_whole(count, dataset.steps[1]) for count in dataset.target_frames}):
         if frames >= count:
             found += dict.fromkeys((start, count) for start in _starts(dataset, frames, count))
     return found
@@ -43,6 +43,6 @@ def _starts(dataset: Dataset, frames: int, count: int) -> list[int]:
     return [0]
 
 
-def _whole(count: int) -> int:
-    """The largest 4n + 1 up to `count`: what video VAEs encode."""
-    return (count - 1) // 4 * 4 + 1
+def _whole(count: int, step: int) -> int:
+    """The largest multiple of `step` plus 1 up to `count`: what video VAEs encode."""
+    return (count - 1) // step * step + 1

@@ -144,6 +144,7 @@ _BY_RULE: Sequence[tuple[type, Takes]] = (
 
 
 _EDITION = ("model_version", "edit_plus", "edit")
+_OF_QWEN = (*_EDITION, "remove_first_image_from_target")
 
 
 def edition(settings: dict[str, Any]) -> str:
@@ -154,7 +155,7 @@ def edition(settings: dict[str, Any]) -> str:
 
 def own_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that `train_options` takes."""
-    return {name: value for name, value in settings.items() if name not in {*FILES, *_TABLES, *_EDITION}}
+    return {name: value for name, value in settings.items() if name not in {*FILES, *_TABLES, *_OF_QWEN}}
 
 
 def option_words(settings: Mapping[str, Any], answers: Iterable[Answer]) -> list[str]:

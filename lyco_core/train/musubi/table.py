@@ -123,6 +123,7 @@ _IN_FILE = "the model's file tells it"
 _FIRST = "a first frame is not trained on without the graph: train it there with the conditioning of its own workflow"
 _CONTROL = "it reads its control in a way that is not built here: train it in the graph, with its own conditioning"
 _EDITION = "it says how Qwen-Image reads control images"
+_ONE_FRAME = "no node of ComfyUI's makes the conditioning of one frame among others, so nothing there samples with it"
 _SELF = "it belongs to Self-Flow, which is not built here"
 _DINO = "it belongs to a loss on DINO's features, which is not built here"
 _NABLA = "it belongs to Kandinsky's sparse attention, which is not built here"
@@ -186,8 +187,8 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("model_version", ONE, "flux_2 qwen_image", NOTHING, _IN_FILE),
     ("edit edit_plus", FLAG, "qwen_image", SAME, _EDITION),
     ("num_layers", ONE, "qwen_image", NOTHING, _IN_FILE),
-    ("remove_first_image_from_target", FLAG, "qwen_image", REFUSED, "layered images are not trained on here"),
-    ("one_frame", FLAG, "fpack wan", NOTHING, _SAMPLES),
+    ("remove_first_image_from_target", FLAG, "qwen_image", SAME, "it says what of a picture in layers is learned"),
+    ("one_frame", FLAG, "fpack wan", REFUSED, _ONE_FRAME),
     ("force_v2_1_time_embedding", FLAG, "wan", NOTHING, "ComfyUI embeds one time for all of a video"),
     ("use_32bit_attention", FLAG, "zimage", REFUSED, "mixed_precision says in what; no: all in float32"),
     ("bulk_decode f1", FLAG, "fpack", NOTHING, _SAMPLES),
@@ -229,12 +230,10 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
 _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
     "task": (
         (r"k5-.*-i2v.*", REFUSED, _FIRST),
-        (r".*-FC", REFUSED, _CONTROL),
         (r"i2i", REFUSED, _CONTROL),
     ),
     "model_version": (
-        (r"original|edit|edit-2509|edit-2511", SAME, _EDITION),
-        (r"layered", REFUSED, "layered images are not trained on here"),
+        (r"original|edit|edit-2509|edit-2511|layered", SAME, _EDITION),
         (r"edit.*", REFUSED, "the editions are edit, edit-2509 and edit-2511"),
     ),
 }

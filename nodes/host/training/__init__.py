@@ -2,6 +2,7 @@
 
 from .folder_dataset import encoded, listing
 from .folder_inputs import dataset_input, dataset_output, folder_inputs, with_defaults
+from .loaded_encoders import steps_of
 from .node import data_of, train_on
 from .run import Data
 from .survey import survey
@@ -20,6 +21,7 @@ __all__ = [
     "listing",
     "option_inputs",
     "single",
+    "steps_of",
     "survey",
     "train_on",
     "widget_options",

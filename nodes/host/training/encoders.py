@@ -58,6 +58,11 @@ class Encoders:
         """Of the family's videos; None where it has none."""
         return self.trained.frames_a_second
 
+    @property
+    def steps(self) -> tuple[int, int]:
+        """See `Dataset`: the family's."""
+        return self.trained.steps
+
     def vae_identity(self) -> object:
         """What changes when the VAE does."""
         return identity(self.vae)
@@ -96,6 +101,8 @@ class Encoding(Protocol):
 
     @property
     def frames_a_second(self) -> float | None: ...
+    @property
+    def steps(self) -> tuple[int, int]: ...
     @property
     def first_frame(self) -> FirstFrame | None: ...
     @property

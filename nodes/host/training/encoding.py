@@ -12,16 +12,16 @@ from typing import TypeVar
 
 import comfy.model_management
 import torch
+from torch import Tensor
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.items import Item
-from ....lyco_core.train.references import References
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import read_conditioning, store_conditioning
 from .encoders import Encoding
-from .first_frames import FrameEncoder, read_first_frame
+from .first_frames import Clip, FrameEncoder, asked, read_first_frame
 from .memory import memory_for
 from .pieces import Pictured, Piece, Text, caption_entry, pieces_of
 from .references import require_nodes, seen, with_references
@@ -71,23 +71,26 @@ def encode_datasets(datasets: Sequence[Dataset], encoders: Encoding, world: Worl
 
 
 def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encoding) -> Item:
+    latent, how = piece.entry.read()[0]["latent"], encoders.references
     references = [control.entry.read()[0]["latent"] for control in piece.controls]
+    if how and how.layers:  # along the frames the picture comes first
+        references, latent = [latent[:, :1]], latent if how.whole else latent[:, 1:]
 
     def complete(text: Text) -> Conditioning:
-        return _with_first_frame(with_references(conditions[text.entry.path], references, encoders.references), piece)
+        return _with_first_frame(with_references(conditions[text.entry.path], references, how), piece)
 
     return Item(
-        piece.entry.read()[0]["latent"],
+        latent,
         complete(piece.text),
         os.path.basename(piece.media.path),
         piece.dataset.num_repeats,
         piece.dataset.batch_size or None,
-        complete(piece.empty) if encoders.drops_captions and piece.controls else None,
+        complete(piece.empty) if encoders.drops_captions and (references or piece.empty.seen) else None,
     )
 
 
 def _with_first_frame(caption: Conditioning, piece: Piece) -> Conditioning:
-    return [caption[0], caption[1] | read_first_frame(piece.first)] if piece.first else caption
+    return [caption[0], caption[1] | read_first_frame(piece.first.entry)] if piece.first else caption
 
 
 def _encode_latents(pieces: Sequence[Piece], encoders: Encoding) -> None:
@@ -103,12 +106,11 @@ def _encode_latents(pieces: Sequence[Piece], encoders: Encoding) -> None:
 def _encode_first_frames(pieces: Sequence[Piece], encoders: Encoding) -> None:
     if (kind := encoders.first_frame) is None:
         return
-    found = [(piece.first, piece.media.path, piece.dataset, piece.frames) for piece in pieces if piece.first]
-    missing = [one for one in found if not one[0].is_there]
+    missing = [piece.first for piece in pieces if piece.first and not piece.first.entry.is_there]
     log.info("%d of %d first frames are in the cache", len(pieces) - len(missing), len(pieces))
 
     def load() -> FrameEncoder:
-        vision = encoders.load_vision() if kind.vision else None
+        vision = encoders.load_vision() if kind.looks else None
         return FrameEncoder(kind, encoders.load_vae(), vision)
 
     if missing:
@@ -120,7 +122,7 @@ def encode_captions(texts: Sequence[Text], encoders: Encoding) -> None:
     missing = [text for text in texts if not text.entry.is_there]
     log.info("%d of %d captions are in the cache", len(texts) - len(missing), len(texts))
     if missing:
-        with_encoder(encoders.load_clip, partial(_store_caption, encoders.references), missing, encoders.encoded)
+        with_encoder(encoders.load_clip, partial(_store_caption, encoders), missing, encoders.encoded)
 
 
 def with_encoder(
@@ -142,7 +144,7 @@ def store_latent(vae: VAE, piece: Pictured) -> None:
     """Have the cache hold a latent. Raises `TrainError` if the VAE makes none of it."""
     # One at a time: a VAE of videos would take a batch of images for one video.
     pixels = piece.pixels
-    latents = vae.encode(pixels)
+    latents = _layers(vae, pixels, piece.path) if pixels.shape[-1] == 4 else vae.encode(pixels)
     if len(latents) != 1:
         raise TrainError(
             f"{piece.path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
@@ -154,8 +156,25 @@ def store_latent(vae: VAE, piece: Pictured) -> None:
     piece.entry.store({"latent": latent}, {})
 
 
-def _store_caption(how: References | None, clip: CLIP, text: Text) -> None:
-    found = seen(clip, text.caption, [control.pixels for control in text.seen], how)
+def _layers(vae: VAE, pixels: Tensor, path: str) -> Tensor:
+    """An image and its layers, each encoded for itself, along the frames: (1, C, 1 + layers, height, width)."""
+    if (channels := getattr(vae, "output_channels", 3)) != 4:
+        raise TrainError(
+            f"{path}: has layers, and the VAE makes {channels} channels and no transparency; name the VAE of "
+            "Qwen-Image-Layered: qwen_image_layered_vae"
+        )
+    return torch.cat([vae.encode(one) for one in pixels.split(1)], dim=2)
+
+
+def _store_caption(encoders: Encoding, clip: CLIP, text: Text) -> None:
+    pictures = [one.pixels for one in text.seen if not isinstance(one, Clip)]
+    frames = [one for one in text.seen if isinstance(one, Clip)]
+    if pictures and encoders.references:
+        found = seen(clip, text.caption, pictures, encoders.references)
+    elif frames and encoders.first_frame:
+        found = asked(clip, text.caption, encoders.first_frame, frames[0])
+    else:
+        found = clip.encode_from_tokens_scheduled(clip.tokenize(text.caption))
     if len(found) != 1:
         raise TrainError(f"the text encoder makes {len(found)} conditionings of one caption, expected one")
     store_conditioning(text.entry, found[0])

@@ -1,4 +1,4 @@
-"""The conditioning of a clip's first frame, by the node that ComfyUI samples such a model with; see `encoding`."""
+"""The conditioning of frames beside the noise, by the node that ComfyUI samples such a model with; see `encoding`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ....lyco_core.errors import TrainError, about_file
 from ....lyco_core.io import read_header
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.first_frames import FirstFrame
-from ..protocols import VAE
+from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry
-from .media import read_frames, read_image
+from .media import read_control, read_control_frames, read_frames, read_image
 
 _WAN, _HUNYUAN = "comfy_extras.nodes_wan", "comfy_extras.nodes_hunyuan"
 
@@ -26,6 +26,8 @@ NODES: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
     "WanFirstLastFrameToVideo": (_WAN, {"negative": []}, ("clip_vision_start_image", "clip_vision_end_image")),
     "HunyuanImageToVideo": (_HUNYUAN, {"guidance_type": "v1 (concat)"}, ()),
     "HunyuanVideo15ImageToVideo": (_HUNYUAN, {"negative": []}, ("clip_vision_output",)),
+    "WanFunControlToVideo": (_WAN, {"negative": []}, ("clip_vision_output",)),
+    "Wan22FunControlToVideo": (_WAN, {"negative": []}, ()),
 }
 """ComfyUI's node -> its module, inputs that are the same always, and where the image encoder's outputs go."""
 
@@ -35,55 +37,98 @@ _SEEN = "clip_vision_output"
 
 
 @dataclasses.dataclass(frozen=True)
+class Clip:
+    """What of an image, or of a piece of a video, is read beside the noise, and where its conditioning is kept."""
+
+    entry: Entry
+    path: str
+    dataset: Dataset
+    frames: tuple[int, ...] | None
+    """The numbers of a video's frames; None for an image."""
+    control: str = ""
+    """The path of what lies over it; empty: nothing does."""
+    control_frames: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class FrameEncoder:
-    """What encodes first frames: a VAE, and the image encoder if the model has one."""
+    """What encodes frames beside the noise: a VAE, and the image encoder if the model has one."""
 
     kind: FirstFrame
     vae: VAE
     vision: Any = None
     """`comfy.clip_vision.ClipVisionModel`."""
 
-    def conditioning(self, frames: Tensor, length: int) -> dict[str, Any]:
-        """What the first frame adds to the conditioning of a caption.
+    def conditioning(self, frames: Tensor, length: int, control: Tensor | None = None) -> dict[str, Any]:
+        """What the frames add to the conditioning of a caption.
 
         Args:
             frames: (1, height, width, 3), at the size of the clip; the last frame follows where the kind reads it.
             length: how many frames the clip has.
+            control: (length, height, width, 3), where the kind reads it.
         """
         module, always, seen = NODES[self.kind.node]
-        images = dict(zip(_IMAGES, frames.split(1), strict=False))
+        images = dict(zip(_IMAGES, frames.split(1), strict=False)) if self.kind.first else {}
+        outputs: list[Any] = []
         if self.vision is not None:
-            outputs = (self.vision.encode_image(image, crop=self.kind.crop) for image in images.values())
+            outputs = [self.vision.encode_image(image, crop=self.kind.crop) for image in images.values()]
             images |= dict(zip(seen, outputs, strict=False))
         node: Any = getattr(importlib.import_module(module), self.kind.node)
         run = node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION)
         height, width = frames.shape[1:3]
         size = {"width": width, "height": height, "length": length, "batch_size": 1}
-        ((_, found),) = run(positive=[[torch.zeros(1), {}]], vae=self.vae, **size, **always, **images)[0]
-        return found
+        over = {"control_video": control} if self.kind.control else {}
+        ((_, found),) = run(positive=[[torch.zeros(1), {}]], vae=self.vae, **size, **always, **images, **over)[0]
+        return found | ({_SEEN: outputs[0]} if self.kind.asks else {})
 
-    def store(self, piece: tuple[Entry, str, Dataset, tuple[int, ...] | None]) -> None:
-        """Write what the model reads of the first frame of a piece."""
-        entry, path, dataset, frames = piece
+    def store(self, clip: Clip) -> None:
+        """Write what the model reads beside the noise of a clip."""
+        path, dataset, frames = clip.path, clip.dataset, clip.frames
         if frames is None:
             pixels = read_image(path, dataset)
         else:
             pixels = read_frames(path, dataset, sorted({frames[0], frames[-1 if self.kind.last else 0]}))
         ends = torch.cat([pixels[:1], pixels[-1:]]) if self.kind.last else pixels
-        self.write(entry, ends, len(frames or (0,)))
+        self.write(clip.entry, ends, len(frames or (0,)), _control_of(clip))
 
-    def write(self, entry: Entry, ends: Tensor, length: int) -> None:
+    def write(self, entry: Entry, ends: Tensor, length: int, control: Tensor | None = None) -> None:
         """Write the `conditioning` of frames."""
-        found = self.conditioning(ends, length)
+        found = self.conditioning(ends, length, control)
         if output := found.pop(_SEEN, None):
             found[_SEEN] = getattr(output, self.kind.sees)
-        entry.store({key: value.detach().cpu().contiguous() for key, value in found.items()}, {"sees": self.kind.sees})
+        tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        rest = {key: value for key, value in found.items() if key not in tensors}
+        made = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        entry.store(made, {"sees": self.kind.sees, "asks": self.kind.asks, "rest": rest})
+
+
+def _control_of(clip: Clip) -> Tensor | None:
+    """What lies over a clip, at its size."""
+    if not clip.control:
+        return None
+    if clip.control_frames is None:
+        return read_control(clip.control, clip.path, clip.dataset)
+    return read_control_frames(clip.control, clip.path, clip.dataset, clip.control_frames)
 
 
 def read_first_frame(entry: Entry) -> dict[str, Any]:
-    """What `FrameEncoder.store` wrote, as a conditioning has it."""
+    """What `FrameEncoder.store` wrote for the model, as a conditioning has it."""
     found, rest = entry.read()
-    made: dict[str, Any] = dict(found)
+    if rest.get("asks"):  # it is the text encoder's
+        del found[_SEEN]
+    return _conditioning(found, rest)
+
+
+def asked(clip: CLIP, caption: str, kind: FirstFrame, frame: Clip) -> list[Conditioning]:
+    """The conditioning of a caption that the text encoder reads with the first frame of a clip, which is encoded."""
+    node: Any = getattr(importlib.import_module(_HUNYUAN), kind.asks)
+    output = _conditioning(*frame.entry.read())[_SEEN]
+    interleave = next(given.default for given in node.define_schema().inputs if given.id == "image_interleave")
+    return node.execute(clip=clip, clip_vision_output=output, prompt=caption, image_interleave=interleave).args[0]
+
+
+def _conditioning(found: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {**found, **rest.get("rest", {})}
     if _SEEN in made:
         output = comfy.clip_vision.Output()
         output[rest["sees"]] = made[_SEEN]

@@ -9,6 +9,7 @@ import comfy.sd
 import torch
 from torch import Tensor
 
+from ....lyco_core.train.dataset import STEPS
 from ..progress import Progress
 from ..protocols import CLIP, VAE
 from .cache import identity
@@ -26,7 +27,7 @@ class LoadedEncoders:
     """
 
     def __init__(self, vae: VAE, clip: CLIP, frames_a_second: float | None) -> None:
-        self.frames_a_second = frames_a_second
+        self.frames_a_second, self.steps = frames_a_second, steps_of(vae)
         self.first_frame = self.references = None
         """A dataset is made for no model: first frames and references come from the nodes that sample with them."""
         self.drops_captions = False
@@ -72,6 +73,11 @@ class LoadedEncoders:
             self._told = Progress()
         self.made += 1
         self._told(done, total)
+
+
+def steps_of(vae: VAE) -> tuple[int, int]:
+    """`Dataset.steps` of a VAE: what it makes one latent of, or what models make one token of if that is more."""
+    return max(STEPS[0], int(vae.spacial_compression_encode())), vae.temporal_compression_decode() or STEPS[1]
 
 
 def _vae_path(vae: VAE) -> str | None:

@@ -27,9 +27,7 @@ def read_image(path: str, dataset: Dataset) -> Tensor:
 
 def read_control(path: str, item: str, dataset: Dataset) -> Tensor:
     """A control image at the size that its dataset asks for; `item` is the path of the image that it belongs to."""
-    size = opened_image(item).size
-    image = opened_image(path)
-    return _fitted([image], lambda width, height: fit_control(dataset, width, height, size))
+    return _fitted([opened_image(path)], _over(item, dataset))
 
 
 def read_reference(path: str, dataset: Dataset) -> Tensor:
@@ -42,11 +40,27 @@ def read_covering(path: str, size: tuple[int, int]) -> Tensor:
     return _fitted([opened_image(path)], lambda width, height: covering(width, height, size))
 
 
-def opened_image(path: str) -> Image.Image:
-    """An image without its transparency, turned as its file says."""
+def read_control_frames(path: str, item: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:
+    """Frames of a control video, some of them perhaps again and again, at the size of its clip, in the video `item`."""
+    different = sorted(set(wanted))
+    return _frames(path, different, _over(item, dataset))[[different.index(number) for number in wanted]]
+
+
+def _over(item: str, dataset: Dataset) -> Callable[[int, int], Fit]:
+    size = size_of(item)
+    return lambda width, height: fit_control(dataset, width, height, size)
+
+
+def read_layers(paths: Sequence[str], dataset: Dataset) -> Tensor:
+    """An image and its layers with their transparency, (1 + layers, height, width, 4), at the size of its bucket."""
+    return _fitted([opened_image(path, "RGBA") for path in paths], _over(paths[0], dataset))
+
+
+def opened_image(path: str, mode: str = "RGB") -> Image.Image:
+    """An image, turned as its file says; `mode` RGBA: with its transparency."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return ImageOps.exif_transpose(image).convert(mode)
     except Exception as error:  # each of Pillow's decoders has its own
         raise TrainError(f"{path}: is no image that can be read: {error}") from None
 
@@ -91,8 +105,12 @@ def count_frames(path: str) -> int:
 
 def read_frames(path: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:
     """Some frames of a video, by their numbers, at the size of its bucket."""
+    return _frames(path, wanted, partial(fit, dataset))
+
+
+def _frames(path: str, wanted: Sequence[int], size: Callable[[int, int], Fit]) -> Tensor:
     try:
-        pixels = _fitted(_decoded(path, set(wanted)), partial(fit, dataset))
+        pixels = _fitted(_decoded(path, set(wanted)), size)
     except (OSError, IndexError, ValueError, FFmpegError) as error:
         raise TrainError(f"{path}: cannot be decoded: {error}") from None
     if len(pixels) != len(wanted):

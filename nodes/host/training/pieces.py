@@ -11,21 +11,24 @@ from typing import Protocol
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.dataset import Dataset, Media, at_rate, media_of, windows
+from ....lyco_core.train.dataset import STEPS, Dataset, Media, at_rate, media_of, windows
 from .cache import Entry, identity
 from .encoders import Encoding
-from .media import count_frames, read_control, read_frames, read_image
+from .first_frames import Clip
+from .media import count_frames, read_control, read_frames, read_image, read_layers
 
 log = logging.getLogger("lyco")
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A caption, the control images that the text encoder sees with it, and where its conditioning is kept."""
+    """A caption, what the text encoder sees with it (control images, or a first frame), and where its conditioning is
+    kept.
+    """
 
     caption: str
     entry: Entry
-    seen: Sequence[Pictured] = ()
+    seen: Sequence[Pictured | Clip] = ()
 
 
 class Pictured(Protocol):
@@ -64,8 +67,8 @@ class Piece:
     frames: tuple[int, ...] | None
     """The numbers of a video's frames; None for an image."""
     entry: Entry
-    first: Entry | None
-    """Where its first frame's conditioning is kept, if the model reads that."""
+    first: Clip | None
+    """What the model reads beside the noise, if it does."""
     controls: Sequence[Control]
     text: Text
     empty: Text
@@ -78,7 +81,9 @@ class Piece:
 
     @property
     def pixels(self) -> Tensor:
-        """The image or the frames, (frames, height, width, 3)."""
+        """The image or the frames, (frames, height, width, 3); an image and its layers have transparency, 4."""
+        if self.media.layers:
+            return read_layers((self.media.path, *self.media.layers), self.dataset)
         if self.frames is None:
             return read_image(self.media.path, self.dataset)
         return read_frames(self.media.path, self.dataset, self.frames)
@@ -86,7 +91,7 @@ class Piece:
 
 def pieces_of(dataset: Dataset, encoders: Encoding) -> list[Piece]:
     """The images of a dataset, or the pieces of its videos. Raises `TrainError` if there are none."""
-    found: list[Piece] = []
+    dataset, found = dataclasses.replace(dataset, steps=encoders.steps), list[Piece]()
     for media in media_of(dataset):
         pieces = [None]
         if dataset.is_video:
@@ -105,51 +110,72 @@ def too_short(dataset: Dataset) -> TrainError:
 
 
 def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding) -> Piece:
-    how = encoders.references
+    how, kind = encoders.references, encoders.first_frame
+    latent, first = _encoded_as(dataset, media, frames, encoders)
     controls = [
         Control(path, media.path, dataset, _control_entry(dataset, media, number, encoders))
         for number, path in enumerate(media.controls if how else ())
     ]
-    seen = controls if how and how.node else []
+    seen: Sequence[Control | Clip] = controls if how and how.node else []
+    if first and kind and kind.asks:
+        seen = [first]
     text, empty = (
         Text(caption, caption_entry(dataset.cache, caption, encoders, seen), seen) for caption in (media.caption, "")
     )
-    return Piece(dataset, media, frames, *_entries(dataset, media, frames, encoders), controls, text, empty)
+    return Piece(dataset, media, frames, latent, first, controls, text, empty)
 
 
 def pieces_of_video(dataset: Dataset, count: int, target: float | None) -> list[tuple[int, ...]]:
     """The numbers of the frames of every piece of a video of `count` frames; `target`: the model's frames a second."""
-    rate = min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
-    frames = at_rate(count, rate)
+    frames = at_rate(count, _rate(dataset, target))
     return [tuple(frames[start : start + count]) for start, count in windows(dataset, len(frames))]
 
 
-def _entries(
+def _rate(dataset: Dataset, target: float | None) -> float:
+    return min(1.0, target / dataset.source_fps) if target and dataset.source_fps else 1.0
+
+
+def _encoded_as(
     dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encoders: Encoding
-) -> tuple[Entry, Entry | None]:
-    """Those of a piece's latent and of its first frame."""
-    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames]
+) -> tuple[Entry, Clip | None]:
+    """Where a piece's latent is kept, and what is read beside the noise."""
+    shape = [dataset.resolution, dataset.bucketed, dataset.stays_small, frames, *_other_steps(dataset)]
     name = os.path.splitext(os.path.basename(media.path))[0]
     name += f"_{frames[0]:05d}-{len(frames):03d}" if frames else ""
-    made_from = (identity(media.path), shape, encoders.vae_identity())
+    layers = [identity(path) for path in media.layers]
+    made_from = (identity(media.path), shape, encoders.vae_identity(), *([layers] if layers else []))
     latent = Entry(dataset.cache, name, "latent", *made_from)
     if (kind := encoders.first_frame) is None:
         return latent, None
-    vision = [encoders.vision_identity(), kind.crop] if kind.vision else []
-    return latent, Entry(dataset.cache, f"{name}_first", kind.node, *made_from, vision)
+    more = [encoders.vision_identity(), kind.crop] if kind.looks else []
+    if not kind.control:
+        return latent, Clip(
+            Entry(dataset.cache, f"{name}_first", kind.node, *made_from, more), media.path, dataset, frames
+        )
+    control, shown = media.controls[0], None
+    if frames:
+        last = at_rate(count_frames(control), _rate(dataset, encoders.frames_a_second))[-1]
+        shown = tuple(min(number, last) for number in frames)  # the last stays where the control is shorter
+    entry = Entry(dataset.cache, f"{name}_control", kind.node, *made_from, more, identity(control), shown)
+    return latent, Clip(entry, media.path, dataset, frames, control, shown)
+
+
+def _other_steps(dataset: Dataset) -> list[int]:
+    return [dataset.steps[0]] if dataset.steps != STEPS else []
 
 
 def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encoding) -> Entry:
     path = media.controls[number]
     shape = [dataset.no_resize_control, dataset.control_resolution]
-    shape += [dataset.resolution, dataset.bucketed, dataset.stays_small, identity(media.path)]
+    shape += [dataset.resolution, dataset.bucketed, dataset.stays_small, identity(media.path), *_other_steps(dataset)]
     name = f"{os.path.splitext(os.path.basename(media.path))[0]}_control_{number}"
     return Entry(dataset.cache, name, "control", identity(path), shape, encoders.vae_identity())
 
 
-def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Pictured] = ()) -> Entry:
+def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Pictured | Clip] = ()) -> Entry:
     """Where the conditioning of a caption is kept; `seen`: the images that the text encoder sees with it."""
     made_from = encoders.text_identity()
-    if seen and encoders.references:
-        made_from = [*made_from, encoders.references.node, [os.path.basename(control.entry.path) for control in seen]]
+    if seen:
+        node = encoders.references.node if encoders.references else encoders.first_frame and encoders.first_frame.asks
+        made_from = [*made_from, node, [os.path.basename(one.entry.path) for one in seen]]
     return Entry(cache, "caption", "caption", caption, *made_from)

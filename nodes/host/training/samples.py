@@ -21,6 +21,7 @@ from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.first_frames import kind_of
 from ....lyco_core.train.image_inputs import image_input
+from ....lyco_core.train.layers import require_no_layers
 from ....lyco_core.train.loop import Training
 from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.prompts import SamplePrompt, located
@@ -101,6 +102,7 @@ def from_graph(
     weights = model_weights(model)
     kind = kind_of(weights, seen=vision is not None)
     how = references_of_prompts(weights, prompts)
+    require_no_layers(weights, prompts)
     require_pictures_of(prompts, kind, how, image_input(weights))
     if kind and kind.vision and vision is None:
         raise TrainError("sample_prompts needs clip_vision, by which the model sees a first frame; connect it")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ....lyco_core.train.dataset import Dataset, Media, fit, media_of
+from ....lyco_core.train.dataset import STEPS, Dataset, Media, fit, media_of
 from .folder_dataset import datasets_of
 from .media import count_frames, size_of
 from .pieces import pieces_of_video, too_short
@@ -22,14 +23,17 @@ T = TypeVar("T")
 _known: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 
 
-def survey(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def survey(inputs: Mapping[str, Any], steps: tuple[int, int] = STEPS) -> dict[str, Any]:
     """What a node's inputs would make, in plain types, from the headers of the files.
+
+    Args:
+        steps: of the VAE, if it is known.
 
     Raises `LycoError`: what a run would refuse of the folder, its captions and its files.
     """
     buckets: Counter[tuple[int, int, int]] = Counter()
     found = {"images": 0, "videos": 0, "short": 0, "repeats": int(inputs["num_repeats"])}
-    for dataset in datasets_of(inputs):
+    for dataset in (dataclasses.replace(dataset, steps=steps) for dataset in datasets_of(inputs)):
         media = media_of(dataset)
         found["videos" if dataset.is_video else "images"] += len(media)
         before = buckets.total()

@@ -26,6 +26,7 @@ ERRORS = {name for name in lyco_core.errors.__all__ if name.endswith("Error")}
 HEADLESS = (
     "nodes/host/training/encoders",
     "nodes/host/training/encoding",
+    "nodes/host/training/first_frames",
     "nodes/host/training/cache",
     "nodes/host/training/media",
 )
