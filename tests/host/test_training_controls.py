@@ -1,4 +1,4 @@
-"""Control images: through ComfyUI's own nodes into the cache, out of it, and what edit models learn of them."""
+"""Control images: through ComfyUI's own nodes into the cache, and out of it."""
 
 import importlib
 import logging
@@ -8,26 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lyco_testing.comfy_models import MODELS, tiny_model
 from lyco_testing.tables import TRAINED
 from PIL import Image
 from safetensors.torch import save_file
 
-RUNNABLE = {
-    "flux1": {},
-    "flux2": {"in_channels": 128, "out_channels": 128, "default_ref_method": "index", "ref_index_scale": 10.0},
-    "qwen_image": {"in_channels": 64},
-}
 KEY = "reference_latents"
-CHANNELS = {"flux1": 16, "flux2": 128, "qwen_image": 16}
 
 
 @pytest.fixture(scope="module")
 def made(pack) -> SimpleNamespace:
-    rooms = ("encoders", "encoding", "references", "media", "run", "flow_model")
+    rooms = ("encoders", "encoding", "references", "media")
     names = {name: f"nodes.host.training.{name}" for name in rooms}
-    names |= {"dataset": "lyco_core.train.dataset", "errors": "lyco_core.errors", "items": "lyco_core.train.items"}
-    names |= {"how": "lyco_core.train.references", "options": "lyco_core.train.options"}
+    names |= {"dataset": "lyco_core.train.dataset", "how": "lyco_core.train.references"}
     return SimpleNamespace(**{k: importlib.import_module(f"{pack.__name__}.{v}") for k, v in names.items()})
 
 
@@ -161,39 +153,3 @@ def test_the_text_encoder_sees_what_comfyuis_node_shows_it(edition, made, vae, p
     assert torch.equal(empty[0][0, 1:], condition[0][0, 1:])  # the same pictures
     assert float(empty[0][0, 0, 0]) == float(condition[0][0, 0, 0]) - len("make it blue")
     assert all(torch.equal(a, b) for a, b in zip(empty[1][KEY], condition[1][KEY], strict=True))
-
-
-def model_of(architecture: str, monkeypatch: pytest.MonkeyPatch, **more: object):
-    name, config = MODELS[architecture]
-    monkeypatch.setitem(MODELS, architecture, (name, config | RUNNABLE[architecture] | more))
-    with torch.inference_mode():
-        return tiny_model(architecture)
-
-
-def normal(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def item(made, architecture: str, seed: int, control: int, *, size: int = 8):
-    """An image whose pixels only its control tells: captions are the same, and so is the noise of a step."""
-    frames = (1,) if architecture == "qwen_image" else ()
-    shape = (CHANNELS[architecture], *frames, size, size)
-    entry = [normal(100, 1, 5, 48), {"pooled_output": normal(101, 1, 24)}]
-    how = made.how.References("x")
-    entry = made.references.with_references(entry, [normal(200 + control, *shape)], how)
-    return made.items.Item(normal(seed, *shape), entry, f"item {seed}")
-
-
-@pytest.mark.parametrize("architecture", RUNNABLE)
-def test_a_batch_is_its_items(architecture, made, monkeypatch):
-    model = model_of(architecture, monkeypatch)
-    some = [item(made, architecture, n, n) for n in range(3)]
-    with made.flow_model.loaded(model, made.options.RunOptions()) as flow:
-        assert flow.groups([one.condition for one in some]) == [[0, 1, 2]]
-        latents = torch.stack([flow.latent(one.latent) for one in some])
-        times = torch.tensor([0.2, 0.5, 0.9])
-        with torch.no_grad():
-            together = flow.velocity(latents, times, [one.condition for one in some])
-            for n, one in enumerate(some):
-                alone = flow.velocity(latents[n : n + 1], times[n : n + 1], [one.condition])
-                assert torch.allclose(together[n : n + 1], alone, atol=1e-5)

@@ -1,12 +1,25 @@
 """Nodes that the host tests need and ComfyUI lacks: conditioning without gigabytes of a text encoder."""
 
+import contextlib
+
+SERVING = contextlib.ExitStack()
+"""Of what is so for as long as the server runs."""
+
 
 async def comfy_entrypoint():
+    import importlib.util
     import time
+    from pathlib import Path
 
     import comfy.model_management
     import torch
     from comfy_api.latest import ComfyExtension, io
+
+    support = Path(__file__).resolve().parents[2] / "support" / "lyco_testing"
+    spec = importlib.util.spec_from_file_location("told_sizes", support / "told_sizes.py")
+    sizes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sizes)
+    SERVING.enter_context(sizes.told_sizes())
 
     Node = io.ComfyNode  # by another name: ComfyUI-Manager would count the probes among the pack's nodes
 

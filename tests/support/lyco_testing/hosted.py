@@ -47,11 +47,11 @@ RENAMES = {
 }
 
 
-def place_of(architecture: str, path: str) -> tuple[str, int | None]:
+def place_of(architecture: str, path: str, width: int = WIDTH) -> tuple[str, int | None]:
     """(ComfyUI's module, first row in its weight) of a Musubi module; None where the weight is its own."""
     for pattern, module, parts in RENAMES.get(architecture, []):
         if match := re.fullmatch(pattern, path):
-            return match.expand(module), parts.index(match[match.lastindex]) * WIDTH if parts else None
+            return match.expand(module), parts.index(match[match.lastindex]) * width if parts else None
     return path, None
 
 
