@@ -71,6 +71,7 @@ function folded(texts) {
 function oneOf(digits) {
   if (digits.length === 10) return "\\d";
   if (digits.length === 1) return String(digits[0]);
+  /** @type {number[][]} */
   const runs = [];
   for (const digit of digits) {
     const run = runs.at(-1);

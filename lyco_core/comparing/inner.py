@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Additive, LoKr, LoRA, lora_rank, to_lora
+from ..errors import AdapterError
 
 __all__ = ["inner", "overlap", "size"]
 
@@ -22,9 +23,14 @@ MOST_SHARED = 256
 """Up to this rank the spaces of a change are compared: their bases are orthogonalized."""
 
 
-def size(adapter: Additive) -> float:
-    """‖ΔW‖ in the Frobenius norm."""
-    return math.sqrt(max(0.0, inner(adapter, adapter)))
+def size(adapter: Additive, name: str) -> float:
+    """‖ΔW‖ in the Frobenius norm. Raises `AdapterError`, which begins with the module's name, beyond float32."""
+    square = inner(adapter, adapter)
+    if not math.isfinite(square):
+        raise AdapterError("its change is too large to be measured; training diverged, use an earlier save").within(
+            name
+        )
+    return math.sqrt(max(0.0, square))
 
 
 def inner(a: Additive, b: Additive) -> float:

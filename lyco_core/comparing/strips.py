@@ -10,7 +10,7 @@ from ..adapter_set import AdapterSet
 from ..adapters import Additive
 from ..architectures import identify
 from ..blocks import LONGEST_NAME, MOST_CELLS, block_pattern, grouped_blocks
-from ..errors import AdapterError, ArchitectureError
+from ..errors import ArchitectureError
 from ..placement import place
 from ..text import clipped, one_line
 from .inner import size
@@ -60,7 +60,7 @@ def strips(raw: AdapterSet, progress: Callable[[], None] = lambda: None) -> Stri
     for name, path in names.items():
         progress()
         adapter = raw.adapters[path]
-        norms[name] = _norm(name, adapter) if isinstance(adapter, Additive) else None
+        norms[name] = size(adapter, name) if isinstance(adapter, Additive) else None
     known = {name: norm for name, norm in norms.items() if norm is not None}
     return Strips(
         norm=math.hypot(*known.values()),
@@ -81,13 +81,6 @@ def pattern_names(raw: AdapterSet) -> Mapping[str, str]:
     except ArchitectureError:
         found = raw
     return {path if found.architecture else prefix: paths[prefix] for path, prefix in found.prefixes.items()}
-
-
-def _norm(name: str, adapter: Additive) -> float:
-    found = size(adapter)
-    if not math.isfinite(found):
-        raise AdapterError(f"{one_line(clipped(name))}: its change is too large to be measured; training diverged")
-    return found
 
 
 def _strip(kind: str, cells: Mapping[int, list[str]], norms: Mapping[str, float | None]) -> Strip:

@@ -1,5 +1,5 @@
-"""What the card's sliders write into `block_strengths`, by the page's own code: it selects exactly the blocks that it was
-written for, whatever the family calls them, and is read back."""
+"""What the card's sliders write into `block_strengths`, by the page's own code: it selects exactly the blocks that it
+was written for, whatever the family calls them, and is read back."""
 
 import functools
 import json
