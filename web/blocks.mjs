@@ -24,7 +24,7 @@ export class BlocksFold {
     this.panel = null;
     /** @type {import("./save_blocks.mjs").SaveBlocks | null} */
     this.saving = null;
-    this.button = button("lyco-more-inputs", "", "", () => this.turn());
+    this.button = button("lyco-unfold-blocks", "", "", () => this.turn());
     this.body = el("div", "lyco-blocks");
     this.end = el("div");
     this.root = el("div", "lyco-blocks-fold", this.button, this.body, this.end);
