@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from lyco_testing.comfy import Server, find_comfyui, running_server  # noqa: E402
 from lyco_testing.nodes import adapters_of  # noqa: E402
 from lyco_testing.page import Canvas, opened  # noqa: E402
-from lyco_testing.page_files import fill, thumbnail  # noqa: E402
+from lyco_testing.page_files import fill, many_blocks, thumbnail  # noqa: E402
 from lyco_testing.tiny_wan import TEXT  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -163,6 +163,23 @@ def readme(server: Server) -> None:
             page.page.wait_for_timeout(2000)
 
 
+def blocks(server: Server) -> None:
+    """docs/images: the blocks of a file, some of them turned down, in English and in Japanese."""
+    many_blocks(server.base / "models" / "loras" / "my_lora.safetensors")
+    strengths = "double_blocks\\.[0-5]\\..*=0.5\nsingle_blocks\\.(2[6-9]|3[0-7])\\..*=0.25"
+    for locale in ("en", "ja"):
+        with opened(server, (1000, 1000), VueNodes_Enabled=True, Locale=locale) as page:
+            node = page.add("LycoLoadAdapter", 160, 120, adapter="my_lora.safetensors", block_strengths=strengths)
+            resize(page, node)
+            page.page.locator(".lyco-blocks-fold > button").click()
+            page.page.locator(".lyco-turned").first.wait_for()
+            page.page.mouse.move(0, 0)
+            page.page.wait_for_timeout(1500)
+            page.page.locator(f'[data-node-id="{node}"]').screenshot(
+                path=ROOT / "docs" / "images" / f"blocks-{locale}.png"
+            )
+
+
 def resize(page: Canvas, *ids: int) -> None:
     """Make nodes as high as what they show."""
     page.page.evaluate("ids => ids.forEach((id) => app.graph.getNodeById(id).setSize([400, 60]))", list(ids))
@@ -174,12 +191,12 @@ def box(x: float, y: float, width: float, height: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Take them all, or those that are named: nodes, thumbnails, readme."""
+    """Take them all, or those that are named: nodes, thumbnails, readme, blocks."""
     comfyui = find_comfyui()
     assert comfyui is not None, "no ComfyUI found"
     packs = {"comfyui-lyco": ROOT, "probes": ROOT / "tests" / "host" / "probes"}
     with tempfile.TemporaryDirectory() as folder, running_server(comfyui, Path(folder), packs) as server:
-        for kind in (nodes, thumbnails, readme):
+        for kind in (nodes, thumbnails, readme, blocks):
             if len(sys.argv) == 1 or kind.__name__ in sys.argv[1:]:
                 fill(server)
                 kind(server)

@@ -1,4 +1,5 @@
 // The card of nodes that take an adapter: what the file is as soon as it is chosen, and after a run what matched.
+import { BlocksFold } from "./blocks.mjs";
 import { after, api } from "./comfy.mjs";
 import { el } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
@@ -45,10 +46,15 @@ export function addFileCard(node, input) {
   const top = el("div");
   const bottom = el("div");
   const card = addCard(node);
-  card.append(top, bottom);
-  const file = followFile(top);
+  const blocks = new BlocksFold(node, input);
+  card.append(top, blocks.root, bottom);
+  const name = () => String(known(node, input) ?? "");
+  const file = followFile(top, (shown) => blocks.show(name(), shown));
   /** @param {boolean} [again] also where the same file is chosen: it may have been replaced */
-  const look = (again) => file(String(known(node, input) ?? ""), again);
+  function look(again) {
+    blocks.update();
+    void file(name(), again);
+  }
 
   /** @param {{lyco_match?: import("./parts.mjs").Match[], text?: string[]} | null} output */
   function show(output) {

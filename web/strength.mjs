@@ -9,7 +9,7 @@ const STILL = 3; // so many pixels are a click yet
  * @param {string} label for those who cannot see it
  * @param {(value: number) => void} set
  * @param {() => void} done after the last of some changes
- * @returns {{root: HTMLElement, field: HTMLElement, show: (value: unknown, locked: boolean) => void}}
+ * @returns {{root: HTMLElement, field: HTMLElement, show: (value: unknown, locked: boolean, unknown?: string) => void}}
  */
 export function strengthField(label, set, done) {
   const field = /** @type {HTMLInputElement} */ (el("input"));
@@ -66,9 +66,9 @@ export function strengthField(label, set, done) {
   return {
     root: el("span", "lyco-strength", arrows[0], field, arrows[1]),
     field,
-    show(value, locked) {
+    show(value, locked, unknown = "⇠") {
       // What is being typed stays.
-      if (value !== shown || document.activeElement !== field) field.value = typeof value === "number" ? text(value) : "⇠";
+      if (value !== shown || document.activeElement !== field) field.value = typeof value === "number" ? text(value) : unknown;
       if (typeof value === "number") shown = value;
       for (const control of [field, ...arrows]) /** @type {HTMLInputElement} */ (control).disabled = locked;
     },

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Additive, LoKr, LoRA, lora_rank, to_lora
+from ..errors import AdapterError
 
 __all__ = ["inner", "overlap", "size"]
 
@@ -22,17 +23,26 @@ MOST_SHARED = 256
 """Up to this rank the spaces of a change are compared: their bases are orthogonalized."""
 
 
-def size(adapter: Additive) -> float:
-    """‖ΔW‖ in the Frobenius norm."""
-    return math.sqrt(max(0.0, inner(adapter, adapter)))
+def size(adapter: Additive, name: str) -> float:
+    """‖ΔW‖ in the Frobenius norm. Raises `AdapterError`, which begins with the module's name, beyond float32."""
+    square = inner(adapter, adapter)
+    if not math.isfinite(square):
+        raise AdapterError("its change is too large to be measured; training diverged, use an earlier save").within(
+            name
+        )
+    return math.sqrt(max(0.0, square))
 
 
 def inner(a: Additive, b: Additive) -> float:
     """⟨ΔA, ΔB⟩, the sum of the products of their numbers; both of one shape, but for kernels that are flattened.
 
-    Of a LoRA b it is that of up and ΔA @ down.T, which builds neither change; of two LoKr that are split alike, by
-    ⟨W1 ⊗ W2, W1' ⊗ W2'⟩ = ⟨W1, W1'⟩ ⟨W2, W2'⟩. All others are built by bands of rows.
+    Of two LoRA it is ⟨A.T @ A', B @ B'.T⟩ of their factors; of a LoRA b and another, that of up and ΔA @ down.T; of two
+    LoKr that are split alike, by ⟨W1 ⊗ W2, W1' ⊗ W2'⟩ = ⟨W1, W1'⟩ ⟨W2, W2'⟩: none of which builds a change. All others
+    are built by bands of rows.
     """
+    if isinstance(a, LoRA) and isinstance(b, LoRA):
+        one, other = (lora.factors(torch.float32, lora.up.device) for lora in (a, b))
+        return a.scale * b.scale * _product(one, other)
     if isinstance(a, LoKr) and isinstance(b, LoKr) and (a.shape1, a.shape2) == (b.shape1, b.shape2):
         return a.scale * b.scale * _product(_first(a), _first(b)) * _product(_second(a), _second(b))
     few, other = sorted((a, b), key=lambda one: one.flat_shape[0] if _is_bias(one) else lora_rank(one))

@@ -117,9 +117,10 @@ def weigh_file(
         for done, module in enumerate(opened.paths, 1):
             with about_file(path):
                 change = change_of(opened, module, base)
-            if change is not None:
+                norm_of = None if change is None else size(change, module)
+            if norm_of is not None:
                 whole = None if base is None or module in opened.encoders else norm(base.weight(module))
-                found.append(Weight(module, size(change), whole))
+                found.append(Weight(module, norm_of, whole))
             progress(done, len(opened.paths))
     if not found:
         with about_file(path):

@@ -101,7 +101,7 @@ def require_pictures_of(
     if prompts and kind and (kind.control or kind.asks):
         what = "a control video" if kind.control else "the caption with its first frame in sight"
         raise TrainError(
-            f"sample_prompts: the model reads {what}, which no sample here does; leave sample_prompts out, "
+            f"sample_prompts: the model reads {what}, which samples here do not have; leave sample_prompts out, "
             "or sample with the saved adapters in a workflow"
         )
     for number, prompt in enumerate(prompts, 1):

@@ -65,6 +65,11 @@ COMBINE = _NEW_FILE | {
     Remedy.EXCLUDE: 'leave these out on the command line: lyco combine --exclude "{}"',
     Remedy.BASE: "choose the checkpoint that they were trained on as base",
 }
+SAVE_BLOCKS = {
+    Remedy.ARCHITECTURE: COMBINE[Remedy.ARCHITECTURE],
+    Remedy.BASE: "name the checkpoint on the command line: lyco combine --base --block-strength",
+    Remedy.EXCLUDE: "leave these out by this line in exclude: {}",
+}
 COMPARE = {
     Remedy.ARCHITECTURE: "name it on the command line: lyco compare --architecture",
     Remedy.BASE: COMBINE[Remedy.BASE],

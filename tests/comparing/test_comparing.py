@@ -49,7 +49,7 @@ def test_of_every_form(case: Case):
     assert isinstance(one, Additive)
     assert isinstance(other, Additive)
     changes = [adapter.delta_weight(torch.float64) for adapter in (one, other)]
-    assert size(one) == pytest.approx(float(changes[0].norm()), rel=1e-6)
+    assert size(one, case.name) == pytest.approx(float(changes[0].norm()), rel=1e-6)
     scale = float(changes[0].norm() * changes[1].norm())
     assert inner(one, other) == pytest.approx(float((changes[0] * changes[1]).sum()), abs=1e-6 * scale)
     if len(one.shape) > 1:

@@ -1,7 +1,8 @@
-"""Combinations into output/loras."""
+"""Combinations into output/loras, and what a selection leaves of a file, beside it."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import cast
 
@@ -10,10 +11,12 @@ import torch
 from ....lyco_core.approximate.options import Limits
 from ....lyco_core.combining import METHODS, Addend, Average, CombineOptions, combine_files
 from ....lyco_core.io.names import shortened
+from ....lyco_core.io.paths import ENDING
 from ....lyco_core.layouts import Layout
 from ....lyco_core.merging import Source
+from ....lyco_core.selection import Selection
 from ....lyco_core.text import size_text
-from ..files import NONE, adapter_path, output_path
+from ..files import NONE, adapter_path, is_listed, output_path
 from ..model.many import Row
 from ..progress import Progress
 from .model_files import checkpoint_path
@@ -57,3 +60,34 @@ def combine(rows: list[Row], options: CombineOptions, filename: str, *, overwrit
     name, output = output_path("loras", filename or f"{shortened(stem)}_combined")
     made = combine_files(addends, output, options, overwrite=overwrite, progress=Progress())
     return name, "\n".join([f"{name} (output/loras), {size_text(os.path.getsize(output))}", *made.lines()])
+
+
+def save_selected(name: str, selection: Selection) -> str:
+    """Write what a selection leaves of a file in models/loras, at its strengths, into a new one beside it.
+
+    Exact, by the scales of the factors: at any strength the new file does what the old one does with the selection.
+
+    Returns:
+        Its name for the loaders: that of the file with `_blocks`, and a number where there is such a file.
+
+    Raises:
+        LycoError: the file is bad, a pattern matches nothing, a change depends on the model's weights and is to have
+            another strength, or the folder cannot be written to.
+    """
+    path = adapter_path(name)
+    new = _free_name(name)
+    output = os.path.join(os.path.dirname(path), os.path.basename(new))
+    combine_files([Addend(Source(path), selection)], output, CombineOptions())
+    return new
+
+
+def _free_name(name: str) -> str:
+    """The name of a new file beside one of models/loras, which the loaders have in no other folder either."""
+    folder = os.path.dirname(adapter_path(name))
+    stem, _ = os.path.splitext(os.path.basename(name))
+    for number in itertools.count(1):
+        new = f"{shortened(stem)}_blocks{f'_{number}' if number > 1 else ''}{ENDING}"
+        listed = os.path.join(os.path.dirname(name), new)
+        if not os.path.lexists(os.path.join(folder, new)) and not is_listed("loras", listed):
+            return listed
+    raise AssertionError

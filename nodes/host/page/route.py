@@ -56,7 +56,7 @@ def add_routes(server: Any) -> None:
 
     @routes.get("/lyco/inspect")
     async def inspect(request: web.Request) -> web.Response:
-        name = _listed_name(request)
+        name = listed_name(request)
         if name is None:
             return web.json_response({"error": "there is no such file in models/loras"}, status=404, headers=PRIVATE)
         found = await asyncio.to_thread(_card_of, name)
@@ -66,7 +66,7 @@ def add_routes(server: Any) -> None:
 
     @routes.get("/lyco/picture")
     async def show(request: web.Request) -> web.Response:
-        name = _listed_name(request)
+        name = listed_name(request)
         if name is None:
             return web.Response(status=404, headers=PRIVATE)
         try:
@@ -100,7 +100,7 @@ def _survey_of(text: str) -> dict[str, Any] | str:
         return str(LycoError(f"the folder cannot be looked into: {error}"))
 
 
-def _listed_name(request: web.Request) -> str | None:
+def listed_name(request: web.Request) -> str | None:
     """The name of the file that a request is about; None if the loaders list no such file."""
     name = request.query.get("adapter", "")
     return name if name in adapter_names() else None
@@ -116,7 +116,7 @@ def _card_of(name: str) -> dict[str, Any] | str:
             return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
         if found not in _cache:
             try:
-                _cache[found] = card(inspect_file(_small_header(name)))
+                _cache[found] = card(inspect_file(small_header(name)))
             except LycoError as error:
                 _cache[found] = str(error)
             while len(_cache) > CACHED_CARDS:
@@ -127,11 +127,11 @@ def _card_of(name: str) -> dict[str, Any] | str:
 
 def _picture_of(name: str) -> Picture | None:
     with _one_at_a_time:
-        path = _small_header(name)
+        path = small_header(name)
         return picture(path, read_header(path).metadata)
 
 
-def _small_header(name: str) -> str:
+def small_header(name: str) -> str:
     """The path of a file whose header may be read for a card, or is refused by what reads it."""
     path = adapter_path(name)
     with about_file(path):

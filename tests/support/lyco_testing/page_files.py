@@ -2,10 +2,13 @@
 
 import base64
 import io
+from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from lyco_testing.comfy import Server
+from lyco_testing.tables import musubi_file, random, targets
 from lyco_testing.tiny_wan import wan_adapter, wan_checkpoint
 
 SKY = ((236, 240), (214, 170), (170, 110))
@@ -53,3 +56,14 @@ def fill(server: Server) -> None:
         hostile,
     )
     (loras / "cut.safetensors").write_bytes((loras / "my_lokr.safetensors").read_bytes()[:-100])
+
+
+def many_blocks(path: Path) -> None:
+    """A LoRA for a narrow FLUX.1 of 19 and 38 blocks, of which some change more than others."""
+    torch.manual_seed(4)
+    narrow = {path: (rows // 16, columns // 16) for path, (rows, columns) in targets("flux1_kontext").items()}
+    tensors = musubi_file(narrow, "lora", random)
+    for key, tensor in tensors.items():
+        if "up" in key:
+            tensor *= 0.3 + int(key.split("blocks_")[1].split("_")[0]) * 7 % 19 / 19
+    save_file(tensors, path, {"ss_network_module": "networks.lora", "modelspec.trigger_phrase": "ukiyoe style"})

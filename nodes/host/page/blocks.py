@@ -1,0 +1,119 @@
+"""What the page asks of a file's blocks: how much each changes, and a new file of them at other strengths.
+
+As the other routes, for names that the loaders list alone. Both take seconds, so one thread of the server's works on
+them at a time, and none for a page that asks no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ....lyco_core.comparing import Strips, strips
+from ....lyco_core.errors import LycoError, about_file, advising
+from ....lyco_core.io.small_json import parse_small
+from ..advice import SAVE_BLOCKS
+from ..files import Stamp, adapter_names, cached_adapter_set, identity
+from ..jobs.combining import save_selected
+from ..schema import selection
+from .route import PRIVATE, listed_name, small_header
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+CACHED = 32
+MOST_TEXT = 2**16
+"""So long may what a file is to be saved by be."""
+
+ASKED = ("adapter", "include", "exclude", "block_strengths")
+"""What it is saved by: the values of the node's inputs, all texts."""
+
+NO_FILE = {"error": "there is no such file in models/loras"}
+
+_cache: OrderedDict[Stamp, Strips | str] = OrderedDict()
+"""Identity of a file -> its blocks, or why they cannot be measured."""
+_one = asyncio.Lock()
+
+
+class _Left(Exception):
+    """Whoever asked is gone."""
+
+
+def add_block_routes(server: Any) -> None:
+    """Give ComfyUI's server the routes `/lyco/blocks` and `/lyco/save_blocks`."""
+    from aiohttp import web
+
+    routes = server.routes
+
+    @routes.get("/lyco/blocks")
+    async def blocks(request: web.Request) -> web.Response:
+        name = listed_name(request)
+        if name is None:
+            return web.json_response(NO_FILE, status=404, headers=PRIVATE)
+
+        def stay() -> None:
+            if request.transport is None or request.transport.is_closing():
+                raise _Left
+
+        try:
+            async with _one:
+                found = await asyncio.to_thread(_strips_of, name, stay)
+        except _Left:
+            return web.Response(status=204, headers=PRIVATE)
+        if isinstance(found, str):
+            return web.json_response({"error": found}, status=422, headers=PRIVATE)
+        return web.json_response(found, headers=PRIVATE)
+
+    @routes.post("/lyco/save_blocks")
+    async def save(request: web.Request) -> web.Response:
+        # What another site's page sends unasked is of another type.
+        if request.content_type != "application/json" or (request.content_length or MOST_TEXT + 1) > MOST_TEXT:
+            return web.json_response({"error": f"expected JSON of at most {MOST_TEXT} bytes"}, status=415)
+        asked = _asked(await request.read())
+        if asked is None or asked["adapter"] not in adapter_names():
+            return web.json_response(NO_FILE, status=404, headers=PRIVATE)
+        async with _one:
+            status, found = await asyncio.to_thread(_saved, **asked)
+        return web.json_response(found, status=status, headers=PRIVATE)
+
+
+def _strips_of(name: str, stay: Callable[[], None]) -> Strips | str:
+    """The blocks of a file, or why they cannot be measured; what `stay` raises ends it."""
+    stay()
+    try:
+        found = identity(name)
+    except LycoError as error:
+        return str(error)
+    except OSError as error:  # it went away since it was listed
+        return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
+    if found not in _cache:
+        try:
+            with about_file(small_header(name)):
+                _cache[found] = strips(cached_adapter_set(name), stay)
+        except LycoError as error:
+            _cache[found] = str(error)
+        while len(_cache) > CACHED:
+            _cache.popitem(last=False)
+    _cache.move_to_end(found)
+    return _cache[found]
+
+
+def _asked(body: bytes) -> dict[str, str] | None:
+    """The values that a file is to be saved by; None where they are not all there, and texts."""
+    try:
+        found: Any = parse_small(body.decode(), MOST_TEXT)
+    except ValueError:
+        return None
+    values: list[Any] = [found.get(name) for name in ASKED] if isinstance(found, dict) else [None]
+    return dict(zip(ASKED, values, strict=True)) if all(isinstance(value, str) for value in values) else None
+
+
+def _saved(adapter: str, include: str, exclude: str, block_strengths: str) -> tuple[int, dict[str, str]]:
+    """(status, answer): the new file's name, or why there is none."""
+    try:
+        with advising(SAVE_BLOCKS):
+            return 200, {"adapter": save_selected(adapter, selection(include, exclude, block_strengths))}
+    except LycoError as error:
+        return 422, {"error": str(error)}
