@@ -54,6 +54,12 @@ CONVERT = _NEW_FILE | {
     Remedy.EXCLUDE: 'leave these out on the command line: lyco convert --exclude "{}"',
     Remedy.OTHER_LAYOUT: "set to to {}, which have a place for them",
 }
+STOCK_COPY = {
+    Remedy.ARCHITECTURE: CONVERT[Remedy.ARCHITECTURE],
+    Remedy.AS_LORA: "use Convert Musubi→Diffusers with to comfyui and form lora",
+    Remedy.EXCLUDE: CONVERT[Remedy.EXCLUDE],
+    Remedy.OTHER_LAYOUT: "load it with Load LoHa/LoKr",
+}
 COMBINE = _NEW_FILE | {
     Remedy.ARCHITECTURE: "name it on the command line: lyco combine --architecture",
     Remedy.AS_LORA: "set form to lora",
