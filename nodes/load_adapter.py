@@ -86,7 +86,7 @@ class LoadAdapter(io.ComfyNode):
         strength_schedule: str = "",
         lora: object = None,
     ) -> io.NodeOutput:
-        adapters = None if lora is None else host.adapters_of(lora)
+        adapters = None if lora is None else host.adapters_to_load(lora)
         selection = host.selection(include, exclude, block_strengths)
         loaded = host.load_onto(
             model,

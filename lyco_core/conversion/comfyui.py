@@ -21,11 +21,14 @@ def computes(adapter: Adapter) -> bool:
     """Whether ComfyUI's arithmetic (comfy/weight_adapter) gives the change that was trained.
 
     It has no IA3, BoRA and OFTv2, turns a weight by OFT and BOFT in another way than LyCORIS, divides a DoRA's rows by
-    the norm that they had before the change, and fails at a LoKr's Tucker form.
+    the norm that they had before the change, fails at a LoKr's Tucker form, and takes all kernels for those of images.
     """
     if isinstance(adapter, DoRA):
         return (adapter.axis == 1 or adapter.by_base) and computes(adapter.inner)
-    return isinstance(adapter, _COMPUTED) and not (isinstance(adapter, LoKr) and adapter.t2 is not None)
+    if isinstance(adapter, LoKr):
+        return adapter.t2 is None and len(adapter.shape) in (2, 4)
+    tucker = {"mid", "t1"} & adapter.tensors.keys()
+    return isinstance(adapter, _COMPUTED) and not (tucker and len(adapter.shape) != 4)
 
 
 def require_computed(found: AdapterSet) -> AdapterSet:

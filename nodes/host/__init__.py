@@ -24,7 +24,7 @@ from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
 from .model.hooks import Request, hooked
 from .model.loading import inspect, load_onto
-from .model.lora_model import LORA, adapters_of, lora_model_of
+from .model.lora_model import LORA, adapters_of, adapters_to_load, lora_model_of
 from .model.lora_stack import rows_of_stack, stack_of
 from .model.many import Row, load_rows
 from .model.merging import merge_onto
@@ -74,6 +74,7 @@ __all__ = [
     "adapter_input",
     "adapter_list",
     "adapters_of",
+    "adapters_to_load",
     "checkpoint_fingerprint",
     "checkpoint_names",
     "combination",

@@ -6,7 +6,6 @@ import os
 from typing import NamedTuple
 
 import torch
-from comfy_execution.graph_utils import ExecutionBlocker
 
 from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.approximate.options import Limits
@@ -21,7 +20,7 @@ from ....lyco_core.io.names import shortened
 from ....lyco_core.layouts import Layout
 from ....lyco_core.text import size_text
 from ..files import adapter_path, output_path
-from ..model.lora_model import LORA, LoraModel, lora_model_of
+from ..model.lora_model import LORA, LoraModel, NoLora, lora_model_of
 from ..progress import Progress
 
 
@@ -31,7 +30,7 @@ class Done(NamedTuple):
     name: str
     """The new file's, for the loaders."""
     report: str
-    lora: LoraModel | ExecutionBlocker
+    lora: LoraModel
 
 
 def conversion(to: Layout, *, as_lora: bool, rank: int, dtype: str) -> ConvertOptions:
@@ -63,8 +62,8 @@ def convert(
     return Done(new, f"{new} (output/loras): {made.summary()}; {sizes}", _lora(made.adapter_set, options.to))
 
 
-def _lora(made: AdapterSet, to: Layout) -> LoraModel | ExecutionBlocker:
+def _lora(made: AdapterSet, to: Layout) -> LoraModel:
     """The same as a LORA_MODEL; only of the layout that it has itself, since everyone would wait for another one."""
-    if to == "comfyui":
-        return lora_model_of(made)
-    return ExecutionBlocker("a LORA_MODEL has ComfyUI's own names; set to to comfyui in Convert Musubi→Diffusers")
+    return (
+        lora_model_of(made) if to == "comfyui" else NoLora(f"its names are ComfyUI's own; set to to comfyui, not {to}")
+    )

@@ -5,16 +5,16 @@ Train LoRA makes it, Load LoRA Model and Save LoRA Weights take it (comfy_extras
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import dataclasses
+from typing import NoReturn, TypeAlias
 
 import comfy.lora_convert
 import torch
-from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ....lyco_core.adapter_reader import check_finite
 from ....lyco_core.adapter_set import AdapterSet
-from ....lyco_core.conversion import ConvertOptions, convert_set, require_computed
+from ....lyco_core.conversion import ConvertOptions, computes, convert_set, require_computed
 from ....lyco_core.errors import LycoError, about_file
 from ....lyco_core.formats import emit, parse, sort_keys
 
@@ -31,15 +31,33 @@ def adapters_of(lora: object) -> AdapterSet:
     """The adapters of a LORA_MODEL, in the computer's memory, not identified.
 
     Raises:
-        LycoError: it is none, or a module of it is damaged: NaN or Inf too.
+        LycoError: it is none, a module of it is damaged (NaN or Inf too), or ComfyUI's arithmetic makes another change
+            of one than is written down anywhere else.
     """
-    with about_file(LORA), torch.inference_mode(False):
+    with about_file(LORA):
+        return require_computed(_read(lora)[1])
+
+
+def adapters_to_load(lora: object) -> AdapterSet:
+    """As `adapters_of`, but modules of which ComfyUI's arithmetic makes another change are left to its own adapters, as
+    keys of none that is known here: it is what they were trained with.
+    """
+    with about_file(LORA):
+        tensors, found = _read(lora)
+        theirs = {found.prefixes[path] for path, adapter in found.adapters.items() if not computes(adapter)}
+        left = {key: tensors[key] for prefix in theirs for key in found.keys[prefix].values()}
+        ours = parse({key: tensor for key, tensor in tensors.items() if key not in left}, {})
+    return dataclasses.replace(ours, unrecognised={**ours.unrecognised, **left})
+
+
+def _read(lora: object) -> tuple[LoraModel, AdapterSet]:
+    with torch.inference_mode(False):
         tensors = comfy.lora_convert.convert_lora({key: _own(tensor) for key, tensor in _checked(lora).items()})
         keys = sort_keys(tensors, tensors.__getitem__)
         found = parse(tensors, {}, None, keys)
         for key in keys.of_factors:
             check_finite(key, tensors[key])
-    return found
+    return tensors, found
 
 
 def _checked(lora: object) -> LoraModel:
@@ -55,9 +73,23 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def lora_model_of(found: AdapterSet) -> LoraModel | ExecutionBlocker:
-    """The LORA_MODEL of adapters that are identified; where they have none, what stops the nodes that ask for it, and
-    says why: nothing else of a result is lost by that.
+class NoLora(LoraModel):
+    """In the place of a LORA_MODEL that cannot be: whoever uses it is told why. A node does not know whether anybody
+    does, and ComfyUI's ExecutionBlocker tells nobody over the API.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise LycoError(f"there is no {LORA_MODEL}: {self.why}")
+
+    __contains__ = __getitem__ = __iter__ = __len__ = get = items = keys = values = _refuse
+
+
+def lora_model_of(found: AdapterSet) -> LoraModel:
+    """The LORA_MODEL of adapters that are identified; a `NoLora` where they have none, by which nothing else is lost.
 
     Each tensor has memory of its own, as Save LoRA Weights wants it.
     """
@@ -67,4 +99,4 @@ def lora_model_of(found: AdapterSet) -> LoraModel | ExecutionBlocker:
             tensors, _ = emit(require_computed(made.adapter_set))
             return {key: tensor.clone() for key, tensor in tensors.items()}
     except LycoError as error:
-        return ExecutionBlocker(f"{LORA_MODEL}: {error}")
+        return NoLora(str(error))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import folder_paths
-from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ....lyco_core.adapter_reader import load_adapter_set
@@ -41,7 +40,7 @@ class Result:
     losses: dict[str, list[float]]
     picture: Tensor
     report: str
-    lora: LoraModel | ExecutionBlocker
+    lora: LoraModel
     """The adapter as ComfyUI's own nodes take it."""
     series: list[dict[str, float | None]]
     """The steps, as the web extension takes them; see `telling.series`."""
@@ -101,7 +100,7 @@ def train_on(
     )
 
 
-def _lora(model: ModelPatcher, path: str) -> LoraModel | ExecutionBlocker:
+def _lora(model: ModelPatcher, path: str) -> LoraModel:
     """The LORA_MODEL of a file that was trained on `model`."""
     family = model_weights(model).architecture
     assert family is not None  # what is trained is known
