@@ -35,10 +35,10 @@ def require_computed(found: AdapterSet) -> AdapterSet:
     """The set itself; raises `PlacementError` for a module whose change ComfyUI's loaders would not compute."""
     for path, adapter in found.adapters.items():
         if not computes(adapter):
-            what = f"{found.prefixes[path]}: is {adapter.title}, of which ComfyUI's own loaders make another change"
-            if isinstance(adapter, OnBase):
-                raise PlacementError(f"{what}; load it with Load LoHa/LoKr, or merge it into the model's file")
-            raise PlacementError(what, Remedy.AS_LORA)
+            raise PlacementError(
+                f"{found.prefixes[path]}: is {adapter.title}, of which ComfyUI's own loaders make another change",
+                Remedy.APPLY if isinstance(adapter, OnBase) else Remedy.AS_LORA,
+            )
     return found
 
 

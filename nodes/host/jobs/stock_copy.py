@@ -11,7 +11,7 @@ from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.adapter_writer import save_adapter_set
 from ....lyco_core.architectures import identify
 from ....lyco_core.conversion import RECORD, ConvertOptions, convert_set, reads_all, require_computed
-from ....lyco_core.errors import FileError, about_file
+from ....lyco_core.errors import FileError, Remedy, about_file
 from ....lyco_core.formats.grammar import is_text_encoders
 from ....lyco_core.io import refuse_existing
 from ....lyco_core.io.names import shortened
@@ -62,7 +62,7 @@ def copy_for_stock(name: str) -> str:
     output = os.path.join(os.path.dirname(source), os.path.basename(new))
     with about_file(output):
         if is_listed("loras", new):
-            raise FileError("is there already; choose it in the other loader, or move it away and save the copy anew")
+            raise FileError("is there already", Remedy.OVERWRITE)
         refuse_existing(output, overwrite=False)
     with about_file(source):
         found = identify(read_adapter_set(source), layout=FOR_STOCK)

@@ -83,7 +83,7 @@ class NoLora(LoraModel):
         self.why = why
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise LycoError(f"there is no {LORA_MODEL}: {self.why}")
+        raise LycoError(f"there is no LORA_MODEL: {self.why}")
 
     __contains__ = __getitem__ = __iter__ = __len__ = get = items = keys = values = _refuse
 
