@@ -9,6 +9,8 @@ import { about, match } from "./parts.mjs";
 import { t } from "./words.mjs";
 import { isLinked, known } from "./would_run.mjs";
 
+const LORA = "lora"; // the input that comes instead of a file: nodes/host/model/lora_model.py
+
 /** @type {WeakMap<object, () => void>} */
 const refreshers = new WeakMap();
 
@@ -46,22 +48,24 @@ export function addFileCard(node, input) {
   const top = el("div");
   const bottom = el("div");
   const card = addCard(node);
+  const hint = el("div", "lyco-hint", t("lora_instead"));
   const blocks = new BlocksFold(node, input);
-  card.append(top, blocks.root, bottom);
-  const name = () => String(known(node, input) ?? "");
+  card.append(hint, top, blocks.root, bottom);
+  const name = () => (isLinked(node, LORA) ? "" : String(known(node, input) ?? ""));
   const file = followFile(top, (shown) => blocks.show(name(), shown));
   /** @param {boolean} [again] also where the same file is chosen: it may have been replaced */
   function look(again) {
+    hint.hidden = !isLinked(node, LORA);
     blocks.update();
     void file(name(), again);
   }
 
   /** @param {{lyco_match?: import("./parts.mjs").Match[], text?: string[]} | null} output */
   function show(output) {
-    const chosen = known(node, input);
+    const chosen = isLinked(node, LORA) ? LORA : known(node, input);
     const matches = (output?.lyco_match ?? []).filter((found) => chosen === undefined || found.file === chosen);
     card.classList.toggle("lyco-ran", matches.length > 0);
-    bottom.replaceChildren(...matches.map((found) => match(found, isLinked(node, input))));
+    bottom.replaceChildren(...matches.map((found) => match(found, chosen === LORA || isLinked(node, input))));
     for (const text of output?.text ?? []) bottom.append(report(text, matches.length === 0));
   }
 

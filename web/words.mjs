@@ -41,6 +41,8 @@ export const WORDS = {
     reset_all: "all blocks at strength 1", save_blocks: "save as a file", saving: "saving …", saved_as: "Saved as {0}.",
     save_blocks_tip: "A new file beside this one, exact: the blocks at these strengths, include and exclude applied.",
     use_file: "use it here", use_file_tip: "Choose the new file, and empty include, exclude and block_strengths",
+    save_copy: "Save a copy for stock loaders", copy_there: "Copy for stock loaders: {0}",
+    lora_instead: "What comes in as lora is loaded instead of a file.", move_row: "drag, or Alt and ↑ ↓, to move",
   },
   ja: {
     rank: "ランク", full: "フル行列", alpha: "alpha", size: "サイズ", modules: "モジュール",
@@ -82,6 +84,8 @@ export const WORDS = {
     saved_as: "{0} として保存しました。",
     save_blocks_tip: "このファイルの隣に新しいファイルを作ります。各ブロックの強度、include、exclude を厳密に反映します。",
     use_file: "ここで使う", use_file_tip: "新しいファイルを選び、include、exclude、block_strengths を空にします",
+    save_copy: "標準ローダー用のコピーを保存", copy_there: "標準ローダー用のコピー: {0}",
+    lora_instead: "ファイルの代わりに lora 入力を読み込みます。", move_row: "ドラッグ、または Alt と ↑ ↓ で移動",
   },
   zh: {
     rank: "秩", full: "完整矩阵", alpha: "alpha", size: "大小", modules: "模块",
@@ -118,6 +122,8 @@ export const WORDS = {
     reset_all: "所有块的强度设为 1", save_blocks: "保存为文件", saving: "保存中…", saved_as: "已保存为 {0}。",
     save_blocks_tip: "在此文件旁新建一个文件，精确写入各块的强度以及 include 和 exclude。",
     use_file: "在此使用", use_file_tip: "选择新文件，并清空 include、exclude 和 block_strengths",
+    save_copy: "为自带加载器保存副本", copy_there: "自带加载器用的副本：{0}",
+    lora_instead: "加载 lora 输入，而不是文件。", move_row: "拖动，或按 Alt 和 ↑ ↓ 移动",
   },
 };
 
