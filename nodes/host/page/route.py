@@ -79,7 +79,7 @@ def add_routes(server: Any) -> None:
     async def copy(request: web.Request) -> web.Response:
         if request.content_type != JSON:  # another site's page would have to ask first
             return web.json_response({"error": f"expected a request of the type {JSON}"}, status=415, headers=PRIVATE)
-        name = _listed_name(request)
+        name = listed_name(request)
         if name is None:
             return web.json_response({"error": MISSING}, status=404, headers=PRIVATE)
         async with _one_copy:
