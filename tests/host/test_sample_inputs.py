@@ -235,7 +235,7 @@ def test_what_a_graph_has_loaded_is_what_its_prompts_need(train, made, pictures,
         (
             controlled,
             "a cat",
-            "sample_prompts: the model reads concat_latent_image beside the noise, which is no first",
+            "sample_prompts: the model reads a control video, which samples here do not have",
         ),
     ):
         with pytest.raises(train.errors.TrainError) as error:
