@@ -135,7 +135,7 @@ def workflow(name: str) -> dict[str, object]:
     """Stock's nodes around *Train Adapter*, as a family's own workflow has them."""
     family = FAMILIES[name]
     settings = {"network_module": OTHER[family.algorithm], "network_dim": 4, "network_alpha": 2.0, "factor": -1}
-    settings |= {"learning_rate": 0.01, "max_train_steps": 4, "batch_size": 1, "seed": 1, "save_precision": "fp32"}
+    settings |= {"learning_rate": 0.01, "max_train_steps": 2, "batch_size": 1, "seed": 1, "save_precision": "fp32"}
     settings |= {"timestep_sampling": "uniform", "discrete_flow_shift": 1.0, "output_name": f"api_{NAMES[name]}"}
     nodes = {
         "model": node("UNETLoader", unet_name=f"{NAMES[name]}.safetensors", weight_dtype="default"),
