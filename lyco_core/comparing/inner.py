@@ -16,6 +16,9 @@ __all__ = ["inner", "overlap", "size"]
 BAND = 2**21
 """Numbers of a change that are built at a time, where it has to be built."""
 
+ROWS = 4096
+"""Rows of a LoRA's factors that are multiplied at a time."""
+
 FEW = 64
 """Up to this rank a product with the exact LoRA takes less than building both changes."""
 
@@ -41,8 +44,8 @@ def inner(a: Additive, b: Additive) -> float:
     are built by bands of rows.
     """
     if isinstance(a, LoRA) and isinstance(b, LoRA):
-        one, other = (lora.factors(torch.float32, lora.up.device) for lora in (a, b))
-        return a.scale * b.scale * _product(one, other)
+        (up, down), (others_up, others_down) = _pair(a), _pair(b)
+        return a.scale * b.scale * _dot(_gram(up, others_up), _gram(down.t(), others_down.t()))
     if isinstance(a, LoKr) and isinstance(b, LoKr) and (a.shape1, a.shape2) == (b.shape1, b.shape2):
         return a.scale * b.scale * _product(_first(a), _first(b)) * _product(_second(a), _second(b))
     few, other = sorted((a, b), key=lambda one: one.flat_shape[0] if _is_bias(one) else lora_rank(one))
@@ -52,6 +55,22 @@ def inner(a: Additive, b: Additive) -> float:
             up, down = lora.factors(torch.float32, lora.up.device)
             return lora.scale * _dot(up, other.apply(down).t())
     return _by_bands(a, b)
+
+
+def _pair(lora: LoRA) -> tuple[Tensor, Tensor]:
+    """Up and down, as they are stored; of a Tucker core, which is folded into one of them, in float32."""
+    return lora.factors(None if lora.mid is None else torch.float32, lora.up.device)
+
+
+def _gram(one: Tensor, other: Tensor) -> Tensor:
+    """one.T @ other in float32, summed in float64 over bands of rows: wide copies of whole factors take longer to be
+    made than to be multiplied.
+    """
+    total = torch.zeros(one.shape[1], other.shape[1], dtype=torch.float64)
+    for start in range(0, one.shape[0], ROWS):
+        band = slice(start, start + ROWS)
+        total += one[band].float().t() @ other[band].float()
+    return total
 
 
 def _is_bias(adapter: Additive) -> bool:
