@@ -19,22 +19,16 @@ from typing import TYPE_CHECKING, Any
 from ..lyco_core.architectures import TrainedFamily
 from ..lyco_core.console import shell_command
 from ..lyco_core.errors import FileError, Remedy, TrainError, about_file
-from ..lyco_core.io.toml import path_of, read_toml
 from ..lyco_core.model import Model
 from ..lyco_core.train.checking import require_other, require_possible, require_readable
+from ..lyco_core.train.configuration import Configuration, read_configuration
 from ..lyco_core.train.control_videos import require_control_videos, require_no_control_videos
-from ..lyco_core.train.dataset import Dataset, parse_datasets
 from ..lyco_core.train.distributed import World, accelerator, join, leave
-from ..lyco_core.train.first_frames import FirstFrame, first_frame, first_frame_settings
+from ..lyco_core.train.first_frames import FirstFrame, first_frame
 from ..lyco_core.train.image_inputs import image_input
 from ..lyco_core.train.layers import require_layers, require_no_layers
-from ..lyco_core.train.musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
-from ..lyco_core.train.musubi.table import SCRIPTS
-from ..lyco_core.train.options import TrainOptions, every_option, train_options
-from ..lyco_core.train.prompts import SamplePrompt
 from ..lyco_core.train.references import References, references_of_prompts, require_controls
-from ..lyco_core.train.rules import FileName, Prompts
-from ..lyco_core.train.samples import prompts_in, require_pictures_of
+from ..lyco_core.train.samples import require_pictures_of
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
 
@@ -49,49 +43,14 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 """Signals that ask for an end, where the system has them."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Configuration:
-    """What a training without a server is to do, checked as far as it can be before anything is loaded."""
-
-    dit: str
-    vae: str
-    text_encoders: tuple[str, ...]
-    clip_type: str
-    image_encoder: str
-    task: str
-    """As a command of Musubi's has it; the model's file is asked too."""
-    output_dir: str
-    datasets: tuple[Dataset, ...]
-    validation: tuple[Dataset, ...]
-    options: TrainOptions
-    dit_high_noise: str = ""
-    families: tuple[str, ...] = ()
-    """Ids of the architectures that the script of Musubi's trains whose command this is; empty: it is none's."""
-    notes: tuple[str, ...] = ()
-    """What a person should know of options that do nothing here."""
-    edition: str = ""
-    """Of Qwen-Image: its `model_version`."""
-    first_removed: bool = False
-    """Of Qwen-Image-Layered: whether its layers alone are learned, and not the whole picture."""
-    edits: bool = False
-    """Whether the script that is named trains edit models alone."""
-    prompts: tuple[SamplePrompt, ...] = ()
-    """Of its samples."""
-
-
 def train_from(
     settings: Mapping[str, Any], folder: Path, comfyui: Path, *, script: str = "", beside: bool = True
 ) -> None:
     """Run the training that a configuration describes, in this process or those of torchrun.
 
     Args:
-        settings: `dit`, `vae`, `text_encoder`, `clip_type`, `output_dir`; options by Musubi's names,
-            at the top or in tables of any name; `general` and `datasets`, here or in the file
-            `dataset_config`; `validation_datasets`.
-        folder: what relative paths start from.
-        script: of Musubi's, without `.py`, whose command this is; empty: none.
-        beside: whether relative paths in `dataset_config` start from its folder, rather than, as in Musubi, from
-            `folder`.
+        settings, folder, script, beside: as `read_configuration` has them.
+        comfyui: the folder of the ComfyUI whose model code it is.
 
     Raises:
         LycoError: something is wrong with what is asked for, or goes wrong.
@@ -112,50 +71,6 @@ def train_from(
         raise TrainError("stopped; what was encoded or trained so far is saved", Remedy.AGAIN, resume) from None
     finally:
         leave(world)
-
-
-def read_configuration(
-    settings: Mapping[str, Any], folder: Path, *, script: str = "", beside: bool = True
-) -> Configuration:
-    """The checked configuration of settings; see `train_from`. Raises `TrainError` or `FileError`."""
-    rest, answers = answered(flattened(settings), script)
-    require_answers(answers)
-    if described := path_of(rest.pop("dataset_config", ""), "dataset_config", folder):
-        datasets, place = read_toml(Path(described)), Path(described).parent if beside else folder
-    else:
-        datasets, place = {name: rest.pop(name) for name in ("general", "datasets") if name in rest}, folder
-    held_out, version = rest.pop("validation_datasets", None), edition(rest)
-    named = ("dit", "vae", "output_dir", "dit_high_noise")
-    dit, vae, output, high = (path_of(rest.pop(name, ""), name, folder) for name in named)
-    if not dit:
-        raise TrainError("no dit is named: the diffusion model's file; give dit in the configuration, or --dit")
-    encoders = rest.pop("text_encoder", "")
-    encoders = encoders if isinstance(encoders, list) else [encoders]
-    texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)
-    files = [option.name for _, option in every_option() if isinstance(option.rule, (FileName, Prompts))]
-    rest |= {name: path_of(rest[name], name, folder) for name in files if isinstance(rest.get(name, ()), str)}
-    if key := rest.pop("wandb_api_key", ""):
-        os.environ["WANDB_API_KEY"] = str(key)  # where wandb reads it, and nothing writes it down
-    seen = first_frame_settings(rest, settings, folder)
-    options = train_options(own_options(rest))
-    return Configuration(
-        dit,
-        vae,
-        texts,
-        str(rest.pop("clip_type", "")),
-        *seen,
-        output or str(folder / "output"),
-        parse_datasets(datasets, place),
-        parse_datasets({**datasets, "datasets": held_out}, place) if held_out else (),
-        options,
-        high,
-        SCRIPTS[script].families if script else (),
-        notes_of(answers),
-        version,
-        bool(rest.pop("remove_first_image_from_target", False)),
-        script == "flux_kontext_train_network",
-        prompts_in(options, folder),
-    )
 
 
 def start(comfyui: Path, *, quiet: bool) -> None:

@@ -77,6 +77,7 @@ def train(pack) -> SimpleNamespace:
         "block_swap": "lyco_core.train.block_swap",
         "architectures": "lyco_core.architectures",
         "headless": "nodes.headless",
+        "configuration": "lyco_core.train.configuration",
         "options": "lyco_core.train.options",
         "items": "lyco_core.train.items",
         "network": "lyco_core.train.network",

@@ -111,7 +111,7 @@ def test_memory_of_any_kind(error: Exception, train):
 def asked(train, folder: Path, **settings: object):
     data = {"datasets": [{"image_directory": "pictures"}]}
     rest = {"dit": "wan.safetensors", "vae": "vae.safetensors", "text_encoder": "t.safetensors", "output_dir": "out"}
-    return train.headless.read_configuration({**rest, **data, **settings}, folder)
+    return train.configuration.read_configuration({**rest, **data, **settings}, folder)
 
 
 @pytest.mark.parametrize(
