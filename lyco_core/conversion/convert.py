@@ -22,13 +22,17 @@ from ..errors import AdapterError, LycoError, PlacementError, Remedy, about_file
 from ..formats import FORMATS, Format, spelled
 from ..io import is_same_file, refuse_existing
 from ..version import __version__
+from .comfyui import computes
 from .diffusers import SINCE, for_diffusers
 from .modules import exact_modules, layout_for, placed_in
 from .musubi import require_readable, uniform, with_an_alpha
 from .options import ConvertOptions
 from .result import Conversion, Converted
 
-__all__ = ["convert_file", "convert_set"]
+__all__ = ["RECORD", "convert_adapters", "convert_file", "convert_set"]
+
+RECORD = "lyco_conversion"
+"""Key of a new file's metadata: JSON of what it was made of, and how."""
 
 Progress = Callable[[int, int], None]
 
@@ -58,9 +62,35 @@ def convert_file(
     with about_file(source):
         if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
-        found = identify(read_adapter_set(source), architecture=architecture, layout=options.to)
-        conversion = convert_set(found, options, name=os.path.basename(os.fspath(source)), progress=progress)
-        save_adapter_set(conversion.adapter_set, output, overwrite=overwrite)
+        return convert_adapters(
+            read_adapter_set(source),
+            output,
+            options,
+            name=os.path.basename(os.fspath(source)),
+            architecture=architecture,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+
+def convert_adapters(
+    found: AdapterSet,
+    output: str | os.PathLike[str],
+    options: ConvertOptions,
+    *,
+    name: str,
+    architecture: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Conversion:
+    """Convert adapters that are read already; arguments and errors as `convert_file`'s.
+
+    Args:
+        name: what they are called in the new file's metadata.
+    """
+    identified = identify(found, architecture=architecture, layout=options.to)
+    conversion = convert_set(identified, options, name=name, progress=progress)
+    save_adapter_set(conversion.adapter_set, output, overwrite=overwrite)
     return conversion
 
 
@@ -100,9 +130,18 @@ def convert_set(
         options.limits.require(needed, [m.measured for m in modules if m.measured is not None])
     if options.to == "musubi":
         modules = [with_an_alpha(module) for module in modules]
-    lokr = options.to == "diffusers" and all(isinstance(m.adapter, LoKr) for m in modules)
-    note = f"LoKr, which diffusers reads since {SINCE}" if lokr and modules else ""
-    return Conversion(found, tuple(modules), _filled(made, found, modules, options, name), note)
+    return Conversion(found, tuple(modules), _filled(made, found, modules, options, name), _note(modules, options))
+
+
+def _note(modules: Sequence[Converted], options: ConvertOptions) -> str:
+    """What of the file is for whom, where not all that go by the layout read it."""
+    adapters = [module.adapter for module in modules]
+    if options.to == "diffusers" and adapters and all(isinstance(adapter, LoKr) for adapter in adapters):
+        return f"LoKr, which diffusers reads since {SINCE}"
+    others = sorted({adapter.title for adapter in adapters if not computes(adapter)})
+    if options.to == "comfyui" and others:
+        return f"{' and '.join(others)}, of which ComfyUI's own loaders make another change"
+    return ""
 
 
 def _as_wanted(module: Converted, prefix: str, format: Format, options: ConvertOptions) -> Converted:
@@ -157,5 +196,5 @@ def _filled(
         made,
         adapters={m.module_path: m.adapter for m in modules},
         alpha_tensors={path: alpha for path, alpha in alphas.items() if alpha is not None},
-        metadata={**found.metadata, "lyco_conversion": json.dumps(record, sort_keys=True)},
+        metadata={**found.metadata, RECORD: json.dumps(record, sort_keys=True)},
     )
