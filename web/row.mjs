@@ -39,6 +39,7 @@ export class Row {
     this.badge.role = "img";
     this.strength = strengthField(t("strength"), (value) => setValue(node, strength, value), record);
     this.more = button("lyco-more", "⋮", t("more_of_row"), more);
+    this.more.title = `${t("more_of_row")}; ${t("move_row")}`;
     /** @type {[HTMLElement, string][]} what there is of each row, and what it does */
     this.controls = [
       [this.switch, t("switch")],

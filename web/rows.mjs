@@ -7,6 +7,7 @@ import { onRefresh } from "./file_card.mjs";
 import { followRuns } from "./last_output.mjs";
 import { NONE, addCard } from "./node.mjs";
 import { Row, menuBelow } from "./row.mjs";
+import { arrange, free, listenForMoves, move } from "./row_moves.mjs";
 import { fitRows } from "./size.mjs";
 import { record, setValue, widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
@@ -76,6 +77,7 @@ export function addRows(node, adapters) {
   after(node, "onConnectionsChange", update);
   // At once: what is read from a file has the size of its rows, and ComfyUI makes room for all that shows by then.
   after(node, "onConfigure", update);
+  listenForMoves(rows);
   followRuns(node, { look, show });
   addFailure(node, content);
   onRefresh(node, () => look(true));
@@ -105,14 +107,14 @@ function hide(node, name, hidden) {
  * @param {() => void} update
  */
 function openMenu(node, row, rows, bare, update) {
-  const [above, below] = [rows[rows.indexOf(row) - 1], rows[rows.indexOf(row) + 1]];
-  const free = (/** @type {Row | undefined} */ other) => other?.used && !other.linked && row.used && !row.linked;
+  const all = free(rows);
+  const at = all.indexOf(row);
   const copy = /** @type {HTMLElement | null} */ (row.file.querySelector(".lyco-copy"));
   /** @type {[string, unknown, () => void][]} */
   const entries = [
     [t("copy_words"), copy, () => copy?.click()],
-    [t("move_up"), free(above), () => swap(node, row, above)],
-    [t("move_down"), free(below), () => swap(node, row, below)],
+    [t("move_up"), at > 0, () => move(rows, row, at - 1)],
+    [t("move_down"), at >= 0 && at < all.length - 1, () => move(rows, row, at + 1)],
     [t("remove"), row.used && !row.linked, () => remove(node, row, rows)],
     [t(bare.has(row) ? "hide_inputs" : "show_inputs"), true, () => (bare.delete(row) || bare.add(row), update())],
   ];
@@ -121,19 +123,6 @@ function openMenu(node, row, rows, bare, update) {
     possible.find(([name]) => name === chosen)?.[2]();
     record();
   });
-}
-
-/**
- * @param {import("./node.mjs").GraphNode} node
- * @param {Row} one
- * @param {Row} other
- */
-function swap(node, one, other) {
-  const [values, others] = [one, other].map(({ names }) => names.map((name) => widgetOf(node, name).value));
-  one.names.forEach((name, index) => setValue(node, name, others[index]));
-  other.names.forEach((name, index) => setValue(node, name, values[index]));
-  [one.unfolded, other.unfolded] = [other.unfolded, one.unfolded];
-  one.update(), other.update();
 }
 
 /**
@@ -146,7 +135,7 @@ function remove(node, row, rows) {
   const below = rows.slice(rows.indexOf(row) + 1);
   for (const next of below) {
     if (next.linked || !next.used) break;
-    swap(node, row, next);
+    arrange([row, next], [next, row]);
     row = next;
   }
   setValue(node, row.names[0], NONE);

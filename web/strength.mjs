@@ -40,7 +40,7 @@ export function strengthField(label, set, done) {
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") field.value = text(shown);
     if (event.key === "Escape" || event.key === "Enter") field.blur();
-    if (event.key !== "ArrowUp" && event.key !== "ArrowDown") return;
+    if (event.altKey || (event.key !== "ArrowUp" && event.key !== "ArrowDown")) return;
     event.preventDefault();
     step(event.key === "ArrowUp" ? STEP : -STEP);
   });

@@ -34,6 +34,8 @@ export const WORDS = {
     choose_folder: "Choose a folder: what is in it is shown here.", images: "{0} images", videos: "{0} videos",
     all_captioned: "all have captions", too_short: "{0} videos are shorter than every target_frames",
     size_of_video: "{0} × {1}, {2} frames",
+    save_copy: "Save a copy for stock loaders", saving: "saving…", copy_there: "Copy for stock loaders: {0}",
+    lora_instead: "What comes in as lora is loaded instead of a file.", move_row: "drag, or Alt and ↑ ↓, to move",
   },
   ja: {
     rank: "ランク", full: "フル行列", alpha: "alpha", size: "サイズ", modules: "モジュール",
@@ -67,6 +69,8 @@ export const WORDS = {
     choose_folder: "フォルダーを選ぶと、ここに内容が表示されます。", images: "画像 {0} 枚", videos: "動画 {0} 本",
     all_captioned: "すべてキャプションあり", too_short: "動画 {0} 本はどの target_frames よりも短い",
     size_of_video: "{0} × {1}、{2} フレーム",
+    save_copy: "標準ローダー用のコピーを保存", saving: "保存中…", copy_there: "標準ローダー用のコピー: {0}",
+    lora_instead: "ファイルの代わりに lora 入力を読み込みます。", move_row: "ドラッグ、または Alt と ↑ ↓ で移動",
   },
   zh: {
     rank: "秩", full: "完整矩阵", alpha: "alpha", size: "大小", modules: "模块",
@@ -96,6 +100,8 @@ export const WORDS = {
     show_inputs: "显示可连线的输入", hide_inputs: "隐藏输入",
     choose_folder: "选择文件夹后，这里会显示其中的内容。", images: "{0} 张图像", videos: "{0} 个视频",
     all_captioned: "全部有标注", too_short: "{0} 个视频短于所有 target_frames", size_of_video: "{0} × {1}，{2} 帧",
+    save_copy: "为自带加载器保存副本", saving: "保存中…", copy_there: "自带加载器用的副本：{0}",
+    lora_instead: "加载 lora 输入，而不是文件。", move_row: "拖动，或按 Alt 和 ↑ ↓ 移动",
   },
 };
 

@@ -189,8 +189,76 @@ def test_a_linked_input_says_so_and_has_its_socket(renderer: str, server: Server
         assert page.errors == []
 
 
-def test_rows_move_and_go(server: Server):
-    with opened(server) as page:
+def pulled(page: Canvas, number: int, to: int, name: str | None = None) -> None:
+    """Drag a row by its button to where another one is; keep a picture of it meanwhile."""
+    button, target = (line(page, row).locator(".lyco-more").bounding_box() for row in (number, to))
+    assert button
+    assert target
+    page.page.mouse.move(button["x"] + 5, button["y"] + 10)
+    page.page.mouse.down()
+    page.page.mouse.move(target["x"] + 5, target["y"] + (20 if to > number else 2), steps=6)
+    page.page.wait_for_selector(".lyco-drop-above, .lyco-drop-below")
+    if name:
+        keep(page.page, KEPT, name)
+    page.page.mouse.up()
+
+
+def sent(page: Canvas, *names: str) -> list[object]:
+    """What the page would send of the node."""
+    nodes = page.page.evaluate("app.graphToPrompt().then(({output}) => Object.values(output))")
+    (node,) = [node for node in nodes if node["class_type"] == "LycoLoadAdapters"]
+    return [node["inputs"][name] for name in names]
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_rows_are_dragged_and_moved_by_keys(renderer: str, server: Server):
+    """Their values move, so that workflow, undo and what is sent are right; a row with a link stays where it is."""
+    with opened(server, **RENDERERS[renderer]) as page:
+        page.page.wait_for_function("app.extensionManager.workflow.activeWorkflow")
+        rows = {"adapter_1": LOKR, "adapter_2": HALF, "strength_2": 0.5, "adapter_3": CUT, "on_3": False}
+        node = page.add("LycoLoadAdapters", 300, 200, **rows)
+        page.wait("is cut off")
+        page.page.evaluate(CAPTURE)
+        line(page, 3).locator(".lyco-unfold").click()
+        pulled(page, 1, 3, f"rows-dragged-{renderer}")
+        moved = {"adapter_1": HALF, "strength_1": 0.5, "adapter_2": CUT, "on_2": False, "adapter_3": LOKR}
+        becomes(page, **moved, strength_2=1, on_3=True)
+        assert not page.page.locator(".litecontextmenu").count()  # the click that ends it opens no menu
+        assert sent(page, "adapter_1", "strength_1", "adapter_2", "on_2", "adapter_3") == list(moved.values())
+        page.page.wait_for_timeout(300)
+        page.page.mouse.click(20, 500)
+        page.page.keyboard.press("Control+z")
+        becomes(page, **rows, on_2=True, strength_1=1)
+        page.page.keyboard.press("Control+y")
+        becomes(page, **moved)
+        page.page.wait_for_timeout(400)
+
+        line(page, 3).get_by_label("strength").focus()
+        page.page.keyboard.press("Alt+ArrowUp")
+        becomes(page, adapter_2=LOKR, adapter_3=CUT, on_3=False, strength_2=1)
+        focused = "document.activeElement.getAttribute('aria-label')"
+        assert page.page.evaluate(focused) == "strength: 2. my_lokr"
+
+        page.connect(page.add("PrimitiveFloat", 20, 90, value=0.3), 0, node, "strength_2")
+        page.page.wait_for_function("document.querySelectorAll('.lyco-row input:disabled').length")
+        line(page, 2).locator(".lyco-choice").focus()
+        page.page.keyboard.press("Alt+ArrowUp")
+        pulled(page, 3, 1)
+        becomes(page, adapter_1=CUT, on_1=False, adapter_2=LOKR, adapter_3=HALF, strength_3=0.5, on_3=True)
+        held = line(page, 1).locator(".lyco-more").bounding_box()
+        assert held
+        page.page.mouse.move(held["x"] + 5, held["y"] + 5)
+        page.page.mouse.down()
+        page.page.mouse.move(400, 600, steps=4)
+        page.page.keyboard.press("Escape")
+        page.page.mouse.up()
+        assert values(page, "adapter_1", "adapter_3") == [CUT, HALF]
+        assert page.errors == []
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_rows_move_and_go(renderer: str, server: Server):
+    with opened(server, **RENDERERS[renderer]) as page:
         page.add(
             "LycoLoadAdapters", 300, 200, adapter_1=LOKR, adapter_2=HALF, strength_2=0.5, adapter_3=CUT, on_3=False
         )
@@ -201,6 +269,7 @@ def test_rows_move_and_go(server: Server):
         line(page, 1).locator(".lyco-more").click()
         picked(page, "Remove")
         becomes(page, adapter_1=LOKR, strength_1=1, adapter_2=CUT, on_2=False, adapter_3="none", on_3=True)
+        assert line(page, 1).locator(".lyco-more").get_attribute("title") == "more; drag, or Alt and ↑ ↓, to move"
         page.page.get_by_role("switch", name="all").click()
         becomes(page, on_1=False, on_2=False)
         page.page.get_by_role("switch", name="all").click()
