@@ -6,7 +6,7 @@ import { onRefresh, report } from "./file_card.mjs";
 import { followRuns } from "./last_output.mjs";
 import { NONE, addCard } from "./node.mjs";
 import { t } from "./words.mjs";
-import { wrong } from "./parts.mjs";
+import { wrong } from "./wrong.mjs";
 import { known } from "./would_run.mjs";
 
 /**

@@ -8,6 +8,8 @@ import { about, match } from "./parts.mjs";
 import { t } from "./words.mjs";
 import { isLinked, known } from "./would_run.mjs";
 
+const LORA = "lora"; // the input that comes instead of a file: nodes/host/model/lora_model.py
+
 /** @type {WeakMap<object, () => void>} */
 const refreshers = new WeakMap();
 
@@ -45,17 +47,22 @@ export function addFileCard(node, input) {
   const top = el("div");
   const bottom = el("div");
   const card = addCard(node);
-  card.append(top, bottom);
+  const hint = el("div", "lyco-hint", t("lora_instead"));
+  card.append(hint, top, bottom);
   const file = followFile(top);
   /** @param {boolean} [again] also where the same file is chosen: it may have been replaced */
-  const look = (again) => file(String(known(node, input) ?? ""), again);
+  const look = (again) => {
+    const instead = isLinked(node, LORA);
+    hint.hidden = !instead;
+    return file(instead ? "" : String(known(node, input) ?? ""), again);
+  };
 
   /** @param {{lyco_match?: import("./parts.mjs").Match[], text?: string[]} | null} output */
   function show(output) {
-    const chosen = known(node, input);
+    const chosen = isLinked(node, LORA) ? LORA : known(node, input);
     const matches = (output?.lyco_match ?? []).filter((found) => chosen === undefined || found.file === chosen);
     card.classList.toggle("lyco-ran", matches.length > 0);
-    bottom.replaceChildren(...matches.map((found) => match(found, isLinked(node, input))));
+    bottom.replaceChildren(...matches.map((found) => match(found, chosen === LORA || isLinked(node, input))));
     for (const text of output?.text ?? []) bottom.append(report(text, matches.length === 0));
   }
 

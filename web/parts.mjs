@@ -1,7 +1,9 @@
 // The two halves of a file's card: what it is, from its header, and what of it matched when the node ran.
 import { api } from "./comfy.mjs";
 import { copyButton, el, size } from "./dom.mjs";
+import { stockCopy } from "./stock_copy.mjs";
 import { t } from "./words.mjs";
+import { wrong } from "./wrong.mjs";
 
 /**
  * @typedef {object} About what `/lyco/inspect` answers
@@ -17,6 +19,7 @@ import { t } from "./words.mjs";
  * @property {Blocks[]} blocks
  * @property {Record<string, string>} facts
  * @property {string[]} tags
+ * @property {import("./stock_copy.mjs").StockCopy | null} copy for ComfyUI's own loaders, where they need one
  */
 
 /**
@@ -32,17 +35,6 @@ export async function about(name) {
   } catch {
     return el("div", "lyco-error lyco-unanswered", t("unreachable")); // the node itself works without a card
   }
-}
-
-/**
- * Why a file has no card, as the error of a run says it.
- * @param {string} message
- */
-export async function wrong(message) {
-  const { inWords } = await import("./messages.mjs");
-  const { todo, why } = await inWords(message);
-  const parts = [todo && el("div", "lyco-todo", todo), el("div", "", why)].filter(Boolean);
-  return el("div", "lyco-error", ...parts);
 }
 
 /**
@@ -75,6 +67,7 @@ function facts(name, found, picture) {
   const parts = [card, bars(found.blocks, false)];
   for (const line of found.left_out) parts.push(el("div", "lyco-left", t("set_aside", line)));
   if (found.unrecognised) parts.push(el("div", "lyco-left", t("unrecognised", found.unrecognised)));
+  if (found.copy) parts.push(stockCopy(name, found.copy));
   return el("div", "lyco-file", ...parts);
 }
 

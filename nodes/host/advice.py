@@ -54,6 +54,14 @@ CONVERT = _NEW_FILE | {
     Remedy.EXCLUDE: 'leave these out on the command line: lyco convert --exclude "{}"',
     Remedy.OTHER_LAYOUT: "set to to {}, which have a place for them",
 }
+STOCK_COPY = {
+    Remedy.OVERWRITE: "choose it in the other loader, or move it away and save the copy anew",
+    Remedy.ARCHITECTURE: CONVERT[Remedy.ARCHITECTURE],
+    Remedy.AS_LORA: "use Convert Musubi→Diffusers with to comfyui and form lora",
+    Remedy.EXCLUDE: CONVERT[Remedy.EXCLUDE],
+    Remedy.OTHER_LAYOUT: "load it with Load LoHa/LoKr",
+    Remedy.APPLY: "load it with Load LoHa/LoKr, or merge it into the model's file",
+}
 COMBINE = _NEW_FILE | {
     Remedy.ARCHITECTURE: "name it on the command line: lyco combine --architecture",
     Remedy.AS_LORA: "set form to lora",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from lyco_testing.comfy import Server
 from lyco_testing.hostile import Raw, file_of, lora, packed
+from safetensors import safe_open
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\2\0\0\0\2\x08\2\0\0\0"
 POLYGLOT = PNG + b"<html><script>alert(1)</script>"
@@ -33,6 +34,18 @@ def about(server: Server, name: str) -> tuple[int, dict]:
     assert headers["Content-Type"].startswith("application/json")
     assert headers["X-Content-Type-Options"] == "nosniff"
     return status, json.loads(body)
+
+
+def copy(server: Server, name: str, kind: str = "application/json") -> tuple[int, dict]:
+    """Ask for a copy for ComfyUI's own loaders."""
+    address = f"{server.address}/lyco/copy?adapter={urllib.parse.quote(name, safe='')}"
+    request = urllib.request.Request(address, b"", {"Content-Type": kind}, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
 
 
 def shown(server: Server, name: str) -> tuple[int, Message, bytes]:
@@ -108,6 +121,80 @@ def test_what_is_listed_is_told(server: Server, loras: Path):
         status, card = about(server, name)
         assert status == 200
         assert card["modules"] == 1
+
+
+@pytest.fixture
+def wan(loras: Path) -> Path:
+    """A file whose names ComfyUI's own loaders do not know, in a folder."""
+    path = loras / "sub" / "wan.safetensors"
+    tensors = {
+        f"lycoris_blocks_{n}_self_attn_{x}.{suffix}": tensor
+        for n in range(2)
+        for x in "qkvo"
+        for suffix, tensor in {"lokr_w1": Raw("F32", (2, 2)), "lokr_w2": Raw("F32", (4, 4))}.items()
+    }
+    path.write_bytes(file_of(tensors.items()))
+    return path
+
+
+def test_a_copy_for_stock_lies_beside_its_file_once(server: Server, wan: Path):
+    """Under a name of its own, with all that it holds; what is there already, of it or of another, is not touched."""
+    name, made = "sub/wan.safetensors", wan.with_name("wan_comfyui.safetensors")
+    made.write_bytes(GOOD)
+    assert about(server, name)[1]["copy"] == {"name": "sub/wan_comfyui.safetensors", "there": False}
+    status, answer = copy(server, name)
+    assert status == 422
+    assert "wan_comfyui.safetensors: is there already; choose it in the other loader" in answer["error"]
+    assert made.read_bytes() == GOOD
+    made.unlink()
+    assert copy(server, name) == (200, {"name": "sub/wan_comfyui.safetensors"})
+    with safe_open(made, "pt") as file:
+        assert set(file.keys()) == {
+            f"diffusion_model.blocks.{n}.self_attn.{x}.lokr_w{f}" for n in range(2) for x in "qkvo" for f in (1, 2)
+        }
+    assert about(server, name)[1]["copy"] == {"name": "sub/wan_comfyui.safetensors", "there": True}
+    assert about(server, "sub/wan_comfyui.safetensors")[1]["copy"] is None
+    assert "sub/wan_comfyui.safetensors" in server.get("/models/loras")
+    assert copy(server, name)[0] == 422
+    made.unlink()
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_nothing_else_is_copied(name: str, server: Server, loras: Path):
+    before = sorted(server.base.rglob("*"))
+    assert copy(server, name) == (404, {"error": "there is no such file in models/loras"})
+    assert sorted(server.base.rglob("*")) == before
+
+
+def test_another_sites_page_copies_nothing(server: Server, wan: Path):
+    """A form's request, which a browser sends anywhere unasked, and one that says where it is from."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        assert copy(server, "sub/wan.safetensors", kind)[0] == 415
+    assert ask(server, "copy", "adapter=sub/wan.safetensors")[0] == 404
+    assert not wan.with_name("wan_comfyui.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rescale.safetensors", "oft_blocks missing"),
+        ("kinds.safetensors", "its modules are of no known architecture"),
+        (
+            "turned.safetensors",
+            "q: is OFT, of which ComfyUI's own loaders make another change; load it with Load LoHa/LoKr",
+        ),
+        ("line\nbreak.safetensors", "which Windows and its disks refuse"),
+    ],
+)
+def test_what_has_no_copy_says_why(name: str, said: str, server: Server, loras: Path):
+    turned = {f"lycoris_blocks_0_self_attn_{x}.oft_blocks": Raw("F32", (2, 4, 4)) for x in "qkvo"}
+    (loras / "turned.safetensors").write_bytes(file_of(turned.items()))
+    before = sorted(loras.rglob("*"))
+    status, answer = copy(server, name)
+    assert status == 422
+    assert said in answer["error"]
+    assert answer["error"].isprintable()
+    assert sorted(loras.rglob("*")) == before
 
 
 REFUSED = {

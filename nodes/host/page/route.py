@@ -1,4 +1,5 @@
-"""What the page asks the server: what an adapter file is, its picture, and how the last training stands.
+"""What the page asks the server: what an adapter file is, its picture, a copy of it for ComfyUI's own loaders, and how
+the last training stands.
 
 Answers only for names that the loaders list, from the file's header; each card is computed once.
 """
@@ -11,12 +12,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from ....lyco_core.card import card, picture
-from ....lyco_core.errors import FileError, LycoError, about_file
+from ....lyco_core.errors import FileError, LycoError, about_file, advising
 from ....lyco_core.inspection import inspect_file
 from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
 from ....lyco_core.io.small_json import parse_small
 from ....lyco_core.pictures import Picture
-from ..files import Stamp, adapter_names, adapter_path, identity
+from ..advice import STOCK_COPY
+from ..files import Stamp, adapter_names, adapter_path, identity, is_listed
+from ..jobs.stock_copy import copy_for_stock, copy_is_of_use, is_stock_copy, stock_copy_of
 from ..training.folder_inputs import checked_inputs
 from ..training.survey import survey
 from ..training.telling import last_training
@@ -32,6 +35,9 @@ takes is taken from a server that draws and samples meanwhile; the nodes and `ly
 MOST_INPUTS = 2**14
 """So long may the values of a node's widgets be."""
 
+MISSING = "there is no such file in models/loras"
+JSON = "application/json"
+
 PRIVATE = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 OF_A_STRANGER = {
     **PRIVATE,
@@ -43,13 +49,17 @@ OF_A_STRANGER = {
 _cache: OrderedDict[Stamp, dict[str, Any] | str] = OrderedDict()
 """Identity of a file -> its card, or why there is none."""
 _one_at_a_time = threading.Lock()
+"""So that hostile files do not add up in memory."""
 _one_survey = asyncio.Lock()
 """A folder of videos takes minutes: however many wait for theirs, one thread of the server's is taken."""
-"""So that hostile files do not add up in memory."""
+_one_copy = asyncio.Lock()
+"""All of an adapter is in memory while it is copied."""
 
 
 def add_routes(server: Any) -> None:
-    """Give ComfyUI's server the routes `/lyco/inspect`, `/lyco/picture`, `/lyco/dataset` and `/lyco/training`."""
+    """Give ComfyUI's server the routes `/lyco/inspect`, `/lyco/picture`, `/lyco/copy`, `/lyco/dataset` and
+    `/lyco/training`.
+    """
     from aiohttp import web
 
     routes = server.routes
@@ -58,11 +68,25 @@ def add_routes(server: Any) -> None:
     async def inspect(request: web.Request) -> web.Response:
         name = _listed_name(request)
         if name is None:
-            return web.json_response({"error": "there is no such file in models/loras"}, status=404, headers=PRIVATE)
+            return web.json_response({"error": MISSING}, status=404, headers=PRIVATE)
         found = await asyncio.to_thread(_card_of, name)
         if isinstance(found, str):
             return web.json_response({"error": found}, status=422, headers=PRIVATE)
-        return web.json_response(found, headers=PRIVATE)
+        copy = await asyncio.to_thread(_copy_of, name) if found["copy"] else None
+        return web.json_response(found | {"copy": copy}, headers=PRIVATE)
+
+    @routes.post("/lyco/copy")
+    async def copy(request: web.Request) -> web.Response:
+        if request.content_type != JSON:  # another site's page would have to ask first
+            return web.json_response({"error": f"expected a request of the type {JSON}"}, status=415, headers=PRIVATE)
+        name = _listed_name(request)
+        if name is None:
+            return web.json_response({"error": MISSING}, status=404, headers=PRIVATE)
+        async with _one_copy:
+            made, error = await asyncio.to_thread(_copied, name)
+        if error:
+            return web.json_response({"error": error}, status=422, headers=PRIVATE)
+        return web.json_response({"name": made}, headers=PRIVATE)
 
     @routes.get("/lyco/picture")
     async def show(request: web.Request) -> web.Response:
@@ -116,13 +140,33 @@ def _card_of(name: str) -> dict[str, Any] | str:
             return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
         if found not in _cache:
             try:
-                _cache[found] = card(inspect_file(_small_header(name)))
+                inspection = inspect_file(_small_header(name))
+                _cache[found] = {**card(inspection), "copy": copy_is_of_use(inspection.adapter_set)}
             except LycoError as error:
                 _cache[found] = str(error)
             while len(_cache) > CACHED_CARDS:
                 _cache.popitem(last=False)
         _cache.move_to_end(found)
         return _cache[found]
+
+
+def _copy_of(name: str) -> dict[str, Any]:
+    """The name of a file's copy for ComfyUI's own loaders, and whether it is there, by what it says it was made of."""
+    copy = stock_copy_of(name)
+    try:
+        there = is_listed("loras", copy) and is_stock_copy(read_header(_small_header(copy)).metadata, name)
+    except LycoError:  # something else of that name, which is refused when the copy is to be written
+        there = False
+    return {"name": copy, "there": there}
+
+
+def _copied(name: str) -> tuple[str, str]:
+    """The name of the new copy; or nothing, and why there is none."""
+    try:
+        with advising(STOCK_COPY):
+            return copy_for_stock(name), ""
+    except LycoError as error:
+        return "", str(error)
 
 
 def _picture_of(name: str) -> Picture | None:
