@@ -25,7 +25,7 @@ class ConvertAdapter(io.ComfyNode):
             ),
             is_output_node=True,
             inputs=[
-                host.adapter_input(),
+                host.adapter_input(replaced=True),
                 io.Combo.Input(
                     "to",
                     options=["diffusers", "comfyui", "musubi"],
@@ -55,8 +55,9 @@ class ConvertAdapter(io.ComfyNode):
                     advanced=True,
                 ),
                 host.overwrite_input(),
+                host.lora_input(),
             ],
-            outputs=host.new_file_outputs("How the modules came to be, sizes, and errors."),
+            outputs=[*host.new_file_outputs("How the modules came to be, sizes, and errors."), host.lora_output()],
         )
 
     @classmethod
@@ -74,7 +75,9 @@ class ConvertAdapter(io.ComfyNode):
         filename: str,
         dtype: str = "as it is",
         overwrite: bool = False,
+        lora: object = None,
     ) -> io.NodeOutput:
         asked = host.conversion(to, as_lora=form == "lora", rank=rank, dtype=dtype)
-        name, report = host.convert(adapter, asked, filename, overwrite=overwrite)
-        return io.NodeOutput(name, report, ui=ui.PreviewText(report))
+        adapters = None if lora is None else host.adapters_of(lora)
+        done = host.convert(adapter, asked, filename, overwrite=overwrite, adapters=adapters)
+        return io.NodeOutput(done.name, done.report, done.lora, ui=ui.PreviewText(done.report))

@@ -22,7 +22,7 @@ class LoadAdapter(io.ComfyNode):
             **host.search_aliases("load lora", "lora loader", "load lycoris", "musubi", "loha", "lokr"),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to change; the input stays as it is."),
-                host.adapter_input(),
+                host.adapter_input(replaced=True),
                 host.strength_input(),
                 host.partial_input(),
                 io.Clip.Input(
@@ -56,6 +56,7 @@ class LoadAdapter(io.ComfyNode):
                     ),
                     advanced=True,
                 ),
+                host.lora_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model with the adapter."),
@@ -83,17 +84,20 @@ class LoadAdapter(io.ComfyNode):
         mode: str = host.MODES[0],
         scale: float = 0.0,
         strength_schedule: str = "",
+        lora: object = None,
     ) -> io.NodeOutput:
+        adapters = None if lora is None else host.adapters_to_load(lora)
         selection = host.selection(include, exclude, block_strengths)
         loaded = host.load_onto(
             model,
             clip,
-            adapter,
+            adapter if adapters is None else host.LORA,
             strength,
             partial=on_partial_match == "warn",
             selection=selection,
             mode=mode,
             scale=scale or None,
+            opened=adapters,
             schedule=host.Schedule.of(strength_schedule),
         )
         return io.NodeOutput(loaded.model, loaded.clip, loaded.report, ui=host.match_ui(loaded.applied))

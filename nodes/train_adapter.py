@@ -57,6 +57,7 @@ class TrainAdapter(io.ComfyNode):
                 io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="The loss of every step."),
                 io.Image.Output(display_name="graph", tooltip="The loss over the steps."),
                 io.String.Output(display_name="report", tooltip="What was trained, and how it went."),
+                host.lora_output(),
             ],
         )
 
@@ -95,4 +96,4 @@ class TrainAdapter(io.ComfyNode):
             "lyco_train": [done.series],
             "lyco_trained": [done.end],
         }
-        return io.NodeOutput(done.name, done.model, done.losses, done.picture, done.report, ui=shown)
+        return io.NodeOutput(done.name, done.model, done.losses, done.picture, done.report, done.lora, ui=shown)

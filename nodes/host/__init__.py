@@ -24,6 +24,7 @@ from .jobs.model_files import checkpoint_fingerprint, checkpoint_names
 from .model.beside import MODES
 from .model.hooks import Request, hooked
 from .model.loading import inspect, load_onto
+from .model.lora_model import LORA, adapters_of, adapters_to_load, lora_model_of
 from .model.lora_stack import rows_of_stack, stack_of
 from .model.many import Row, load_rows
 from .model.merging import merge_onto
@@ -33,6 +34,8 @@ from .schema import (
     adapter_input,
     construct,
     first_rows,
+    lora_input,
+    lora_output,
     mode_input,
     more_rows,
     new_file_outputs,
@@ -58,6 +61,7 @@ __all__ = [
     "INSPECT",
     "LOAD",
     "LOAD_ROWS",
+    "LORA",
     "MERGE_FILE",
     "MERGE_MODEL",
     "MODES",
@@ -69,6 +73,8 @@ __all__ = [
     "acting",
     "adapter_input",
     "adapter_list",
+    "adapters_of",
+    "adapters_to_load",
     "checkpoint_fingerprint",
     "checkpoint_names",
     "combination",
@@ -85,6 +91,9 @@ __all__ = [
     "limits",
     "load_onto",
     "load_rows",
+    "lora_input",
+    "lora_model_of",
+    "lora_output",
     "match_ui",
     "merge_files",
     "merge_onto",

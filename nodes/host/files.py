@@ -47,8 +47,8 @@ def adapter_path(name: object) -> str:
 
 
 def fingerprint(name: str | None) -> Stamp | None:
-    """The `identity` of a file in models/loras; None for a linked name, which is not known yet."""
-    return None if name is None else identity(name)
+    """The `identity` of a file in models/loras; None for no file, and for a linked name, which is not known yet."""
+    return None if name in (None, NONE) else identity(name)
 
 
 def identity(name: str) -> Stamp:

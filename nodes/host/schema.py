@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ...lyco_core.selection import Selection, parse_block_strength
 from .files import NONE, adapter_names
 from .model.beside import MODES
+from .model.lora_model import LORA, LORA_MODEL
 from .model.many import FIRST_ROWS, ROWS, Row
 
 ADAPTER = "lyco_adapter"
@@ -37,17 +38,37 @@ def search_aliases(*words: str) -> dict[str, Any]:
     return {"search_aliases": list(words)} if "search_aliases" in inspect.signature(io.Schema).parameters else {}
 
 
-def adapter_input(name: str = "adapter", *, may_be_none: bool = False, optional: bool = False) -> io.Input:
-    """A file in models/loras; the node's card says what it is."""
+def adapter_input(
+    name: str = "adapter", *, may_be_none: bool = False, optional: bool = False, replaced: bool = False
+) -> io.Input:
+    """A file in models/loras; the node's card says what it is.
+
+    Args:
+        replaced: whether `lora_input` may come instead, also where there is no file.
+    """
     made = io.Combo.Input(
         name,
-        options=[NONE, *adapter_names()] if may_be_none else adapter_names(),
+        options=[*[NONE] * may_be_none, *adapter_names(), *[NONE] * replaced],
         default=NONE if may_be_none else None,
         optional=optional,
         tooltip="A file in models/loras.",
     )
     made.extra_dict = {ADAPTER: True}  # 0.3.64's takes no such argument
     return made
+
+
+def lora_input() -> io.Input:
+    """An adapter of ComfyUI's own training nodes, instead of a file."""
+    return io.Custom(LORA_MODEL).Input(
+        LORA, optional=True, tooltip="From Train LoRA, or another node that makes one: loaded instead of a file."
+    )
+
+
+def lora_output() -> io.Output:
+    """An adapter for ComfyUI's own training nodes."""
+    return io.Custom(LORA_MODEL).Output(
+        display_name=LORA_MODEL, tooltip="For ComfyUI's own Load LoRA Model and Save LoRA Weights."
+    )
 
 
 def row_inputs(number: int) -> list[io.Input]:

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import torch
 from lyco_testing.comfy import Server
 from lyco_testing.nodes import adapters_of
 from lyco_testing.page import KEPT, RENDERERS, Canvas, keep, opened
@@ -221,3 +222,47 @@ def test_a_server_that_answers_again_is_asked_again(server: Server):
         page.page.evaluate("window.comfyAPI.api.api.socket.close()")  # as a server that is started anew does
         page.wait("ukiyoe style")
         assert page.page.get_by_text("the server does not answer").count() == 0
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_a_copy_for_stock_is_a_click(renderer: str, server: Server):
+    """Offered where ComfyUI's own loaders need one, in their lists at once, and named from then on."""
+    loras = server.base / "models" / "loras"
+    tensors = {key.replace("lora_unet_", "lycoris_"): tensor for key, tensor in wan_adapter().items()}
+    save_file(tensors, loras / f"lycoris_{renderer}.safetensors")
+    turned = {f"lycoris_blocks_0_self_attn_{x}.oft_blocks": torch.rand(16, 8, 8) for x in "qkvo"}
+    save_file(turned, loras / "turned.safetensors")
+    with opened(server, **RENDERERS[renderer]) as page:
+        page.add("LycoLoadAdapter", 60, 90, adapter="my_lokr.safetensors")
+        page.wait("ukiyoe style")
+        assert not page.page.locator(".lyco-save-copy").count()
+        node = page.add("LycoLoadAdapter", 520, 90, adapter="turned.safetensors")
+        stock = page.add("LoraLoaderModelOnly", 980, 90)
+        page.page.locator(".lyco-save-copy").click()
+        page.wait("of which ComfyUI's own loaders make another change")
+        keep(page.page, KEPT, f"copy-refused-{renderer}")
+        page.choose(node, "adapter", f"lycoris_{renderer}.safetensors")
+        page.page.wait_for_function("!document.querySelector('.lyco-stock .lyco-error')")
+        page.page.locator(".lyco-save-copy").click()
+        page.wait(f"Copy for stock loaders: lycoris_{renderer}_comfyui.safetensors")
+        keep(page.page, KEPT, f"copy-{renderer}")
+        listed = page.page.evaluate("id => app.graph.getNodeById(id).widgets[0].options.values", stock)
+        assert f"lycoris_{renderer}_comfyui.safetensors" in listed
+        assert page.errors == []
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_what_comes_in_as_lora_is_shown_instead_of_the_file(renderer: str, server: Server):
+    with opened(server, **RENDERERS[renderer]) as page:
+        node = loaded(page, "my_lokr.safetensors", strength=0.35 if renderer == "vue" else 0.36)
+        page.wait("ukiyoe style")
+        convert = page.add("LycoConvertAdapter", 980, 90, adapter="half.safetensors", to="comfyui", overwrite=True)
+        page.connect(convert, 2, node, "lora")
+        page.choose(node, "on_partial_match", "warn")
+        page.wait("What comes in as lora is loaded instead of a file.")
+        page.page.wait_for_function("!document.body.innerText.includes('ukiyoe style')")
+        page.run()
+        page.wait("10 of 20 modules matched")
+        keep(page.page, KEPT, f"lora-{renderer}")
+        assert page.page.locator(".lyco-match .lyco-title").inner_text() == "lora"
+        assert page.errors == []

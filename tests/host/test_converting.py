@@ -8,9 +8,14 @@ from lyco_testing.comfy import Server, WorkflowError
 from lyco_testing.comfy_models import MODELS, patched_weight, tiny_model
 from lyco_testing.hosted import expected_weights, tiny_targets
 from lyco_testing.tables import musubi_file, random
+from lyco_testing.zoo import CASES, normal
+from lyco_testing.zoo_on_base import ON_BASE
 from safetensors.torch import load_file, save_file
 
-from lyco_core.conversion import ConvertOptions, convert_file
+from lyco_core.adapter_set import AdapterSet
+from lyco_core.adapters import Adapter, LoHa, LoKr, LoRA
+from lyco_core.conversion import ConvertOptions, computes, convert_file
+from lyco_core.formats import FORMATS, emit
 
 
 @pytest.mark.parametrize("architecture", MODELS)
@@ -35,6 +40,43 @@ def test_stock_comfyui_loads_every_key(architecture, algorithm, as_lora, tmp_pat
         before = model.model.state_dict()[key]
         change = (weight - before).norm()
         assert float((patched_weight(patched, key) - weight).norm() / change) < 5e-6
+
+
+VIDEO = {
+    "lora of a video's kernel": LoRA(normal(8, 2), normal(2, 6, 3, 3, 3), alpha=1.0),
+    "Tucker lora of a video's kernel": LoRA(
+        normal(8, 2, 1, 1, 1), normal(2, 6, 1, 1, 1), normal(2, 2, 3, 3, 3), alpha=1.0
+    ),
+    "lokr of a video's kernel": LoKr(w1=normal(2, 2), w2=normal(4, 3, 3, 3, 3)),
+    "Tucker loha of a video's kernel": LoHa(
+        *(normal(2, 8), normal(2, 6)) * 2, normal(2, 2, 3, 3, 3), normal(2, 2, 3, 3, 3), alpha=1.0
+    ),
+}
+FORMS = {case.name: case.make() for case in (*CASES, *ON_BASE)} | VIDEO
+SHAPES = {case.name: case.shape for case in (*CASES, *ON_BASE)} | dict.fromkeys(VIDEO, (8, 6, 3, 3, 3))
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if "swapped" not in name])
+def test_what_stock_computes_is_known(name, pack):
+    """By what its own adapters make of a weight: neither more nor less is refused a copy for them."""
+    adapter = FORMS[name]
+    assert computes(adapter) == (_error_of_stock(adapter, SHAPES[name]) < 1e-5)
+
+
+def _error_of_stock(adapter: Adapter, shape: tuple[int, ...]) -> float:
+    import comfy.lora
+
+    prefix = "diffusion_model.x"
+    tensors, _ = emit(AdapterSet({"x": adapter}, {"x": prefix}, FORMATS["comfyui"], {}))
+    base = normal(*shape)
+    patches = comfy.lora.load_lora(tensors, {prefix: f"{prefix}.weight"}, log_missing=False)
+    stock = [(0.7, patch, 1.0, None, None) for patch in patches.values()]
+    try:
+        found = comfy.lora.calculate_weight(stock, base.clone(), f"{prefix}.weight")
+    except RuntimeError:
+        return float("inf")
+    expected = adapter.add_to_(base.clone(), 0.7)
+    return float((found - expected).norm() / (expected - base).norm())
 
 
 @pytest.fixture(scope="module")

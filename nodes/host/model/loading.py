@@ -48,14 +48,14 @@ def load_onto(
     selection: Selection = EVERYTHING,
     mode: str = MODES[1],
     scale: float | None = None,
-    opened: OpenedFile | None = None,
+    opened: OpenedFile | AdapterSet | None = None,
     clip_strength: float | None = None,
     schedule: Schedule | None = None,
 ) -> Loaded:
     """Clones of `model` and `clip` with the file's adapters at `strength`.
 
     Args:
-        name: of a file in models/loras.
+        name: of a file in models/loras, or what adapters of no file are called.
         partial: apply what matches and warn about the rest, instead of refusing.
         selection: which modules, and how strongly beside `strength`.
         mode: one of `beside.MODES`.
@@ -67,7 +67,7 @@ def load_onto(
     Raises:
         LycoError: the file is bad, or does not fit (all of it that is selected, unless `partial`).
     """
-    with about_file(adapter_path(name)):
+    with about_file(name if isinstance(opened, AdapterSet) else adapter_path(name)):
         match = match_model(name, model, clip, selection, scale, opened)
         changes = match.changes(partial=partial)
         for_clip = strength if clip_strength is None else clip_strength

@@ -49,7 +49,7 @@ class Match:
     """Everything in a file, and where on a model it goes."""
 
     name: str
-    """The file's, in models/loras."""
+    """The file's, in models/loras, or what adapters of no file are called."""
     placement: Placement
     rest: StockMatch
     left: tuple[str, ...]
@@ -129,23 +129,29 @@ def match_model(
     clip: CLIP | None,
     selection: Selection = EVERYTHING,
     scale: float | None = None,
-    opened: OpenedFile | None = None,
+    opened: OpenedFile | AdapterSet | None = None,
 ) -> Match:
     """Find the place of everything in a file; nothing is changed.
 
     Args:
         scale: instead of what the file's alphas say; see `AdapterSet.with_scale`.
-        opened: the file, where it is open already.
+        opened: the file, where it is open already; or adapters of no file, not identified.
     """
     weights = model_weights(model)
-    found = cached_adapter_set(name, opened and opened.file)
-    placement = weights.place((named_as(found, opened.outline) if opened else found).with_scale(scale))
+    placement = weights.place(_adapters(name, opened).with_scale(scale))
     theirs = their_names(placement, model, clip, weights) if selection and not placement.complete else None
     placement = placement.select(selection, theirs)
     rest = match_by_names(placement, model, clip, weights.shapes)
     read = placement.adapter_set.unrecognised.keys() - {*rest.unread}
     remaining = placement.without({*rest.modules, *read})
     return Match(name, placement, rest, remaining.left, problem(remaining, with_clip=clip is not None))
+
+
+def _adapters(name: str, opened: OpenedFile | AdapterSet | None) -> AdapterSet:
+    if isinstance(opened, AdapterSet):
+        return opened
+    found = cached_adapter_set(name, opened and opened.file)
+    return named_as(found, opened.outline) if opened else found
 
 
 def model_weights(model: ModelPatcher) -> Model:

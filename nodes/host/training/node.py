@@ -11,6 +11,7 @@ from typing import Any
 import folder_paths
 from torch import Tensor
 
+from ....lyco_core.adapter_reader import load_adapter_set
 from ....lyco_core.errors import TrainError
 from ....lyco_core.io.paths import without_ending
 from ....lyco_core.train.batches import require_one_shape
@@ -18,6 +19,8 @@ from ....lyco_core.train.items import Item
 from ....lyco_core.train.options import TrainOptions
 from ....lyco_core.train.training_files import files_of, name_of
 from ..files import is_listed, output_path, require_plain
+from ..model.lora_model import LoraModel, lora_model_of
+from ..model.matching import model_weights
 from ..protocols import CLIP, VAE, Conditioning, ModelPatcher
 from .conditions import entries_of
 from .folder_dataset import joined
@@ -37,6 +40,8 @@ class Result:
     losses: dict[str, list[float]]
     picture: Tensor
     report: str
+    lora: LoraModel
+    """The adapter as ComfyUI's own nodes take it."""
     series: list[dict[str, float | None]]
     """The steps, as the web extension takes them; see `telling.series`."""
     end: dict[str, Any]
@@ -88,10 +93,18 @@ def train_on(
         {"loss": [step.loss for step in done.steps]},
         loss_picture(done.steps),
         "\n".join(filter(None, [done.report, trained.report])),
+        _lora(model, done.path),
         series(done.steps),
         tell.ended(),
         tell.samples,
     )
+
+
+def _lora(model: ModelPatcher, path: str) -> LoraModel:
+    """The LORA_MODEL of a file that was trained on `model`."""
+    family = model_weights(model).architecture
+    assert family is not None  # what is trained is known
+    return lora_model_of(load_adapter_set(path, architecture=family.id))
 
 
 def _with_free_name(options: TrainOptions) -> TrainOptions:
