@@ -32,7 +32,7 @@ def texts(tree: ast.AST) -> Iterator[ast.Constant]:
 
 def test_the_core_names_no_option_of_a_command_and_no_node():
     own = {CORE / "cli.py", CORE / "demo.py", *(CORE / "commands").iterdir()}
-    own |= {CORE / "train" / "sample_options.py"}  # a prompt has options of its own
+    own |= {CORE / "train" / name for name in ("sample_options.py", "samples.py")}  # a prompt has options of its own
     named = [
         f"{path.name}:{text.lineno} {text.value!r}"
         for path in CORE.rglob("*.py")

@@ -1,7 +1,7 @@
 // The part of a file's card that unfolds into its blocks. What they change is measured only where somebody asks for it.
 import { api } from "./comfy.mjs";
 import { button, el } from "./dom.mjs";
-import { wrong } from "./parts.mjs";
+import { wrong } from "./wrong.mjs";
 import { widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
 

@@ -1,7 +1,7 @@
 // A button that saves a file as the node's selection leaves it: the same change at the same strength, for every loader.
 import { api, app } from "./comfy.mjs";
 import { button, el } from "./dom.mjs";
-import { wrong } from "./parts.mjs";
+import { wrong } from "./wrong.mjs";
 import { record, setValue, widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
 import { isLinked, known } from "./would_run.mjs";

@@ -77,7 +77,7 @@ def read_configuration(
     named = ("dit", "vae", "output_dir", "dit_high_noise")
     dit, vae, output, high = (path_of(rest.pop(name, ""), name, folder) for name in named)
     if not dit:
-        raise TrainError("no dit is named: the diffusion model's file; give dit in the configuration, or --dit")
+        raise TrainError("no dit is named: the diffusion model's file; give dit")
     given = rest.pop("text_encoder", "")
     encoders = cast(list[Any], given) if isinstance(given, list) else [given]
     texts = tuple(path_of(name, "text_encoder", folder) for name in encoders if name)

@@ -117,7 +117,10 @@ def asked(train, folder: Path, **settings: object):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dit": "fun.safetensors"}, r"fun.safetensors: reads an image beside the noise that is neither its clip's first"),
+        (
+            {"dit": "fun.safetensors"},
+            r"fun.safetensors: reads an image beside the noise that is neither its clip's first",
+        ),
         (
             {"dit": "i2v.safetensors"},
             r"i2v.safetensors: sees the first frame through an image encoder too, and none is",
