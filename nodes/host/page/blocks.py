@@ -7,7 +7,6 @@ them at a time, and none for a page that asks no more.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +14,24 @@ from ....lyco_core.comparing import Strips, strips
 from ....lyco_core.errors import LycoError, about_file, advising
 from ....lyco_core.io.small_json import parse_small
 from ..advice import SAVE_BLOCKS
-from ..files import Stamp, adapter_names, cached_adapter_set, identity
+from ..files import adapter_names, cached_adapter_set
 from ..jobs.combining import save_selected
 from ..schema import selection
-from .route import PRIVATE, listed_name, small_header
+from .kept import Kept
+from .route import JSON, MISSING, PRIVATE, listed_name, small_header
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-CACHED = 32
 MOST_TEXT = 2**16
 """So long may what a file is to be saved by be."""
 
 ASKED = ("adapter", "include", "exclude", "block_strengths")
 """What it is saved by: the values of the node's inputs, all texts."""
 
-NO_FILE = {"error": "there is no such file in models/loras"}
+NO_FILE = {"error": MISSING}
 
-_cache: OrderedDict[Stamp, Strips | str] = OrderedDict()
-"""Identity of a file -> its blocks, or why they cannot be measured."""
+_measured: Kept[Strips] = Kept(32)
 _one = asyncio.Lock()
 
 
@@ -69,7 +67,7 @@ def add_block_routes(server: Any) -> None:
     @routes.post("/lyco/save_blocks")
     async def save(request: web.Request) -> web.Response:
         # What another site's page sends unasked is of another type.
-        if request.content_type != "application/json" or (request.content_length or MOST_TEXT + 1) > MOST_TEXT:
+        if request.content_type != JSON or (request.content_length or MOST_TEXT + 1) > MOST_TEXT:
             return web.json_response({"error": f"expected JSON of at most {MOST_TEXT} bytes"}, status=415)
         asked = _asked(await request.read())
         if asked is None or asked["adapter"] not in adapter_names():
@@ -81,23 +79,13 @@ def add_block_routes(server: Any) -> None:
 
 def _strips_of(name: str, stay: Callable[[], None]) -> Strips | str:
     """The blocks of a file, or why they cannot be measured; what `stay` raises ends it."""
+
+    def make() -> Strips:
+        with about_file(small_header(name)):
+            return strips(cached_adapter_set(name), stay)
+
     stay()
-    try:
-        found = identity(name)
-    except LycoError as error:
-        return str(error)
-    except OSError as error:  # it went away since it was listed
-        return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
-    if found not in _cache:
-        try:
-            with about_file(small_header(name)):
-                _cache[found] = strips(cached_adapter_set(name), stay)
-        except LycoError as error:
-            _cache[found] = str(error)
-        while len(_cache) > CACHED:
-            _cache.popitem(last=False)
-    _cache.move_to_end(found)
-    return _cache[found]
+    return _measured.of(name, make)
 
 
 def _asked(body: bytes) -> dict[str, str] | None:

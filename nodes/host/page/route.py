@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from ....lyco_core.card import card, picture
@@ -18,16 +17,16 @@ from ....lyco_core.io import MAX_HEADER_BYTES, header_length, read_header
 from ....lyco_core.io.small_json import parse_small
 from ....lyco_core.pictures import Picture
 from ..advice import STOCK_COPY
-from ..files import Stamp, adapter_names, adapter_path, identity, is_listed
+from ..files import adapter_names, adapter_path, is_listed
 from ..jobs.stock_copy import copy_for_stock, copy_is_of_use, is_stock_copy, stock_copy_of
 from ..training.folder_inputs import checked_inputs
 from ..training.survey import survey
 from ..training.telling import last_training
+from .kept import Kept
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-CACHED_CARDS = 64
 MOST_HEADER_BYTES = 2**24
 """A header of an adapter has up to 1 MB, and some more with a picture in it. What reading a larger one
 takes is taken from a server that draws and samples meanwhile; the nodes and `lyco inspect` do read it."""
@@ -46,8 +45,7 @@ OF_A_STRANGER = {
 }
 """A picture is shown as a picture of this page, and as nothing else, whatever else its bytes are."""
 
-_cache: OrderedDict[Stamp, dict[str, Any] | str] = OrderedDict()
-"""Identity of a file -> its card, or why there is none."""
+_cards: Kept[dict[str, Any]] = Kept(64)
 _one_at_a_time = threading.Lock()
 """So that hostile files do not add up in memory."""
 _one_survey = asyncio.Lock()
@@ -131,23 +129,12 @@ def listed_name(request: web.Request) -> str | None:
 
 
 def _card_of(name: str) -> dict[str, Any] | str:
+    def make() -> dict[str, Any]:
+        inspection = inspect_file(small_header(name))
+        return {**card(inspection), "copy": copy_is_of_use(inspection.adapter_set)}
+
     with _one_at_a_time:
-        try:
-            found = identity(name)
-        except LycoError as error:
-            return str(error)
-        except OSError as error:  # it went away since it was listed
-            return str(LycoError(f"{name}: cannot be read: {error.strerror}"))
-        if found not in _cache:
-            try:
-                inspection = inspect_file(small_header(name))
-                _cache[found] = {**card(inspection), "copy": copy_is_of_use(inspection.adapter_set)}
-            except LycoError as error:
-                _cache[found] = str(error)
-            while len(_cache) > CACHED_CARDS:
-                _cache.popitem(last=False)
-        _cache.move_to_end(found)
-        return _cache[found]
+        return _cards.of(name, make)
 
 
 def _copy_of(name: str) -> dict[str, Any]:
