@@ -118,8 +118,8 @@ def asked(train, folder: Path, **settings: object):
     ("settings", "message"),
     [
         (
-            {"dit": "fun.safetensors"},
-            r"fun.safetensors: reads an image beside the noise that is neither its clip's first",
+            {"dit": "other.safetensors"},
+            r"other.safetensors: reads an image beside the noise that is neither its clip's first",
         ),
         (
             {"dit": "i2v.safetensors"},
@@ -146,7 +146,7 @@ def test_lyco_train_looks_at_no_picture_before(settings: dict, message: str, tra
     """There are none: what is encoded would be refused by another message."""
     weights = wan_checkpoint()
     save_file(weights, tmp_path / "wan.safetensors")
-    save_file(weights | {"patch_embedding.weight": torch.zeros(128, 48, 1, 2, 2)}, tmp_path / "fun.safetensors")
+    save_file(weights | {"patch_embedding.weight": torch.zeros(128, 60, 1, 2, 2)}, tmp_path / "other.safetensors")
     seen = {"patch_embedding.weight": torch.zeros(128, 36, 1, 2, 2), "img_emb.proj.1.weight": torch.zeros(1280, 1280)}
     save_file(weights | seen, tmp_path / "i2v.safetensors")
     codes = {"blocks.0.ffn.2.weight": weights["blocks.0.ffn.2.weight"].to(torch.int8)}
