@@ -157,8 +157,8 @@ def _require_possible(
                 "another of the two"
             )
         kind = first_frame(weights, configuration.image_encoder, configuration.task)
-        shown = references_of_prompts(weights, configuration.prompts, configuration.edition)
         require_no_layers(weights, configuration.prompts)
+        shown = references_of_prompts(weights, configuration.prompts, configuration.edition)
         require_pictures_of(configuration.prompts, kind, shown, image_input(weights))
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
@@ -168,12 +168,12 @@ def _require_possible(
         with about_file(path):
             musubi_adapters(path, family)
     datasets = (*configuration.datasets, *configuration.validation)
+    version = configuration.edition
+    references = require_layers(weights, datasets, version, first_removed=configuration.first_removed)
     if kind and kind.control:
         require_control_videos(datasets)
         return trained, kind, None, shown
     require_no_control_videos(datasets, family.title)
-    version = configuration.edition
-    references = require_layers(weights, datasets, version, first_removed=configuration.first_removed)
     references = references or require_controls(weights, datasets, version, edits=configuration.edits)
     return trained, kind, references, shown
 

@@ -32,6 +32,8 @@ export class BlockPanel {
     this.turns = Boolean(widgetOf(node, INPUT));
     /** @type {import("./block_text.mjs").Strengths | null} null: the text is one of another form */
     this.strengths = null;
+    /** @type {unknown} the text that they were read from, or written into */
+    this.text = undefined;
     /** @type {{index: number, number: number} | null} the block that the pointer or the keyboard is at */
     this.pointed = null;
     const highest = Math.max(...found.blocks.flatMap(({ cells }) => cells.map(([, , norm]) => norm ?? 0)));
@@ -95,7 +97,10 @@ export class BlockPanel {
   /** What the node's text says now. */
   update() {
     const text = this.turns ? known(this.node, INPUT) : "";
-    this.strengths = text === undefined ? null : read(this.found.blocks, String(text ?? ""));
+    if (text !== this.text || !this.strengths) { // what is being drawn stays
+      this.text = text;
+      this.strengths = text === undefined ? null : read(this.found.blocks, String(text ?? ""));
+    }
     this.show();
   }
 
@@ -114,7 +119,8 @@ export class BlockPanel {
     }
     this.hint.textContent = linked ? t("blocks_linked") : strengths ? "" : t("blocks_custom");
     const turned = strengths?.some((of) => [...of.values()].some((strength) => strength !== 1)) ?? false;
-    this.remains.textContent = turned ? t("remains", percent(this.remaining() / (this.found.norm || 1), 1)) : "";
+    const whole = ["include", "exclude"].every((name) => !widgetOf(node, name) || known(node, name) === "");
+    this.remains.textContent = turned && whole ? t("remains", percent(this.remaining() / (this.found.norm || 1), 1)) : "";
     this.foot.hidden = locked || !turned;
   }
 
@@ -145,7 +151,8 @@ export class BlockPanel {
   /** Into the node's text, which is what counts. */
   write() {
     if (!this.strengths) return;
-    setValue(this.node, INPUT, write(this.found.blocks, this.strengths));
+    this.text = write(this.found.blocks, this.strengths);
+    setValue(this.node, INPUT, this.text);
     record();
   }
 

@@ -85,7 +85,11 @@ export class BlocksFold {
     if (!this.shown) this.body.replaceChildren(el("div", "lyco-hint", t("measuring")));
     const [text, error] = await ask(this.file, signal);
     if (signal.aborted || (text && text === this.shown)) return;
-    if (error) return this.body.replaceChildren(error);
+    if (error) {
+      this.panel = null;
+      this.shown = "";
+      return this.body.replaceChildren(error);
+    }
     const [{ BlockPanel }, { SaveBlocks }] = await Promise.all([import("./block_panel.mjs"), import("./save_blocks.mjs")]);
     if (signal.aborted) return;
     this.shown = text;

@@ -6,6 +6,7 @@ import { addFailure } from "./failure.mjs";
 import { followRuns } from "./last_output.mjs";
 import { NONE, addCard, everyNode } from "./node.mjs";
 import { about, match } from "./parts.mjs";
+import { widgetOf } from "./widgets.mjs";
 import { t } from "./words.mjs";
 import { isLinked, known } from "./would_run.mjs";
 
@@ -63,9 +64,11 @@ export function addFileCard(node, input) {
   /** @param {{lyco_match?: import("./parts.mjs").Match[], text?: string[]} | null} output */
   function show(output) {
     const chosen = isLinked(node, LORA) ? LORA : known(node, input);
-    const matches = (output?.lyco_match ?? []).filter((found) => chosen === undefined || found.file === chosen);
+    const matches = (output?.lyco_match ?? []).filter(
+      (found) => chosen === undefined || found.file === chosen || widgetOf(node, "files"), // which tries others too
+    );
     card.classList.toggle("lyco-ran", matches.length > 0);
-    bottom.replaceChildren(...matches.map((found) => match(found, chosen === LORA || isLinked(node, input))));
+    bottom.replaceChildren(...matches.map((found) => match(found, found.file !== chosen || chosen === LORA || isLinked(node, input))));
     for (const text of output?.text ?? []) bottom.append(report(text, matches.length === 0));
   }
 

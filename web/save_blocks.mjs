@@ -7,6 +7,8 @@ import { t } from "./words.mjs";
 import { isLinked, known } from "./would_run.mjs";
 
 const TEXTS = ["include", "exclude", "block_strengths"];
+/** @type {[string, string][]} inputs that bring in other files -> where they bring none */
+const OTHERS = [["more_adapters", ""], ["files", "this file"]];
 const SCALE = "scale"; // a scale of the node's own would count instead of what is written into the file's
 
 export class SaveBlocks {
@@ -27,7 +29,8 @@ export class SaveBlocks {
   /** @returns {Record<string, string> | null} what it would be saved by; null where there is nothing to save, or to know */
   get asked() {
     const values = [this.input, ...TEXTS].map((name) => known(this.node, name));
-    if (values.some((value) => typeof value !== "string") || Number(known(this.node, SCALE) ?? 0)) return null;
+    const scale = widgetOf(this.node, SCALE) ? known(this.node, SCALE) : 0;
+    if (values.some((value) => typeof value !== "string") || scale !== 0) return null;
     const [adapter, include, exclude, block_strengths] = /** @type {string[]} */ (values);
     return [include, exclude, block_strengths].some((text) => text.trim())
       ? { adapter, include, exclude, block_strengths }
@@ -45,18 +48,25 @@ export class SaveBlocks {
     const body = JSON.stringify(this.asked);
     this.button.disabled = true;
     this.told.replaceChildren(t("saving"));
+    let made = false;
     try {
       const headers = { "Content-Type": "application/json" };
       const answer = await api.fetchApi("/lyco/save_blocks", { method: "POST", headers, body });
       const { adapter, error } = await answer.json();
       this.saved = body;
       this.told.replaceChildren(...(error ? [await wrong(error)] : this.done(adapter)));
-      if (!error) await app.refreshComboInNodes(); // so that the lists have it
+      made = !error;
     } catch {
       this.told.replaceChildren(t("unreachable"));
     } finally {
       this.button.disabled = false;
     }
+    if (made) await app.refreshComboInNodes(); // so that the lists have it
+  }
+
+  /** Whether the texts count for the one file, and for none that the node adds or tries beside it. */
+  get alone() {
+    return OTHERS.every(([input, none]) => !widgetOf(this.node, input) || known(this.node, input) === none);
   }
 
   /** @param {string} name */
@@ -68,6 +78,6 @@ export class SaveBlocks {
     });
     use.title = t("use_file_tip");
     const free = [this.input, ...TEXTS].every((input) => widgetOf(this.node, input) && !isLinked(this.node, input));
-    return [t("saved_as", name), ...(free ? [" ", use] : [])];
+    return [t("saved_as", name), ...(free && this.alone ? [" ", use] : [])];
   }
 }

@@ -21,11 +21,10 @@ export function stockCopy(file, { name, there }) {
     save.disabled = true;
     save.textContent = t("saving");
     const error = await written(file);
-    // The cards are drawn anew with the lists of files, and say the name.
-    if (error === null) return app.refreshComboInNodes();
     save.disabled = false;
     save.textContent = t("save_copy");
-    place.replaceChildren(save, error);
+    if (error) place.replaceChildren(save, error);
+    else await app.refreshComboInNodes(); // the cards are drawn anew with the lists of files, and say the name
   });
   place.append(save);
   return place;

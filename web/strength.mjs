@@ -16,9 +16,12 @@ export function strengthField(label, set, done) {
   field.setAttribute("aria-label", label);
   field.inputMode = "decimal";
   let shown = 1;
+  let said = "";
+  let unsure = false; // whether it stands for several numbers
 
   /** @param {number} by */
   const step = (by) => {
+    if (unsure) return;
     set(Math.round((shown + by) * 100) / 100);
     done();
   };
@@ -34,11 +37,11 @@ export function strengthField(label, set, done) {
   field.addEventListener("change", () => {
     const typed = Number(field.value.replace(",", "."));
     if (field.value.trim() && Number.isFinite(typed)) set(typed);
-    field.value = text(shown);
+    if (!unsure) field.value = text(shown);
     done();
   });
   field.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") field.value = text(shown);
+    if (event.key === "Escape") field.value = unsure ? said : text(shown);
     if (event.key === "Escape" || event.key === "Enter") field.blur();
     if (event.altKey || (event.key !== "ArrowUp" && event.key !== "ArrowDown")) return;
     event.preventDefault();
@@ -52,7 +55,7 @@ export function strengthField(label, set, done) {
     let dragged = false;
     const move = (/** @type {PointerEvent} */ { clientX }) => {
       dragged ||= Math.abs(clientX - from) >= STILL;
-      if (dragged) set(Math.round((begun + (clientX - from) * PER_PIXEL) * 100) / 100);
+      if (dragged && !unsure) set(Math.round((begun + (clientX - from) * PER_PIXEL) * 100) / 100);
     };
     field.addEventListener("pointermove", move);
     field.addEventListener("lostpointercapture", () => {
@@ -67,8 +70,11 @@ export function strengthField(label, set, done) {
     root: el("span", "lyco-strength", arrows[0], field, arrows[1]),
     field,
     show(value, locked, unknown = "⇠") {
+      const changed = typeof value === "number" ? unsure || value !== shown : !unsure;
+      unsure = typeof value !== "number";
+      said = unknown;
       // What is being typed stays.
-      if (value !== shown || document.activeElement !== field) field.value = typeof value === "number" ? text(value) : unknown;
+      if (changed || document.activeElement !== field) field.value = typeof value === "number" ? text(value) : unknown;
       if (typeof value === "number") shown = value;
       for (const control of [field, ...arrows]) /** @type {HTMLInputElement} */ (control).disabled = locked;
     },

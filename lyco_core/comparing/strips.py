@@ -11,6 +11,7 @@ from ..adapters import Additive
 from ..architectures import identify
 from ..blocks import LONGEST_NAME, MOST_CELLS, block_pattern, grouped_blocks
 from ..errors import ArchitectureError
+from ..layouts import BIAS
 from ..placement import place
 from ..text import clipped, one_line
 from .inner import size
@@ -75,12 +76,16 @@ def pattern_names(raw: AdapterSet) -> Mapping[str, str]:
 
     That is its path as its family has it; of a file of no family, or of one of several, its spelling in the file.
     """
-    paths = {prefix: path for path, prefix in raw.prefixes.items()}
+    paths = {(prefix, path.endswith(BIAS)): path for path, prefix in raw.prefixes.items()}
     try:
         found = place(identify(raw)).adapter_set
     except ArchitectureError:
         found = raw
-    return {path if found.architecture else prefix: paths[prefix] for path, prefix in found.prefixes.items()}
+    named: dict[str, str] = {}
+    for path, prefix in found.prefixes.items():
+        bias = path.endswith(BIAS)  # which has its module's prefix
+        named[path if found.architecture else prefix + BIAS * bias] = paths[prefix, bias]
+    return named
 
 
 def _strip(kind: str, cells: Mapping[int, list[str]], norms: Mapping[str, float | None]) -> Strip:

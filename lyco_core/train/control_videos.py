@@ -8,7 +8,7 @@ from ..errors import TrainError, about_file
 from ..text import shorten
 from .dataset import Dataset, media_of
 
-__all__ = ["require_control_videos", "require_no_control_videos"]
+__all__ = ["require_control_videos", "require_no_control_videos", "require_own_size"]
 
 
 def require_control_videos(datasets: Sequence[Dataset]) -> None:
@@ -24,11 +24,15 @@ def require_control_videos(datasets: Sequence[Dataset]) -> None:
             if len(one.controls) > 1:
                 with about_file(one.path):
                     raise TrainError(f"has {len(one.controls)} control images, and Fun-Control reads one")
-        if dataset.no_resize_control or dataset.control_resolution:
-            raise TrainError(
-                f"{dataset.source}: Fun-Control reads a control over each item, at the item's own size; take out "
-                "no_resize_control and control_resolution"
-            )
+        require_own_size(dataset, "Fun-Control reads a control over each item")
+
+
+def require_own_size(dataset: Dataset, why: str) -> None:
+    """Raise `TrainError` for a dataset with sizes of controls, where what lies over an item has the item's."""
+    if dataset.no_resize_control or dataset.control_resolution:
+        raise TrainError(
+            f"{dataset.source}: {why}, at the item's own size; take out no_resize_control and control_resolution"
+        )
 
 
 def require_no_control_videos(datasets: Sequence[Dataset], title: str) -> None:

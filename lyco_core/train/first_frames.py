@@ -16,7 +16,7 @@ from ..model import Model
 from .image_inputs import image_input
 from .musubi.answers import flattened
 
-__all__ = ["FirstFrame", "first_frame", "first_frame_settings", "kind_of"]
+__all__ = ["FirstFrame", "first_frame", "first_frame_settings", "kind_of", "width_seen"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +142,11 @@ def kind_of(weights: Model, *, seen: bool) -> FirstFrame | None:
     return next((kind for kind in kinds if seen or not kind.chosen), None)
 
 
+def width_seen(weights: Model, kind: FirstFrame) -> int:
+    """How many numbers of each patch that an image encoder sees a model reads."""
+    return weights.shapes[_key(weights, kind.vision)][-1]
+
+
 def _require_image_encoder(path: str, kind: FirstFrame, weights: Model) -> None:
     """Raise `TrainError` unless what the file's encoder sees is as wide as what the model reads of it."""
     shapes = {key: info.shape for key, info in read_header(path).tensors.items()}
@@ -152,7 +157,7 @@ def _require_image_encoder(path: str, kind: FirstFrame, weights: Model) -> None:
                 "workflow of the model loads as CLIP vision: llava_llama3_vision for HunyuanVideo"
             )
         return
-    width = weights.shapes[_key(weights, kind.vision)][-1]
+    width = width_seen(weights, kind)
     found = {shape[-1] for key, shape in shapes.items() if key.endswith(_POSITIONS)}
     if found != {width}:
         what = f"sees {found.pop()} numbers in a patch" if found else "is no image encoder that ComfyUI knows"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import TrainError, about_file
 from ..model import Model
+from .control_videos import require_own_size
 from .dataset import Dataset, media_of
 from .prompts import SamplePrompt
 from .references import References
@@ -62,6 +63,7 @@ def require_layers(
             raise TrainError(
                 f"{dataset.source}: Qwen-Image-Layered is trained on pictures with their layers; give multiple_target"
             )
+        require_own_size(dataset, "layers lie over their picture")
         for one in media:
             with about_file(one.path):
                 if one.controls:

@@ -66,6 +66,8 @@ _TEXTS = ("prompt", "negative_prompt", "image_path", "end_image_path")
 _SEVERAL = "control_image_path"
 """What may be given more than once."""
 
+_PATHS = ("image_path", "end_image_path", _SEVERAL)
+
 _LEAST = {"width": 16, "height": 16, "frame_count": 1, "seed": 0, "sample_steps": 1}
 _MOST_STEPS = 1000
 
@@ -154,6 +156,8 @@ def _of_line(line: str) -> dict[str, Any]:
         name = (_LETTERS | _REFUSED).get(letters.lower())
         if name is None:
             raise TrainError(f"--{letters} is none of its options, which are --{', --'.join(_LETTERS)}")
+        if name in _PATHS and not value.strip():
+            raise TrainError(f"{name} is empty, expected the path of a picture")
         if name == _SEVERAL:
             found[name] = [*found.get(name, ()), value.strip()]
         else:

@@ -117,7 +117,8 @@ def _require_frames(prompt: SamplePrompt, kind: FirstFrame | None) -> None:
     last = kind is not None and kind.last
     if prompt.image_path and not kind:
         raise TrainError(
-            "image_path: the model reads no first frame; leave it out (edit models see control_image_path)"
+            "image_path: the model reads no first frame; leave it out (edit models see control_image_path, and "
+            "HunyuanVideo 1.5 reads one with an image_encoder)"
         )
     if kind and not prompt.image_path and (prompt.end_image_path or not kind.chosen):
         raise TrainError("the model reads a first frame, and no image_path is given; add --i and a picture")

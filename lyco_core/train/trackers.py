@@ -54,7 +54,7 @@ def require_trackers(save: SaveOptions) -> None:
 
 
 def trackers_of(save: SaveOptions) -> list[Tracker]:
-    """Those that are asked for, begun. Raises `TrainError` if wandb cannot begin a run."""
+    """Those that are asked for, begun. Raises `TrainError` if one cannot begin."""
     settings, made = _settings(save), list[Tracker]()
     folder = os.path.join(save.logging_dir, save.log_prefix + time.strftime("%Y%m%d%H%M%S"))
     if save.log_with != "wandb" and save.logging_dir and (events := _Events.begun(folder, settings["tensorboard"])):
@@ -90,7 +90,7 @@ class _Events:
 
     @classmethod
     def begun(cls, folder: str, settings: Mapping[str, Any]) -> _Events | None:
-        """Those in a folder; None, which is told, if TensorBoard is not installed."""
+        """Those in a folder; None, which is told, if TensorBoard is not installed. Raises `TrainError`."""
         try:
             from torch.utils.tensorboard import SummaryWriter as writer
         except ImportError:
@@ -98,7 +98,12 @@ class _Events:
                 "logging_dir needs tensorboard: pip install tensorboard; until then only NAME.jsonl is written"
             )
             return None
-        return cls(writer(folder, **settings))
+        try:
+            return cls(writer(folder, **settings))
+        except (TypeError, OSError) as error:
+            raise TrainError(
+                f"{folder}: TensorBoard cannot begin: {error}; mend logging_dir, or [tensorboard] in log_tracker_config"
+            ) from None
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():

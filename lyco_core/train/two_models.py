@@ -54,6 +54,12 @@ def require_pair(low: Model, high: Model, options: NetworkOptions) -> None:
             f"the two models read {reads} beside the noise (low, high noise); take both for text to video, or both for "
             "image to video"
         )
+    read = [weights.shapes.get(f"{weights.prefix}patch_embedding.weight", (0, 0))[1] for weights in (low, high)]
+    if read[0] != read[1]:
+        raise TrainError(
+            f"the two models read {read[0]} and {read[1]} channels (low, high noise), as image to video and "
+            "Fun-Control do; take the two of one release"
+        )
     if "diffusers" in (low.layout, high.layout):  # which ComfyUI joins and renames as it loads them
         return
     shapes = [

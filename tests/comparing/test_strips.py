@@ -63,6 +63,18 @@ def test_blocks_and_kinds_of_modules(algorithm: str, tmp_path: Path):
     assert norms_in_order == sorted(norms_in_order, reverse=True)
 
 
+def test_a_bias_is_no_weight(tmp_path: Path):
+    path = write(tmp_path / "a.safetensors")
+    without = strips(read_adapter_set(path))
+    tensors = load_file(path)
+    tensors["lora_unet_blocks_1_ffn_0.diff_b"] = torch.full((160,), 2.0)
+    save_file(tensors, path)
+    found = strips(read_adapter_set(path))
+    assert found["norm"] == pytest.approx(math.hypot(without["norm"], 2 * math.sqrt(160)), rel=1e-5)
+    assert dict(kind[::2] for kind in found["kinds"])["blocks.*.ffn.0.bias"] == pytest.approx(2 * math.sqrt(160))
+    assert found["blocks"][0]["cells"][1][1] == 3
+
+
 def test_what_depends_on_the_model_is_counted_and_not_measured(tmp_path: Path):
     path = write(tmp_path / "a.safetensors")
     tensors = load_file(path)

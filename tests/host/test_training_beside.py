@@ -78,7 +78,9 @@ def test_adapters_that_act_beside_the_weights_are_part_of_the_model(kind, form, 
     output, found = gradients(train, beside)
     assert relative(output, right) < 1.5 * noise + 1e-3
     assert relative(found, expected) < 4 * noise + 1e-3
-    assert relative(predict("wan", beside), sampled) < 1e-6  # its weights lie elsewhere now: MKL may sum in another order
+    assert (
+        relative(predict("wan", beside), sampled) < 1e-6
+    )  # its weights lie elsewhere now: MKL may sum in another order
 
 
 @pytest.mark.parametrize("form", ["fp8_scaled", "int8_convrot"])
@@ -99,7 +101,9 @@ def test_stocks_bypass_is_part_of_the_model(form, tmp_path, train):
     output, found = gradients(train, beside)
     assert relative(found, expected) < 4 * relative(output, right) + 1e-3
     assert relative(output, right) < 0.05
-    assert relative(predict("wan", beside), sampled) < 1e-6  # its weights lie elsewhere now: MKL may sum in another order
+    assert (
+        relative(predict("wan", beside), sampled) < 1e-6
+    )  # its weights lie elsewhere now: MKL may sum in another order
 
 
 def data(train):

@@ -18,7 +18,7 @@ PLAIN, LAYERED = (
 )
 
 
-def dataset(place: Path, *, layers: str = "", **more: str | bool) -> Dataset:
+def dataset(place: Path, *, layers: str = "", **more: object) -> Dataset:
     (place / "items.jsonl").write_text(f'{{"image_path": "a.png", "caption": "b"{layers}}}')
     return Dataset(image_jsonl_file=str(place / "items.jsonl"), **{"multiple_target": True, **more})
 
@@ -50,9 +50,16 @@ def test_what_is_learned(tmp_path: Path):
         ),
         (LAYERED, {"multiple_target": False}, "", False, "items.jsonl: Qwen-Image-Layered is trained on pictures with"),
         (LAYERED, {}, "", False, r"a.png: has no layers; put them beside it: NAME_1, NAME_2"),
+        (LAYERED, {"layers": ONE, "control_resolution": (64, 64)}, "", False, "layers lie over their picture, at the"),
         (LAYERED, {"layers": f'{ONE}, "control_path": "c.png"'}, "", False, "a.png: has control images, and the model"),
     ],
 )
 def test_refused(model: Model, entry: dict, version: str, removed: bool, message: str, tmp_path: Path):
     with pytest.raises(TrainError, match=message):
         require_layers(model, [dataset(tmp_path, **entry)], version, first_removed=removed)
+
+
+def test_a_layer_is_not_taken_for_the_picture(tmp_path: Path):
+    (tmp_path / "items.jsonl").write_text('{"image_path_1": "a_1.png", "image_path_2": "a_2.png", "caption": "b"}')
+    with pytest.raises(TrainError, match="line 1 cannot be read, expected"):
+        require_layers(LAYERED, [Dataset(image_jsonl_file=str(tmp_path / "items.jsonl"), multiple_target=True)], "")

@@ -72,6 +72,11 @@ def test_pictures(tmp_path):
         located([plain, edit], nowhere)
 
 
+def test_a_picture_without_its_path():
+    with pytest.raises(TrainError, match="prompt 1: image_path is empty, expected the path of a picture"):
+        read_prompts(["a cat --i --w 64"])
+
+
 FRAME, BOTH = FirstFrame("WanImageToVideo", 20), FirstFrame("WanFirstLastFrameToVideo", 20, last=True)
 EITHER = FirstFrame("HunyuanVideo15ImageToVideo", 33, chosen=True)
 

@@ -142,3 +142,5 @@ def test_what_is_no_pair():
         require_pair(wan(), wan(blocks=3), options)
     with pytest.raises(TrainError, match=r"read no image and concat_latent_image beside the noise \(low, high noise\)"):
         require_pair(wan(), wan(reads=36), options)
+    with pytest.raises(TrainError, match="read 36 and 52 channels"):  # image to video, and Fun-Control
+        require_pair(wan(reads=36), wan(reads=52), options)

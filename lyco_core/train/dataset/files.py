@@ -129,6 +129,8 @@ def _listed(dataset: Dataset) -> Iterator[Media]:
         try:
             entry: Any = json.loads(line)
             caption = str(entry["caption"])
+            if dataset.multiple_target and not (entry.get(key) or entry.get(f"{key}_0")):
+                raise KeyError(key)  # the first of its layers is not the picture
             path, *layers = (
                 numbered_in_line(key, entry, folder, f"{dataset.source}: line {number}")
                 if dataset.multiple_target

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from ....lyco_core.adapter_reader import read_adapter_set
 from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.adapter_writer import save_adapter_set
 from ....lyco_core.architectures import identify
-from ....lyco_core.conversion import RECORD, ConvertOptions, convert_set, reads_all, require_computed
+from ....lyco_core.conversion import ConvertOptions, convert_set, reads_all, require_computed
 from ....lyco_core.errors import FileError, Remedy, about_file
 from ....lyco_core.formats.grammar import is_text_encoders
 from ....lyco_core.io import refuse_existing
 from ....lyco_core.io.names import shortened
 from ....lyco_core.io.paths import ENDING
-from ....lyco_core.io.small_json import parse_small
 from ....lyco_core.layouts import Layout
 from ..files import adapter_path, is_listed
 
 FOR_STOCK: Layout = "comfyui"
 """Whose names a copy has."""
 
-MOST_RECORD = 2**16
-"""So long may the record of a conversion be."""
+MADE_OF = "lyco_stock_copy"
+"""In a copy's metadata: size and time of the file that it was made of."""
 
 
 def stock_copy_of(name: str) -> str:
@@ -34,12 +32,13 @@ def stock_copy_of(name: str) -> str:
 
 
 def is_stock_copy(metadata: Mapping[str, str], name: str) -> bool:
-    """Whether a file with these metadata was made of the one of that name, for ComfyUI's own loaders."""
-    try:
-        record: Any = parse_small(metadata.get(RECORD, ""), MOST_RECORD)
-    except ValueError:
-        return False
-    return isinstance(record, dict) and (record.get("source"), record.get("to")) == (os.path.basename(name), FOR_STOCK)
+    """Whether a file with these metadata is the copy of the one of that name, as that is now."""
+    return metadata.get(MADE_OF) == _state_of(adapter_path(name))
+
+
+def _state_of(path: str) -> str:
+    status = os.stat(path)
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def copy_is_of_use(found: AdapterSet) -> bool:
@@ -65,7 +64,8 @@ def copy_for_stock(name: str) -> str:
             raise FileError("is there already", Remedy.OVERWRITE)
         refuse_existing(output, overwrite=False)
     with about_file(source):
+        state = _state_of(source)
         found = identify(read_adapter_set(source), layout=FOR_STOCK)
         made = convert_set(found, ConvertOptions(FOR_STOCK), name=os.path.basename(source))
-        save_adapter_set(require_computed(made.adapter_set), output)
+        save_adapter_set(require_computed(made.adapter_set), output, metadata={MADE_OF: state})
     return new

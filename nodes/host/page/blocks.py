@@ -18,7 +18,7 @@ from ..files import adapter_names, cached_adapter_set
 from ..jobs.combining import save_selected
 from ..schema import selection
 from .kept import Kept
-from .route import JSON, MISSING, PRIVATE, listed_name, small_header
+from .route import JSON, MISSING, PRIVATE, WHOLE_FILE, listed_name, small_header
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -72,7 +72,7 @@ def add_block_routes(server: Any) -> None:
         asked = _asked(await request.read())
         if asked is None or asked["adapter"] not in adapter_names():
             return web.json_response(NO_FILE, status=404, headers=PRIVATE)
-        async with _one:
+        async with WHOLE_FILE:
             status, found = await asyncio.to_thread(_saved, **asked)
         return web.json_response(found, status=status, headers=PRIVATE)
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ....lyco_core.errors import LycoError
+from ....lyco_core.errors import FileError, LycoError
 from ..files import Stamp, identity
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ class Kept(Generic[T]):
         if found not in self._made:
             try:
                 self._made[found] = make()
+            except FileError as error:  # of a disk that is away for a moment too
+                return str(error)
             except LycoError as error:
                 self._made[found] = str(error)
             while len(self._made) > self._most:

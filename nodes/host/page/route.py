@@ -50,8 +50,8 @@ _one_at_a_time = threading.Lock()
 """So that hostile files do not add up in memory."""
 _one_survey = asyncio.Lock()
 """A folder of videos takes minutes: however many wait for theirs, one thread of the server's is taken."""
-_one_copy = asyncio.Lock()
-"""All of an adapter is in memory while it is copied."""
+WHOLE_FILE = asyncio.Lock()
+"""All of an adapter is in memory while another is made of it."""
 
 
 def add_routes(server: Any) -> None:
@@ -80,7 +80,7 @@ def add_routes(server: Any) -> None:
         name = listed_name(request)
         if name is None:
             return web.json_response({"error": MISSING}, status=404, headers=PRIVATE)
-        async with _one_copy:
+        async with WHOLE_FILE:
             made, error = await asyncio.to_thread(_copied, name)
         if error:
             return web.json_response({"error": error}, status=422, headers=PRIVATE)
@@ -142,7 +142,7 @@ def _copy_of(name: str) -> dict[str, Any]:
     copy = stock_copy_of(name)
     try:
         there = is_listed("loras", copy) and is_stock_copy(read_header(small_header(copy)).metadata, name)
-    except LycoError:  # something else of that name, which is refused when the copy is to be written
+    except (LycoError, OSError):  # something else of that name, which is refused when the copy is to be written
         there = False
     return {"name": copy, "there": there}
 

@@ -169,12 +169,10 @@ def _layers(vae: VAE, pixels: Tensor, path: str) -> Tensor:
 def _store_caption(encoders: Encoding, clip: CLIP, text: Text) -> None:
     pictures = [one.pixels for one in text.seen if not isinstance(one, Clip)]
     frames = [one for one in text.seen if isinstance(one, Clip)]
-    if pictures and encoders.references:
-        found = seen(clip, text.caption, pictures, encoders.references)
-    elif frames and encoders.first_frame:
+    if frames and encoders.first_frame:
         found = asked(clip, text.caption, encoders.first_frame, frames[0])
     else:
-        found = clip.encode_from_tokens_scheduled(clip.tokenize(text.caption))
+        found = seen(clip, text.caption, pictures, encoders.references)
     if len(found) != 1:
         raise TrainError(f"the text encoder makes {len(found)} conditionings of one caption, expected one")
     store_conditioning(text.entry, found[0])

@@ -56,7 +56,11 @@ class Pair:
         wanted = int(at_high_noise(t[0], self._boundary))
         if self._idle and wanted != self._now:
             self._leave()
-            self._idle[wanted].come(self._flows[wanted].swap)
+            try:
+                self._idle[wanted].come(self._flows[wanted].swap)
+            except BaseException:  # a sample's passes: the training goes on with neither there
+                self._idle[wanted].go(self._flows[wanted].swap)
+                raise
         self._now = wanted
 
     def _leave(self) -> None:

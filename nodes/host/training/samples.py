@@ -19,7 +19,7 @@ from ....lyco_core.console import clear_line
 from ....lyco_core.errors import FileError, TrainError
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
-from ....lyco_core.train.first_frames import kind_of
+from ....lyco_core.train.first_frames import kind_of, width_seen
 from ....lyco_core.train.image_inputs import image_input
 from ....lyco_core.train.layers import require_no_layers
 from ....lyco_core.train.loop import Training
@@ -100,14 +100,27 @@ def from_graph(
         lacking = " and ".join(name for name, one in (("clip", clip), ("vae", vae)) if one is None)
         raise TrainError(f"sample_prompts needs {lacking}; connect it, or empty sample_prompts")
     weights = model_weights(model)
-    kind = kind_of(weights, seen=vision is not None)
-    how = references_of_prompts(weights, prompts)
     require_no_layers(weights, prompts)
+    kind = kind_of(weights, seen=vision is not None or any(prompt.image_path for prompt in prompts))
+    how = references_of_prompts(weights, prompts)
     require_pictures_of(prompts, kind, how, image_input(weights))
     if kind and kind.vision and vision is None:
         raise TrainError("sample_prompts needs clip_vision, by which the model sees a first frame; connect it")
     made = loaded_inputs(prompts, kind, how, clip, vae, vision)
+    if kind and kind.vision:
+        _require_fitting(made, kind.sees, width_seen(weights, kind))
     return Sampling(prompted(prompts, made, options.run.seed), lambda: vae)
+
+
+def _require_fitting(made: Sequence[Inputs], sees: str, wanted: int) -> None:
+    """Raise `TrainError` if an image encoder sees other numbers than the model reads."""
+    for _, more in (entry for positive, _ in made for entry in positive):
+        found = getattr(more["clip_vision_output"], sees).shape[-1] if "clip_vision_output" in more else wanted
+        if found != wanted:
+            raise TrainError(
+                f"clip_vision sees {found} numbers in a patch, and the model reads {wanted}; connect the one that "
+                "ComfyUI's workflow of the model loads"
+            )
 
 
 class Samples:

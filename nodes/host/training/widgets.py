@@ -11,12 +11,14 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ....lyco_core.errors import TrainError
+from ....lyco_core.errors import LycoError, TrainError
 from ....lyco_core.train.option import Option
 from ....lyco_core.train.options import TrainOptions, every_option, train_options
+from ....lyco_core.train.prompts import located, read_prompts
 from ....lyco_core.train.rules import Choice, FileName, Number, Texts, Truth, Whole
 from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
 from ..schema import construct, lines
+from .folders import input_file
 
 MOST = 2**31 - 1
 
@@ -112,7 +114,18 @@ def fingerprint(values: dict[str, list[Any]]) -> list[Stamp]:
         if option.graph and isinstance(option.rule, FileName)
         for value in values.get(option.called, ())
         if value not in (NONE, None)
-    ]
+    ] + _pictures(values)
+
+
+def _pictures(values: dict[str, list[Any]]) -> list[Stamp]:
+    """Those of the pictures that prompts name; of prompts that cannot be read, none: running them says why."""
+    try:
+        texts = [text for text in values.get("sample_prompts", ()) if isinstance(text, str)]
+        prompts = [one for text in texts for one in located(read_prompts(lines(text)), input_file)]
+    except LycoError:
+        return []
+    paths = [(one.image_path, one.end_image_path, *one.control_image_path) for one in prompts]
+    return [stamp(path) for some in paths for path in some if path]
 
 
 def single(name: str, values: list[Any]) -> Any:
