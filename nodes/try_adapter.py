@@ -1,4 +1,4 @@
-"""*Try LoHa/LoKr*: a model for each strength, or each file of a training, to be compared."""
+"""*Try LoHa/LoKr Strengths*: a model for each strength, or each file of a training, to be compared."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class TryAdapter(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LycoTryAdapter",
-            display_name="Try LoHa/LoKr",
+            display_name="Try LoHa/LoKr Strengths",
             category="model/loaders/lyco",
             description=(
                 "Gives a model for each strength of an adapter, or for each file of its training, as Load LoHa/LoKr "

@@ -65,7 +65,7 @@ def _require_alike(images: Sequence[Tensor], labels: Sequence[str]) -> None:
     if len(images) != len(labels):
         raise LycoError(
             f"there are {len(labels)} labels and {len(images)} images, expected a label for each; connect the labels "
-            "of Try LoHa/LoKr, and the images that VAE Decode makes of all its models"
+            "of Try LoHa/LoKr Strengths, and the images that VAE Decode makes of all its models"
         )
     first = images[0].shape
     for label, image in zip(labels, images, strict=True):

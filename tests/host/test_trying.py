@@ -1,4 +1,4 @@
-"""*Try LoHa/LoKr* and *Labeled Image Grid*: many models, each as *Load LoHa/LoKr* makes it, and their pictures."""
+"""*Try LoHa/LoKr Strengths* and *Labeled Image Grid*: models, each as *Load LoHa/LoKr* makes it, and their pictures."""
 
 import importlib
 from decimal import Decimal
@@ -251,7 +251,9 @@ def test_each_is_sampled_as_load_has_it(model: str, mode: str, files: Server):
 def test_a_file_that_does_not_fit_is_named_before_anything_is_sampled(files: Server):
     with pytest.raises(WorkflowError) as caught:
         files.run(trying("tried_wan.safetensors", adapter="untried.safetensors"))
-    assert str(caught.value).startswith("Try LoHa/LoKr: untried-000002.safetensors: 10 of 20 modules are not in")
+    assert str(caught.value).startswith(
+        "Try LoHa/LoKr Strengths: untried-000002.safetensors: 10 of 20 modules are not in"
+    )
     assert "set on_partial_match to warn" in str(caught.value)
 
 

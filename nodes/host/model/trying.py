@@ -20,7 +20,7 @@ from .number_lists import LIMIT, numbers_of
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """What *Try LoHa/LoKr* returns: of each try a model, a text encoder and a label."""
+    """What *Try LoHa/LoKr Strengths* returns: of each try a model, a text encoder and a label."""
 
     loaded: tuple[Loaded, ...]
     labels: tuple[str, ...]
