@@ -14,8 +14,8 @@ class LabeledGrid(io.ComfyNode):
             display_name="Labeled Image Grid",
             category="model/loaders/lyco",
             description=(
-                "Puts the pictures of Try LoHa/LoKr Strengths side by side, each below its label; of videos a video, of "
-                "batches a grid for each of their pictures."
+                "Puts the pictures of Try LoHa/LoKr Strengths side by side, each below its label; of videos a video, "
+                "of batches a grid for each of their pictures."
             ),
             **host.search_aliases("xy plot", "xyz plot", "image grid", "lora grid", "contact sheet", "labels"),
             is_input_list=True,
