@@ -102,6 +102,6 @@ def test_two_that_wait_in_their_turn(page: Canvas, server: Server):
         queue(page, 0.97)
         waiting(page, server, 3)
     waiting(page, server, 0)
-    page.wait("strength 0.97")
+    page.page.locator(".lyco-match .lyco-chip", has_text="strength 0.97").wait_for()
     page.page.wait_for_timeout(1000)
     assert shown(page) == ["strength 0.97"]

@@ -67,7 +67,7 @@ def test_a_row_is_chosen_filtered_typed_dragged_switched_and_undone(renderer: st
         assert lines(page) == ["+ choose a file"]
 
         line(page, 1).locator(".lyco-choice").click()
-        page.page.locator(".comfy-context-menu-filter").fill("half")
+        page.page.locator(".comfy-context-menu-filter").fill(HALF)
         assert page.page.locator(".litemenu-entry:visible").all_inner_texts() == [HALF]
         page.page.keyboard.press("Enter")
         becomes(page, adapter_1=HALF)
