@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-from collections.abc import Callable, Collection
-from types import TracebackType
+from collections.abc import Collection
 from typing import TYPE_CHECKING, TypedDict
 
-import torch
-from torch import Tensor
-
+from .adapter_file import AdapterFile, Rename
 from .adapter_set import AdapterSet
-from .architectures import ARCHITECTURES, identify, named_as
-from .errors import AdapterError, ArchitectureError, FileError, FormatError, Remedy, about_file
-from .formats import FORMATS, parse, sort_keys, split_key
-from .formats.peft import read_config
-from .formats.suffixes import NUMBERS, unread
-from .io import SafetensorsFile
+from .architectures import ARCHITECTURES, identify
+from .errors import ArchitectureError, FormatError, Remedy, about_file
+from .formats import FORMATS
+from .formats.suffixes import unread
 from .layouts import Layout
 from .model import Model
 from .text import shorten
@@ -27,9 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
-    "AdapterFile",
     "Identifying",
-    "check_finite",
     "checkpoint_of",
     "load_adapter_set",
     "outline_adapter_set",
@@ -39,14 +30,6 @@ __all__ = [
 ]
 
 
-MOST_TENSORS = 100_000
-"""How many tensors a file may have; real ones have up to some 10,000. Each costs about 1 kB of memory and 50 µs."""
-
-
-Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-"""All tensors of a file by key -> the same by other keys."""
-
-
 class Identifying(TypedDict, total=False):
     """The named arguments of `architectures.identify`."""
 
@@ -54,76 +37,6 @@ class Identifying(TypedDict, total=False):
     model_modules: Collection[str] | None
     prefer: str | None
     layout: Layout
-
-
-class AdapterFile:
-    """An open adapter file: first its header tells what it is, then its tensors are read.
-
-    Its keys are sorted into modules once, for both.
-
-        with AdapterFile(path) as file:
-            outline = model.identify(file.outline)  # which may be refused before a number is read
-            adapters = file.read(outline)
-
-    Raises:
-        FileError: it cannot be opened, or is no safetensors file of an adapter's size.
-        FormatError: PEFT's configuration beside it cannot be read.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        self._file = SafetensorsFile(path)
-        with contextlib.ExitStack() as closing, about_file(path):
-            closing.push(self)
-            _require_few(self._file)
-            self.keys = sort_keys(self._file.header.tensors, self._small)
-            self._config = read_config(path)
-            closing.pop_all()
-
-    def __enter__(self) -> AdapterFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
-
-    @functools.cached_property
-    def outline(self) -> AdapterSet:
-        """The adapters without their numbers: tensors on the meta device, only alphas read.
-
-        Everything that shapes tell (architecture, ranks, placement) is there in milliseconds.
-        """
-        with about_file(self.path):
-            tensors = {key: self._small(key) for key in self._file.header.tensors}
-            return parse(tensors, self._file.header.metadata, self._config, self.keys)
-
-    def read(self, outline: AdapterSet | None = None, rename: Rename | None = None) -> AdapterSet:
-        """The adapters, their tensors read and checked; modules as the file spells them, or as `outline` has them.
-
-        Args:
-            outline: this file's, identified.
-            rename: a host's own change of keys, made before they are parsed; an outline of others is not used.
-
-        Raises:
-            LycoError: what is wrong with the file, naming it; NaN or Inf in a tensor too.
-        """
-        with about_file(self.path):
-            self._file.require_memory()
-            tensors, finite = self._file.tensors()
-            tensors = tensors if rename is None else _renamed(tensors, rename)
-            same = tensors.keys() == self._file.header.tensors.keys()
-            keys = self.keys if same else sort_keys(tensors, tensors.__getitem__)
-            found = parse(tensors, self._file.header.metadata, self._config, keys)
-            if not finite:
-                for key in keys.of_factors:
-                    check_finite(key, tensors[key])
-            return found if outline is None else named_as(found, outline)
-
-    def _small(self, key: str) -> Tensor:
-        """A single number as it is, and the outline of any other tensor."""
-        number = split_key(key)[1] in NUMBERS and self._file.header.tensors[key].bytes <= 8
-        return self._file.tensor(key) if number else self._file.outline(key)
 
 
 def outline_adapter_set(path: str | os.PathLike[str], **identifying: Unpack[Identifying]) -> AdapterSet:
@@ -160,44 +73,6 @@ def read_adapter_set(path: str | os.PathLike[str], rename: Rename | None = None)
     """
     with AdapterFile(path) as file:
         return file.read(rename=rename)
-
-
-def _require_few(file: SafetensorsFile) -> None:
-    count = len(file.header.tensors)
-    if count > MOST_TENSORS:
-        raise FileError(f"holds {count} tensors, expected an adapter's at most {MOST_TENSORS}; is it one?")
-
-
-def _renamed(tensors: dict[str, Tensor], rename: Rename) -> dict[str, Tensor]:
-    try:
-        return rename(tensors)
-    except Exception as error:  # the host's own, which takes for granted what a known trainer writes
-        raise FormatError(
-            f"its keys look like a trainer's whose files the host renames, and lack what those have "
-            f"({type(error).__name__}: {error}); the file is incomplete"
-        ) from None
-
-
-def check_finite(key: str, tensor: Tensor) -> None:
-    """Raise `AdapterError` naming `key` if a number in `tensor` is NaN or infinite."""
-    if bool(torch.isfinite(_sum(tensor))):
-        return
-    bad = int((~torch.isfinite(_numbers(tensor))).sum())
-    if bad:
-        raise AdapterError(
-            f"{key}: {bad} of its {tensor.numel()} numbers are NaN or infinite; "
-            "training diverged or the file is damaged, use an earlier save"
-        )
-
-
-def _sum(tensor: Tensor) -> Tensor:
-    """The sum of all numbers: finite only if every term is, and much the faster test."""
-    return _numbers(tensor).sum(dtype=torch.float32)
-
-
-def _numbers(tensor: Tensor) -> Tensor:
-    """The tensor in a dtype in which every device sums."""
-    return tensor if tensor.element_size() in (2, 4) else tensor.to(torch.float32)
 
 
 def require_adapters(adapter_set: AdapterSet) -> AdapterSet:

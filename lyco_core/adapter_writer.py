@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .adapter_reader import check_finite
 from .adapter_set import AdapterSet
 from .adapters import Adapter, is_outline
 from .errors import AdapterError, about_file
+from .finite import check_finite
 from .formats import Format, emit, spelled
 from .formats.suffixes import suffix_of
 from .io import TensorSpec, library_order, sshs_hashes, write_safetensors

@@ -7,9 +7,9 @@ from types import TracebackType
 
 from torch import Tensor
 
-from .adapter_reader import check_finite
 from .adapters.base import compute_dtype
 from .errors import MergeError, PlacementError, about_file
+from .finite import check_finite
 from .io import Checkpoint
 from .model import model_of
 from .quantized.reading import read_weight

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .adapter_reader import AdapterFile, check_finite, require_adapters, require_known
+from .adapter_file import AdapterFile
+from .adapter_reader import require_adapters, require_known
 from .adapter_set import AdapterSet
 from .adapters import OnBase
 from .architectures import identify
 from .checkpoint_weights import CheckpointWeights
 from .errors import AdapterError, Remedy, about_file
+from .finite import check_finite
 from .io import TensorSpec, write_safetensors
 from .io.output import refuse_inputs
 from .layouts import Layout

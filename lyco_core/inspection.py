@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from .adapter_reader import AdapterFile, require_known
+from .adapter_file import AdapterFile
+from .adapter_reader import require_known
 from .adapter_set import AdapterSet
 from .architectures import identify, recognise
 from .errors import ArchitectureError, FileError, Remedy, about_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .adapters import Adapter, agreed, is_outline
 from .errors import AdapterError
 
-__all__ = ["ModulesOnce", "why_left_out"]
+__all__ = ["UNSEEN", "ModulesOnce", "why_left_out"]
 
 
 class ModulesOnce:
@@ -37,7 +37,11 @@ class ModulesOnce:
         self.adapters[path], self.prefixes[path] = adapter, prefix
 
 
+_WHY = "there under another name too, and counted once"
+UNSEEN = f"{_WHY}; whether the two agree is seen when it is loaded"
+"""Why a module of an outline counts for nothing: numbers may say otherwise."""
+
+
 def why_left_out(kept: Adapter) -> str:
     """Why a module counts for nothing beside the one that is kept."""
-    why = "there under another name too, and counted once"
-    return f"{why}; whether the two agree is seen when it is loaded" if is_outline(kept) else why
+    return UNSEEN if is_outline(kept) else _WHY

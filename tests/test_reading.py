@@ -10,7 +10,8 @@ from lyco_testing.trainers import TRAINERS, file_of
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lyco_core.adapter_reader import AdapterFile, load_adapter_set
+from lyco_core.adapter_file import AdapterFile
+from lyco_core.adapter_reader import load_adapter_set
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.adapters import is_outline
 from lyco_core.architectures import detect, identify

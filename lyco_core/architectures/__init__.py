@@ -3,7 +3,7 @@
 from .detect import identify, recognise
 from .fused import FUSED
 from .registry import ARCHITECTURES
-from .renaming import named_as
+from .renaming import named_as, part_named_as
 from .table import Architecture, Group, Target
 from .training import TrainedFamily
 
@@ -16,5 +16,6 @@ __all__ = [
     "TrainedFamily",
     "identify",
     "named_as",
+    "part_named_as",
     "recognise",
 ]

@@ -12,7 +12,7 @@ from ..modules_once import ModulesOnce
 from .interleaved import head_by_head, stacked
 from .table import Architecture
 
-__all__ = ["named_as", "with_paths"]
+__all__ = ["named_as", "part_named_as", "with_paths"]
 
 
 def with_paths(
@@ -68,11 +68,13 @@ def named_as(adapter_set: AdapterSet, outline: AdapterSet) -> AdapterSet:
 
     The set as it was, where the outline has none, or is of a file with other names.
     """
-    if (
-        outline.architecture is None
-        or outline.layout is None
-        or not outline.names.keys() <= adapter_set.adapters.keys()
-    ):
+    if outline.architecture is None or not outline.names.keys() <= adapter_set.adapters.keys():
         return adapter_set
-    named = with_paths(adapter_set, outline.names, outline.architecture, outline.layout, outline.exceptions)
-    return dataclasses.replace(named, also=outline.also)
+    return dataclasses.replace(part_named_as(adapter_set, outline), also=outline.also)
+
+
+def part_named_as(adapter_set: AdapterSet, outline: AdapterSet) -> AdapterSet:
+    """`named_as` of some modules of the outline's file."""
+    if outline.architecture is None or outline.layout is None:
+        return adapter_set
+    return with_paths(adapter_set, outline.names, outline.architecture, outline.layout, outline.exceptions)

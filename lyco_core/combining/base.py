@@ -53,7 +53,7 @@ class Base:
         for one in opened:
             with about_file(one.addend.source.path):
                 for placed, share in one.changes[path]:
-                    part = placed.part(one.adapter_set.adapters[placed.module_path])
+                    part = placed.part(one.adapters[placed.module_path])
                     part.add_to_(placed.band(after), one.strength * share)
             if not together:
                 made.append((after - weight).float())

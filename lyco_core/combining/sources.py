@@ -1,4 +1,7 @@
-"""The files that are combined: read, of one family, and each of their modules on its place among the result's."""
+"""The files that are combined: of one family, each of their modules on its place among the result's.
+
+They are told by their outlines; a module's numbers are read when it is made.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
-from ..adapter_reader import read_adapter_set, require_known
+from ..adapter_file import AdapterFile
+from ..adapter_reader import require_known
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter, OnBase, times
 from ..architectures import Architecture, identify
-from ..conversion.modules import exact_module, layout_for, with_uncut_as_lora
+from ..conversion.modules import as_lora_where_uncut, exact_module, layout_for
 from ..errors import ArchitectureError, LycoError, PlacementError, Remedy, about_file
 from ..formats.grammar import is_text_encoders
 from ..layouts import Layout
+from ..modules_once import UNSEEN
 from ..placed import Placed
 from ..placement import place
 from .options import Addend, CombineOptions
@@ -27,7 +32,9 @@ class Opened:
 
     addend: Addend
     strength: float
+    file: AdapterFile
     adapter_set: AdapterSet
+    """What is told of it; outlines, but of a file that has something twice, which is read whole."""
     layout: Layout
     """Of the result."""
     changes: Mapping[str, list[tuple[Placed, float]]]
@@ -35,7 +42,9 @@ class Opened:
     encoders: Mapping[str, float]
     """Module path of a text encoder -> how strongly it takes part; these have one name in all layouts."""
     adapters: Mapping[str, Adapter]
-    """Those of the file, as LoRA where they must be cut and cannot."""
+    """Those of the file with their numbers, read when they are asked for."""
+    cuttable: Mapping[str, Adapter]
+    """The same, as LoRA where they must be cut and cannot."""
 
     @property
     def name(self) -> str:
@@ -48,7 +57,7 @@ class Opened:
         return [*self.changes, *self.encoders]
 
     def on_base(self, path: str) -> Adapter | None:
-        """The first adapter there whose change depends on the weight."""
+        """The first adapter there whose change depends on the weight; an outline."""
         found = (self.adapter_set.adapters[placed.module_path] for placed, _ in self.changes.get(path, ()))
         return next((a for a in found if isinstance(a, OnBase)), None)
 
@@ -65,14 +74,14 @@ class Opened:
         """
         with about_file(self.addend.source.path):
             if path in self.encoders:
-                return times(self.adapters[path], self.strength * self.encoders[path]), "renamed"
+                return times(self.cuttable[path], self.strength * self.encoders[path]), "renamed"
             changes = [(placed, self.strength * share) for placed, share in self.changes[path]]
-            made = exact_module(path, changes, self.adapter_set, self.adapters, self.layout)
+            made = exact_module(path, changes, self.adapter_set, self.cuttable, self.layout)
             return made.adapter, made.how
 
 
 def open_all(addends: Sequence[Addend], shares: Sequence[float], options: CombineOptions) -> list[Opened]:
-    """The files, those whose share is not 0, on the layout of the result.
+    """The files, those whose share is not 0, on the layout of the result. None is held open.
 
     Args:
         shares: what each is multiplied by.
@@ -80,41 +89,44 @@ def open_all(addends: Sequence[Addend], shares: Sequence[float], options: Combin
     Raises:
         LycoError: one is bad, of another family than the others, or has no place in the layout.
     """
-    found = _of_one_family([_read(addend, options) for addend in addends], addends)
+    told = [_told(addend, options) for addend in addends]
+    found = _of_one_family([(adapter_set, doubt) for _, adapter_set, doubt in told], addends)
     for adapter_set, addend in zip(found, addends, strict=True):
         with about_file(addend.source.path):
             require_known(adapter_set)
     layout = found[0].layout if options.to is None else layout_for(found[0], options.to)
     assert layout is not None
     opened: list[Opened] = []
-    for addend, share, adapter_set in zip(addends, shares, found, strict=True):
+    for addend, share, (file, _, _), adapter_set in zip(addends, shares, told, found, strict=True):
         if share:
             with about_file(addend.source.path):
-                opened.append(_placed(addend, share, adapter_set, layout))
+                opened.append(_placed(addend, share, file, adapter_set, layout))
     return opened
 
 
-def _read(addend: Addend, options: CombineOptions) -> tuple[AdapterSet, LycoError | None]:
-    """A file's adapters, identified; or as the file has them, and why several families are possible."""
-    with about_file(addend.source.path):
-        raw = read_adapter_set(addend.source.path)
+def _told(addend: Addend, options: CombineOptions) -> tuple[AdapterFile, AdapterSet, LycoError | None]:
+    """A file, closed again, and its outline: identified; or as the file has it, and why it may be of several families."""
+    with about_file(addend.source.path), AdapterFile(addend.source.path) as file:
         try:
-            return identify(raw, architecture=options.architecture, layout=options.to or "comfyui"), None
+            found = identify(file.outline, architecture=options.architecture, layout=options.to or "comfyui")
         except ArchitectureError as error:
             if error.remedy is not Remedy.ARCHITECTURE:
                 raise
             error.file = os.path.basename(addend.source.path)
-            return raw, error
+            return file, file.outline, error
+        return file, found, None
 
 
-def _of_one_family(read: Sequence[tuple[AdapterSet, LycoError | None]], addends: Sequence[Addend]) -> list[AdapterSet]:
+def _of_one_family(
+    outlines: Sequence[tuple[AdapterSet, LycoError | None]], addends: Sequence[Addend]
+) -> list[AdapterSet]:
     """The sets, all of one family: that of the others decides for a file whose names are those of several.
 
     Raises:
         PlacementError: they are of two families.
     """
     told: tuple[Architecture, Addend] | None = None
-    for (found, _), addend in zip(read, addends, strict=True):
+    for (found, _), addend in zip(outlines, addends, strict=True):
         if found.architecture is None:
             continue
         told = told or (found.architecture, addend)
@@ -126,7 +138,7 @@ def _of_one_family(read: Sequence[tuple[AdapterSet, LycoError | None]], addends:
                     "adapters of one model family"
                 )
     made: list[AdapterSet] = []
-    for (found, doubt), addend in zip(read, addends, strict=True):
+    for (found, doubt), addend in zip(outlines, addends, strict=True):
         if doubt is not None and told is None:
             raise doubt
         with about_file(addend.source.path):
@@ -145,8 +157,15 @@ def _as_told(found: AdapterSet, family: Architecture, first: Addend) -> AdapterS
         ) from None
 
 
-def _placed(addend: Addend, strength: float, found: AdapterSet, layout: Layout) -> Opened:
-    placement = place(found, layout=layout, prefix="").select(addend.selection)
+def _placed(addend: Addend, strength: float, file: AdapterFile, found: AdapterSet, layout: Layout) -> Opened:
+    placement = place(found, layout=layout, prefix="")
+    if UNSEEN in placement.adapter_set.idle.values():
+        placement = place(_whole(file, found), layout=layout, prefix="")
+        adapters = placement.adapter_set.adapters
+    else:
+        file.require_finite()
+        adapters = file.on_demand(placement.adapter_set)
+    placement = placement.select(addend.selection)
     prefixes = placement.adapter_set.prefixes
     texts = {path: (path, prefixes[path]) for path in placement.homeless if is_text_encoders(prefixes[path])}
     placement = placement.without(texts.keys()).require_complete()
@@ -157,5 +176,13 @@ def _placed(addend: Addend, strength: float, found: AdapterSet, layout: Layout) 
             changes.setdefault(item.key.removesuffix(".weight"), []).append((item, share))
         else:
             encoders[item] = share
-    kept = placement.adapter_set
-    return Opened(addend, strength, kept, layout, changes, encoders, with_uncut_as_lora(kept, placement))
+    cuttable = as_lora_where_uncut(adapters, placement)
+    return Opened(addend, strength, file, placement.adapter_set, layout, changes, encoders, adapters, cuttable)
+
+
+def _whole(file: AdapterFile, outline: AdapterSet) -> AdapterSet:
+    """The adapters with their numbers, which decide where the file has a module twice."""
+    with AdapterFile(file.path) as again:
+        found = again.read(outline)
+    file.require_unchanged()
+    return found

@@ -10,12 +10,13 @@ from ..adapters import Adapter, OnBase, Swapped, times, to_lora
 from ..adapters.stack import stacked
 from ..errors import PlacementError, Remedy
 from ..layouts import LAYOUTS, Layout
+from ..on_demand import OnDemand
 from ..placed import Placed
 from ..placement import Placement, place
 from ..selection import EVERYTHING, Selection
 from .result import Converted
 
-__all__ = ["exact_module", "exact_modules", "layout_for", "placed_in", "with_uncut_as_lora"]
+__all__ = ["as_lora_where_uncut", "exact_module", "exact_modules", "layout_for", "placed_in"]
 
 
 def layout_for(found: AdapterSet, to: Layout) -> Layout:
@@ -53,7 +54,7 @@ def exact_modules(placement: Placement, to: Layout) -> list[Converted]:
         PlacementError: one cannot be cut or stacked as the layout wants it.
     """
     found = placement.adapter_set
-    adapters = with_uncut_as_lora(found, placement)
+    adapters = as_lora_where_uncut(found.adapters, placement)
     return [
         exact_module(key.removesuffix(".weight"), [(placed, 1.0) for placed, _ in changes], found, adapters, to)
         for key, changes in placement.by_weight.items()
@@ -72,14 +73,20 @@ def _what_would_work(placement: Placement) -> str:
     return " or ".join(others)
 
 
-def with_uncut_as_lora(found: AdapterSet, placement: Placement) -> dict[str, Adapter]:
-    """The adapters, with the LoRA, made once, in place of each that must be cut and cannot."""
-    adapters = dict(found.adapters)
+def as_lora_where_uncut(adapters: Mapping[str, Adapter], placement: Placement) -> Mapping[str, Adapter]:
+    """`adapters`, with the LoRA in place of each that must be cut and cannot; it is made when it is asked for, and kept
+    for all of its parts."""
+    cuts: dict[str, list[tuple[int, int]]] = {}
     for piece in placement.placed:
-        adapter = adapters[piece.module_path]
-        if piece.source_rows is not None and adapter.rows(*piece.source_rows) is None:
-            adapters[piece.module_path] = to_lora(adapter) or adapter
-    return adapters
+        if piece.source_rows is not None:
+            cuts.setdefault(piece.module_path, []).append(piece.source_rows)
+
+    def get(path: str) -> Adapter:
+        adapter = adapters[path]
+        uncut = any(adapter.rows(*rows) is None for rows in cuts.get(path, ()))
+        return (to_lora(adapter) or adapter) if uncut else adapter
+
+    return OnDemand(adapters, get)
 
 
 def exact_module(
@@ -93,7 +100,7 @@ def exact_module(
 
     Args:
         changes: the pieces, each with the strength that becomes part of its numbers; only 1 for what is on the base.
-        adapters: see `with_uncut_as_lora`.
+        adapters: see `as_lora_where_uncut`.
 
     Raises:
         PlacementError: they cannot be cut or stacked as the layout wants it.

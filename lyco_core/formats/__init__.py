@@ -6,7 +6,7 @@ A key is a module's spelling (`grammar.py`) and a tensor's suffix (`suffixes.py`
 from .emit import emit, is_peft, spelled
 from .grammar import FORMATS, Format, format_of
 from .keys import Keys, sort_keys
-from .parse import parse
+from .parse import ModuleParser, parse
 from .suffixes import TENSOR_SUFFIXES, split_key, unread
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "TENSOR_SUFFIXES",
     "Format",
     "Keys",
+    "ModuleParser",
     "emit",
     "format_of",
     "is_peft",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..adapter_set import AdapterSet
+from ..adapters import Adapter
 from ..layouts import parameter_of
 from ..modules_once import ModulesOnce
 from .dialects import dialect_of
@@ -18,7 +19,38 @@ from .peft import PeftConfig, config_in_metadata
 from .suffixes import ALPHA
 from .weights import Context
 
-__all__ = ["parse"]
+__all__ = ["ModuleParser", "parse"]
+
+
+class ModuleParser:
+    """Makes the adapters of one module after the other, by what a file says of all of them.
+
+    Args:
+        metadata, config: see `parse`.
+
+    Raises:
+        FormatError: the metadata's configuration cannot be read.
+    """
+
+    def __init__(self, metadata: Mapping[str, str], config: PeftConfig | None = None) -> None:
+        self._config = config_in_metadata(metadata) or config
+        self._dialect = dialect_of(metadata)
+
+    def __call__(self, prefix: str, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Adapter]]:
+        """What the file calls a module, and what changes its weight and other parameters: see `build`.
+
+        Args:
+            prefix: what the module's keys begin with.
+            tensors: suffix -> tensor.
+
+        Raises:
+            AdapterError: they do not make an adapter.
+        """
+        found = format_of(prefix)
+        module = found.module(prefix) if found else prefix
+        peft, dotted = found is not None and found.peft, found is not None and found.id == "comfyui"
+        context = Context(module, self._dialect, self._config if peft else None, dotted=dotted, peft=peft)
+        return module, build(prefix, tensors, context)
 
 
 def parse(
@@ -44,27 +76,20 @@ def parse(
         FormatError: the metadata's configuration cannot be read.
     """
     sorted_keys = sorted_keys or sort_keys(tensors, tensors.__getitem__)
-    config, dialect = config_in_metadata(metadata) or config, dialect_of(metadata)
-
+    of_module = ModuleParser(metadata, config)
     modules = ModulesOnce()
     alphas: dict[str, Tensor] = {}
     spelled: Counter[Format | None] = Counter()
     for prefix, keys in sorted_keys.modules.items():
-        found = format_of(prefix)
-        module = found.module(prefix) if found else prefix
-        peft = found is not None and found.peft
-        context = Context(
-            module, dialect, config if peft else None, dotted=found is not None and found.id == "comfyui", peft=peft
-        )
         own = {suffix: tensors[key] for suffix, key in keys.items()}
-        built = build(prefix, own, context)
+        module, built = of_module(prefix, own)
         if WEIGHT not in built and has_factors(keys):
             modules.idle[prefix] = "off, by an alpha of 0"
         for parameter, adapter in built.items():
             modules.add(module + parameter, adapter, prefix)
         if ALPHA in keys:
             alphas[prefix] = own[ALPHA]
-        spelled[found] += 1
+        spelled[format_of(prefix)] += 1
     return AdapterSet(
         modules.adapters,
         modules.prefixes,

@@ -1,9 +1,10 @@
-"""All tensors of a file at once: read in a few large pieces by several threads, which see whether all are finite."""
+"""All tensors of a file at once: read, or looked through, in pieces by several threads, which see whether all are
+finite."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..scratch import scratch
 from .positional import SharedFile
 from .tensor_info import TensorInfo
 
-__all__ = ["read_whole", "views"]
+__all__ = ["all_finite", "read_whole", "views"]
 
 PIECE = 2**23
 """Bytes that one thread reads and looks through at a time: what it has read is still in the processor's cache."""
+LOOK = 2**20
+"""The same where nothing of it is kept."""
 THREADS = min(4, os.cpu_count() or 1)
 
 _INFINITY: dict[str, tuple[str, int]] = {
@@ -56,13 +60,40 @@ def read_whole(file: SharedFile, tensors: Mapping[str, TensorInfo]) -> tuple[np.
             raise EOFError
         return all(_is_finite(data[start:stop], dtype) for dtype, start, stop in piece.runs)
 
-    found = list(_pieces(tensors, first))
-    if len(found) < 2 or THREADS < 2:
-        finite = [read(piece) for piece in found]
+    return data, _of_all(read, list(_pieces(tensors, first)))
+
+
+def all_finite(file: SharedFile, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether every number of all tensors of a file is finite; each thread holds a piece of it in memory.
+
+    Raises:
+        OSError, EOFError: it cannot be read, or ends too soon.
+    """
+    first = _first(tensors)
+
+    def look(piece: _Piece) -> bool:
+        return all(look_through(*run) for run in piece.runs)
+
+    def look_through(dtype: str, start: int, stop: int) -> bool:
+        for at in range(start, stop, LOOK):
+            part = scratch("looked through", (min(LOOK, stop - at),), torch.uint8).numpy()
+            if file.read_at(part.data, first + at) < len(part):
+                raise EOFError
+            if not _is_finite(part, dtype):
+                return False
+        return True
+
+    return _of_all(look, list(_pieces(tensors, first)))
+
+
+def _of_all(holds: Callable[[_Piece], bool], pieces: list[_Piece]) -> bool:
+    """Whether it holds of every piece, all of which are looked at: by threads, where there are several."""
+    if len(pieces) < 2 or THREADS < 2:
+        found = [holds(piece) for piece in pieces]
     else:
-        with ThreadPoolExecutor(min(THREADS, len(found))) as threads:
-            finite = list(threads.map(read, found))
-    return data, all(finite)
+        with ThreadPoolExecutor(min(THREADS, len(pieces))) as threads:
+            found = list(threads.map(holds, pieces))
+    return all(found)
 
 
 def _first(tensors: Mapping[str, TensorInfo]) -> int:

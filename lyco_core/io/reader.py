@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from types import TracebackType
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, about_file
-from .bulk import read_whole, views
+from .bulk import all_finite, read_whole, views
 from .header import Header, TensorInfo, header_of, open_binary
 from .positional import SharedFile
 
@@ -56,6 +57,22 @@ class SafetensorsFile:
     def _read_header(self, file: SharedFile) -> Header:
         return header_of(file)
 
+    def again(self) -> SafetensorsFile:
+        """The file opened anew, whether this is still open or not; its header is not read again.
+
+        Raises:
+            FileError: it is not the file that was opened, or was written to since.
+        """
+        other = copy.copy(self)
+        with about_file(self.path):
+            other._file = open_binary(self.path)
+            try:
+                other.require_unchanged()
+            except BaseException:
+                other._file.close()
+                raise
+        return other
+
     def __enter__(self) -> SafetensorsFile:
         return self
 
@@ -97,6 +114,13 @@ class SafetensorsFile:
         except (OSError, EOFError, MemoryError):  # one by one, to say which cannot be read
             return {key: self.tensor(key) for key in table}, False
         return views(data, table, dtypes), finite
+
+    def finite(self) -> bool:
+        """Whether it is sure that every number in all tensors is finite; nothing of them stays in memory."""
+        try:
+            return all_finite(self._file, self.header.tensors)
+        except (OSError, EOFError):  # who reads one by one is told which cannot be
+            return False
 
     def _empty(self, key: str, info: TensorInfo) -> Tensor:
         dtype = self.dtype(key)

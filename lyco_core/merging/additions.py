@@ -6,7 +6,8 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from ..adapter_reader import AdapterFile, require_adapters, require_known
+from ..adapter_file import AdapterFile
+from ..adapter_reader import require_adapters, require_known
 from ..adapter_set import AdapterSet
 from ..errors import MergeError, PlacementError, Remedy, about_file
 from ..exclusion import exclusion

@@ -12,7 +12,8 @@ import comfy.lora_convert
 import folder_paths
 import torch
 
-from ...lyco_core.adapter_reader import AdapterFile, checkpoint_of
+from ...lyco_core.adapter_file import AdapterFile
+from ...lyco_core.adapter_reader import checkpoint_of
 from ...lyco_core.adapter_set import AdapterSet
 from ...lyco_core.errors import FileError, FormatError, about_file
 from ...lyco_core.formats.peft import CONFIG_FILE

@@ -12,10 +12,10 @@ import comfy.lora_convert
 import torch
 from torch import Tensor
 
-from ....lyco_core.adapter_reader import check_finite
 from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.conversion import ConvertOptions, computes, convert_set, require_computed
 from ....lyco_core.errors import LycoError, about_file
+from ....lyco_core.finite import check_finite
 from ....lyco_core.formats import emit, parse, sort_keys
 
 LORA_MODEL = "LORA_MODEL"

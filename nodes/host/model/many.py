@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 
-from ....lyco_core.adapter_reader import AdapterFile
+from ....lyco_core.adapter_file import AdapterFile
 from ....lyco_core.errors import PlacementError, about_file
 from ..files import NONE, adapter_path
 from ..protocols import CLIP, ModelPatcher

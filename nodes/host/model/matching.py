@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ....lyco_core.adapter_reader import AdapterFile
+from ....lyco_core.adapter_file import AdapterFile
 from ....lyco_core.adapter_set import AdapterSet
 from ....lyco_core.architectures import named_as
 from ....lyco_core.errors import PlacementError, Remedy

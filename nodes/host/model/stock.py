@@ -10,9 +10,9 @@ import comfy.lora
 import torch
 from torch import Tensor
 
-from ....lyco_core.adapter_reader import check_finite
 from ....lyco_core.adapters import Adapter, fits
 from ....lyco_core.errors import AdapterError
+from ....lyco_core.finite import check_finite
 from ....lyco_core.formats import TENSOR_SUFFIXES, parse, split_key
 from ....lyco_core.layouts import BIAS
 from ....lyco_core.model import Model

@@ -17,8 +17,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lyco_core": (
         "version text console installed",
         "errors layouts devices scratch fused patterns pattern_worker exclusion",
-        "io adapters blocks selection",
-        "beside quantized modules_once pictures",
+        "io adapters blocks selection finite",
+        "beside quantized modules_once on_demand pictures",
         "adapter_set",
         "formats",
         "architectures",
@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "duplicates names",
         "placement",
         "model",
+        "adapter_file",
         "adapter_reader",
         "adapter_writer checkpoint_weights inspection",
         "delta_weights",
