@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ def save_adapter_set(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
     metadata: Mapping[str, str] | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a set of adapters; nothing is left under `path`, or what was there, unless all of it is written.
 
@@ -37,6 +38,7 @@ def save_adapter_set(
         dtype: of every tensor, but for an alpha that it does not hold exactly; None: of each its own.
         overwrite: replace a file that is there.
         metadata: beside the set's own, which it wins over.
+        between: called whenever a module or a tensor is done with, and may come again.
 
     Raises:
         AdapterError: a number is NaN or infinite, or is so in `dtype`; the set is an outline.
@@ -46,22 +48,31 @@ def save_adapter_set(
     with about_file(path):
         if format is not None and format is not adapter_set.format:
             adapter_set = spelled(adapter_set, format)
-        tensors, notes = emit(_stored(adapter_set, dtype, metadata or {}))
+        tensors, notes = emit(_stored(adapter_set, dtype, metadata or {}, between))
     specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
-    notes |= sshs_hashes(tensors, notes)
-    write_safetensors(path, specs, (tensors[spec.key] for spec in specs), notes, overwrite=overwrite)
+
+    def in_turn() -> Iterator[Tensor]:
+        for spec in specs:
+            yield tensors[spec.key]
+            between()
+
+    notes |= sshs_hashes(specs, in_turn(), notes)
+    write_safetensors(path, specs, in_turn(), notes, overwrite=overwrite)
 
 
-def _stored(adapter_set: AdapterSet, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> AdapterSet:
+def _stored(
+    adapter_set: AdapterSet, dtype: torch.dtype | None, metadata: Mapping[str, str], between: Callable[[], None]
+) -> AdapterSet:
     """The set as the file will hold it."""
     if outline := next((path for path, adapter in adapter_set.adapters.items() if is_outline(adapter)), None):
         raise AdapterError(f"{adapter_set.prefixes[outline]}: is an outline without numbers; load the file to save it")
+    adapters: dict[str, Adapter] = {}
+    for path, adapter in adapter_set.adapters.items():
+        adapters[path] = stored_as(adapter.to("cpu"), dtype, adapter_set.prefixes[path], format=adapter_set.format)
+        between()
     return dataclasses.replace(
         adapter_set,
-        adapters={
-            path: stored_as(adapter.to("cpu"), dtype, adapter_set.prefixes[path], format=adapter_set.format)
-            for path, adapter in adapter_set.adapters.items()
-        },
+        adapters=adapters,
         alpha_tensors=adapter_set.alpha_tensors if dtype is None else {},
         metadata={**adapter_set.metadata, **metadata},
     )

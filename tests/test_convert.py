@@ -24,7 +24,7 @@ from lyco_core.conversion import ConvertOptions, convert_file, convert_set
 from lyco_core.delta_weights import delta_weights, write_delta
 from lyco_core.errors import LycoError
 from lyco_core.formats import emit, parse
-from lyco_core.io import sshs_hashes
+from lyco_core.io import TensorSpec, library_order, sshs_hashes
 from lyco_core.layouts import LAYOUTS, Layout
 from lyco_core.placement import place
 
@@ -324,16 +324,21 @@ def sd_scripts_hashes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]
     return model, hashlib.sha256(data.read(0x10000)).hexdigest()[:8]
 
 
+def hashes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, str]:
+    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
+    return sshs_hashes(specs, (tensors[spec.key] for spec in specs), metadata)
+
+
 def test_hashes_of_the_real_musubi_and_of_a_file_beyond_a_megabyte():
     for path in FILES:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
-        found = sshs_hashes(load_file(path), metadata)
+        found = hashes(load_file(path), metadata)
         assert found == {k: metadata[k] for k in ("sshs_model_hash", "sshs_legacy_hash")}
     torch.manual_seed(0)
     tensors = {"b": torch.randn(400_000), "a": torch.randn(3).bfloat16(), "c": torch.tensor([1, 2])}
     metadata = {"ss_x": 'é\n"', "sai_other": "y" * 100}
-    assert tuple(sshs_hashes(tensors, metadata).values()) == sd_scripts_hashes(tensors, metadata)
+    assert tuple(hashes(tensors, metadata).values()) == sd_scripts_hashes(tensors, metadata)
 
 
 def test_refusals(tmp_path: Path):

@@ -12,14 +12,16 @@ from ..adapter_writer import save_adapter_set
 from ..adapters import ANY, Adapter
 from ..approximate.options import RankTooSmall
 from ..conversion import ConvertOptions, convert_set
-from ..errors import LycoError, PlacementError, Remedy, about_file
+from ..errors import LycoError, PlacementError, about_file
 from ..formats import FORMATS, Format, format_of, spelled
 from ..formats.grammar import is_text_encoders
 from ..io import refuse_existing
 from ..io.output import refuse_inputs
-from ..text import shorten, size_text
+from ..io.spool import Spool
+from ..text import shorten
 from .average import of_one_training
 from .base import Base
+from .made import Made
 from .modules import Modules
 from .options import Addend, CombineOptions
 from .record import combined_metadata
@@ -27,9 +29,6 @@ from .result import Combination, Combined
 from .sources import Opened, open_all
 
 __all__ = ["combine_files", "require_one_width"]
-
-MOST_EXACT = 4 * 10**9
-"""Bytes that an exact sum may take: all of it is in memory before it is written."""
 
 Progress = Callable[[int, int], None]
 
@@ -44,7 +43,8 @@ def combine_files(
 ) -> Combination:
     """Write one adapter file that does what all of `addends` do together; nothing is left unless all of it is written.
 
-    Memory holds the adapters, and of one module what it takes to combine it.
+    Memory holds of one module what it takes to combine it, and some megabytes of the result. The rest of that lies in a
+    nameless file in the output's folder, also as long as somebody keeps the result's tensors.
 
     Args:
         progress: called with the modules that are done and all there are; what it raises ends it.
@@ -56,10 +56,10 @@ def combine_files(
         refuse_existing(output, overwrite=overwrite)
     refuse_inputs(output, [addend.source.path for addend in addends])
     opened = _opened(addends, options)
-    with ExitStack() as stack:
-        combination = _combined(opened, options, stack, progress)
-    with about_file(output):
-        save_adapter_set(combination.adapter_set, output, overwrite=overwrite)
+    with Spool(os.path.dirname(os.path.abspath(output))) as spool:
+        combination = _combined(opened, options, Made(spool, output), spool.let_go, progress)
+        with about_file(output):
+            save_adapter_set(combination.adapter_set, output, overwrite=overwrite, between=spool.let_go)
     return combination
 
 
@@ -113,16 +113,42 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _combined(opened: Sequence[Opened], options: CombineOptions, stack: ExitStack, progress: Progress) -> Combination:
+def _combined(
+    opened: Sequence[Opened], options: CombineOptions, made: Made, between: Callable[[], None], progress: Progress
+) -> Combination:
+    """The result.
+
+    Args:
+        made: what all modules go to.
+        between: called whenever one of `made` is done with, and may come again.
+    """
     first = opened[0].adapter_set
     family, layout = first.architecture, opened[0].layout
     assert family is not None
-    base = None if options.base is None else stack.enter_context(Base(options.base, family, layout))
-    on_factors = _on_factors(opened, options)
-    modules = Modules(opened, options, base, on_factors=on_factors)
-    made: list[Combined] = []
+    with ExitStack() as stack:
+        base = None if options.base is None else stack.enter_context(Base(options.base, family, layout))
+        modules = Modules(opened, options, base, on_factors=_on_factors(opened, options))
+        cancelled = _make_all(modules, options, made, progress)
+    adapters = {module.path: module.adapter for module in made.modules}
+    same_form = all(module.averaged for module in made.modules)
+    metadata = combined_metadata(opened, options, list(adapters.values()), same_form=same_form)
+    for one in opened:
+        one.file.require_unchanged()
+    named = _named(adapters, opened, options, metadata, between)
+    sources = [(one.name, one.strength, len(one.paths)) for one in opened]
+    notes = _notes(made.modules, options)
+    method = options.method if options.average is None else f"{options.average.kind} average"
+    return Combination(named, tuple(made.modules), sources, method, cancelled, notes)
+
+
+def _make_all(modules: Modules, options: CombineOptions, made: Made, progress: Progress) -> int:
+    """Make every module; how many of them the strengths leave nothing of.
+
+    Raises:
+        LycoError: one cannot be combined so or read, nothing is left, or it would be too large.
+    """
     needed: dict[str, int] = {}
-    cancelled, size = 0, 0
+    cancelled = 0
     for done, path in enumerate(modules.paths):
         progress(done, len(modules.paths))
         try:
@@ -132,25 +158,14 @@ def _combined(opened: Sequence[Opened], options: CombineOptions, stack: ExitStac
             continue
         if module is None:
             cancelled += 1
-            continue
-        made.append(module)
-        size += sum(t.nbytes for t in module.adapter.tensors.values())
-        if size > MOST_EXACT:
-            raise LycoError(
-                f"the exact sum takes more than {size_text(MOST_EXACT)}; say how small it is to be", Remedy.SMALLNESS
-            )
+        else:
+            made.add(module)
     progress(len(modules.paths), len(modules.paths))
     if options.limits is not None:
-        options.limits.require(needed, [m.measured for m in made if m.measured is not None])
-    if not made:
+        options.limits.require(needed, [m.measured for m in made.modules if m.measured is not None])
+    if not made.modules:
         raise LycoError("the strengths cancel, so nothing would be changed; give others")
-    averaged = all(m.averaged for m in made)
-    metadata = combined_metadata(opened, options, [m.adapter for m in made], same_form=averaged)
-    named = _named({m.path: m.adapter for m in made}, opened, options, metadata)
-    sources = [(one.name, one.strength, len(one.paths)) for one in opened]
-    notes = _notes(made, options)
-    method = options.method if options.average is None else f"{options.average.kind} average"
-    return Combination(named, tuple(made), sources, method, cancelled, notes)
+    return cancelled
 
 
 def _on_factors(opened: Sequence[Opened], options: CombineOptions) -> bool:
@@ -173,7 +188,11 @@ def _notes(made: Sequence[Combined], options: CombineOptions) -> list[str]:
 
 
 def _named(
-    made: Mapping[str, Adapter], opened: Sequence[Opened], options: CombineOptions, metadata: Mapping[str, str]
+    made: Mapping[str, Adapter],
+    opened: Sequence[Opened],
+    options: CombineOptions,
+    metadata: Mapping[str, str],
+    between: Callable[[], None],
 ) -> AdapterSet:
     """The adapters under the result's names."""
     first = opened[0].adapter_set
@@ -189,7 +208,8 @@ def _named(
                 f"name in the {options.to} layout; leave them out, or keep the first file's names"
             )
         wanted = ConvertOptions(options.to, as_lora=options.form == "lora" and options.limits is None)
-        return dataclasses.replace(convert_set(named, wanted).adapter_set, metadata=metadata)
+        converted = convert_set(named, wanted, progress=lambda done, total: between())
+        return dataclasses.replace(converted.adapter_set, metadata=metadata)
     named = spelled(named, first.format)
     _require_spelling(encoders, first.format)
     adapters = {**named.adapters, **{path: made[path] for path in encoders}}

@@ -105,7 +105,7 @@ def open_all(addends: Sequence[Addend], shares: Sequence[float], options: Combin
 
 
 def _told(addend: Addend, options: CombineOptions) -> tuple[AdapterFile, AdapterSet, LycoError | None]:
-    """A file, closed again, and its outline: identified; or as the file has it, and why it may be of several families."""
+    """A file, closed again, and its outline: identified; or as the file has it, and why several families fit."""
     with about_file(addend.source.path), AdapterFile(addend.source.path) as file:
         try:
             found = identify(file.outline, architecture=options.architecture, layout=options.to or "comfyui")

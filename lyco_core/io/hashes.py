@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from ..errors import FileError, about_file
 from .header import open_binary
 from .positional import SharedFile
-from .writer import TensorSpec, bytes_of, header_bytes, library_order
+from .writer import TensorSpec, bytes_of, header_bytes
 
 __all__ = ["auto_v1", "sha256", "sshs_hashes"]
 
 _LEGACY_START, _LEGACY_STOP = 0x100000, 0x110000
 
 
-def sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Metadata key -> hash, for both hashes."""
-    specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
+def sshs_hashes(specs: Sequence[TensorSpec], tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata key -> hash, for both hashes.
+
+    Args:
+        specs: what is to come, in `library_order`.
+        tensors: as many, one at a time if it is a generator.
+    """
     training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
     header = header_bytes(specs, training)
     model = hashlib.sha256()
     legacy = hashlib.sha256(header[_LEGACY_START:_LEGACY_STOP])
     position = len(header)
-    for spec in specs:
-        data = bytes_of(tensors[spec.key])
+    for tensor in tensors:
+        data = bytes_of(tensor)
         model.update(data)
         first, last = max(_LEGACY_START - position, 0), max(_LEGACY_STOP - position, 0)
         legacy.update(data[first:last])

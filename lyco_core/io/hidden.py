@@ -14,7 +14,7 @@ import secrets
 import sys
 import zlib
 
-__all__ = ["HEAD_BYTES", "clear_leftovers", "hidden_name", "hold"]
+__all__ = ["AROUND", "HEAD_BYTES", "clear_leftovers", "hidden_name", "hold"]
 
 HEAD_BYTES = 8
 """How many bytes at the beginning are written last. No file that is written here begins with so many zeros."""
@@ -22,12 +22,16 @@ HEAD_BYTES = 8
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"[:4]
 """In the name, since another computer's hold on a file of a shared disk may not be seen from here."""
 
-_OURS = re.compile(rf"\.lyco-{_HOST}-[0-9a-f]{{8}}\.tmp")
+AROUND = f".lyco-{_HOST}-", ".tmp"
+"""What a hidden file's name begins and ends with."""
+
+_OURS = re.compile(rf"{re.escape(AROUND[0])}[0-9a-z_]{{8}}{re.escape(AROUND[1])}")
+"""Eight letters between: ours, or those of Python's `tempfile`."""
 
 
 def hidden_name() -> str:
     """A new name for a hidden file, short whatever the file will be called."""
-    return f".lyco-{_HOST}-{secrets.token_hex(4)}.tmp"
+    return f"{AROUND[0]}{secrets.token_hex(4)}{AROUND[1]}"
 
 
 if sys.platform == "win32":

@@ -20,6 +20,7 @@ __all__ = [
     "is_same_file",
     "make_folder_of",
     "new_files",
+    "reason_of",
     "refuse_existing",
     "refuse_inputs",
     "require_space",
@@ -49,7 +50,7 @@ def new_files(paths: Sequence[str | os.PathLike[str]], *, overwrite: bool = Fals
                 file.settle()
             _publish(files)
         except OSError as error:
-            raise FileError(f"cannot be written: {_reason(error)}; nothing is left of it") from None
+            raise FileError(f"cannot be written: {reason_of(error)}; nothing is left of it") from None
         finally:
             for file in files:
                 file.discard()
@@ -75,7 +76,7 @@ def _kept(files: Sequence[NewFile], error: OSError | KeyboardInterrupt) -> Outpu
     for file in files:
         file.keep()
     names = [(os.path.basename(file.hidden), os.path.basename(file.path)) for file in files]
-    reason = _reason(error) if isinstance(error, OSError) else "interrupted"
+    reason = reason_of(error) if isinstance(error, OSError) else "interrupted"
     kept = OutputError(
         f"cannot be given its name ({reason}); does another program have it open? All of it is kept in "
         f"{os.path.dirname(files[0].hidden)}; rename {', '.join(f'{hidden} to {name}' for hidden, name in names)}",
@@ -117,7 +118,7 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     try:
         NewFile(path).discard()
     except OSError as error:
-        raise FileError(f"cannot be written: {_reason(error)}: {folder}") from None
+        raise FileError(f"cannot be written: {reason_of(error)}: {folder}") from None
 
 
 def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
@@ -136,5 +137,6 @@ def refuse_inputs(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLi
                 raise FileError(f"is {os.path.basename(name)}, which is read; choose another name for the output")
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """What the system says, in words that a person knows."""
     return "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
