@@ -1,14 +1,20 @@
-"""Memory that a thread keeps for intermediate results: on a CPU, fresh memory costs more than the arithmetic in it."""
+"""Memory of intermediate results: what a thread keeps of it, and what goes back to the system.
+
+On a CPU, fresh memory costs more than the arithmetic in it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["scratch"]
+__all__ = ["scratch", "trim"]
 
 _own = threading.local()
 
@@ -37,3 +43,18 @@ def scratch(
             buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
         buffers[use, pinned] = buffer
     return buffer[:size].view(dtype).view(*shape)
+
+
+def trim() -> None:
+    """Give free memory back to the system, for long work whose tensors come and go.
+
+    glibc keeps what is free between small things that stay, and the next tensor often fits into none of it: memory
+    grows with the work. Other allocators give large blocks back at once.
+    """
+    if (glibcs := _malloc_trim()) is not None:
+        glibcs(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -7,6 +7,7 @@ import os
 
 from ..errors import LycoError, Remedy, about_file
 from ..io.spool import Spool
+from ..scratch import trim
 from ..text import size_text
 from .result import Combined
 
@@ -53,14 +54,13 @@ class Made:
         if self._in_memory > IN_MEMORY:
             with about_file(self._output):
                 self._move()
+            trim()
 
     def _move(self) -> None:
+        """Move to the disk what is not there yet."""
         waiting = self.modules[self._on_disk :]
         moved = iter(self._spool.moved([t for module in waiting for t in module.adapter.tensors.values()]))
-        self.modules[self._on_disk :] = [
-            dataclasses.replace(
-                module, adapter=module.adapter.with_tensors({name: next(moved) for name in module.adapter.tensors})
-            )
-            for module in waiting
-        ]
+        for number, module in enumerate(waiting, self._on_disk):
+            tensors = {name: next(moved) for name in module.adapter.tensors}
+            self.modules[number] = dataclasses.replace(module, adapter=module.adapter.with_tensors(tensors))
         self._on_disk, self._in_memory = len(self.modules), 0
