@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ from .formats import Format, emit, spelled
 from .formats.suffixes import suffix_of
 from .io import TensorSpec, library_order, sshs_hashes, write_safetensors
 
-__all__ = ["save_adapter_set", "stored_as"]
+__all__ = ["LetGo", "save_adapter_set", "stored_as"]
+
+LetGo = Callable[[Iterable[Tensor]], None]
+"""Is told of tensors that are done with for a while."""
 
 
 def save_adapter_set(
@@ -28,7 +31,7 @@ def save_adapter_set(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
     metadata: Mapping[str, str] | None = None,
-    between: Callable[[], None] = lambda: None,
+    let_go: LetGo = lambda tensors: None,
 ) -> None:
     """Write a set of adapters; nothing is left under `path`, or what was there, unless all of it is written.
 
@@ -38,7 +41,7 @@ def save_adapter_set(
         dtype: of every tensor, but for an alpha that it does not hold exactly; None: of each its own.
         overwrite: replace a file that is there.
         metadata: beside the set's own, which it wins over.
-        between: called whenever a module or a tensor is done with, and may come again.
+        let_go: called with tensors that are done with, and may come again.
 
     Raises:
         AdapterError: a number is NaN or infinite, or is so in `dtype`; the set is an outline.
@@ -48,20 +51,20 @@ def save_adapter_set(
     with about_file(path):
         if format is not None and format is not adapter_set.format:
             adapter_set = spelled(adapter_set, format)
-        tensors, notes = emit(_stored(adapter_set, dtype, metadata or {}, between))
+        tensors, notes = emit(_stored(adapter_set, dtype, metadata or {}, let_go))
     specs = library_order([TensorSpec(key, tuple(t.shape), t.dtype) for key, t in tensors.items()])
 
     def in_turn() -> Iterator[Tensor]:
         for spec in specs:
             yield tensors[spec.key]
-            between()
+            let_go([tensors[spec.key]])
 
     notes |= sshs_hashes(specs, in_turn(), notes)
     write_safetensors(path, specs, in_turn(), notes, overwrite=overwrite)
 
 
 def _stored(
-    adapter_set: AdapterSet, dtype: torch.dtype | None, metadata: Mapping[str, str], between: Callable[[], None]
+    adapter_set: AdapterSet, dtype: torch.dtype | None, metadata: Mapping[str, str], let_go: LetGo
 ) -> AdapterSet:
     """The set as the file will hold it."""
     if outline := next((path for path, adapter in adapter_set.adapters.items() if is_outline(adapter)), None):
@@ -69,7 +72,7 @@ def _stored(
     adapters: dict[str, Adapter] = {}
     for path, adapter in adapter_set.adapters.items():
         adapters[path] = stored_as(adapter.to("cpu"), dtype, adapter_set.prefixes[path], format=adapter_set.format)
-        between()
+        let_go(adapter.tensors.values())
     return dataclasses.replace(
         adapter_set,
         adapters=adapters,

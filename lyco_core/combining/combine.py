@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from ..adapter_set import AdapterSet
-from ..adapter_writer import save_adapter_set
+from ..adapter_writer import LetGo, save_adapter_set
 from ..adapters import ANY, Adapter
 from ..approximate.options import RankTooSmall
 from ..conversion import ConvertOptions, convert_set
@@ -59,7 +59,7 @@ def combine_files(
     with Spool(os.path.dirname(os.path.abspath(output))) as spool:
         combination = _combined(opened, options, Made(spool, output), spool.let_go, progress)
         with about_file(output):
-            save_adapter_set(combination.adapter_set, output, overwrite=overwrite, between=spool.let_go)
+            save_adapter_set(combination.adapter_set, output, overwrite=overwrite, let_go=spool.let_go)
     return combination
 
 
@@ -114,13 +114,13 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def _combined(
-    opened: Sequence[Opened], options: CombineOptions, made: Made, between: Callable[[], None], progress: Progress
+    opened: Sequence[Opened], options: CombineOptions, made: Made, let_go: LetGo, progress: Progress
 ) -> Combination:
     """The result.
 
     Args:
         made: what all modules go to.
-        between: called whenever one of `made` is done with, and may come again.
+        let_go: told of those of them that are done with for a while.
     """
     first = opened[0].adapter_set
     family, layout = first.architecture, opened[0].layout
@@ -134,7 +134,7 @@ def _combined(
     metadata = combined_metadata(opened, options, list(adapters.values()), same_form=same_form)
     for one in opened:
         one.file.require_unchanged()
-    named = _named(adapters, opened, options, metadata, between)
+    named = _named(adapters, opened, options, metadata, let_go)
     sources = [(one.name, one.strength, len(one.paths)) for one in opened]
     notes = _notes(made.modules, options)
     method = options.method if options.average is None else f"{options.average.kind} average"
@@ -192,7 +192,7 @@ def _named(
     opened: Sequence[Opened],
     options: CombineOptions,
     metadata: Mapping[str, str],
-    between: Callable[[], None],
+    let_go: LetGo,
 ) -> AdapterSet:
     """The adapters under the result's names."""
     first = opened[0].adapter_set
@@ -208,8 +208,13 @@ def _named(
                 f"name in the {options.to} layout; leave them out, or keep the first file's names"
             )
         wanted = ConvertOptions(options.to, as_lora=options.form == "lora" and options.limits is None)
-        converted = convert_set(named, wanted, progress=lambda done, total: between())
-        return dataclasses.replace(converted.adapter_set, metadata=metadata)
+        adapters = list(ours.values())
+
+        def done_with(done: int, total: int) -> None:
+            for adapter in adapters[done - 1 : done]:
+                let_go(adapter.tensors.values())
+
+        return dataclasses.replace(convert_set(named, wanted, progress=done_with).adapter_set, metadata=metadata)
     named = spelled(named, first.format)
     _require_spelling(encoders, first.format)
     adapters = {**named.adapters, **{path: made[path] for path in encoders}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -39,7 +39,8 @@ class Spool:
         self._opened = ExitStack()
         self._fd: int | None = None
         self._end = mmap.ALLOCATIONGRANULARITY  # it begins with zeros, as what is unfinished does: see `hidden`
-        self._maps: list[mmap.mmap] = []
+        self._places: dict[int, tuple[mmap.mmap, int, int]] = {}
+        """Address of a tensor -> its map, and the bytes start:stop of it."""
 
     def __enter__(self) -> Spool:
         return self
@@ -63,19 +64,22 @@ class Spool:
                 f"what is made so far cannot be kept in {self._folder}: {reason_of(error)}; free some space there, or "
                 "write elsewhere"
             ) from None
-        self._maps.append(found)
-        return [
-            torch.frombuffer(found, dtype=t.dtype, count=t.numel(), offset=place - start).view(t.shape)
-            if t.numel()
-            else t
-            for t, place in zip(tensors, places, strict=True)
-        ]
+        return [self._mapped(t, found, place - start) for t, place in zip(tensors, places, strict=True)]
 
-    def let_go(self) -> None:
-        """Give back the memory of what was looked at; it is read again when somebody looks again."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            for found in self._maps:
-                found.madvise(mmap.MADV_DONTNEED)
+    def let_go(self, tensors: Iterable[Tensor]) -> None:
+        """Give back the memory of those that lie here, which is read again when somebody looks again."""
+        for tensor in tensors:
+            if hasattr(mmap, "MADV_DONTNEED") and (place := self._places.get(tensor.data_ptr())) is not None:
+                found, start, stop = place
+                first = start // mmap.PAGESIZE * mmap.PAGESIZE
+                found.madvise(mmap.MADV_DONTNEED, first, stop - first)
+
+    def _mapped(self, tensor: Tensor, found: mmap.mmap, start: int) -> Tensor:
+        if not tensor.numel():
+            return tensor
+        made = torch.frombuffer(found, dtype=tensor.dtype, count=tensor.numel(), offset=start).view(tensor.shape)
+        self._places[made.data_ptr()] = found, start, start + tensor.nbytes
+        return made
 
     def _written(self, tensor: Tensor) -> int:
         """The byte at which the tensor begins."""
