@@ -1,5 +1,6 @@
 """A file is opened once: told by its header, refused by that alone where it must be, then filled with its numbers."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_a_filled_outline_is_the_file(trainer, algorithm: str, tmp_path: Path):
     assert len(expected.adapters) in (6, 12)
     assert expected.unrecognised
     assert_same(filled(tmp_path / "a.safetensors"), expected)
+    with AdapterFile(tmp_path / "a.safetensors") as file:
+        outline = identify(file.outline, architecture="wan")
+    assert_same(
+        dataclasses.replace(outline, adapters=file.on_demand(outline), unrecognised=expected.unrecognised), expected
+    )
 
 
 def _told_twice(first: float, second: float) -> Tensors:

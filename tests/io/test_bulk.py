@@ -21,6 +21,7 @@ EXTREMES = (0.0, -0.0, 1.0, -1.0)
 @pytest.fixture(params=[64, 2**23], ids=["many pieces", "one piece"])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "PIECE", request.param)
+    monkeypatch.setattr(bulk, "LOOK", min(request.param, 2**20))
     monkeypatch.setattr(bulk, "THREADS", 3)
 
 
@@ -43,6 +44,7 @@ def test_every_tensor_is_as_it_is(tmp_path: Path):
     save_file(tensors, tmp_path / "a.safetensors")
     with SafetensorsFile(tmp_path / "a.safetensors") as file:
         found, finite = file.tensors()
+        assert file.finite()
     assert finite
     assert list(found) == list(file.header.tensors)
     for key, tensor in tensors.items():
@@ -81,6 +83,7 @@ def test_what_is_no_number_is_seen(dtype: torch.dtype, value: float, tmp_path: P
         save_file({**tensors, "0" if place == "first" else "z": bad}, tmp_path / "a.safetensors")
         with SafetensorsFile(tmp_path / "a.safetensors") as file:
             assert not file.tensors()[1]
+            assert not file.finite()
 
 
 def test_both_signs_of_nan(tmp_path: Path):
