@@ -119,7 +119,7 @@ def _tell_options(settings: dict[str, Any], folder: Path, asked: Command) -> Non
 def _show_timesteps(settings: dict[str, Any], script: str) -> None:
     """Print how timesteps are drawn. Raises `TrainError` for options that are refused."""
     from ..train.musubi.answers import answered, own_options, require_answers
-    from ..train.musubi.table import SCRIPTS
+    from ..train.musubi.scripts import SCRIPTS
     from ..train.options import train_options
     from ..train.shown_timesteps import timestep_words
 
