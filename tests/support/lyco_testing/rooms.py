@@ -23,7 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "formats",
         "architectures",
         "placed",
-        "duplicates names",
+        "duplicates names own_names",
         "placement",
         "model",
         "adapter_reader",
