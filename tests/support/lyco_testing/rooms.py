@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "web": (
         "block_text.mjs comfy.mjs",
         "dom.mjs widgets.mjs words.mjs",
-        "curve.mjs messages.mjs samples.mjs size.mjs strength.mjs strips.mjs",
+        "curve.mjs messages.mjs needs.mjs samples.mjs size.mjs strength.mjs strips.mjs",
         "wrong.mjs",
         "stock_copy.mjs",
         "parts.mjs",
