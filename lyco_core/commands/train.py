@@ -62,6 +62,11 @@ def run(options: argparse.Namespace) -> None:
     from ..train.musubi.answers import require_answers
     from .musubi_command import read_command, without
 
+    if not options.words:
+        raise LycoError(
+            "there is nothing to train; name a configuration, lyco train CONFIG.toml, or type Musubi Tuner's command "
+            "behind lyco train; see lyco train --help"
+        )
     asked = read_command(options.words)
     sys.argv[:] = without(sys.argv, SECRET)  # which wandb would keep with its run
     settings, folder = _settings(asked)
