@@ -43,8 +43,8 @@ def steps(shape: tuple[int, int], tokens: int, dtype, device: str) -> dict[str, 
     """Name -> a step of the frozen Linear with that adapter."""
     import torch
 
+    from lyco_core.train.addition import Addition
     from lyco_core.train.frozen import Frozen, own_weight
-    from lyco_core.train.network import _Addition
     from lyco_core.train.network_options import NetworkOptions
     from lyco_core.train.trainable import TRAINABLES
 
@@ -59,7 +59,7 @@ def steps(shape: tuple[int, int], tokens: int, dtype, device: str) -> dict[str, 
         trainable = TRAINABLES[algorithm].initial(shape, options, generator)
         for parameter in trainable.parameters():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
-        addition = _Addition([(None, trainable.to(device))])
+        addition = Addition([(None, trainable.to(device))])
 
         def step() -> None:
             x.grad = None

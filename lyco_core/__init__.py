@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .adapter_reader import outline_adapter_set as outline
     from .attachment import attach
     from .inspection import inspect_file as inspect
-    from .library import combine, convert, delta, extract, merge, resize, save
+    from .library.adapters import combine, convert, resize, save
+    from .library.checkpoints import delta, extract, merge
     from .model import Model
 
 __all__ = [
@@ -35,16 +36,16 @@ __all__ = [
 _FACE = {
     "Model": "model:Model",
     "attach": "attachment:attach",
-    "combine": "library:combine",
-    "convert": "library:convert",
-    "delta": "library:delta",
-    "extract": "library:extract",
+    "combine": "library.adapters:combine",
+    "convert": "library.adapters:convert",
+    "delta": "library.checkpoints:delta",
+    "extract": "library.checkpoints:extract",
     "inspect": "inspection:inspect_file",
     "load": "adapter_reader:load_adapter_set",
-    "merge": "library:merge",
+    "merge": "library.checkpoints:merge",
     "outline": "adapter_reader:outline_adapter_set",
-    "resize": "library:resize",
-    "save": "library:save",
+    "resize": "library.adapters:resize",
+    "save": "library.adapters:save",
 }
 """What the package gives -> `module:name` of what it is. No module may be called as one of these: importing a module
 puts it onto its package under its own name."""

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from .adapter_reader import read_adapter_set, require_known
 from .adapter_set import AdapterSet
-from .adapters import is_outline
 from .beside import Change, Part, Seat, sits_on
-from .errors import AdapterError, LycoError, PlacementError, Remedy, about_file
+from .errors import LycoError, PlacementError, Remedy, about_file
 from .exclusion import exclusion
 from .model import Model
 from .placement import Placement
@@ -179,9 +178,7 @@ def _changes(module: nn.Module, placement: Placement) -> dict[Seat, Change]:
     offsets: dict[str, Tensor] = {}
     for placed, share in placement.chosen().items():
         path, _, name = placed.key.rpartition(".")
-        part, several = placement.part(placed), parts.setdefault(path, [])
-        if is_outline(part):
-            raise AdapterError(f"{placed.module_path}: its numbers are not read; load the file, not its outline")
+        part, several = placement.filled(placed), parts.setdefault(path, [])
         if name == "weight":
             several.append(Part(part, share, placed.rows))
         else:

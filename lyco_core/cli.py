@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         clear_line(sys.stderr)
-        print("lyco: interrupted; nothing was written", file=sys.stderr)
+        print("lyco: interrupted; no file is left half written", file=sys.stderr)
         return 130
     return 0
 

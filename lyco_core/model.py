@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .adapter_set import AdapterSet
 from .architectures import Architecture, identify, recognise
-from .errors import about_file
+from .errors import FormatError, about_file
+from .formats import sort_keys
 from .io import Checkpoint
 from .layouts import LAYOUTS, Layout
 from .placement import Placement, place
@@ -145,14 +146,23 @@ def model_of(checkpoint: Checkpoint) -> tuple[Model, Quantization]:
 
     Raises:
         FileError: what the file says of its formats is damaged.
+        FormatError: it is an adapter.
     """
     stored = Model.of(checkpoint.shapes)
+    if stored.architecture is None:
+        _refuse_adapter(checkpoint)
     quantization = find_forms(checkpoint, stored.prefix)
     shapes = quantization.shapes(stored.shapes)
     if shapes == stored.shapes and not quantization.refused:
         return stored, quantization
     model = Model.of(shapes, packed={f"{stored.prefix}{path}.weight" for path in quantization.refused})
     return model, quantization if model.prefix == stored.prefix else find_forms(checkpoint, model.prefix)
+
+
+def _refuse_adapter(checkpoint: Checkpoint) -> None:
+    keys = sort_keys(checkpoint.shapes, lambda key: checkpoint.holder[key].tensor(key))
+    if keys.modules and not keys.unrecognised:
+        raise FormatError("is an adapter, expected a model's weights; name the model's own file")
 
 
 def _modules(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:

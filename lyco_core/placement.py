@@ -16,10 +16,11 @@ from .architectures import Architecture
 from .duplicates import duplicate_modules
 from .errors import AdapterError, PlacementError, Remedy
 from .exclusion import exclusion
-from .formats.grammar import is_text_encoders, unwrapped
+from .formats.grammar import is_text_encoders
 from .formats.suffixes import unread
 from .layouts import BIAS, Layout, parameter_of
 from .names import Names, every_name, names_in
+from .own_names import OwnNames
 from .placed import KEY_PREFIXES, WHOLE, Misfit, Placed, Shape, keeps_its_name, put, targets_in
 from .selection import EVERYTHING, Selection
 from .text import shorten
@@ -90,14 +91,12 @@ class Placement:
                 parts.append(f"{len(others)} of {total} modules are not in {self.where} ({shorten(others)})")
             if encoders:
                 parts.append(f"{len(encoders)} of {total} modules are the text encoder's ({shorten(encoders)})")
-        if self.misfits:
-            first = self.misfits[0]
+        for first in self.misfits[:1]:
             parts.append(
                 f"{len(self.misfits)} of {total} modules have another shape ({first.module_path}: the model's "
                 f"weight is {list(first.expected)}, the adapter's {shape_text(first.found)})"
             )
-        if self.adapter_set.unrecognised_keys:
-            keys = list(self.adapter_set.unrecognised_keys)
+        if keys := list(self.adapter_set.unrecognised_keys):
             parts.append(f"{len(keys)} keys belong to no adapter that is known here ({shorten(keys)})")
             parts += [f"among them are {other}" for other in unread(keys)]
         return "; ".join(parts)
@@ -149,9 +148,8 @@ class Placement:
         others = others or {}
         if not self.selection:
             return dict.fromkeys((*self.placed, *others), 1.0)
-        names: dict[Placed | T, Collection[str]] = {placed: self.names[placed] for placed in self.placed}
-        for other, several in others.items():
-            names[other] = several
+        own = {placed: self.names[placed] for placed in self.placed}
+        names: dict[Placed | T, Collection[str]] = {**own, **others}
         return self.selection.choose(names, every_name(self.names))
 
     @functools.cached_property
@@ -165,6 +163,13 @@ class Placement:
     def part(self, placed: Placed) -> Adapter:
         """The adapter, or the piece of it, that goes there."""
         return placed.part(self.adapter_set.adapters[placed.module_path])
+
+    def filled(self, placed: Placed) -> Adapter:
+        """`part`, which has its numbers; raises `AdapterError` if the set is an outline."""
+        part = self.part(placed)
+        if is_outline(part):
+            raise AdapterError(f"{placed.module_path}: its numbers are not read; load the file, not its outline")
+        return part
 
     def apply_(self, state_dict: Mapping[str, Tensor], strength: float = 1.0) -> None:
         """Change the weights of a state dict in place, all of them or none.
@@ -194,12 +199,7 @@ class Placement:
                     f"{shape_text(changes[0][0].shape)} of float16, bfloat16, float32 or float64"
                 )
             for placed, multiplier in changes:
-                part = self.part(placed)
-                if is_outline(part):
-                    raise AdapterError(
-                        f"{placed.module_path}: its numbers are not read; load the file, not its outline"
-                    )
-                yield placed.band(weight.detach()), part, multiplier
+                yield placed.band(weight.detach()), self.filled(placed), multiplier
 
 
 def place(
@@ -212,10 +212,9 @@ def place(
     """Find the weight, and the rows of it, for each adapter; for a model's own weights see `Model.place`.
 
     Args:
-        adapter_set: with its architecture identified; outlines will do. The result's lacks what
-            is there twice.
-        shapes: key -> shape of the model's weights; None: from the architecture alone, each
-            weight as large as the adapters say.
+        adapter_set: with its architecture identified; outlines will do. The result's lacks what is there twice.
+        shapes: key -> shape of the model's weights; None: from the architecture alone, each weight as large as the
+            adapters say.
         layout: whose names the weights have.
         prefix: what their keys begin with; by default `KEY_PREFIXES`.
 
@@ -224,7 +223,7 @@ def place(
     """
     prefix = KEY_PREFIXES[layout] if prefix is None else prefix
     known: dict[str, Shape] = {} if shapes is None else dict(shapes)
-    own_names: dict[str, list[str]] | None = None
+    own = OwnNames(known, prefix)
     placed: list[Placed] = []
     homeless: list[str] = []
     misfits: list[Misfit] = []
@@ -233,9 +232,8 @@ def place(
         targets = [(t, f"{prefix}{t.path}{parameter}") for t in targets_in(adapter_set, path, layout)]
         by_name = not targets or (shapes is not None and any(key not in shapes for _, key in targets))
         if by_name:
-            own_names = _own_names(known, prefix) if own_names is None else own_names
             spelled = adapter_set.prefixes[path] + (BIAS if parameter == BIAS else "")
-            targets = [(WHOLE, key) for key in _by_name(own_names, path, spelled)]
+            targets = [(WHOLE, key) for key in own.keys(path, spelled)]
         if not targets and shapes is None and keeps_its_name(adapter_set, path, layout):
             targets = [(WHOLE, f"{prefix}{path}{'' if parameter == BIAS else parameter}")]
         if len(targets) != 1 and by_name:
@@ -250,28 +248,3 @@ def place(
     idle = duplicate_modules(placed, adapter_set)
     counted = tuple(piece for piece in placed if piece.module_path not in idle)
     return Placement(adapter_set.without(idle), counted, tuple(homeless), tuple(misfits), where, prefix)
-
-
-def _by_name(own_names: Mapping[str, list[str]], path: str, spelled: str) -> list[str]:
-    """The keys that a module's name may mean, by itself or without what a wrapper has before it.
-
-    Args:
-        spelled: its whole name in the file: some models have modules that are called as formats' prefixes are.
-    """
-    for name in (path, *unwrapped(path)):
-        several = [own_names.get(form) or own_names.get(form.replace(".", "_")) or [] for form in (name, spelled)]
-        if keys := list(dict.fromkeys(key for keys in several for key in keys)):
-            return keys
-    return []
-
-
-def _own_names(weights: Mapping[str, Shape], prefix: str) -> dict[str, list[str]]:
-    """What a module, or its bias, is called, with `prefix` or without, in dots or underscores -> the keys of it."""
-    names: dict[str, list[str]] = {}
-    for key in weights:
-        if key.startswith(prefix):
-            whole = key.removesuffix(".weight")
-            dotted = {whole, whole[len(prefix) :]}
-            for name in dotted | {name.replace(".", "_") for name in dotted}:
-                names.setdefault(name, []).append(key)
-    return names

@@ -379,20 +379,21 @@ def test_convert_refuses_what_loading_refuses(name: str, tmp_path: Path, capsys:
 def test_extract_and_resize(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     torch.manual_seed(7)
     base = {f"blocks.{n}.ffn.0.weight": torch.randn(32, 24) for n in range(3)}
-    paths = {name: str(tmp_path / name) for name in ("base", "tuned", "out", "less", "report.json")}
+    paths = {name: str(tmp_path / f"{name}.safetensors") for name in ("base", "tuned", "out", "less")}
+    paths["report.json"] = str(tmp_path / "report.json")
     save_file(base, paths["base"])
     save_file({k: v + torch.randn(32, 24) / 9 for k, v in base.items()}, paths["tuned"])
     extract = ["extract", "--base", paths["base"], "--tuned", paths["tuned"], "-o", paths["out"]]
     assert main([*extract, "--rank", "8", "--report", paths["report.json"]]) == 0
-    assert "3 lora, rank 8; relative error 0." in capsys.readouterr().out
+    assert "3 LoRA, rank 8; relative error 0." in capsys.readouterr().out
     report = json.loads(Path(paths["report.json"]).read_text())
     assert report["modules"].keys() == {key.removesuffix(".weight") for key in base}
     assert main(["resize", paths["out"], "-o", paths["less"], "--energy", "0.5"]) == 0
-    assert "3 lora, rank" in capsys.readouterr().out
+    assert "3 LoRA, rank" in capsys.readouterr().out
     assert main(extract) == 1
     assert "say how small" in capsys.readouterr().err
     assert main([*extract, "--rank", "8"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert main([*extract, "--as", "lokr", "--overwrite"]) == 0
-    assert "3 lokr; relative error" in capsys.readouterr().out
+    assert "3 LoKr; relative error" in capsys.readouterr().out
     assert main(["resize", paths["out"], "-o", paths["less"], "--rank", "1", "--overwrite"]) == 0

@@ -75,6 +75,46 @@ def test_a_merge_into_a_name_in_capitals(output: str, three: Path):
         assert len(checkpoint.tensors) == 3
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["delta", "a.safetensors"],
+        ["resize", "a.safetensors", "--rank", "1"],
+        ["combine", "a.safetensors", "b.safetensors"],
+        ["merge", "--base", "base.safetensors", "--adapter", "a.safetensors"],
+        ["extract", "--base", "base.safetensors", "--tuned", "tuned.safetensors", "--rank", "2"],
+    ],
+)
+def test_what_is_written_has_the_ending_by_which_comfyui_lists_it(command: list[str], three: Path):
+    save_file({"blocks.0.ffn.0.weight": torch.ones(128, 64)}, three / "tuned.safetensors")
+    base(three / "base.safetensors", range(1))
+    for output in ("new", "other.sft"):
+        assert main([*command, "-o", output]) == 0
+    assert {"new.safetensors", "other.sft"} <= made(three)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "a.safetensors", "--model", "b.safetensors"],
+        ["delta", "a.safetensors", "-o", "new", "--model", "b.safetensors"],
+        ["merge", "--base", "b.safetensors", "--adapter", "a.safetensors", "-o", "new"],
+        ["extract", "--base", "base.safetensors", "--tuned", "b.safetensors", "-o", "new", "--rank", "1"],
+    ],
+)
+def test_an_adapter_in_the_place_of_a_model(command: list[str], three: Path, capsys: pytest.CaptureFixture[str]):
+    base(three / "base.safetensors")
+    assert main(command) == 1
+    expected = "b.safetensors: is an adapter, expected a model's weights; name the model's own file"
+    assert capsys.readouterr().err == f"lyco: error: {expected}\n"
+
+
+def test_a_model_in_the_place_of_an_adapter(three: Path, capsys: pytest.CaptureFixture[str]):
+    base(three / "base.safetensors")
+    assert main(["resize", "base.safetensors", "-o", "new", "--rank", "1"]) == 1
+    assert capsys.readouterr().err.startswith("lyco: error: base.safetensors: holds no adapter; found ")
+
+
 def test_patterns_that_the_shell_left(three: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["inspect", "*.safetensors", "--json"]) == 0
     assert [found["file"] for found in json.loads(capsys.readouterr().out)] == ["a.safetensors", "b.safetensors"]
@@ -131,7 +171,7 @@ def test_inspect_of_several_goes_on_after_a_bad_one(three: Path, capsys: pytest.
         "b.safetensors  is empty (0 bytes); expected a safetensors file; save or download it again",
         "C.SAFETENSORS  Wan 2.1/2.2   LoKr       2     0.8 kB",
     ]
-    assert told.err == "lyco: error: 1 of 3 files: no adapter\n"
+    assert told.err == "lyco: error: 1 of 3 files cannot be read as adapters; their lines say why\n"
 
 
 def test_inspect_of_a_folder(three: Path, capsys: pytest.CaptureFixture[str]):

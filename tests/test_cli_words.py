@@ -57,6 +57,7 @@ def test_the_version_is_told_without_torch(capsys: pytest.CaptureFixture[str]):
         (["nonsense"], "there is no command nonsense; expected inspect, delta, compare, convert"),
         (["delta", "x", "-o", "y", "--bla"], "--bla: there is no such option; see lyco delta --help"),
         (["delta", "x", "y", "-o", "z"], "y: one argument too many; see lyco delta --help"),
+        (["train"], "there is nothing to train; name a configuration, lyco train CONFIG.toml, or type Musubi Tuner's"),
         (["--bla"], "--bla: there is no such option; see lyco --help"),
         (["merge"], "the following arguments are required: --base, --adapter, -o/--output; see lyco merge --help"),
     ],

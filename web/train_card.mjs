@@ -4,6 +4,7 @@ import { SPAN, Series, draw } from "./curve.mjs";
 import { clock, el } from "./dom.mjs";
 import { addFailure } from "./failure.mjs";
 import { lastOutput } from "./last_output.mjs";
+import { tellNeeds } from "./needs.mjs";
 import { addCard, everyNode, nodeOf } from "./node.mjs";
 import { Samples } from "./samples.mjs";
 import { FURTHER, changed, ending, values } from "./train_end.mjs";
@@ -21,18 +22,9 @@ const SPANS = [1, 2, 5, 10, 20, 50, SPAN, 200, 500, 1000];
  * @property {number} loss the mean of the last `mean_of` steps
  * @property {number} mean_of
  * @property {import("./curve.mjs").Step[]} steps those that are new
- * @property {Needs | null} [needs]
+ * @property {import("./needs.mjs").Needs | null} [needs]
  * @property {import("./samples.mjs").Sample[]} samples those that are new
  * @property {import("./samples.mjs").Unsampled | null} unsampled
- *
- * @typedef {object} Needs the memory of a device that a step takes, in bytes, by what takes it
- * @property {number} total
- * @property {number} weights
- * @property {number} activations
- * @property {number} free 0: unknown
- * @property {number} swapped how many of the model's `blocks` wait in the computer's memory
- * @property {number} blocks
- * @property {boolean} [waiting] whether of two models only the one that computes is on the device
  *
  * @typedef {object} Asked only of all that the server knows of the last training
  * @property {Record<string, any> | null} prompt
@@ -127,19 +119,8 @@ class TrainCard {
     this.samples.add(news.samples, news.unsampled);
     this.series.add(news.steps);
     this.news = news;
-    if (news.needs) this.tellNeeds(news.needs);
+    if (news.needs) tellNeeds(this.memory, news.needs);
     this.show();
-  }
-
-  /** @param {Needs} needs */
-  tellNeeds({ total, weights, activations, free, swapped, blocks, waiting }) {
-    const [all, ofModel, kept, rest] = [total, weights, activations, total - weights - activations].map(gigabytes);
-    const parts = [t("needs", all, ofModel, kept, rest)];
-    if (free) parts.push(t("free", gigabytes(free)));
-    if (swapped) parts.push(t("swapped", swapped, blocks));
-    if (waiting) parts.push(t("waits"));
-    this.memory.textContent = parts.join(" · ");
-    this.memory.classList.toggle("lyco-too-much", free > 0 && total > free);
   }
 
   /** Nothing more comes: it was stopped, or failed. */
@@ -210,11 +191,6 @@ class TrainCard {
   }
 }
 
-/** @param {number} size in bytes, as ComfyUI counts a card's memory */
-function gigabytes(size) {
-  return (size / 2 ** 30).toFixed(size >= 2 ** 30 / 10 ? 1 : 2);
-}
-
 /** @param {string | undefined} id as the server has it; its part inside of a subgraph stays when one is made */
 function inside(id) {
   return id?.split(":").pop();
@@ -237,9 +213,10 @@ export function hear(news) {
   cards.get(nodeOf(news.node) ?? {})?.hear(news);
 }
 
-/** @param {{node: string, needs: Needs}} told before the first step */
+/** @param {{node: string, needs: import("./needs.mjs").Needs}} told before the first step */
 export function hearNeeds({ node, needs }) {
-  cards.get(nodeOf(node) ?? {})?.tellNeeds(needs);
+  const card = cards.get(nodeOf(node) ?? {});
+  if (card) tellNeeds(card.memory, needs);
 }
 
 /** Follow what else the server tells; once, when the page is set up. */

@@ -9,7 +9,16 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
-__all__ = ["as_product", "factorization", "low_rank", "padded", "require_matrix", "require_product", "require_tensors"]
+__all__ = [
+    "as_product",
+    "factorization",
+    "low_rank",
+    "padded",
+    "product_of",
+    "require_matrix",
+    "require_product",
+    "require_tensors",
+]
 
 
 def require_tensors(named: dict[str, Tensor | None], title: str, form: str) -> None:
@@ -87,6 +96,14 @@ def as_product(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """A matrix (out, in) as a product of two, itself and the identity, of rank min(out, in)."""
     eye = torch.eye(min(matrix.shape), dtype=matrix.dtype, device=matrix.device)
     return (matrix, eye) if matrix.shape[1] <= matrix.shape[0] else (eye, matrix)
+
+
+def product_of(full: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A factor that is there whole, or as `a` and `b`, as a product of two flat matrices; without a Tucker core."""
+    if full is None:
+        assert a is not None and b is not None
+        return a, b.flatten(1)
+    return as_product(full.flatten(1))
 
 
 def factorization(dimension: int, factor: int) -> tuple[int, int]:

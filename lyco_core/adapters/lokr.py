@@ -21,7 +21,7 @@ from ..fused import Half
 from ..scratch import scratch
 from .additive import Additive
 from .base import band_size, compute_dtype, working
-from .factors import as_product, low_rank, padded, require_matrix, require_product, require_tensors
+from .factors import as_product, low_rank, padded, product_of, require_matrix, require_product, require_tensors
 from .loha import LoHa, to_loha
 from .lora import LoRA, lora_rank, to_lora
 
@@ -222,21 +222,13 @@ def _(adapter: LoKr) -> LoHa | None:
     if adapter.t2 is not None:
         return None
     (out_l, in_m), (out_k, *rest) = adapter.shape1, adapter.shape2
-    u, v = _halves(adapter.w1, adapter.w1_a, adapter.w1_b)
-    a, b = _halves(adapter.w2, adapter.w2_a, adapter.w2_b)
+    u, v = product_of(adapter.w1, adapter.w1_a, adapter.w1_b)
+    a, b = product_of(adapter.w2, adapter.w2_a, adapter.w2_b)
     first = u.repeat_interleave(out_k, dim=0), v.repeat_interleave(math.prod(rest), dim=1)
     second = a.repeat(out_l, 1), b.repeat(1, in_m)
     rank = max(first[1].shape[0], second[1].shape[0])
     alpha = None if adapter.rank is None or adapter.alpha is None else adapter.scale * rank
     return LoHa(*padded(*first, rank), *padded(*second, rank), alpha=alpha)
-
-
-def _halves(full: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A factor as a product of two flat matrices: its own two, or itself and the identity."""
-    if full is None:
-        assert a is not None and b is not None
-        return a, b.flatten(1)
-    return as_product(full.flatten(1))
 
 
 def _lora_of(lokr: LoKr) -> tuple[Tensor, Tensor]:

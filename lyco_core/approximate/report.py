@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adapters import Adapter, Additive, OnBase, bare
+from ..adapters import ALGORITHMS, Adapter, Additive, OnBase, bare
 from ..devices import norm
 from ..quantized.reading import bands
 from ..scratch import scratch
@@ -106,7 +106,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report for a person: totals, and the modules with the largest errors."""
-        kinds = Counter(m.algorithm for m in self.modules)
+        kinds = Counter(ALGORITHMS[m.algorithm].title for m in self.modules)
         ranks = sorted({m.rank for m in self.modules if m.rank is not None})
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no module"
         if ranks:

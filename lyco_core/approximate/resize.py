@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ..adapter_reader import read_adapter_set
+from ..adapter_reader import AdapterFile, require_adapters
 from ..adapter_set import AdapterSet
 from ..adapter_writer import save_adapter_set, stored_as
 from ..adapters import LOW_RANK, Adapter, bare, with_alpha
@@ -54,7 +54,9 @@ def resize_file(
     with about_file(source):
         if is_same_file(source, output):
             raise LycoError("is both the input and the output; give the output another name")
-        found = _once(read_adapter_set(source))
+        with AdapterFile(source) as file:
+            require_adapters(file.outline)  # before the numbers of a whole model are read
+            found = _once(file.read())
         smaller, report = _all_resized(found, limits, dtype, progress)
         if not smaller:
             raise LycoError("nothing in it can be made smaller as asked; it would be the same file")

@@ -1,23 +1,20 @@
-"""The names of a file or of a model, the families that they may be of, and the model that a file is put onto."""
+"""The names of a file or of a model, and the families that they may be of."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import cast
+from collections.abc import Collection, Iterable, Iterator
 
 from ..adapter_set import AdapterSet
 from ..adapters import ANY, Full
-from ..formats.grammar import is_text_encoders, unwrapped
-from ..layouts import LAYOUTS, Layout, parameter_of
-from .reading import ModelModules, Names, Reading, forms_of, read, spelled
-from .registry import ARCHITECTURES
+from ..formats.grammar import is_text_encoders
+from ..layouts import LAYOUTS, Layout
+from .reading import Names, Reading, forms_of, read
 from .table import Architecture
 from .templates import templates_of
 
-__all__ = ["AdapterNames", "Onto", "candidates", "of_other_models", "with_shapes"]
+__all__ = ["AdapterNames", "candidates", "of_other_models"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,45 +41,6 @@ class AdapterNames:
         """(how many names it has at most, the file as one of each of `families` that has half), the most first."""
         for count, family, layout in candidates(self.telling, families, underscored=underscored):
             yield count, read(family, layout, self.shapes, self.telling, underscored=underscored)
-
-
-@dataclasses.dataclass(frozen=True)
-class Onto:
-    """The model that a file is put onto."""
-
-    modules: ModelModules
-    family: Architecture | None
-    layout: Layout
-    _homes: dict[int, tuple[Reading, int]] = dataclasses.field(default_factory=dict[int, "tuple[Reading, int]"])
-
-    @classmethod
-    def of(cls, modules: ModelModules | Collection[str], family: str | None, layout: Layout) -> Onto:
-        """The model with `modules`, in `layout`, of a family where that is known."""
-        return cls(with_shapes(modules), None if family is None else ARCHITECTURES[family], layout)
-
-    def homes(self, reading: Reading) -> int:
-        """How many of a reading's modules lie on the model's; asked several times of a few readings."""
-        if id(reading) not in self._homes:
-            self._homes[id(reading)] = reading, reading.homes(self.modules, self.layout)
-        return self._homes[id(reading)][1]
-
-    def has_all(self, reading: Reading) -> bool:
-        """Whether everything that a file tells lies on the model's modules."""
-        return not reading.strange and bool(reading.paths) and self.homes(reading) == reading.count
-
-    def names_all(self, names: AdapterNames) -> bool:
-        """Whether the model itself has modules of all of a file's names."""
-        modules = (spelled(parameter_of(name)[0], underscored=True) for name in names.telling)
-        return all(any(form in self._names for form in (name, *unwrapped(name))) for name in modules)
-
-    @functools.cached_property
-    def _names(self) -> set[str]:
-        return {spelled(path, underscored=True) for path in self.modules}
-
-
-def with_shapes(modules: ModelModules | Iterable[str]) -> ModelModules:
-    """A model's modules; where only their paths are known, without shapes."""
-    return cast(ModelModules, modules) if isinstance(modules, Mapping) else dict.fromkeys(modules)
 
 
 def of_other_models(adapter_set: AdapterSet, name: str) -> bool:

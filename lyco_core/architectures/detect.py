@@ -12,9 +12,10 @@ from ..errors import ArchitectureError, Remedy
 from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from ..text import shorten
-from .candidates import AdapterNames, Onto, candidates, of_other_models, with_shapes
+from .candidates import AdapterNames, candidates, of_other_models
 from .evidence import contradiction, doubt, ruled_out
-from .reading import ModelModules, Reading, read, spelled
+from .onto import ModelModules, Onto, with_shapes
+from .reading import Reading, read, spelled
 from .registry import ARCHITECTURES
 from .renaming import with_paths
 from .table import Architecture
@@ -61,7 +62,7 @@ def identify(
     if not best and architecture is not None and adapter_set.adapters:
         spelled_so = shorten(list(adapter_set.prefixes.values()))
         raise ArchitectureError(f"is no adapter for {ARCHITECTURES[architecture].title}: its modules are {spelled_so}")
-    if onto is not None and onto.family is None and not any(map(onto.has_all, best)) and onto.names_all(names):
+    if onto is not None and onto.family is None and not any(map(onto.has_all, best)) and onto.names_all(names.telling):
         best = []  # no table has the model, and its own names place everything
     if not best:
         return dataclasses.replace(adapter_set, doubt=why)
@@ -190,8 +191,8 @@ def _choose(best: list[Reading], fitting: str, onto: Onto | None, layout: Layout
     rivals = [r for r in best[1:] if r.architecture != first.architecture]
     if first.is_whole:  # has all blocks, of which a deeper family that has other names beside these would have a part
         rivals = [r for r in rivals if r.is_whole or not _doubt(r, onto)]
-    targets = _targets(first, layout) if rivals else set[str]()
-    if any(_targets(r, layout) != targets or _are_twins(r.architecture, first.architecture) for r in rivals):
+    targets = first.targets(layout) if rivals else set[str]()
+    if any(r.targets(layout) != targets or _are_twins(r.architecture, first.architecture) for r in rivals):
         raise ArchitectureError(f"its modules are those of several families ({fitting})", Remedy.ARCHITECTURE)
     if why := _doubt(first, onto):
         raise ArchitectureError(f"its modules may be those of {fitting}, but {why}", Remedy.ARCHITECTURE)
@@ -207,12 +208,8 @@ def _are_twins(one: Architecture, other: Architecture) -> bool:
 def _doubt(reading: Reading, onto: Onto | None) -> str:
     """What leaves open whether a file is for the reading's family, in general or of the model that has its modules."""
     if onto is not None and onto.has_all(reading):
-        return doubt(reading, reading.depths_in(onto.modules, onto.layout), of_model=True)
+        return doubt(reading, onto.depths(reading), of_model=True)
     return doubt(reading, reading.limits, of_model=False)
-
-
-def _targets(reading: Reading, layout: Layout) -> set[str]:
-    return {path for template in reading.numbers for path in reading.targets(template, layout)}
 
 
 def _mixed(adapter_set: AdapterSet, chosen: Reading) -> dict[str, tuple[str, Layout]]:

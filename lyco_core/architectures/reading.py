@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 
 from ..formats.grammar import unwrapped
 from ..layouts import BIAS, LAYOUTS, Layout, parameter_of
 from .table import Architecture
 from .templates import split
 
-__all__ = ["Kind", "ModelModules", "Names", "Reading", "forms_of", "read", "spelled"]
+__all__ = ["Kind", "Names", "Reading", "block_start", "forms_of", "read", "spelled"]
 
 Names = Mapping[str, tuple[int, int] | None]
 """Name of a module as it is spelled -> (out, in), or None where that says nothing of the family."""
-
-ModelModules = Mapping[str, tuple[int, ...] | None]
-"""Path of a model's module -> the shape of its weight, or None where that is not known."""
 
 Kind = tuple[str, tuple[int, int]]
 """A path with `{n}` for its block's number, and (out, in) there: blocks are alike."""
@@ -121,16 +117,6 @@ class Reading:
             count == max(self.blocks[start]) + 1 for start, count in counts.items()
         )
 
-    def depths_in(self, model: ModelModules, layout: Layout) -> dict[str, int]:
-        """How many of each of its blocks a model with the names of `layout` has."""
-        counts: dict[str, int] = {}
-        for template in self.numbers:
-            start = _start(self.architecture, template, self.layout) if "{n}" in template else None
-            if start is not None and start not in counts:
-                lies = self._on(template, model, layout)
-                counts[start] = next(n for n in itertools.count() if not lies(str(n)))
-        return counts
-
     @property
     def beyond(self) -> tuple[str, int] | None:
         """(Start of its name, number) of a block that no model of the family has."""
@@ -149,36 +135,12 @@ class Reading:
         trained = training is not None and training.by_musubi and self.layout == "musubi"
         return trained and all(path.startswith(tuple(self.architecture.depths)) for path in self.paths.values())
 
-    def homes(self, model: ModelModules, layout: Layout) -> int:
-        """How many of its modules lie wholly on those of a model with the names of `layout`, as large as they are."""
-        outsized = (self.paths[n] for kind in self.kinds for n in self._outsized(kind, model, layout))
-        other = {self.architecture.template_of(parameter_of(path)[0], self.layout) for path in outsized}
-        count = 0
-        for template, numbers in self.numbers.items():
-            lies = self._on(template, model, layout)
-            count += sum((template, number) not in other and lies(number) for number in numbers)
-        return count
-
-    def targets(self, template: str, layout: Layout) -> Iterator[str]:
-        """The paths in `layout` of the modules of a template that are there."""
-        found = self.architecture.locate(template, self.layout, layout)
-        return (t.path.replace("{n}", number) for number in self.numbers[template] for t in found)
-
-    def _on(self, template: str, model: ModelModules, layout: Layout) -> Callable[[str], bool]:
-        """Whether all that a module means is in a model, by its block's number: blocks are alike."""
-        targets = [t.path for t in self.architecture.locate(template, self.layout, layout)]
-        return lambda number: bool(targets) and all(path.replace("{n}", number) in model for path in targets)
-
-    def _outsized(self, kind: Kind, model: ModelModules, layout: Layout) -> list[str]:
-        """The names of a kind, if the first of them lies on weights of other sizes."""
-        (out, inputs), names = kind[1], self.kinds[kind]
-        for target in self.architecture.locate(self.paths[names[0]], self.layout, layout, kind[1]):
-            shape = model.get(target.path)
-            if shape is not None and (
-                math.prod(shape[1:]) != inputs or out * _share(target.source) != shape[0] * _share(target.rows)
-            ):
-                return names
-        return []
+    def targets(self, layout: Layout) -> set[str]:
+        """The paths in `layout` of what its modules lie on."""
+        routes = (
+            (numbers, self.architecture.locate(path, self.layout, layout)) for path, numbers in self.numbers.items()
+        )
+        return {t.path.replace("{n}", number) for numbers, found in routes for t in found for number in numbers}
 
 
 def read(family: Architecture, layout: Layout, names: Names, telling: Container[str], *, underscored: bool) -> Reading:
@@ -216,7 +178,7 @@ def read(family: Architecture, layout: Layout, names: Names, telling: Container[
             kinds.setdefault((dotted, shape), []).append(name)
         if number:
             if dotted not in starts:
-                starts[dotted] = _start(family, dotted, layout)
+                starts[dotted] = block_start(family, dotted, layout)
             if (start := starts[dotted]) is not None:
                 blocks.setdefault(start, set()).add(int(number))
     return Reading(family, layout, paths, numbers, kinds, blocks, tuple(missing), total)
@@ -235,7 +197,7 @@ def spelled(module: str, *, underscored: bool) -> str:
     return module.replace(".", "_") if underscored else module
 
 
-def _start(family: Architecture, template: str, layout: Layout) -> str | None:
+def block_start(family: Architecture, template: str, layout: Layout) -> str | None:
     """Start of the block's name in Musubi's layout; None where the block is not in it, or has no number there."""
     names = family.group_of(template, layout)[0].musubi
     return names[0].split(".{n}", 1)[0] if names and "{n}" in names[0] else None
@@ -251,8 +213,3 @@ def _is_of_size(family: Architecture, layout: Layout, template: str) -> bool:
     """Whether the family fixes numbers of a module, rather than its proportions alone."""
     group = family.group_of(template, layout)[0]
     return bool(group.inputs or group.outputs)
-
-
-def _share(band: tuple[int, int, int]) -> float:
-    start, stop, of = band
-    return (stop - start) / of

@@ -10,9 +10,11 @@ from .common import (
     Commands,
     add_architecture,
     add_limits,
+    add_output,
     add_report,
     counter,
     given_limits,
+    given_output,
     require_report,
     write_report,
 )
@@ -29,7 +31,7 @@ def add(commands: Commands) -> None:
         nargs="+",
         help="adapters of one model family (.safetensors), and how much of each [1]",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
+    add_output(parser)
     parser.add_argument(
         "--method",
         choices=("sum", "ties", "dare", "della", "breadcrumbs", "slerp", "knots"),
@@ -116,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
     from ..merging.options import Source, parse_source
 
     require_report(options.report)
-    given = given_limits(options)
+    given, output = given_limits(options), given_output(options)
     wanted = CombineOptions(
         options.method,
         options.form,
@@ -139,9 +141,7 @@ def run(options: argparse.Namespace) -> None:
         for source, selection in zip(sources, chosen, strict=True)
         for path in expanded([str(source.path)])
     ]
-    made = combine_files(
-        addends, options.output, wanted, overwrite=options.overwrite, progress=counter(options.output, "modules")
-    )
+    made = combine_files(addends, output, wanted, overwrite=options.overwrite, progress=counter(output, "modules"))
     print("\n".join(made.lines()))
     write_report(made.report, options.report)
-    print(f"{options.output}: {size_text(os.path.getsize(options.output))}")
+    print(f"{output}: {size_text(os.path.getsize(output))}")

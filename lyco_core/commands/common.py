@@ -20,11 +20,13 @@ __all__ = [
     "Commands",
     "add_architecture",
     "add_limits",
+    "add_output",
     "add_report",
     "add_selection",
     "counter",
     "each",
     "given_limits",
+    "given_output",
     "print_error",
     "print_report",
     "print_warning",
@@ -98,6 +100,14 @@ def add_limits(parser: argparse.ArgumentParser, what: str = "an approximation") 
     group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="what numbers are stored as")
 
 
+def add_output(
+    parser: argparse.ArgumentParser,
+    what: str = "the file to write (.safetensors, which is added to a name without an ending)",
+) -> None:
+    """Declare the option that names the file to write."""
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help=what)
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Declare the options that say which modules take part."""
     parser.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these modules")
@@ -107,6 +117,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 def given_limits(options: argparse.Namespace) -> tuple[int | None, float | None, float | None]:
     """(rank, energy, error) as the options of `add_limits` have them: the arguments of `Limits.of`."""
     return options.rank, options.energy, options.max_error
+
+
+def given_output(options: argparse.Namespace) -> str:
+    """The name that `add_output` was given, with an ending."""
+    from ..io.paths import with_ending
+
+    return with_ending(options.output)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ..layouts import LAYOUTS
-from .common import Commands, add_architecture, add_selection, counter
+from .common import Commands, add_architecture, add_output, add_selection, counter, given_output
 
 __all__ = ["add"]
 
@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("delta", help="write what an adapter adds to each weight (float32)")
     parser.add_argument("file", metavar="FILE", help="an adapter (.safetensors)")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
+    add_output(parser)
     names = parser.add_mutually_exclusive_group()
     names.add_argument("--layout", choices=LAYOUTS, default="comfyui", help="whose names the weights get [%(default)s]")
     names.add_argument(
@@ -32,16 +32,17 @@ def run(options: argparse.Namespace) -> None:
     from ..io.paths import only_one
     from ..selection import Selection
 
+    output = given_output(options)
     keys, left_out = write_delta(
         only_one(options.file),
-        options.output,
+        output,
         layout=options.layout,
         model=options.model and only_one(options.model),
         architecture=options.architecture,
         selection=Selection.of(options.include, options.exclude),
         overwrite=options.overwrite,
-        progress=counter(options.output, "weights"),
+        progress=counter(output, "weights"),
     )
     names = f"names of {os.path.basename(options.model)}" if options.model else f"{options.layout} layout"
-    done = f"{options.output}: {len(keys)} delta weights, float32, {names}"
+    done = f"{output}: {len(keys)} delta weights, float32, {names}"
     print("; left out: ".join([done, *left_out]))

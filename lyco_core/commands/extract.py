@@ -5,7 +5,18 @@ from __future__ import annotations
 import argparse
 
 from ..text import size_text
-from .common import Commands, add_limits, add_report, add_selection, counter, given_limits, print_report, require_report
+from .common import (
+    Commands,
+    add_limits,
+    add_output,
+    add_report,
+    add_selection,
+    counter,
+    given_limits,
+    given_output,
+    print_report,
+    require_report,
+)
 
 __all__ = ["add"]
 
@@ -17,7 +28,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--base", metavar="CHECKPOINT", required=True, help="a file, a shard, an index, or a folder")
     parser.add_argument("--tuned", metavar="CHECKPOINT", required=True, help="what the base was tuned into, likewise")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write (.safetensors)")
+    add_output(parser)
     parser.add_argument(
         "--as", dest="form", choices=("lora", "lokr", "loha"), default="lora", help="what kind of adapter [%(default)s]"
     )
@@ -44,12 +55,12 @@ def run(options: argparse.Namespace) -> None:
     from ..selection import Selection
 
     require_report(options.report)
-    given = given_limits(options)
+    given, output = given_limits(options), given_output(options)
     limits = None if options.form == "lokr" and not any(given) else Limits.of(*given)
     report = extract_file(
         only_one(options.base),
         only_one(options.tuned),
-        options.output,
+        output,
         ExtractOptions(
             options.form,
             limits,
@@ -59,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
             options.device,
         ),
         overwrite=options.overwrite,
-        progress=counter(options.output, "weights"),
+        progress=counter(output, "weights"),
     )
-    print(f"{options.output}: {size_text(os.path.getsize(options.output))}")
+    print(f"{output}: {size_text(os.path.getsize(output))}")
     print_report(report, options.report)

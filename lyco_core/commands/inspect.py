@@ -108,7 +108,8 @@ def _several(given: Sequence[str], model: str | None, options: argparse.Namespac
     else:
         _print_table(rows)
     if failed:
-        raise LycoError(f"{len(failed)} of {len(files)} files: no adapter{' that fits the model' if model else ''}")
+        what = "put onto the model" if model else "read as adapters"
+        raise LycoError(f"{len(failed)} of {len(files)} files cannot be {what}; their lines say why")
 
 
 def _files(given: str) -> list[str]:

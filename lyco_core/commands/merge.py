@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..text import clipped, one_line, size_text
-from .common import Commands, add_architecture, add_selection, counter, print_warning
+from .common import Commands, add_architecture, add_output, add_selection, counter, given_output, print_warning
 
 __all__ = ["add"]
 
@@ -27,10 +27,13 @@ def add(commands: Commands) -> None:
         dest="adapters",
         help="an adapter, and how much of it [1]; may be given again",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="the file to write, or index of shards")
+    add_output(
+        parser,
+        "the file to write (.safetensors, which is added to a name without an ending, or .gguf), or index of shards",
+    )
     add_selection(parser)
     parser.add_argument(
-        "--block-strength", metavar="REGEX=N", action="append", default=[], help="multiplies the strength of these"
+        "--block-strength", metavar="REGEX=X", action="append", default=[], help="multiplies the strength of these"
     )
     parser.add_argument(
         "--on-partial-match",
@@ -75,15 +78,16 @@ def run(options: argparse.Namespace) -> None:
         architecture=options.architecture,
         partial=options.on_partial_match == "warn",
     )
+    output = given_output(options)
     given = [parse_source(text) for text in options.adapters]
     sources = [Source(path, source.strength) for source in given for path in expanded([str(source.path)])]
     made = merge_checkpoint(
         only_one(options.base),
         sources,
-        options.output,
+        output,
         wanted,
         overwrite=options.overwrite,
-        progress=counter(options.output, "MB", 10**6),
+        progress=counter(output, "MB", 10**6),
     )
     for source, modules, ignored, left_out in zip(sources, made.modules, made.ignored, made.left_out, strict=True):
         print("; left out: ".join([f"{source.path}: {modules} modules at strength {source.strength:g}", *ignored]))

@@ -62,6 +62,11 @@ def run(options: argparse.Namespace) -> None:
     from ..train.musubi.answers import require_answers
     from .musubi_command import read_command, without
 
+    if not options.words:
+        raise LycoError(
+            "there is nothing to train; name a configuration, lyco train CONFIG.toml, or type Musubi Tuner's command "
+            "behind lyco train; see lyco train --help"
+        )
     asked = read_command(options.words)
     sys.argv[:] = without(sys.argv, SECRET)  # which wandb would keep with its run
     settings, folder = _settings(asked)
@@ -119,7 +124,7 @@ def _tell_options(settings: dict[str, Any], folder: Path, asked: Command) -> Non
 def _show_timesteps(settings: dict[str, Any], script: str) -> None:
     """Print how timesteps are drawn. Raises `TrainError` for options that are refused."""
     from ..train.musubi.answers import answered, own_options, require_answers
-    from ..train.musubi.table import SCRIPTS
+    from ..train.musubi.scripts import SCRIPTS
     from ..train.options import train_options
     from ..train.shown_timesteps import timestep_words
 

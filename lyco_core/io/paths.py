@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ..errors import FileError
 from ..text import shorten
 
-__all__ = ["ENDING", "expanded", "files_in", "is_safetensors", "only_one", "without_ending"]
+__all__ = ["ENDING", "expanded", "files_in", "is_safetensors", "only_one", "with_ending", "without_ending"]
 
 ENDING = ".safetensors"
 
@@ -27,6 +27,15 @@ def is_apple_double(path: str) -> bool:
 def without_ending(path: str, ending: str = ENDING) -> str:
     """`path` less its ending, in any case."""
     return path[: -len(ending)] if path.lower().endswith(ending) else path
+
+
+def with_ending(path: str) -> str:
+    """`path`, with the ending by which ComfyUI lists a file if it has none.
+
+    No name and a folder's stay as they are, for whoever writes to refuse.
+    """
+    name = os.path.basename(path)
+    return path if not name or os.path.splitext(name)[1] or os.path.isdir(path) else path + ENDING
 
 
 def expanded(names: Iterable[str]) -> list[str]:

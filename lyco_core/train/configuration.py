@@ -13,7 +13,7 @@ from ..io.toml import path_of, read_toml
 from .dataset import Dataset, parse_datasets
 from .first_frames import first_frame_settings
 from .musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
-from .musubi.table import SCRIPTS
+from .musubi.scripts import SCRIPTS
 from .options import TrainOptions, every_option, train_options
 from .prompts import SamplePrompt
 from .rules import FileName, Prompts

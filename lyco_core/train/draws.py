@@ -13,9 +13,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from .noise import sample_times
 from .options import TrainOptions
 from .randoms import deal
+from .timesteps import sample_times
 from .two_models import one_side
 
 __all__ = ["Draws", "draw", "generator_of", "seed_of"]

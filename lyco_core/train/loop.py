@@ -21,12 +21,12 @@ from .draws import draw, generator_of, seed_of
 from .items import Item
 from .losses import LossOptions, item_losses
 from .network import Network
-from .noise import loss_weights
 from .optimizers import as_evaluated, make_optimizer
 from .options import RunOptions, TrainOptions
 from .process import FLOW, Process
 from .rates import Rates
 from .scaler import LossScale
+from .timesteps import loss_weights
 from .two_models import validation_times
 from .weight_norms import limit_norms
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from ..architectures import ARCHITECTURES
 from ..errors import TrainError
 from .draws import draw
-from .noise import loss_weights, resolve_sampling
+from .noise import resolve_sampling
 from .options import TrainOptions
+from .timesteps import loss_weights
 
 __all__ = ["timestep_words"]
 

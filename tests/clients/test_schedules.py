@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lyco_core.errors import TrainError
-from lyco_core.train.noise import NoiseOptions, loss_weights
+from lyco_core.train.noise import NoiseOptions
 from lyco_core.train.schedules import ScheduleOptions, rate, require_rate
+from lyco_core.train.timesteps import loss_weights
 
 optimization = pytest.importorskip("transformers.optimization", reason="transformers is not installed")
 STEPS, DECAY = 40, 12

@@ -88,7 +88,7 @@ def test_every_kind_of_tensor_is_loaded_by_us_and_by_comfyui(tmp_path, loras, ho
 def test_a_resized_file_loads(files: Server):
     inputs = {"adapter": "small_lokr.safetensors", "by": "rank", "rank": 1, "share": 0.9, "filename": "less"}
     text = files.run(node("LycoResizeAdapter", **inputs))["show"]["text"][0]
-    assert "20 lokr, rank 1" in text
+    assert "20 LoKr, rank 1" in text
     made = load_file(files.base / "output" / "loras" / "less.safetensors")
     assert {t.shape[1] for k, t in made.items() if k.endswith("lokr_w2_a")} == {1}
     report = files.run(workflow("small_base.safetensors", "less.safetensors"))["show"]["text"][0]

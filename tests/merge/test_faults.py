@@ -84,7 +84,7 @@ def test_killed_while_it_writes(name: str, after: int, base: Path, out: Path):
         return
     assert list(out.parent.iterdir()) == []
     if kind == signal.SIGINT and errors:
-        assert errors.decode() == "lyco: interrupted; nothing was written\n"
+        assert errors.decode() == "lyco: interrupted; no file is left half written\n"
 
 
 def test_a_full_disk(base: Path, out: Path):

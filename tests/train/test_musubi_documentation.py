@@ -14,7 +14,8 @@ from lyco_core.errors import TrainError
 from lyco_core.io.toml import read_toml
 from lyco_core.train.dataset import parse_datasets
 from lyco_core.train.musubi.answers import Answer, answered, flattened, own_options, takes
-from lyco_core.train.musubi.table import ROWS, SCRIPTS, Fate, Takes
+from lyco_core.train.musubi.scripts import SCRIPTS
+from lyco_core.train.musubi.table import ROWS, Fate, Takes
 from lyco_core.train.options import train_options
 
 MUSUBI = Path(os.environ.get("MUSUBI_PATH", ""))

@@ -18,7 +18,8 @@ from lyco_core.train.musubi.answers import (
     require_answers,
     takes,
 )
-from lyco_core.train.musubi.table import ROWS, SCRIPTS, Fate
+from lyco_core.train.musubi.scripts import SCRIPTS
+from lyco_core.train.musubi.table import ROWS, Fate
 from lyco_core.train.options import train_options
 
 WAN = """accelerate launch --num_cpu_threads_per_process 1 --mixed_precision bf16 src/musubi_tuner/wan_train_network.py

@@ -7,7 +7,8 @@ import torch
 from lyco_testing.tables import TRAINED
 
 from lyco_core.errors import TrainError
-from lyco_core.train.noise import SAMPLINGS, NoiseOptions, loss_weights, resolve_sampling, sample_times
+from lyco_core.train.noise import NoiseOptions, resolve_sampling
+from lyco_core.train.timesteps import SAMPLINGS, loss_weights, sample_times
 
 COUNT = 40_000
 PARTS = torch.linspace(0.02, 0.98, 49)

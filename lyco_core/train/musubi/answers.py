@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -14,7 +12,9 @@ from ..network_options import parse_network_args
 from ..option import Option
 from ..options import every_option
 from ..rules import FileName, Prompts, Texts, Truth
-from .table import DEFAULTS, ROWS, SCRIPTS, Fate, Row, Takes, script_named, unknown
+from .pickles import why_pickle
+from .scripts import SCRIPTS, script_named
+from .table import DEFAULTS, ROWS, Fate, Row, Takes, unknown
 
 __all__ = [
     "FILES",
@@ -197,8 +197,8 @@ def notes_of(answers: Iterable[Answer]) -> tuple[str, ...]:
 
 def _own(name: str, made: Option | None, value: object) -> Answer:
     """What becomes of an option that there is here. How options go together is another matter: `train_options`."""
-    if pickled := _pickle(name, value):
-        return pickled
+    if why := _pickled(name, value):
+        return _refused(name, why)
     try:
         if name == "network_args":
             parse_network_args(map(str, _listed(value)))
@@ -216,39 +216,20 @@ def _of_row(name: str, row: Row, value: object, script: str) -> Answer:
     if script in SCRIPTS and not SCRIPTS[script].refused and not {"*", SCRIPTS[script].kind} & set(row.kinds):
         return _refused(name, f"{script}.py has no such option")
     fate, why = row.of(value)
-    if fate is Fate.MAPPED and (pickled := _pickle(why, value)):
-        return dataclasses.replace(pickled, name=name)
+    if fate is Fate.MAPPED and (pickled := _pickled(why, value)):
+        return _refused(name, pickled)
     if fate is Fate.SAME or (fate is Fate.REFUSED and str(value) in _OFF):
         return Answer(name, Fate.SAME)
     return Answer(name, fate, why, unknown(name, ()) if why == row.why else f"{name} {value} is refused: {why}")
 
 
-def _pickle(name: str, value: object) -> Answer | None:
-    """Why a model's file that is a pickle is refused; None if it is none."""
-    for file in _listed(value) if name in _PICKLED else ():
-        if re.search(r"\.(pt|pth|bin|ckpt)$", str(file), re.IGNORECASE):
-            return _refused(name, f"{os.path.basename(str(file))} {_PICKLED[name]}")
-    return None
-
-
-_PICKLED_DIT = (
-    "is a pickle: name the safetensors file that ComfyUI's own workflows load (docs/training.md lists them), or "
-    "convert it: python -c \"import torch, safetensors.torch as s; d = torch.load('IN.pt', weights_only=True, "
-    "map_location='cpu'); s.save_file({k: v.contiguous() for k, v in d.get('module', d).items()}, 'OUT.safetensors')\""
-)
-
-_PICKLED = {
-    "dit": _PICKLED_DIT,
-    "dit_high_noise": _PICKLED_DIT,
-    "text_encoder": "is a pickle, with other names than ComfyUI's text encoders have: name the safetensors file that "
-    "ComfyUI's own workflows load; docs/training.md lists them",
-    "image_encoder": "is a pickle, with other names than ComfyUI's image encoders have: name the safetensors file that "
-    "ComfyUI's own workflows load as CLIP vision; docs/training.md lists them",
-}
-"""What may be no pickle -> what is said of one. ComfyUI reads that of a VAE."""
-
 _OFF = ("False", "false", "0", "0.0", "", "[]")
 """Values by which an option of a configuration is not used."""
+
+
+def _pickled(option: str, value: object) -> str:
+    """Why the first pickle among the files that an option names is refused; empty if none is."""
+    return next(filter(None, (why_pickle(option, str(file)) for file in _listed(value))), "")
 
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - whatever a configuration holds

@@ -1,4 +1,4 @@
-"""Every option of Musubi Tuner's trainers that is none here, and what becomes of it; its scripts, and what they train.
+"""Every option of Musubi Tuner's trainers that is none here, and what becomes of it.
 
 The options that are the same here are in no row: `train/options.py` has them.
 """
@@ -11,7 +11,9 @@ import enum
 import re
 from collections.abc import Iterable
 
-__all__ = ["DEFAULTS", "ROWS", "SCRIPTS", "Fate", "Row", "Script", "Takes", "script_named", "unknown"]
+from .scripts import WHOLE
+
+__all__ = ["DEFAULTS", "ROWS", "Fate", "Row", "Takes", "unknown"]
 
 
 class Fate(enum.Enum):
@@ -55,45 +57,6 @@ class Row:
         return self.fate, self.why
 
 
-@dataclasses.dataclass(frozen=True)
-class Script:
-    """A script of Musubi's."""
-
-    kind: str
-    """By which rows name it."""
-    families: tuple[str, ...] = ()
-    """Ids of the architectures that it trains."""
-    refused: str = ""
-    """Why it is refused, whatever it trains."""
-    timestep_sampling: str = ""
-    """Its own default of it; empty: that of all others."""
-
-
-_WHOLE = "it trains the whole model, and adapters are what is trained here"
-
-_CACHING = re.compile(r"(\w+_)?cache_(latents|pixel|text_encoder_outputs)")
-
-SCRIPTS = {
-    "hv_train_network": Script("hv", ("hunyuan_video",)),
-    "hv_1_5_train_network": Script("hv_1_5", ("hunyuan_video_1_5",)),
-    "wan_train_network": Script("wan", ("wan",)),
-    "flux_kontext_train_network": Script("flux_kontext", ("flux1",)),
-    "flux_2_train_network": Script("flux_2", ("flux2",)),
-    "qwen_image_train_network": Script("qwen_image", ("qwen_image",)),
-    "zimage_train_network": Script("zimage", ("z_image",)),
-    "kandinsky5_train_network": Script("kandinsky5", ("kandinsky5",)),
-    "krea2_train_network": Script("krea2", ("krea2",)),
-    "ideogram4_train_network": Script("ideogram4", ("ideogram4",), timestep_sampling="ideogram4_shift"),
-    "hidream_o1_train_network": Script("hidream_o1", ("hidream_o1",)),
-    "fpack_train_network": Script("fpack", ("framepack",), "ComfyUI has no FramePack model to train it with"),
-    "flux_2_train_network_self_flow": Script("self_flow", ("flux2",), "Self-Flow is not built here"),
-    "hv_train": Script("hv_whole", (), _WHOLE),
-    "qwen_image_train": Script("qwen_image_whole", (), _WHOLE),
-    "zimage_train": Script("zimage_whole", (), _WHOLE),
-    "hidream_o1_train": Script("hidream_o1_whole", (), _WHOLE),
-}
-"""Name without `.py` -> script. Those of families that are not trained here are refused as such."""
-
 DEFAULTS = {
     "learning_rate": "2e-06",
     "save_precision": "fp32",
@@ -111,7 +74,6 @@ _PLAIN = (
     "blocks run as they are: torch.compile stops at each Linear, where an adapter hangs; what it compiles between them "
     "took some 5 % off a step on a CPU, and 12 s for the first"
 )
-_CACHED = "lyco train encodes and caches by itself: give its vae and text encoders to the training's command"
 _NO_LOADER = "encoded items are kept in memory, so nothing loads them meanwhile"
 _TILES = "ComfyUI's VAE takes a video in tiles where memory does not suffice"
 _TEXT_DTYPE = "ComfyUI keeps the text encoder in its file's precision and frees its memory before the training"
@@ -220,11 +182,11 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("self_flow_teacher_coupling_decay self_flow_teacher_coupling_decay_steps", ONE, _SELF_FLOW, REFUSED, _SELF),
     ("self_flow_teacher_mismatch_ratio", ONE, _SELF_FLOW, REFUSED, _SELF),
     ("network_weights_ema network_weights_proj", FILE, _SELF_FLOW, REFUSED, _SELF),
-    ("full_bf16", FLAG, "hidream_o1_whole hv_whole qwen_image_whole zimage_whole", REFUSED, _WHOLE),
-    ("full_fp16", FLAG, "hv_whole", REFUSED, _WHOLE),
-    ("fused_backward_pass", FLAG, "hidream_o1_whole qwen_image_whole zimage_whole", REFUSED, _WHOLE),
+    ("full_bf16", FLAG, "hidream_o1_whole hv_whole qwen_image_whole zimage_whole", REFUSED, WHOLE),
+    ("full_fp16", FLAG, "hv_whole", REFUSED, WHOLE),
+    ("fused_backward_pass", FLAG, "hidream_o1_whole qwen_image_whole zimage_whole", REFUSED, WHOLE),
     ("mem_eff_save", FLAG, "hidream_o1_whole qwen_image_whole zimage_whole", NOTHING, "an adapter is small"),
-    ("trainable_modules", MANY, "hv_whole", REFUSED, _WHOLE),
+    ("trainable_modules", MANY, "hv_whole", REFUSED, WHOLE),
 )  # fmt: skip
 
 _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
@@ -248,11 +210,6 @@ def _rows() -> Iterable[tuple[str, Row]]:
 
 ROWS = dict(_rows())
 """Name, with underscores -> what becomes of the option."""
-
-
-def script_named(name: str) -> Script | None:
-    """The script of a name without `.py`, None if Musubi has none that trains or caches."""
-    return Script("cache", (), _CACHED) if _CACHING.fullmatch(name) else SCRIPTS.get(name)
 
 
 def unknown(name: str, known: Iterable[str]) -> str:

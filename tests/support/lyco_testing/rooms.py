@@ -23,7 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "formats",
         "architectures",
         "placed",
-        "duplicates names",
+        "duplicates names own_names",
         "placement",
         "model",
         "adapter_file",
@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "web": (
         "block_text.mjs comfy.mjs",
         "dom.mjs widgets.mjs words.mjs",
-        "curve.mjs messages.mjs samples.mjs size.mjs strength.mjs strips.mjs",
+        "curve.mjs messages.mjs needs.mjs samples.mjs size.mjs strength.mjs strips.mjs",
         "wrong.mjs",
         "stock_copy.mjs",
         "parts.mjs",
