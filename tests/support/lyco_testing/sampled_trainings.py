@@ -1,6 +1,5 @@
 """Trainings of tiny models that are sampled meanwhile, with small VAEs and captions that nobody had to encode."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,10 @@ def model_of(architecture: str, monkeypatch: pytest.MonkeyPatch):
 def vae_of(channels: int, *, video: bool):
     """ComfyUI's own small VAE of random weights."""
     import comfy.sd
+    from comfy.taesd.taesd import TAESD
 
     torch.manual_seed(0)
-    made = _of_videos(channels) if video else _of_pictures(channels)
+    made = _of_videos(channels) if video else TAESD(latent_channels=channels)
     with torch.inference_mode():  # ComfyUI's classes leave their weights to chance
         weights = {key: _drawn(tensor) for key, tensor in made.state_dict().items()}
         last = [key for key in weights if "decoder" in key and key.endswith(".bias")][-1]
@@ -41,18 +41,9 @@ def vae_of(channels: int, *, video: bool):
         return comfy.sd.VAE(sd=weights)
 
 
-def _of_pictures(channels: int) -> torch.nn.Module:
-    from comfy.taesd.taesd import TAESD
-
-    return TAESD(latent_channels=channels)
-
-
 def _of_videos(channels: int) -> torch.nn.Module:
-    if importlib.util.find_spec("comfy.taesd.taehv") is None:
-        pytest.skip("this ComfyUI has no TAEHV")
-    from comfy.taesd.taehv import TAEHV
-
-    return TAEHV(latent_channels=channels, latent_format=None)
+    taehv = pytest.importorskip("comfy.taesd.taehv", reason="this ComfyUI has no small VAE of videos: update it")
+    return taehv.TAEHV(latent_channels=channels, latent_format=None)
 
 
 def _drawn(tensor: torch.Tensor) -> torch.Tensor:
