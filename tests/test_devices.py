@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from lyco_testing.pretended import ELSEWHERE, PretendedDevice
+from lyco_testing.toy import ToyModel
+from lyco_testing.toy_training import EVERYTHING, ITEMS, steps, training
 from lyco_testing.zoo import CASES, Case, normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from lyco_core.adapters import DoRA, LoHa, LoKr, LoRA
 from lyco_core.approximate.extract import extract_file
 from lyco_core.approximate.options import ExtractOptions, Limits
 from lyco_core.quantized import reading
+from lyco_core.train.loop import Step
 from lyco_core.train.trainable.hadamard import hadamard_linear
 
 
@@ -63,6 +66,27 @@ def test_a_loha_in_training(tokens: int, monkeypatch: pytest.MonkeyPatch):
     with PretendedDevice():
         found = passed(ELSEWHERE)
     assert all(close(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"network_module": "loha", **EVERYTHING, "ema_decay": 0},  # whose swap the pretended device does not see
+        {"network_module": "lora", "scale_weight_norms": 0.5, "loss_type": "huber", "min_snr_gamma": 5.0},
+        {"network_module": "lora", "timestep_sampling": "sigma", "weighting_scheme": "cosmap", "max_grad_norm": 0.1},
+    ],
+    ids=["loha", "lora", "weighted"],
+)
+def test_steps_and_validations(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    def trained() -> list[Step]:
+        made = training(validation=ITEMS[:1], validate_every_n_steps=2, max_train_steps=3, **settings)
+        made.model.model.to(made.model.device)
+        return steps(made)
+
+    with PretendedDevice():
+        expected = trained()
+        monkeypatch.setattr(ToyModel, "device", torch.device(ELSEWHERE, 0))
+        assert trained() == expected
 
 
 @pytest.mark.parametrize("algorithm", ["lora", "loha", "lokr"])

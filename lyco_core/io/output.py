@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+_TOO_LONG = (3, 206)
+"""What Windows says of a path of more than 260 characters: ERROR_PATH_NOT_FOUND, ERROR_FILENAME_EXCED_RANGE."""
+
+
 @contextmanager
 def new_files(paths: Sequence[str | os.PathLike[str]], *, overwrite: bool = False) -> Generator[list[NewFile]]:
     """New files for the block to write; published together at its end, in order, or none of them.
@@ -115,10 +119,24 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise FileError("is there already", Remedy.OVERWRITE)
     if not os.path.isdir(folder):
         raise FileError(f"there is no folder {folder} to write it into; make it, or name another")
+    if _is_too_long(path):  # the hidden file's may not be
+        size = len(os.path.abspath(path))
+        raise FileError(
+            f"its path of {size} characters is longer than this system takes; name a folder of a shorter one"
+        )
     try:
         NewFile(path).discard()
     except OSError as error:
         raise FileError(f"cannot be written: {reason_of(error)}: {folder}") from None
+
+
+def _is_too_long(path: str) -> bool:
+    """Whether the system takes no such path, though its folder is there."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG or getattr(error, "winerror", None) in _TOO_LONG
+    return False
 
 
 def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

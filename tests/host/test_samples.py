@@ -1,12 +1,14 @@
 """Samples while it trains: ComfyUI's sampler on the model that trains, which goes on as if nothing had been sampled."""
 
 import copy
+import errno
 import json
+import os
 
 import pytest
 import torch
 from lyco_testing.quantized_models import normal
-from lyco_testing.sampled_trainings import caption, model_of, same, trained, vae_of
+from lyco_testing.sampled_trainings import LINES, caption, model_of, same, trained, vae_of
 from PIL import Image
 
 
@@ -140,6 +142,22 @@ def test_what_cannot_be_sampled_costs_no_training(train, monkeypatch, tmp_path, 
     assert [step for step, _ in told] == [0, 2, 4]
     assert all(why.startswith("out of memory: ") for _, why in told)
     assert "step 2: no sample could be made, training goes on: " in caplog.text
+
+
+def test_a_picture_that_another_program_looks_into_is_not_lost(train, monkeypatch, tmp_path):
+    """On Windows a scanner opens every new file for a moment, which then takes no name."""
+    replace, refused = os.replace, []
+
+    def held(old: str, new: str) -> None:
+        if str(new).endswith(".png") and new not in refused:
+            refused.append(new)
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", held)
+    _, told = trained(train, model_of("z_image", monkeypatch), "z_image", tmp_path, lines=LINES[:1])
+    assert [sample.path for sample in told] == refused
+    assert sorted(path.name for path in (tmp_path / "sample").iterdir()) == [os.path.basename(path) for path in refused]
 
 
 def test_a_person_can_stop_it_while_it_samples(train, monkeypatch, tmp_path):

@@ -257,10 +257,12 @@ def test_a_file_that_does_not_fit_is_named_before_anything_is_sampled(files: Ser
     assert "set on_partial_match to warn" in str(caught.value)
 
 
+@pytest.mark.every_host
 def test_pictures_in_a_grid(pack, files: Server):
     """The person's own sampler and VAE; the grid has what they make of each model alone."""
     from lyco_testing.example_files import write_models
 
+    pytest.importorskip("comfy.taesd.taehv", reason="this ComfyUI has no small VAE of videos: update it")
     write_models(files.base)
     more = {
         "vae": {"class_type": "VAELoader", "inputs": {"vae_name": "wan_2.1_vae.safetensors"}},

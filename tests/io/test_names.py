@@ -1,5 +1,6 @@
 """Names are refused before the work, in the disk's own measure."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -111,6 +112,32 @@ def test_made_up_names_fit():
 def test_a_folder_that_is_not_there_is_said_at_once(tmp_path: Path):
     with pytest.raises(FileError, match=r"there is no folder .*none to write it into; make it"):
         refuse_existing(tmp_path / "none" / "a.safetensors", overwrite=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "pathconf"), reason="Windows tells no limit")
+def test_a_path_that_is_too_long_is_said_at_once(tmp_path: Path):
+    """The hidden file has a shorter name, and could be written."""
+    longest, folder = os.pathconf(tmp_path, "PC_PATH_MAX"), str(tmp_path)
+    while (left := longest - len(folder)) > 60:
+        folder += "/" + "x" * min(200, left - 51)
+        os.mkdir(folder)
+    refuse_existing(f"{folder}/a.safetensors", overwrite=False)
+    with pytest.raises(FileError, match=f"^its path of {longest} characters is longer than this system takes; name"):
+        refuse_existing(f"{folder}/".ljust(longest, "y"), overwrite=False)
+    assert os.listdir(folder) == []
+
+
+def test_what_windows_says_of_a_path_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It does not find what is above, though the folder is there."""
+
+    def unknown(path: str) -> None:
+        error = FileNotFoundError(errno.ENOENT, "The system cannot find the path specified")
+        error.winerror = 3
+        raise error
+
+    monkeypatch.setattr(os, "lstat", unknown)
+    with pytest.raises(FileError, match="longer than this system takes"):
+        refuse_existing(tmp_path / "a.safetensors", overwrite=False)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or not os.geteuid(), reason="nothing is refused to this user")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.common_dit
-import comfy.quant_ops
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ def with_gradients() -> Generator[None]:
     replaced: list[tuple[Any, str, Any]] = []
     try:
         for module, functions in (
-            (getattr(comfy.quant_ops, "ck", None), _KERNELS),
+            (_kitchen(), _KERNELS),
             (comfy.ldm.common_dit, {"rms_norm": _rms_norm(comfy.ldm.common_dit.rms_norm)}),
         ):
             for name, function in functions.items():
@@ -33,6 +32,15 @@ def with_gradients() -> Generator[None]:
     finally:
         for module, name, function in replaced:
             setattr(module, name, function)
+
+
+def _kitchen() -> Any:
+    """comfy_kitchen, as ComfyUI's models call it; None where they do not."""
+    try:
+        from comfy.quant_ops import ck
+    except ImportError:  # 0.3.64 has no such module
+        return None
+    return ck
 
 
 def _split_half1(x: Tensor, freqs: Tensor) -> Tensor:

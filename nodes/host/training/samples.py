@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import io
 import logging
 import os
 import sys
@@ -16,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from ....lyco_core.console import clear_line
-from ....lyco_core.errors import FileError, TrainError
+from ....lyco_core.errors import TrainError, about_file
+from ....lyco_core.io.output import make_folder_of, new_files
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.first_frames import kind_of, width_seen
@@ -182,13 +184,12 @@ class Samples:
         """The path of a PNG, or of an animated WebP where there are several frames."""
         images = [Image.fromarray(frame) for frame in frames.numpy()]
         ending, more = (".png", {}) if len(images) == 1 else (".webp", self._animation(images))
-        path = os.path.join(self._folder, name + ending)
-        try:
-            os.makedirs(self._folder, exist_ok=True)
-            images[0].save(path + ".part", format=ending[1:].upper(), **more)
-            os.replace(path + ".part", path)
-        except OSError as error:
-            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
+        path, data = os.path.join(self._folder, name + ending), io.BytesIO()
+        images[0].save(data, format=ending[1:].upper(), **more)
+        with about_file(path):
+            make_folder_of(path)
+            with new_files([path], overwrite=True) as (file,):
+                file.write(data.getbuffer(), 0)
         return path
 
     def _animation(self, images: list[Image.Image]) -> dict[str, object]:
