@@ -14,6 +14,7 @@ from ..errors import ArchitectureError
 from ..layouts import BIAS
 from ..placement import place
 from ..text import clipped, one_line
+from ..workers import workers
 from .inner import size
 from .modules import grouped, kind_of
 
@@ -51,17 +52,22 @@ def strips(raw: AdapterSet, progress: Callable[[], None] = lambda: None) -> Stri
 
     Args:
         raw: the file's adapters, with their numbers, not identified.
-        progress: called before each module; what it raises ends it.
+        progress: called after each module; what it raises ends it.
 
     Raises:
         AdapterError: two modules contradict each other, or a change is too large to be measured.
     """
     names = pattern_names(raw)
     norms: dict[str, float | None] = {}
-    for name, path in names.items():
-        progress()
-        adapter = raw.adapters[path]
-        norms[name] = size(adapter, name) if isinstance(adapter, Additive) else None
+
+    def measured(name: str) -> float | None:
+        adapter = raw.adapters[names[name]]
+        return size(adapter, name) if isinstance(adapter, Additive) else None
+
+    with workers() as threads:
+        for name, norm in zip(names, threads.each(measured, names), strict=True):
+            norms[name] = norm
+            progress()
     known = {name: norm for name, norm in norms.items() if norm is not None}
     return Strips(
         norm=math.hypot(*known.values()),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 ROOMS: dict[str, tuple[str, ...]] = {
     "lyco_core": (
         "version text console installed",
-        "errors layouts devices scratch fused patterns pattern_worker exclusion",
+        "errors layouts devices scratch workers fused patterns pattern_worker exclusion",
         "io adapters blocks selection",
         "beside quantized modules_once pictures",
         "adapter_set",
