@@ -17,7 +17,7 @@ from .errors import LycoError, advising
 __all__ = ["main"]
 
 MANY = 100_000
-"""New objects after which Python looks for garbage: at its 700, that is a fifth of the time that `import torch` takes."""
+"""New objects after which Python looks for garbage: at its own 700 that takes a fifth of the time of `import torch`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -182,7 +182,8 @@ def compare_files(
     with ExitStack() as stack:
         weights = None if base is None else stack.enter_context(base_of(base, a))
         threads = stack.enter_context(workers())
-        for done, pair in enumerate(threads.each(lambda path: _pair(path, a, b, weights), paths), 1):
+        each = threads.each if weights is None else map  # one weight at a time: each may take gigabytes
+        for done, pair in enumerate(each(lambda path: _pair(path, a, b, weights), paths), 1):
             if pair is not None:
                 pairs.append(pair)
             progress(done, len(paths))

@@ -116,7 +116,8 @@ def weigh_file(
         base = None if model is None else stack.enter_context(base_of(model, opened))
         threads = stack.enter_context(workers())
         found: list[Weight] = []
-        for done, weight in enumerate(threads.each(lambda module: _weight(module, opened, base), opened.paths), 1):
+        each = threads.each if base is None else map  # one weight at a time: each may take gigabytes
+        for done, weight in enumerate(each(lambda module: _weight(module, opened, base), opened.paths), 1):
             if weight is not None:
                 found.append(weight)
             progress(done, len(opened.paths))

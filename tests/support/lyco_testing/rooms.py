@@ -57,6 +57,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "fold.mjs",
         "node.mjs",
         "would_run.mjs",
+        "model_file.mjs",
+        "against.mjs",
         "block_panel.mjs last_output.mjs save_blocks.mjs",
         "blocks.mjs remedies.mjs train_end.mjs",
         "failure.mjs",
