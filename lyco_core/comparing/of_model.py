@@ -44,7 +44,7 @@ class ModelNorms:
         with CheckpointWeights(self._path) as weights:
             placement = weights.model.place(raw)
             if not placement.placed:
-                raise PlacementError(placement.problem())
+                raise PlacementError(placement.of_another_family() or placement.problem())
             missing = [key for key in dict.fromkeys(placed.key for placed in placement.placed) if key not in self._rows]
             for done, key in enumerate(missing):
                 progress(done, len(missing))

@@ -124,6 +124,7 @@ def test_beside_the_weights_of_the_model_that_is_connected(renderer: str, server
         keep(page.page, KEPT, f"against-{renderer}")
 
         page.choose(loader, "unet_name", "z_image_turbo_bf16.safetensors")
+        page.take_state()
         ask.wait_for()
         assert page.page.get_by_text("of W").count() == 0
         page.choose(node, "adapter", flux)
