@@ -29,6 +29,7 @@ async def comfy_entrypoint():
 
     from .lyco_core.installed import counted_once, unserved
     from .nodes import node_classes
+    from .nodes.host.page.against import add_against_route
     from .nodes.host.page.blocks import add_block_routes
     from .nodes.host.page.route import add_routes
 
@@ -41,6 +42,7 @@ async def comfy_entrypoint():
         if (server := getattr(PromptServer, "instance", None)) is not None:
             add_routes(server)
             add_block_routes(server)
+            add_against_route(server)
         if (advice := unserved(here)) is not None:
             log.warning("%s", advice)
         sys.modules[_COUNTS] = sys.modules[__name__]

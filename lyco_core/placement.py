@@ -80,10 +80,7 @@ class Placement:
             model: what the person calls it.
         """
         total = len(self.adapter_set.adapters)
-        parts: list[str] = []
-        ours = self.adapter_set.architecture
-        if self.homeless and not self.placed and ours and self.family and ours is not self.family:
-            parts.append(f"is an adapter for {ours.title}, {model} is {self.family.title}")
+        parts = [other] if (other := self.of_another_family(model)) else []
         if self.homeless:
             prefixes = [self.adapter_set.prefixes[path] for path in self.homeless]
             encoders = [prefix for prefix in prefixes if is_text_encoders(prefix)]
@@ -100,6 +97,13 @@ class Placement:
             parts.append(f"{len(keys)} keys belong to no adapter that is known here ({shorten(keys)})")
             parts += [f"among them are {other}" for other in unread(keys)]
         return "; ".join(parts)
+
+    def of_another_family(self, model: str = "the model") -> str:
+        """What says so, where nothing has a place for that reason; else empty."""
+        ours, theirs = self.adapter_set.architecture, self.family
+        if self.placed or not self.homeless or ours is None or theirs is None or ours is theirs:
+            return ""
+        return f"is an adapter for {ours.title}, {model} is {theirs.title}"
 
     def without(self, paths: Collection[str]) -> Placement:
         """A copy as if the file did not have `paths`: modules, or keys of no adapter."""

@@ -1,5 +1,6 @@
 // How much a file changes of each block and kind of module, and how strongly each block takes part: what the node's
 // `block_strengths` says, where it is of the form that is written here.
+import { Against, percentOf } from "./against.mjs";
 import { read, write } from "./block_text.mjs";
 import { button, el } from "./dom.mjs";
 import { Strip } from "./strips.mjs";
@@ -24,9 +25,10 @@ const LEAST = 96;
 export class BlockPanel {
   /**
    * @param {import("./node.mjs").GraphNode} node
+   * @param {string} file
    * @param {Found} found
    */
-  constructor(node, found) {
+  constructor(node, file, found) {
     this.node = node;
     this.found = found;
     this.turns = Boolean(widgetOf(node, INPUT));
@@ -43,9 +45,18 @@ export class BlockPanel {
     this.reset = button("lyco-chip", t("reset"), "", () => this.resetAll());
     this.reset.title = t("reset_all");
     this.foot = el("div", "lyco-blocks-foot", this.remains, this.reset);
+    /** @type {import("./against.mjs").Shares | null} */
+    this.shares = null;
+    this.kinds = el("div", "lyco-kinds");
+    this.against = new Against(node, file, (shares) => {
+      this.shares = shares;
+      this.showKinds();
+      this.show();
+    });
     const unmeasured = found.unmeasured ? [el("div", "lyco-hint", t("unmeasured", found.unmeasured))] : [];
     const strips = el("div", "lyco-strips", ...this.parts.map(({ root }) => root));
-    this.root = el("div", "lyco-block-panel", strips, this.hint, this.foot, ...unmeasured, this.byKind());
+    this.root = el("div", "lyco-block-panel", strips, this.hint, this.foot, ...unmeasured, this.against.root, this.kinds);
+    this.showKinds();
     this.update();
   }
 
@@ -91,11 +102,14 @@ export class BlockPanel {
     const share = percent(Math.hypot(...norms) / (this.found.norm || 1), 2);
     if (number === null) return share;
     const strength = this.strengths?.[index].get(number) ?? 1;
-    return `${number}: ${share}${strength === 1 ? "" : ` × ${strength}`}`;
+    const weights = this.shares?.blocks[index]?.[cells.findIndex(([one]) => one === number)];
+    const beside = typeof weights === "number" ? ` (${t("of_weights", percentOf(weights))})` : "";
+    return `${number}: ${share}${beside}${strength === 1 ? "" : ` × ${strength}`}`;
   }
 
   /** What the node's text says now. */
   update() {
+    this.against.update();
     const text = this.turns ? known(this.node, INPUT) : "";
     if (text !== this.text || !this.strengths) { // what is being drawn stays
       this.text = text;
@@ -156,16 +170,20 @@ export class BlockPanel {
     record();
   }
 
-  byKind() {
-    const { kinds, norm } = this.found;
-    const rows = kinds.flatMap(([name, count, of]) => {
+  showKinds() {
+    const { found: { kinds, norm }, shares } = this;
+    const rows = kinds.flatMap(([name, count, of], index) => {
       const label = el("span", "lyco-name lyco-kind", el("bdi", "", name));
       label.title = t("kind_of", name, count);
       const bar = el("i", "lyco-amount");
       bar.style.width = `${(100 * of) / (kinds[0][2] || 1)}%`;
-      return [label, el("span", "lyco-amount-of", bar), el("span", "lyco-said", percent(of / (norm || 1), 2))];
+      const row = [label, el("span", "lyco-amount-of", bar), el("span", "lyco-said", percent(of / (norm || 1), 2))];
+      if (!shares) return row;
+      const share = shares.kinds[index];
+      return [...row, el("span", "lyco-said", share === null ? "–" : t("of_weights", percentOf(share)))];
     });
-    return el("div", "lyco-kinds", ...rows);
+    this.kinds.classList.toggle("lyco-beside-model", shares !== null);
+    this.kinds.replaceChildren(...rows);
   }
 }
 

@@ -73,6 +73,7 @@ export class BlocksFold {
 
   clear() {
     this.asking?.abort();
+    this.panel?.against.stop();
     this.panel = this.saving = null;
     this.shown = "";
     this.body.replaceChildren();
@@ -93,7 +94,7 @@ export class BlocksFold {
     const [{ BlockPanel }, { SaveBlocks }] = await Promise.all([import("./block_panel.mjs"), import("./save_blocks.mjs")]);
     if (signal.aborted) return;
     this.shown = text;
-    this.panel = new BlockPanel(this.node, JSON.parse(text));
+    this.panel = new BlockPanel(this.node, this.file, JSON.parse(text));
     this.body.replaceChildren(this.panel.root);
     if (this.panel.turns && !this.saving) {
       this.saving = new SaveBlocks(this.node, this.input);

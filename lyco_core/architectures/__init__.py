@@ -2,7 +2,7 @@
 
 from .detect import identify, recognise
 from .fused import FUSED
-from .registry import ARCHITECTURES
+from .registry import ARCHITECTURES, index_families
 from .renaming import named_as, part_named_as
 from .table import Architecture, Group, Target
 from .training import TrainedFamily
@@ -15,6 +15,7 @@ __all__ = [
     "Target",
     "TrainedFamily",
     "identify",
+    "index_families",
     "named_as",
     "part_named_as",
     "recognise",

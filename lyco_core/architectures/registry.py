@@ -40,7 +40,7 @@ from .unet import SD15, SDXL, SDXL_REFINER
 from .wan import WAN
 from .z_image import Z_IMAGE
 
-__all__ = ["ARCHITECTURES", "by_id"]
+__all__ = ["ARCHITECTURES", "by_id", "index_families"]
 
 
 def by_id(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
@@ -101,3 +101,10 @@ ARCHITECTURES: dict[str, Architecture] = by_id(
         SDXL_REFINER,
     )
 )
+
+
+def index_families() -> None:
+    """Make the indexes by which names are looked up, which are else made for the first file that is told."""
+    for family in ARCHITECTURES.values():
+        for underscored in (True, False):
+            family.spellings("comfyui", underscored=underscored)

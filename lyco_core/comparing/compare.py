@@ -13,7 +13,8 @@ from ..adapters import Additive
 from ..combining import Addend, Base, CombineOptions, Opened, open_all, require_one_width
 from ..errors import LycoError, Remedy, about_file
 from ..merging import Source
-from .inner import inner, overlap
+from ..workers import workers
+from .inner import inner, overlap, squares_and_inner
 from .modules import block_of, change_of, grouped, kind_of, why_left_out
 from .weigh import base_of
 
@@ -180,8 +181,10 @@ def compare_files(
     pairs: list[Pair] = []
     with ExitStack() as stack:
         weights = None if base is None else stack.enter_context(base_of(base, a))
-        for done, path in enumerate(paths, 1):
-            if (pair := _pair(path, a, b, weights)) is not None:
+        threads = stack.enter_context(workers())
+        each = threads.each if weights is None else map  # one weight at a time: each may take gigabytes
+        for done, pair in enumerate(each(lambda path: _pair(path, a, b, weights), paths), 1):
+            if pair is not None:
                 pairs.append(pair)
             progress(done, len(paths))
     if not pairs:
@@ -202,8 +205,8 @@ def _pair(path: str, a: Opened, b: Opened, base: Base | None) -> Pair | None:
                 return None
         changes.append(change)
     first, second = changes
-    one, other = (0.0 if change is None else max(0.0, inner(change, change)) for change in changes)
     if first is None or second is None:
+        one, other = (0.0 if change is None else max(0.0, inner(change, change)) for change in changes)
         return Pair(path, one, other, product=0.0)
-    reads, writes = overlap(first, second) or (None, None)
-    return Pair(path, one, other, inner(first, second), reads, writes)
+    one, other, product = squares_and_inner(first, second)
+    return Pair(path, max(0.0, one), max(0.0, other), product, *(overlap(first, second) or (None, None)))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..adapters import Additive, LoKr, LoRA, lora_rank, to_lora
+from ..adapters import Additive, LoHa, LoKr, LoRA, lora_rank, to_lora
 from ..errors import AdapterError
+from ..scratch import scratch
+from . import hadamard
 
-__all__ = ["inner", "overlap", "size"]
+__all__ = ["inner", "overlap", "size", "squares_and_inner"]
 
-BAND = 2**21
-"""Numbers of a change that are built at a time, where it has to be built."""
+BAND = 2**19
+"""Numbers of a change that are built at a time, where it has to be built: they stay in a core's cache."""
 
 ROWS = 4096
 """Rows of a LoRA's factors that are multiplied at a time."""
@@ -37,12 +40,28 @@ def size(adapter: Additive, name: str) -> float:
 
 
 def inner(a: Additive, b: Additive) -> float:
-    """⟨ΔA, ΔB⟩, the sum of the products of their numbers; both of one shape, but for kernels that are flattened.
+    """⟨ΔA, ΔB⟩, the sum of the products of their numbers; both of one shape, but for kernels that are flattened."""
+    found = _from_factors(a, b)
+    return _by_bands([a, b] if a is not b else [a])[-1] if found is None else found
+
+
+def squares_and_inner(a: Additive, b: Additive) -> tuple[float, float, float]:
+    """‖ΔA‖², ‖ΔB‖² and ⟨ΔA, ΔB⟩: where changes have to be built, each is built once."""
+    product = _from_factors(a, b)
+    if product is not None:
+        return inner(a, a), inner(b, b), product
+    first, second, product = _by_bands([a, b])
+    return first, second, product
+
+
+def _from_factors(a: Additive, b: Additive) -> float | None:
+    """⟨ΔA, ΔB⟩ without building a change; None where there is no such way.
 
     Of two LoRA it is ⟨A.T @ A', B @ B'.T⟩ of their factors; of a LoRA b and another, that of up and ΔA @ down.T; of two
-    LoKr that are split alike, by ⟨W1 ⊗ W2, W1' ⊗ W2'⟩ = ⟨W1, W1'⟩ ⟨W2, W2'⟩: none of which builds a change. All others
-    are built by bands of rows.
+    LoKr that are split alike, by ⟨W1 ⊗ W2, W1' ⊗ W2'⟩ = ⟨W1, W1'⟩ ⟨W2, W2'⟩. A LoHa's with itself has ways of its own.
     """
+    if a is b and isinstance(a, LoHa):
+        return hadamard.square(a)
     if isinstance(a, LoRA) and isinstance(b, LoRA):
         (up, down), (others_up, others_down) = _pair(a), _pair(b)
         return a.scale * b.scale * _dot(_gram(up, others_up), _gram(down.t(), others_down.t()))
@@ -54,7 +73,7 @@ def inner(a: Additive, b: Additive) -> float:
         if lora is not None:
             up, down = lora.factors(torch.float32, lora.up.device)
             return lora.scale * _dot(up, other.apply(down).t())
-    return _by_bands(a, b)
+    return None
 
 
 def _pair(lora: LoRA) -> tuple[Tensor, Tensor]:
@@ -100,18 +119,21 @@ def _product(one: Factor, other: Factor) -> float:
     return _dot(a if b is None else a @ b, c if d is None else c @ d)
 
 
-def _by_bands(a: Additive, b: Additive) -> float:
-    rows, columns = a.flat_shape
+def _by_bands(changes: Sequence[Additive]) -> list[float]:
+    """The square of each of one or two changes, and then their product, by bands of rows."""
+    rows, columns = changes[0].flat_shape
     step = max(1, BAND // columns)
-    total = 0.0
+    wide = [one.to(dtype=torch.float32) for one in changes]  # once, and not for each band
+    wanted = [(0, 0), (1, 1), (0, 1)][: 2 * len(wide) - 1]
+    totals = [0.0 for _ in wanted]
     for start in range(0, rows, step):
-        one = _band(a, start, min(rows, start + step))
-        total += _dot(one, one if a is b else _band(b, start, min(rows, start + step)))
-    return total
-
-
-def _band(adapter: Additive, start: int, stop: int) -> Tensor:
-    return adapter.add_band_(torch.zeros(stop - start, adapter.flat_shape[1]), start)
+        height = min(step, rows - start)
+        bands = scratch("changes", (len(wide), height, columns)).zero_()
+        for adapter, band in zip(wide, bands, strict=True):
+            adapter.add_band_(band, start)
+        for index, (one, other) in enumerate(wanted):
+            totals[index] += float((bands[one] * bands[other]).sum(dim=1).double().sum())
+    return totals
 
 
 def _dot(one: Tensor, other: Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypedDict
 
 from ..adapter_set import AdapterSet
@@ -14,10 +14,22 @@ from ..errors import ArchitectureError
 from ..layouts import BIAS
 from ..placement import place
 from ..text import clipped, one_line
+from ..workers import workers
 from .inner import size
 from .modules import grouped, kind_of
 
-__all__ = ["Strip", "Strips", "pattern_names", "strips"]
+__all__ = [
+    "Norms",
+    "Shares",
+    "Strip",
+    "Strips",
+    "drawn",
+    "drawn_shares",
+    "measured",
+    "paths_in",
+    "pattern_names",
+    "strips",
+]
 
 MOST_KINDS = 24
 """Kinds of modules that are named: the largest ones. Real files have a dozen or two."""
@@ -46,28 +58,80 @@ class Strips(TypedDict):
     """(kind of module, how many are measured, ‖ΔW‖ of these together), the largest first."""
 
 
+class Shares(TypedDict):
+    """‖ΔW‖ / ‖W‖ of what `Strips` has, of the measured modules that have a place in a model; None where none has."""
+
+    whole: float | None
+    unplaced: int
+    """Measured modules that the model has no weight for."""
+    blocks: list[list[float | None]]
+    """For each kind of block that of each cell."""
+    kinds: list[float | None]
+
+
+Norms = Mapping[str, float | None]
+"""What the loaders' patterns may call a module -> ‖ΔW‖; None where that depends on the model's weights."""
+
+
 def strips(raw: AdapterSet, progress: Callable[[], None] = lambda: None) -> Strips:
+    """A file's changes, by blocks; see `measured`."""
+    return drawn(measured(raw, progress))
+
+
+def measured(raw: AdapterSet, progress: Callable[[], None] = lambda: None) -> Norms:
     """Measure a file's changes from its factors, where the algebra allows it; see `inner.size`.
 
     Args:
         raw: the file's adapters, with their numbers, not identified.
-        progress: called before each module; what it raises ends it.
+        progress: called after each module; what it raises ends it.
 
     Raises:
         AdapterError: two modules contradict each other, or a change is too large to be measured.
     """
     names = pattern_names(raw)
     norms: dict[str, float | None] = {}
-    for name, path in names.items():
-        progress()
-        adapter = raw.adapters[path]
-        norms[name] = size(adapter, name) if isinstance(adapter, Additive) else None
-    known = {name: norm for name, norm in norms.items() if norm is not None}
+
+    def norm_of(name: str) -> float | None:
+        adapter = raw.adapters[names[name]]
+        return size(adapter, name) if isinstance(adapter, Additive) else None
+
+    with workers() as threads:
+        for name, norm in zip(names, threads.each(norm_of, names), strict=True):
+            norms[name] = norm
+            progress()
+    return norms
+
+
+def drawn(norms: Norms) -> Strips:
+    """Norms as a page draws them."""
+    known = _known(norms)
     return Strips(
         norm=math.hypot(*known.values()),
         unmeasured=len(norms) - len(known),
         blocks=[_strip(kind, cells, norms) for kind, cells in grouped_blocks(norms).items()],
-        kinds=_by_kind(known),
+        kinds=[(_short(name), len(paths), _together(paths, known)) for name, paths in _kinds(known)],
+    )
+
+
+def drawn_shares(norms: Norms, whole: Mapping[str, float]) -> Shares:
+    """Norms as shares of those of the model's weights, for what `drawn` has drawn of them.
+
+    Args:
+        whole: ‖W‖ of what each module changes, under the names of `norms`; see `of_model`.
+    """
+    known = _known(norms)
+    both = {name: norm for name, norm in known.items() if name in whole}
+
+    def share(names: Iterable[str]) -> float | None:
+        there = [name for name in names if name in both]
+        weights = _together(there, whole)
+        return _together(there, both) / weights if weights else None
+
+    return Shares(
+        whole=share(both),
+        unplaced=len(known) - len(both),
+        blocks=[[share(paths) for _, paths in _cells(cells)] for cells in grouped_blocks(norms).values()],
+        kinds=[share(paths) for _, paths in _kinds(known)],
     )
 
 
@@ -76,34 +140,52 @@ def pattern_names(raw: AdapterSet) -> Mapping[str, str]:
 
     That is its path as its family has it; of a file of no family, or of one of several, its spelling in the file.
     """
-    paths = {(prefix, path.endswith(BIAS)): path for path, prefix in raw.prefixes.items()}
     try:
         found = place(identify(raw)).adapter_set
     except ArchitectureError:
         found = raw
-    named: dict[str, str] = {}
-    for path, prefix in found.prefixes.items():
-        bias = path.endswith(BIAS)  # which has its module's prefix
-        named[path if found.architecture else prefix + BIAS * bias] = paths[prefix, bias]
-    return named
+    raw_paths = paths_in(raw, found)
+    return {
+        path if found.architecture else prefix + BIAS * path.endswith(BIAS): raw_paths[path]
+        for path, prefix in found.prefixes.items()
+    }
 
 
-def _strip(kind: str, cells: Mapping[int, list[str]], norms: Mapping[str, float | None]) -> Strip:
+def paths_in(raw: AdapterSet, found: AdapterSet) -> dict[str, str]:
+    """Module path in `found`, which is `raw` identified, -> its path in `raw`."""
+    paths = {(prefix, path.endswith(BIAS)): path for path, prefix in raw.prefixes.items()}
+    return {
+        path: paths[prefix, path.endswith(BIAS)] for path, prefix in found.prefixes.items()
+    }  # a bias has its module's
+
+
+def _strip(kind: str, cells: Mapping[int, list[str]], norms: Norms) -> Strip:
+    known = _known(norms)
+    found = [(number, paths, [path for path in paths if path in known]) for number, paths in _cells(cells)]
     return Strip(
-        name=one_line(clipped(kind, LONGEST_NAME)),
+        name=_short(kind),
         pattern=block_pattern(kind, cells),
-        cells=[
-            (number, len(paths), math.hypot(*known) if (known := _known(paths, norms)) else None)
-            for number, paths in sorted(cells.items())[:MOST_CELLS]
-        ],
+        cells=[(number, len(paths), _together(of, known) if of else None) for number, paths, of in found],
     )
 
 
-def _known(paths: list[str], norms: Mapping[str, float | None]) -> list[float]:
-    return [norm for path in paths if (norm := norms[path]) is not None]
+def _cells(cells: Mapping[int, list[str]]) -> list[tuple[int, list[str]]]:
+    return sorted(cells.items())[:MOST_CELLS]
 
 
-def _by_kind(norms: Mapping[str, float]) -> list[tuple[str, int, float]]:
-    groups = grouped(norms.values(), map(kind_of, norms))
-    found = [(one_line(clipped(name, LONGEST_NAME)), len(of), math.hypot(*of)) for name, of in groups.items()]
-    return sorted(found, key=lambda kind: -kind[2])[:MOST_KINDS]
+def _kinds(norms: Mapping[str, float]) -> list[tuple[str, list[str]]]:
+    """Kind of module -> its modules, the largest change first."""
+    groups = grouped(norms, map(kind_of, norms))
+    return sorted(groups.items(), key=lambda kind: -_together(kind[1], norms))[:MOST_KINDS]
+
+
+def _known(norms: Norms) -> dict[str, float]:
+    return {name: norm for name, norm in norms.items() if norm is not None}
+
+
+def _together(names: Iterable[str], norms: Mapping[str, float]) -> float:
+    return math.hypot(*(norms[name] for name in names))
+
+
+def _short(name: str) -> str:
+    return one_line(clipped(name, LONGEST_NAME))

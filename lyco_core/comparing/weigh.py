@@ -13,6 +13,7 @@ from ..combining import Addend, Base, CombineOptions, Opened, open_all
 from ..devices import norm
 from ..errors import LycoError, Remedy, about_file
 from ..merging import Source
+from ..workers import workers
 from .inner import size
 from .modules import block_of, change_of, grouped, kind_of, why_left_out
 
@@ -113,19 +114,26 @@ def weigh_file(
     (opened,) = open_all([Addend(Source(path))], [1.0], CombineOptions(architecture=architecture))
     with ExitStack() as stack:
         base = None if model is None else stack.enter_context(base_of(model, opened))
+        threads = stack.enter_context(workers())
         found: list[Weight] = []
-        for done, module in enumerate(opened.paths, 1):
-            with about_file(path):
-                change = change_of(opened, module, base)
-                norm_of = None if change is None else size(change, module)
-            if norm_of is not None:
-                whole = None if base is None or module in opened.encoders else norm(base.weight(module))
-                found.append(Weight(module, norm_of, whole))
+        each = threads.each if base is None else map  # one weight at a time: each may take gigabytes
+        for done, weight in enumerate(each(lambda module: _weight(module, opened, base), opened.paths), 1):
+            if weight is not None:
+                found.append(weight)
             progress(done, len(opened.paths))
     if not found:
         with about_file(path):
             raise LycoError("has no change that can be weighed without the model's weights", Remedy.MODEL)
     return Weighed(tuple(found), len(opened.paths) - len(found), model is not None)
+
+
+def _weight(module: str, opened: Opened, base: Base | None) -> Weight | None:
+    """A module's change; None where that depends on the model's weight, and there is no model."""
+    with about_file(opened.addend.source.path):
+        if (change := change_of(opened, module, base)) is None:
+            return None
+        found = size(change, module)
+    return Weight(module, found, None if base is None or module in opened.encoders else norm(base.weight(module)))
 
 
 def base_of(model: str | os.PathLike[str], opened: Opened) -> Base:

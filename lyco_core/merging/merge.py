@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-
-import torch
 
 from ..errors import MergeError, Remedy
 from ..io import Checkpoint
 from ..io.output import new_files, refuse_inputs, require_space
 from ..io.writer import bytes_of
+from ..workers import workers
 from .options import EXACT, MergeOptions, Source
 from .plan import Plan, make_plan
 from .record import merged_metadata
@@ -156,25 +153,9 @@ def _copying(checkpoint: Checkpoint, key: str, offset: int, size: int, written: 
 
 def _run(jobs: Iterator[Job], total: int, progress: Progress | None) -> None:
     """Do all jobs, as many at once as there are cores; the first error ends the rest."""
-    workers = min(os.cpu_count() or 1, 16)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each worker is one; more would take turns
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[int]] = deque()
     done = 0
-
-    def finish(left: int) -> None:
-        nonlocal done
-        while len(waiting) > left:
-            done += waiting.popleft().result()
+    with workers() as threads:
+        for written in threads.each(lambda job: job(), jobs):
+            done += written
             if progress is not None:
                 progress(done, total)
-
-    try:
-        for job in jobs:
-            waiting.append(pool.submit(job))
-            finish(4 * workers)
-        finish(0)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)

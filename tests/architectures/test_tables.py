@@ -5,7 +5,7 @@ import re
 import pytest
 from lyco_testing.tables import ARCHITECTURE_OF, MODELS, OTHERS, targets, weights
 
-from lyco_core.architectures import ARCHITECTURES, Architecture
+from lyco_core.architectures import ARCHITECTURES, Architecture, index_families
 from lyco_core.architectures.table import Group
 from lyco_core.layouts import LAYOUTS, Layout
 
@@ -118,3 +118,12 @@ def test_mistakes_in_a_table_raise_at_once(architecture: Architecture):
     twice = dataclasses.replace(architecture, groups=architecture.groups + architecture.groups[:1])
     with pytest.raises(ValueError, match="twice"):
         twice.templates("musubi")
+
+
+def test_indexes_are_made_before_the_first_file():
+    made = ("_index", "_underscored", "_dotted")
+    for family in ARCHITECTURES.values():
+        for index in made:
+            vars(family).pop(index, None)
+    index_families()
+    assert all(index in vars(family) for family in ARCHITECTURES.values() for index in made)

@@ -103,6 +103,38 @@ def test_blocks_are_drawn_stepped_reset_undone_and_saved(renderer: str, server: 
         assert page.errors == []
 
 
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_beside_the_weights_of_the_model_that_is_connected(renderer: str, server: Server, flux: str):
+    """Through a node that changes the model, and no longer once another model is chosen."""
+    with opened(server, (1300, 1100), **RENDERERS[renderer]) as page:
+        node = unfolded(page, "my_lokr.safetensors")
+        ask = page.page.get_by_role("button", name="beside the model's weights")
+        assert ask.count() == 0
+        loader = page.add("UNETLoader", 20, 400, unet_name="wan.safetensors")
+        between = page.add("ModelSamplingSD3", 20, 600)
+        page.connect(loader, 0, between, "model")
+        page.connect(between, 0, node, "model")
+        ask.click()
+        page.wait("of the weights of wan.safetensors (W).")
+        assert ask.count() == 0
+        assert page.page.locator(".lyco-kinds").get_by_text("of W").count() == 10
+        page.page.mouse.move(*at(page, 0, 0.75, 0.25))
+        page.page.get_by_text("of W)").wait_for()
+        at_rest(page)
+        keep(page.page, KEPT, f"against-{renderer}")
+
+        page.choose(loader, "unet_name", "z_image_turbo_bf16.safetensors")
+        page.take_state()
+        ask.wait_for()
+        assert page.page.get_by_text("of W").count() == 0
+        page.choose(node, "adapter", flux)
+        page.page.locator(".lyco-strip").nth(1).wait_for()
+        ask.click()
+        page.wait("FLUX.1")
+        keep(page.page, KEPT, f"against-wrong-{renderer}")
+        assert page.errors == []
+
+
 def test_a_text_of_another_form_is_left_alone(server: Server, flux: str):
     with opened(server) as page:
         node = unfolded(page, flux)

@@ -12,9 +12,9 @@ from lyco_testing.zoo import CASES, Case
 from safetensors.torch import save_file
 
 import lyco_core as lyco
-from lyco_core.adapters import Additive, LoRA
+from lyco_core.adapters import Additive, LoHa, LoRA
 from lyco_core.cli import main
-from lyco_core.comparing import compare_files, weigh_file
+from lyco_core.comparing import compare_files, hadamard, weigh_file
 from lyco_core.comparing.inner import inner, overlap, size
 from lyco_core.comparing.modules import block_of, kind_of
 from lyco_core.merging import Source
@@ -59,6 +59,25 @@ def test_of_every_form(case: Case):
         expected = float((changes[0].reshape(rows, columns) * delta).sum())
         for a, b in itertools.permutations((one, lora)):
             assert inner(a, b) == pytest.approx(expected, abs=1e-6 * float(changes[0].norm() * delta.norm()))
+
+
+@pytest.mark.parametrize(("rank", "way"), [(4, "pairs"), (9, "pairs"), (40, "bands")])
+def test_a_loha_by_the_cheaper_way(rank: int, way: str, monkeypatch: pytest.MonkeyPatch):
+    """Stored in bfloat16, as files are; by either way it is exact, and the other one is not taken."""
+    torch.manual_seed(4)
+    shapes = ((700, rank), (rank, 1200)) * 2
+    loha = LoHa(*(torch.randn(shape).to(torch.bfloat16) for shape in shapes), alpha=3.0)
+    delta = loha.delta_weight(torch.float64)
+    monkeypatch.delattr(hadamard, f"_by_{'bands' if way == 'pairs' else 'pairs'}")
+    assert size(loha, "m") == pytest.approx(float(delta.norm()), rel=1e-6)
+
+
+def test_a_loha_whose_terms_cancel():
+    """Pairs of ranks that all but cancel leave nothing of float32's digits: it is built instead."""
+    torch.manual_seed(5)
+    w1_a, w1_b, a, b = torch.randn(300, 1), torch.randn(1, 400), torch.randn(300, 2), torch.randn(2, 400)
+    loha = LoHa(torch.cat([w1_a, w1_a * (1 + 2**-10)], 1), torch.cat([w1_b, -w1_b]), a, b)
+    assert size(loha, "m") == pytest.approx(float(loha.delta_weight(torch.float64).norm()), rel=1e-4)
 
 
 def test_spaces():

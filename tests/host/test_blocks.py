@@ -64,6 +64,50 @@ def test_the_blocks_of_a_file(server: Server, loras: Path):
     assert blocks(server, "doubled.safetensors")[1]["norm"] == pytest.approx(2 * found["norm"], rel=1e-5)
 
 
+def against(server: Server, name: str, model: str) -> tuple[int, list[dict]]:
+    query = urllib.parse.urlencode({"adapter": name, "model": model})
+    try:
+        with urllib.request.urlopen(f"{server.address}/lyco/against?{query}", timeout=60) as answer:
+            return answer.status, [json.loads(line) for line in answer]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, [json.load(error)]
+
+
+def test_beside_a_models_weights(server: Server, loras: Path):
+    status, (*told, found) = against(server, NAME, f"diffusion_models/{MODEL}")
+    weights = wan_checkpoint()
+    keys = {key.removeprefix("diffusion_model."): delta for key, delta in lyco.delta(loras / NAME).items()}
+    for number, share in enumerate(found["blocks"][0]):
+        of = [key for key in keys if key.startswith(f"blocks.{number}.")]
+        sizes = (sum(float(of_all[key].norm()) ** 2 for key in of) ** 0.5 for of_all in (keys, weights))
+        assert share == pytest.approx(next(sizes) / next(sizes), rel=1e-4)
+    assert (status, found["unplaced"], len(found["kinds"])) == (200, 0, 10)
+    assert all(line.keys() == {"done", "total"} for line in told)
+    save_file({key: 2 * t for key, t in weights.items()}, server.base / "models" / "diffusion_models" / MODEL)
+    try:
+        assert against(server, NAME, f"diffusion_models/{MODEL}")[1][-1]["whole"] == pytest.approx(found["whole"] / 2)
+    finally:
+        save_file(weights, server.base / "models" / "diffusion_models" / MODEL)
+
+
+def test_beside_no_models_weights(server: Server, loras: Path):
+    """A file that is cut off, and what the loaders do not list."""
+    cut = server.base / "models" / "diffusion_models" / "blocks_cut_model.safetensors"
+    cut.write_bytes((server.base / "models" / "diffusion_models" / MODEL).read_bytes()[:-100])
+    status, (*_, found) = against(server, NAME, f"diffusion_models/{cut.name}")
+    assert (status, found["error"].startswith(f"{cut.name}: ")) == (200, True)
+    for model in (
+        "loras/" + NAME,
+        f"diffusion_models/../diffusion_models/{MODEL}",
+        f"../{MODEL}",
+        "diffusion_models/",
+        "",
+    ):
+        assert against(server, NAME, model)[0] == 404, model
+    assert against(server, "nothing.safetensors", f"diffusion_models/{MODEL}")[0] == 404
+
+
 def test_whoever_leaves_meanwhile_leaves_nothing(server: Server, loras: Path):
     save_file(wan_adapter(), loras / "left.safetensors")
     host, port = server.address.removeprefix("http://").split(":")

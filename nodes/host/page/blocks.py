@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ....lyco_core.comparing import Strips, strips
+from ....lyco_core.comparing import Norms, drawn, measured
 from ....lyco_core.errors import LycoError, about_file, advising
 from ....lyco_core.io.small_json import parse_small
 from ..advice import SAVE_BLOCKS
@@ -31,11 +31,11 @@ ASKED = ("adapter", "include", "exclude", "block_strengths")
 
 NO_FILE = {"error": MISSING}
 
-_measured: Kept[Strips] = Kept(32)
+_measured: Kept[Norms] = Kept(32)
 _one = asyncio.Lock()
 
 
-class _Left(Exception):
+class Left(Exception):
     """Whoever asked is gone."""
 
 
@@ -50,19 +50,13 @@ def add_block_routes(server: Any) -> None:
         name = listed_name(request)
         if name is None:
             return web.json_response(NO_FILE, status=404, headers=PRIVATE)
-
-        def stay() -> None:
-            if request.transport is None or request.transport.is_closing():
-                raise _Left
-
         try:
-            async with _one:
-                found = await asyncio.to_thread(_strips_of, name, stay)
-        except _Left:
+            found = await norms_for(request, name)
+        except Left:
             return web.Response(status=204, headers=PRIVATE)
         if isinstance(found, str):
             return web.json_response({"error": found}, status=422, headers=PRIVATE)
-        return web.json_response(found, headers=PRIVATE)
+        return web.json_response(drawn(found), headers=PRIVATE)
 
     @routes.post("/lyco/save_blocks")
     async def save(request: web.Request) -> web.Response:
@@ -77,12 +71,26 @@ def add_block_routes(server: Any) -> None:
         return web.json_response(found, status=status, headers=PRIVATE)
 
 
-def _strips_of(name: str, stay: Callable[[], None]) -> Strips | str:
-    """The blocks of a file, or why they cannot be measured; what `stay` raises ends it."""
+async def norms_for(request: web.Request, name: str) -> Norms | str:
+    """How much a file changes, or why that cannot be measured. Raises `Left` once whoever asked is gone."""
+    async with _one:
+        return await asyncio.to_thread(_norms_of, name, staying(request))
 
-    def make() -> Strips:
+
+def staying(request: web.Request) -> Callable[[], None]:
+    """What raises `Left` once whoever asked is gone."""
+
+    def stay() -> None:
+        if request.transport is None or request.transport.is_closing():
+            raise Left
+
+    return stay
+
+
+def _norms_of(name: str, stay: Callable[[], None]) -> Norms | str:
+    def make() -> Norms:
         with about_file(small_header(name)):
-            return strips(cached_adapter_set(name), stay)
+            return measured(cached_adapter_set(name), stay)
 
     stay()
     return _measured.of(name, make)

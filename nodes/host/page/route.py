@@ -10,6 +10,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ....lyco_core.architectures import index_families
 from ....lyco_core.card import card, picture
 from ....lyco_core.errors import FileError, LycoError, about_file, advising
 from ....lyco_core.inspection import inspect_file
@@ -60,6 +61,8 @@ def add_routes(server: Any) -> None:
     """
     from aiohttp import web
 
+    # While ComfyUI starts: the first card would take three times as long as the next ones.
+    threading.Thread(target=index_families, name="lyco families", daemon=True).start()
     routes = server.routes
 
     @routes.get("/lyco/inspect")

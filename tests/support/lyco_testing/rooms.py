@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 ROOMS: dict[str, tuple[str, ...]] = {
     "lyco_core": (
         "version text console installed",
-        "errors layouts devices scratch fused patterns pattern_worker exclusion",
+        "errors layouts devices scratch workers fused patterns pattern_worker exclusion",
         "io adapters blocks selection finite",
         "beside quantized modules_once on_demand pictures",
         "adapter_set",
@@ -58,6 +58,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "fold.mjs",
         "node.mjs",
         "would_run.mjs",
+        "model_file.mjs",
+        "against.mjs",
         "block_panel.mjs last_output.mjs save_blocks.mjs",
         "blocks.mjs remedies.mjs train_end.mjs",
         "failure.mjs",
