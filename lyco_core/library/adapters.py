@@ -113,6 +113,9 @@ def combine(
 ) -> Combination:
     """Write one adapter file that does what several do together: exactly, where they add up and no size is asked for.
 
+    Memory does not grow with the files. Of a large result, what is returned has its numbers in a nameless file in the
+    output's folder, which is gone when it is let go.
+
     Args:
         adapters: file -> strength, or files, each at 1; of any formats and algorithms, for one model family.
         method: `sum`, or `ties`, `dare`, `della`, `breadcrumbs`, `slerp` (of two) or `knots`.

@@ -15,7 +15,6 @@ import lyco_core as lyco
 from lyco_core.combining import Average, made
 from lyco_core.errors import FileError, LycoError
 from lyco_core.io import SafetensorsFile
-from lyco_core.on_demand import KEPT
 
 MODULES = {f"blocks.{n}.self_attn.{x}": (64, 64) for n in range(10) for x in "qkvo"}
 
@@ -38,10 +37,9 @@ def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("on_disk")
 @pytest.mark.parametrize("names", [("lora", "lora"), ("lora", "lokr")])
 def test_a_few_modules_are_in_memory_at_once(names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Of those that are read, whether they become others or stay what they are (the second file has one in three)."""
+    """Of those that are read, whether they become others or stay what they are (the second file has one in four)."""
     one, two = files(tmp_path, *names)
-    fewer = {key: t for n, (key, t) in enumerate(sorted(load_file(two).items())) if n // 9 % 3 == 0}
-    save_file(fewer, two)
+    save_file({key: t for key, t in load_file(two).items() if "self_attn_q" in key}, two)
     read: list[weakref.ref[torch.Tensor]] = []
     tensor = SafetensorsFile.tensor
 
@@ -58,9 +56,8 @@ def test_a_few_modules_are_in_memory_at_once(names: tuple[str, str], tmp_path: P
         tmp_path / "out.safetensors",
         progress=lambda done, total: alive.append(sum(ref() is not None for ref in read)),
     )
-    assert len(read) > 2 * len(MODULES), "each once"
-    assert len(read) == len({id(ref) for ref in read})
-    assert max(alive) <= 3 * KEPT * 2, "a LoKr has three tensors"
+    assert len(read) == len(MODULES) * 2 + len(MODULES) // 4 * (2 if names[1] == "lora" else 3), "each once"
+    assert max(alive) <= 24, "four modules of each file, of two or three tensors"
 
 
 CASES = {
@@ -129,7 +126,7 @@ def test_a_number_that_is_none_is_seen_before_the_work(tmp_path: Path):
     tensors[max(tensors)].view(-1)[-1] = torch.nan
     save_file(tensors, two)
     begun: list[int] = []
-    with pytest.raises(LycoError, match=r"^1\.safetensors: .*o\.lokr_w2_b: 1 of its .* are NaN or infinite"):
+    with pytest.raises(LycoError, match=r"^1\.safetensors: .*lokr_w2_b: 1 of its .* are NaN or infinite"):
         lyco.combine([one, two], tmp_path / "out.safetensors", progress=lambda done, total: begun.append(done))
     assert not begun
     assert sorted(os.listdir(tmp_path)) == ["0.safetensors", "1.safetensors"]
@@ -162,7 +159,7 @@ def test_a_full_disk_is_a_line_that_names_the_folder(tmp_path: Path):
 
 def test_a_sum_that_is_no_adapter_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(made, "MOST_EXACT", 20_000)
-    with pytest.raises(LycoError, match=r"the exact sum takes more than 20\.0 kB; give a rank|say how small"):
+    with pytest.raises(LycoError, match=r"the exact sum takes more than .*; say how small it is to be"):
         lyco.combine(files(tmp_path, "lora", "lora"), tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -174,13 +171,13 @@ def test_a_module_that_is_there_twice_is_read_whole_and_decided_by_numbers(tmp_p
     again = lokr("diffusion_model.blocks.0.self_attn.q", 64, 64, random)
     tensors = {key: t for key, t in load_file(two).items() if "blocks_0_self_attn_q" not in key}
     zero = {key: torch.zeros_like(t) if "w2" in key else t for key, t in again.items()}
-    other = {f"lora_unet_blocks_0_self_attn_q.{key.rpartition('.')[2]}": t for key, t in again.items()}
+    other = {f"lora_unet_blocks_0_self_attn_q.{key.rpartition('.')[2]}": t.clone() for key, t in again.items()}
     save_file(zero | tensors | other, two)
     out = tmp_path / "out.safetensors"
     lyco.combine([one, two], out)
     key = "diffusion_model.blocks.0.self_attn.q.weight"
     expected = lyco.delta(one)[key].double() + lyco.delta(two)[key]
     assert float((lyco.delta(out)[key] - expected).norm() / expected.norm()) < 2e-6
-    save_file(again | tensors | {key: t * 2 if t.dim() else t for key, t in other.items()}, two)
+    save_file(again | tensors | {key: t * 2 for key, t in other.items()}, two)
     with pytest.raises(LycoError, match=r"^1\.safetensors: .*the same module is there twice"):
         lyco.combine([one, two], out, overwrite=True)

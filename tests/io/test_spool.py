@@ -37,14 +37,12 @@ def test_every_dtype_and_shape_is_as_it_was(tmp_path: Path):
 def test_what_is_let_go_takes_no_memory(tmp_path: Path):
     with Spool(str(tmp_path)) as spool:
         found = spool.moved([torch.ones(2**20) for _ in range(8)])
-        before = resident()
         for tensor in found:
-            assert tensor.sum() == 2**20
-            assert resident() - before > 2**21
-            spool.let_go([tensor])
-            assert resident() - before < 2**20
-            assert tensor.sum() == 2**20
-            spool.let_go([tensor])
+            for _ in range(2):  # it is read again
+                assert tensor.sum() == 2**20
+                looked_at = resident()
+                spool.let_go([tensor])
+                assert looked_at - resident() > 3 * 2**20, "of 4 MiB; other files come and go"
 
 
 def test_nothing_is_left_of_a_process_that_is_killed(tmp_path: Path):
