@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lyco_testing.numbers import relative
 from lyco_testing.tables import ARCHITECTURE_OF, GOLDEN, MODELS, musubi_file, random, targets
 from lyco_testing.zoo import normal
 from safetensors import safe_open
@@ -30,10 +31,6 @@ from lyco_core.placement import place
 
 FILES = sorted(p for p in GOLDEN.glob("*/*.safetensors") if ".expected" not in p.name)
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 def tiny(model: str) -> dict[str, tuple[int, int]]:

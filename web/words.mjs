@@ -2,7 +2,7 @@
 import { app } from "./comfy.mjs";
 
 /** @type {Record<string, Record<string, string>>} */
-export const WORDS = {
+const WORDS = {
   en: {
     rank: "rank", full: "full matrices", alpha: "alpha", size: "size", modules: "modules",
     trigger: "trigger words", tags: "frequent tags", author: "author", resolution: "resolution", steps: "steps",

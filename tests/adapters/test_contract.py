@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lyco_testing.numbers import relative
 from lyco_testing.zoo import CASES, Case, normal
 
 from lyco_core.adapters import Adapter, LoRA, base, lokr, lora_rank, to_loha, to_lora
@@ -13,10 +14,6 @@ from lyco_core.scratch import scratch
 
 every_form = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 TOLERANCE = 2e-6
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 @every_form

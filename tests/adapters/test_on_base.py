@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lyco_testing.numbers import relative
 from lyco_testing.zoo import normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 
@@ -26,10 +27,6 @@ from lyco_core.approximate.options import Limits
 from lyco_core.errors import AdapterError
 
 every_form = pytest.mark.parametrize("case", ON_BASE, ids=lambda c: c.name)
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 @every_form

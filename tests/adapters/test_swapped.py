@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lyco_testing.numbers import relative
 from lyco_testing.zoo import CASES, Case, normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 
@@ -11,10 +12,6 @@ from lyco_core.adapters import BOFT, OFT, Adapter, BoRA, DoRA, LoKr, SplitOFT, S
 def swapped(tensor: torch.Tensor) -> torch.Tensor:
     half = len(tensor) // 2
     return torch.cat([tensor[half:], tensor[:half]])
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 @pytest.mark.parametrize("case", [c for c in (*CASES, *ON_BASE) if c.shape[0] % 2 == 0], ids=lambda c: c.name)

@@ -2,17 +2,13 @@
 
 import pytest
 import torch
+from lyco_testing.numbers import relative
 from lyco_testing.zoo import normal
 
 from lyco_core.adapters import LoHa, LoKr, LoRA, to_loha
 from lyco_core.approximate.lora import best_lora
 from lyco_core.approximate.options import Limits
 from lyco_core.errors import AdapterError
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
-
 
 ADAPTERS = {
     "lokr": lambda: LoKr(w1=normal(6, 5), w2_a=normal(7, 3), w2_b=normal(3, 8), alpha=2.0),

@@ -4,13 +4,13 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lyco_testing.families import family_of, paths_of, renamed, shapes_of
-from lyco_testing.tables import OTHERS, dotted_file, musubi_file, weights
+from lyco_testing.tables import OTHERS, dotted_file, musubi_file, peft_file, weights
 from torch import Tensor
 
 from lyco_core.adapter_set import AdapterSet
@@ -84,11 +84,6 @@ def test_what_has_no_name_in_diffusers():
             "nerf_image_embedder.embedder.0",
         },
     }
-
-
-def peft_file(modules: Mapping[str, tuple[int, int]], algorithm: str) -> dict[str, Tensor]:
-    found = dotted_file(modules, algorithm)
-    return {key.replace("diffusion_model.", "transformer.", 1): tensor for key, tensor in found.items()}
 
 
 SPELLINGS: list[tuple[Layout, Callable[..., dict[str, Tensor]], tuple[str, str]]] = [

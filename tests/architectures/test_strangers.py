@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 import torch
 from lyco_testing.families import without_numbers
-from lyco_testing.tables import dotted_file, musubi_file
-from torch import Tensor, nn
+from lyco_testing.tables import musubi_file, peft_file
+from torch import nn
 
 from lyco_core.adapter_set import AdapterSet
 from lyco_core.architectures import identify
@@ -136,11 +136,6 @@ def built(kind: type[nn.Module], size: dict[str, object]) -> Shapes:
         return {}
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     return {name: (m.out_features, m.in_features) for name, m in linears.items() if m.out_features > 1}
-
-
-def peft_file(modules: Shapes, algorithm: str) -> dict[str, Tensor]:
-    found = dotted_file(modules, algorithm)
-    return {key.replace("diffusion_model.", "transformer.", 1): tensor for key, tensor in found.items()}
 
 
 PARTS = {

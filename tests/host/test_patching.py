@@ -4,6 +4,7 @@ import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, patched_weight, tiny_model
 from lyco_testing.hosted import expected_weights, tiny_targets
+from lyco_testing.numbers import relative
 from lyco_testing.tables import GOLDEN, musubi_file, random
 from safetensors.torch import load_file, save_file
 
@@ -11,10 +12,6 @@ FUSED = "framepack"  # q, k, v and the MLP apart in the file, one weight in the 
 QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
 PROJ = "diffusion_model.double_blocks.0.img_attn.proj.weight"
 every_architecture = pytest.mark.parametrize("architecture", MODELS)
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 @pytest.mark.every_host

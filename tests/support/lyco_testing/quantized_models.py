@@ -181,11 +181,6 @@ def adapter(family: str, algorithm: str = "lokr", seed: int = 0) -> tuple[dict[s
     return tensors, changes
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    """The relative error, in the Euclidean norm."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
-
-
 def normal(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

@@ -170,3 +170,8 @@ def dotted_file(
     for path, (rows, columns) in modules.items():
         made |= WRITERS[algorithm](f"diffusion_model.{path}", rows, columns, tensor)
     return made
+
+
+def peft_file(modules: Mapping[str, tuple[int, int]], algorithm: str = "lokr") -> dict[str, Tensor]:
+    """The same under diffusers' `transformer.`."""
+    return {key.replace("diffusion_model.", "transformer.", 1): t for key, t in dotted_file(modules, algorithm).items()}
