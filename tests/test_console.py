@@ -97,6 +97,7 @@ def test_where_there_is_no_terminal_nothing_is_written():
     assert painted("x", "red", stream) == "x"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks the console itself, which this stream is not")
 def test_colours_are_a_terminals_that_wants_them(monkeypatch: pytest.MonkeyPatch):
     assert painted("x", "red", Terminal()) == "\x1b[1;31mx\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "")  # which says nothing: https://no-color.org

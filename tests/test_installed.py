@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from lyco_testing.comfy import ROOT
+from lyco_testing.links import symlink
 
 from lyco_core.installed import packs_in, unserved
 
@@ -56,7 +57,7 @@ def test_copies_of_the_pack_in_a_comfyui(tmp_path: Path):
     nodes.mkdir()
     assert packs_in(tmp_path) == []
     for name in ("b", "a", "off.disabled"):
-        (nodes / name).symlink_to(ROOT)
+        symlink(ROOT, nodes / name)
     (nodes / "other" / "nodes").mkdir(parents=True)
     (nodes / "other" / "nodes" / "headless.py").touch()
     assert packs_in(tmp_path) == [nodes / "a", nodes / "b"]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.files import unmapped
 from lyco_testing.tables import musubi_file, random
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import lyco_core as lyco
@@ -122,7 +123,7 @@ def test_knots_is_ties_in_the_shared_space(low: bool):
     shared = [s[kept, None] * half for half in vh[kept].split(30, 1)]
     expected = u[:, kept] @ mean_of_the_elected([top(change, 0.4) for change in shared])
     found = knots(parts, (40, 30), 0.4)
-    assert float((found.delta_weight(torch.float64) - expected).norm() / expected.norm()) < 1e-5
+    assert float((found.delta_weight(torch.float64) - expected).norm() / expected.norm()) < 3e-5
 
 
 def two(folder: Path) -> dict[Path, float]:
@@ -154,7 +155,7 @@ def test_draws_depend_on_the_seed_and_the_file_not_on_the_order_of_modules(tmp_p
     def made(seed: int, **options: object) -> dict[str, Tensor]:
         out = tmp_path / "dare.safetensors"
         lyco.combine(files, out, method="dare", rank=64, seed=seed, overwrite=True, **options)
-        return load_file(out)
+        return unmapped(out)
 
     first = made(1)
     assert all(torch.equal(t, made(1)[key]) for key, t in first.items())

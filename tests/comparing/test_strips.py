@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.files import unmapped
 from lyco_testing.tables import WRITERS, random
 from safetensors.torch import load_file, save_file
 
@@ -66,7 +67,7 @@ def test_blocks_and_kinds_of_modules(algorithm: str, tmp_path: Path):
 def test_a_bias_is_no_weight(tmp_path: Path):
     path = write(tmp_path / "a.safetensors")
     without = strips(read_adapter_set(path))
-    tensors = load_file(path)
+    tensors = unmapped(path)
     tensors["lora_unet_blocks_1_ffn_0.diff_b"] = torch.full((160,), 2.0)
     save_file(tensors, path)
     found = strips(read_adapter_set(path))
@@ -77,7 +78,7 @@ def test_a_bias_is_no_weight(tmp_path: Path):
 
 def test_what_depends_on_the_model_is_counted_and_not_measured(tmp_path: Path):
     path = write(tmp_path / "a.safetensors")
-    tensors = load_file(path)
+    tensors = unmapped(path)
     tensors["lora_unet_blocks_0_self_attn_q.dora_scale"] = torch.ones(64, 1)
     save_file(tensors, path)
     found = strips(read_adapter_set(path))
@@ -92,7 +93,7 @@ def test_what_depends_on_the_model_is_counted_and_not_measured(tmp_path: Path):
 
 def test_a_change_beyond_float32(tmp_path: Path):
     path = write(tmp_path / "a.safetensors")
-    save_file({key: tensor * 1e25 for key, tensor in load_file(path).items()}, path)
+    save_file({key: tensor * 1e25 for key, tensor in unmapped(path).items()}, path)
     with pytest.raises(AdapterError, match="too large to be measured"):
         strips(read_adapter_set(path))
 
