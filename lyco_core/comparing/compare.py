@@ -182,8 +182,12 @@ def compare_files(
     with ExitStack() as stack:
         weights = None if base is None else stack.enter_context(base_of(base, a))
         threads = stack.enter_context(workers())
-        each = threads.each if weights is None else map  # one weight at a time: each may take gigabytes
-        for done, pair in enumerate(each(lambda path: _pair(path, a, b, weights), paths), 1):
+
+        def pair_of(path: str) -> Pair | None:
+            return _pair(path, a, b, weights)
+
+        # Of a base one weight at a time: each may take gigabytes.
+        for done, pair in enumerate(threads.each(pair_of, paths) if weights is None else map(pair_of, paths), 1):
             if pair is not None:
                 pairs.append(pair)
             progress(done, len(paths))

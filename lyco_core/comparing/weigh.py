@@ -116,8 +116,13 @@ def weigh_file(
         base = None if model is None else stack.enter_context(base_of(model, opened))
         threads = stack.enter_context(workers())
         found: list[Weight] = []
-        each = threads.each if base is None else map  # one weight at a time: each may take gigabytes
-        for done, weight in enumerate(each(lambda module: _weight(module, opened, base), opened.paths), 1):
+
+        def weigh(module: str) -> Weight | None:
+            return _weight(module, opened, base)
+
+        # Of a model one weight at a time: each may take gigabytes.
+        weights = threads.each(weigh, opened.paths) if base is None else map(weigh, opened.paths)
+        for done, weight in enumerate(weights, 1):
             if weight is not None:
                 found.append(weight)
             progress(done, len(opened.paths))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lyco_testing.gguf_files import gguf_bytes, numbers, random_q8
+from lyco_testing.gguf_files import stored as in_gguf
 from lyco_testing.tables import WRITERS, random
 from lyco_testing.tiny_wan import scaled_wan, wan_adapter, wan_checkpoint
 from safetensors.torch import save_file
@@ -20,11 +22,19 @@ def norms(tensors: dict[str, torch.Tensor], part: str, only: set[str]) -> float:
     return math.hypot(*(float(tensors[key].double().norm()) for key in only if part in key))
 
 
-@pytest.mark.parametrize("stored", ["bfloat16", "float8"])
+@pytest.mark.parametrize("stored", ["bfloat16", "float8", "GGUF"])
 def test_shares_by_block_and_kind(stored: str, tmp_path: Path):
     model, file = tmp_path / "model.safetensors", tmp_path / "a.safetensors"
     if stored == "float8":
         weights = scaled_wan(model, "blocks.1.")
+    elif stored == "GGUF":
+        model = tmp_path / "model.gguf"
+        kinds = {
+            key: random_q8(*t.shape, len(t)) if ".ffn." in key and t.dim() == 2 else in_gguf(t, "F32")
+            for key, t in wan_checkpoint().items()
+        }
+        model.write_bytes(gguf_bytes(kinds, {"general.architecture": "wan"}))
+        weights = {key: numbers(*one) for key, one in kinds.items()}
     else:
         weights = {key: t.bfloat16() for key, t in wan_checkpoint().items()}
         save_file(weights, model)
