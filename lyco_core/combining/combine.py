@@ -54,7 +54,7 @@ def combine_files(
     """
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
-    refuse_inputs(output, [addend.source.path for addend in addends])
+    refuse_inputs(output, [addend.source.path for addend in addends if addend.adapters is None])
     opened = _opened(addends, options)
     with ExitStack() as stack:
         combination = _combined(opened, options, stack, progress)

@@ -97,7 +97,7 @@ def open_all(addends: Sequence[Addend], shares: Sequence[float], options: Combin
 def _read(addend: Addend, options: CombineOptions) -> tuple[AdapterSet, LycoError | None]:
     """A file's adapters, identified; or as the file has them, and why several families are possible."""
     with about_file(addend.source.path):
-        raw = read_adapter_set(addend.source.path)
+        raw = read_adapter_set(addend.source.path) if addend.adapters is None else addend.adapters
         try:
             return identify(raw, architecture=options.architecture, layout=options.to or "comfyui"), None
         except ArchitectureError as error:
