@@ -17,7 +17,7 @@ from ..formats import FORMATS, Format, format_of, spelled
 from ..formats.grammar import is_text_encoders
 from ..io import refuse_existing
 from ..io.output import refuse_inputs
-from ..text import shorten, size_text
+from ..text import counted, shorten, size_text
 from .average import of_one_training
 from .base import Base
 from .modules import Modules
@@ -168,7 +168,7 @@ def _notes(made: Sequence[Combined], options: CombineOptions) -> list[str]:
     if averaged == len(made):
         return ["averaged on the factors: the files are of one training"]
     if averaged:
-        return [f"{averaged} modules averaged on the factors, {len(made) - averaged} on their changes"]
+        return [f"{counted(averaged, 'module')} averaged on the factors, {len(made) - averaged} on their changes"]
     return ["averaged on the changes: the files do not say that they are of one training"]
 
 

@@ -12,6 +12,7 @@ from .advice import (
     MERGE_FILE,
     MERGE_MODEL,
     RESIZE,
+    TRY_FILES,
     acting,
 )
 from .files import NONE, fingerprint
@@ -73,6 +74,7 @@ __all__ = [
     "NONE",
     "QUANTIZED_FORMS",
     "RESIZE",
+    "TRY_FILES",
     "Request",
     "Row",
     "Schedule",

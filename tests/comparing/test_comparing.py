@@ -146,7 +146,7 @@ def test_what_depends_on_the_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
     save_file(weights, base)
     found = weigh_file(path, architecture="wan")
     assert (len(found.modules), found.left_out) == (1, 1)
-    assert "1 modules are not weighed: " in "\n".join(found.lines())
+    assert "1 module is not weighed: " in "\n".join(found.lines())
     expected = {k: float(d.double().norm()) for k, d in lyco.delta(path, model=base, architecture="wan").items()}
     weighed = weigh_file(path, base, architecture="wan")
     assert {f"diffusion_model.{m.path}.weight": m.norm for m in weighed.modules} == pytest.approx(expected, rel=1e-5)
