@@ -74,7 +74,7 @@ def _opened(addends: Sequence[Addend], options: CombineOptions) -> list[Opened]:
     shares = [addend.source.strength for addend in addends]
     if options.average is not None:
         if any(strength != 1 for strength in shares):
-            raise LycoError("an average gives each checkpoint its share; leave the strengths out")
+            raise LycoError("an average gives each checkpoint its share; leave the strengths at 1")
         shares = options.average.shares(len(addends))
     if not any(shares):
         raise LycoError("all strengths are 0, so nothing would be changed; give one that is not")
@@ -94,7 +94,7 @@ def require_one_width(opened: Sequence[Opened]) -> None:
                 with about_file(one.addend.source.path):
                     raise PlacementError(
                         f"{path}: changes a weight of {list(shape)}, and {name} one of {list(first)}; they are for "
-                        "models of two sizes, combine adapters of one"
+                        "models of two sizes, give adapters of one"
                     )
 
 

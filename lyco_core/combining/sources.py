@@ -122,7 +122,7 @@ def _of_one_family(read: Sequence[tuple[AdapterSet, LycoError | None]], addends:
             first = os.path.basename(told[1].source.path)
             with about_file(addend.source.path):
                 raise PlacementError(
-                    f"is an adapter for {found.architecture.title}, and {first} is for {told[0].title}; combine "
+                    f"is an adapter for {found.architecture.title}, and {first} is for {told[0].title}; give "
                     "adapters of one model family"
                 )
     made: list[AdapterSet] = []
@@ -141,7 +141,7 @@ def _as_told(found: AdapterSet, family: Architecture, first: Addend) -> AdapterS
     except ArchitectureError:
         name = os.path.basename(first.source.path)
         raise PlacementError(
-            f"is no adapter for {family.title}, and {name} is; combine adapters of one model family"
+            f"is no adapter for {family.title}, and {name} is; give adapters of one model family"
         ) from None
 
 

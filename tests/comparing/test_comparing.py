@@ -164,7 +164,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     wide = write(tmp_path / "c.safetensors", "lora", {Q: (32, 32), FFN: (80, 32), K: (32, 32)})
     for arguments, said in [
         (["compare", str(path), f"{path}@0"], "a strength is 0"),
-        (["compare", str(path), str(other)], "combine adapters of one model family"),
+        (["compare", str(path), str(other)], "give adapters of one model family"),
         (["compare", str(path), str(wide)], "they are for models of two sizes"),
         (["compare", str(path), str(tmp_path / "gone.safetensors")], "gone.safetensors"),
         (["inspect", str(path), str(path), "--weights"], "--weights is of one file"),
