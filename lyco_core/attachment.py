@@ -21,6 +21,7 @@ from .exclusion import exclusion
 from .model import Model
 from .placement import Placement
 from .selection import EVERYTHING, Selection
+from .text import counted
 
 __all__ = ["Attachment", "attach"]
 
@@ -91,7 +92,7 @@ class Attachment:
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{count} {title}" for title, count in self.placement.adapter_set.titles.items())
-        return f"Attachment({kinds} beside {len(self._changes)} modules, strength {self._strength:g})"
+        return f"Attachment({kinds} beside {counted(len(self._changes), 'module')}, strength {self._strength:g})"
 
 
 def attach(

@@ -17,7 +17,7 @@ from .errors import ArchitectureError, FileError, Remedy, about_file
 from .formats.suffixes import unread
 from .model import Model
 from .placement import Placement, place
-from .text import one_line, shorten, size_text
+from .text import counted, one_line, shorten, size_text
 
 __all__ = ["Inspection", "describe_match", "inspect_file"]
 
@@ -118,7 +118,7 @@ class Inspection:
         lines = [f"{name:<13} {value}" for name, value in rows.items()]
         if found.unrecognised_keys:
             keys = found.unrecognised_keys
-            lines.append(f"{'unrecognised':<13} {len(keys)} keys, e.g. {_clip(keys[0], 300)}")
+            lines.append(f"{'unrecognised':<13} {counted(len(keys), 'key')}, e.g. {_clip(keys[0], 300)}")
             lines += [f"{'not read':<13} {_clip(other, 500)}" for other in unread(keys)]
         lines += [f"{'left out':<13} {_clip(line, 500)}" for line in found.left_out]
         lines += [f"{'metadata':<13} {line}" for line in _notes(found.metadata)]
@@ -172,7 +172,7 @@ def describe_match(placement: Placement) -> list[str]:
     """How much of an adapter a model takes, block by block, and what it does not."""
     total = len(placement.adapter_set.adapters)
     weights = len({p.key for p in placement.placed})
-    lines = [f"{placement.modules} of {total} modules on {weights} weights"]
+    lines = [f"{placement.modules} of {counted(total, 'module')} on {counted(weights, 'weight')}"]
     if by_name := {p.module_path for p in placement.placed if p.by_name}:
         lines.append(f"{len(by_name)} of them by the model's own names: no table of ours has them")
     kinds = _by_block(placement)

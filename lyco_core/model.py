@@ -18,6 +18,7 @@ from .layouts import LAYOUTS, Layout
 from .placement import Placement, place
 from .quantized import Quantization, find_forms
 from .selection import EVERYTHING, Selection
+from .text import counted
 
 __all__ = ["Model", "model_of"]
 
@@ -71,7 +72,7 @@ class Model:
     def __repr__(self) -> str:
         """How large it is, and of which family: `Model(Z-Image, 453 weights)`."""
         family = self.architecture.title if self.architecture else "unknown architecture"
-        return f"{type(self).__name__}({family}, {len(self.shapes)} weights)"
+        return f"{type(self).__name__}({family}, {counted(len(self.shapes), 'weight')})"
 
     @functools.cached_property
     def modules(self) -> dict[str, tuple[int, ...]]:

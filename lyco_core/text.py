@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["clipped", "one_line", "shorten", "size_text"]
+__all__ = ["clipped", "counted", "one_line", "shorten", "size_text"]
 
 
 def one_line(text: str) -> str:
@@ -19,6 +19,11 @@ def shorten(names: list[str], limit: int = 3) -> str:
     """The first few of `names`, and how many more there are."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 weight`, `2 weights`; `many` where it is not `one` with an s: `module is`, `modules are`."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def size_text(size: int) -> str:

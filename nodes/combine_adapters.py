@@ -51,8 +51,12 @@ class CombineAdapters(io.ComfyNode):
                 *_advanced(),
                 host.overwrite_input(),
                 *host.more_rows(),
+                *host.lora_inputs_beside_rows(),
             ],
-            outputs=host.new_file_outputs("What was combined, the ranks, and the errors."),
+            outputs=[
+                *host.new_file_outputs("What was combined, the ranks, and the errors."),
+                host.lora_output(),
+            ],
         )
 
     @classmethod
@@ -74,11 +78,20 @@ class CombineAdapters(io.ComfyNode):
         dtype: str = host.AS_IT_IS,
         base: str = host.NONE,
         overwrite: bool = False,
+        lora_model: object = None,
+        lora_model_strength: float = 1.0,
         **inputs: Any,
     ) -> io.NodeOutput:
         asked = host.combination(method, form, rank, density=density, seed=seed, to=to, dtype=dtype, base=base)
-        name, report = host.combine(host.rows_of(inputs), asked, filename, overwrite=overwrite)
-        return io.NodeOutput(name, report, ui=ui.PreviewText(report))
+        done = host.combine(
+            host.rows_of(inputs),
+            asked,
+            filename,
+            overwrite=overwrite,
+            lora=lora_model,
+            lora_strength=lora_model_strength,
+        )
+        return io.NodeOutput(done.name, done.report, done.lora, ui=ui.PreviewText(done.report))
 
 
 def _advanced() -> list[io.Input]:

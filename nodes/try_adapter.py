@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lyco_core.errors import advising
 from . import host
 from .host.protocols import CLIP, ModelPatcher
 
@@ -91,7 +92,7 @@ class TryAdapter(io.ComfyNode):
         return [host.fingerprint(name) for name in host.files_to_try(adapter, files, only)]
 
     @classmethod
-    @host.acting(host.LOAD)
+    @host.acting()
     def execute(
         cls,
         model: ModelPatcher,
@@ -106,15 +107,18 @@ class TryAdapter(io.ComfyNode):
         block_strengths: str = "",
         mode: str = host.MODES[0],
     ) -> io.NodeOutput:
-        tried = host.try_all(
-            model,
-            clip,
-            host.files_to_try(adapter, files, only),
-            host.strengths_of(strengths),
-            partial=on_partial_match == "warn",
-            selection=host.selection(include, exclude, block_strengths),
-            mode=mode,
-        )
+        names = host.files_to_try(adapter, files, only)
+        # A line in exclude has to fit every file, which one that leaves out what a single file has need not.
+        with advising(host.LOAD if len(names) == 1 else host.TRY_FILES):
+            tried = host.try_all(
+                model,
+                clip,
+                names,
+                host.strengths_of(strengths),
+                partial=on_partial_match == "warn",
+                selection=host.selection(include, exclude, block_strengths),
+                mode=mode,
+            )
         return io.NodeOutput(
             [loaded.model for loaded in tried.loaded],
             [loaded.clip for loaded in tried.loaded],

@@ -339,4 +339,4 @@ def test_quantized_weights_stay_as_they_are():
 def test_it_says_what_it_is():
     model = linear()
     with attach(model, adapters_of(**{"0": lora()}), 0.5) as attached:
-        assert repr(attached) == "Attachment(1 LoRA beside 1 modules, strength 0.5)"
+        assert repr(attached) == "Attachment(1 LoRA beside 1 module, strength 0.5)"

@@ -55,7 +55,7 @@ def test_inspect_says_what_a_model_lacks(capsys: pytest.CaptureFixture[str], mod
     )
     assert main(["inspect", str(file), "--model", str(model)]) == 0
     out = capsys.readouterr().out
-    assert "1 of 2 modules on 1 weights" in out
+    assert "1 of 2 modules on 1 weight" in out
     assert "left out: 1 of 2 modules are not in the model (lora_unet_layers_7_attention_to_q)" in out
 
 

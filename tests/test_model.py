@@ -207,7 +207,7 @@ def test_a_model_in_other_names():
 
 def test_a_model_is_told_in_a_line():
     assert repr(Model.of(state_dict())) == f"Model(Z-Image, {len(z_image())} weights)"
-    assert repr(Model.of({"a.weight": (2, 2)})) == "Model(unknown architecture, 1 weights)"
+    assert repr(Model.of({"a.weight": (2, 2)})) == "Model(unknown architecture, 1 weight)"
 
 
 def test_names_that_are_comfyuis_too_decide_between_families():

@@ -13,6 +13,7 @@ from ..adapters import ALGORITHMS, Adapter, Additive, OnBase, bare
 from ..devices import norm
 from ..quantized.reading import bands
 from ..scratch import scratch
+from ..text import counted
 
 __all__ = ["Measured", "Report", "relative_error"]
 
@@ -113,7 +114,7 @@ class Report:
             found += f", rank {ranks[0]}" if len(ranks) == 1 else f", ranks {ranks[0]} to {ranks[-1]}"
         lines = [f"{found}; relative error {self.error:.3g} in all, {self.exact} kept exactly"]
         if self.unchanged:
-            lines[0] += f", {self.unchanged} weights are equal in both"
+            lines[0] += f", {counted(self.unchanged, 'weight is', 'weights are')} equal in both"
         lines += [
             f"  {m.error:8.2e}  rank {m.rank if m.rank is not None else 'full':>4}  {m.name}" for m in self.worst[:5]
         ]

@@ -18,7 +18,7 @@ from ..formats.grammar import is_text_encoders
 from ..io import refuse_existing
 from ..io.output import refuse_inputs
 from ..io.spool import Spool
-from ..text import shorten
+from ..text import counted, shorten
 from .average import of_one_training
 from .base import Base
 from .made import Made
@@ -54,7 +54,7 @@ def combine_files(
     """
     with about_file(output):
         refuse_existing(output, overwrite=overwrite)
-    refuse_inputs(output, [addend.source.path for addend in addends])
+    refuse_inputs(output, [addend.source.path for addend in addends if addend.adapters is None])
     opened = _opened(addends, options)
     with Spool(os.path.dirname(os.path.abspath(output))) as spool:
         combination = _combined(opened, options, Made(spool, output), spool.let_go, progress)
@@ -74,7 +74,7 @@ def _opened(addends: Sequence[Addend], options: CombineOptions) -> list[Opened]:
     shares = [addend.source.strength for addend in addends]
     if options.average is not None:
         if any(strength != 1 for strength in shares):
-            raise LycoError("an average gives each checkpoint its share; leave the strengths out")
+            raise LycoError("an average gives each checkpoint its share; leave the strengths at 1")
         shares = options.average.shares(len(addends))
     if not any(shares):
         raise LycoError("all strengths are 0, so nothing would be changed; give one that is not")
@@ -94,7 +94,7 @@ def require_one_width(opened: Sequence[Opened]) -> None:
                 with about_file(one.addend.source.path):
                     raise PlacementError(
                         f"{path}: changes a weight of {list(shape)}, and {name} one of {list(first)}; they are for "
-                        "models of two sizes, combine adapters of one"
+                        "models of two sizes, give adapters of one"
                     )
 
 
@@ -133,7 +133,7 @@ def _combined(
     same_form = all(module.averaged for module in made.modules)
     metadata = combined_metadata(opened, options, list(adapters.values()), same_form=same_form)
     for one in opened:
-        one.file.require_unchanged()
+        one.require_unchanged()
     named = _named(adapters, opened, options, metadata, let_go)
     sources = [(one.name, one.strength, len(one.paths)) for one in opened]
     notes = _notes(made.modules, options)
@@ -183,7 +183,7 @@ def _notes(made: Sequence[Combined], options: CombineOptions) -> list[str]:
     if averaged == len(made):
         return ["averaged on the factors: the files are of one training"]
     if averaged:
-        return [f"{averaged} modules averaged on the factors, {len(made) - averaged} on their changes"]
+        return [f"{counted(averaged, 'module')} averaged on the factors, {len(made) - averaged} on their changes"]
     return ["averaged on the changes: the files do not say that they are of one training"]
 
 

@@ -80,8 +80,8 @@ class Modules:
         if self._base is None:
             one, found = next((one, a) for one in having if (a := one.on_base(path)) is not None)
             raise PlacementError(
-                f"{one.name}: {path}: is {found.title}, whose change depends on the weight, so it adds up with others "
-                "only there",
+                f"{one.name}: {path}: is {found.title}, whose change depends on the weight, so it adds up with others, "
+                "or has another strength, only there",
                 Remedy.BASE,
             )
         changes = self._base.changes(path, having, together=options.method == "sum")

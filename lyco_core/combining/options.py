@@ -8,6 +8,7 @@ import re
 
 import torch
 
+from ..adapter_set import AdapterSet
 from ..adapters import LOW_RANK
 from ..approximate.options import ExtractOptions, Limits
 from ..errors import LycoError, Remedy, SelectionError
@@ -36,6 +37,8 @@ class Addend:
 
     source: Source
     selection: Selection = EVERYTHING
+    adapters: AdapterSet | None = None
+    """Those of no file, not identified; the source's path is then what they are called."""
 
 
 @dataclasses.dataclass(frozen=True)

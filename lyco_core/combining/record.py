@@ -105,7 +105,7 @@ def _record(opened: Sequence[Opened], options: CombineOptions) -> dict[str, Any]
     files = [
         {
             "name": one.name,
-            "sha256": sha256(one.addend.source.path),
+            **({"sha256": sha256(one.addend.source.path)} if one.addend.adapters is None else {}),
             "strength": one.strength,
             **one.addend.selection.as_json(),
         }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ..adapter_set import AdapterSet
 from ..adapters import Adapter
 from ..approximate.report import Measured, Report
+from ..text import counted
 
 __all__ = ["Combination", "Combined"]
 
@@ -49,7 +50,7 @@ class Combination:
 
     def lines(self) -> list[str]:
         """What was made, for a person: the files, the result, and its errors."""
-        lines = [f"{name}: {modules} modules at strength {strength:.4g}" for name, strength, modules in self.sources]
+        lines = [f"{name}: {counted(n, 'module')} at strength {strength:.4g}" for name, strength, n in self.sources]
         kinds = Counter(m.adapter.title for m in self.modules)
         ranks = sorted({m.adapter.rank for m in self.modules if m.adapter.rank is not None})
         made = f"{self.method}: " + ", ".join(f"{count} {title}" for title, count in kinds.items())
@@ -59,8 +60,9 @@ class Combination:
             made += ", exact"
         lines.append(made)
         if alone := sum(m.files == 1 for m in self.modules):
-            lines.append(f"{alone} modules are those of one file alone")
+            lines.append(f"{counted(alone, 'module is that', 'modules are those')} of one file alone")
         if self.cancelled:
-            lines.append(f"{self.cancelled} modules are left out: the strengths leave nothing of them")
+            cancelled = counted(self.cancelled, "module is", "modules are")
+            lines.append(f"{cancelled} left out: the strengths leave nothing there")
         lines += self.notes
         return lines if self.report is None else [*lines, *self.report.lines()]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 from ..adapter_file import AdapterFile
 from ..adapter_reader import require_known
 from ..adapter_set import AdapterSet
-from ..adapters import Adapter, OnBase, times
+from ..adapters import Adapter, OnBase, is_outline, times
 from ..architectures import Architecture, identify
 from ..conversion.modules import as_lora_where_uncut, exact_module, layout_for
 from ..errors import ArchitectureError, LycoError, PlacementError, Remedy, about_file
@@ -32,7 +33,8 @@ class Opened:
 
     addend: Addend
     strength: float
-    file: AdapterFile
+    file: AdapterFile | None
+    """None of adapters that are in no file."""
     adapter_set: AdapterSet
     """What is told of it; outlines, but of a file that has something twice, which is read whole."""
     layout: Layout
@@ -60,6 +62,11 @@ class Opened:
         """The first adapter there whose change depends on the weight; an outline."""
         found = (self.adapter_set.adapters[placed.module_path] for placed, _ in self.changes.get(path, ()))
         return next((a for a in found if isinstance(a, OnBase)), None)
+
+    def require_unchanged(self) -> None:
+        """Raise `FileError` if the file is not what it was when it was opened."""
+        if self.file is not None:
+            self.file.require_unchanged()
 
     def strengths(self, path: str) -> set[float]:
         """The strengths of what it has there."""
@@ -104,16 +111,20 @@ def open_all(addends: Sequence[Addend], shares: Sequence[float], options: Combin
     return opened
 
 
-def _told(addend: Addend, options: CombineOptions) -> tuple[AdapterFile, AdapterSet, LycoError | None]:
+def _told(addend: Addend, options: CombineOptions) -> tuple[AdapterFile | None, AdapterSet, LycoError | None]:
     """A file, closed again, and its outline: identified; or as the file has it, and why several families fit."""
-    with about_file(addend.source.path), AdapterFile(addend.source.path) as file:
+    with about_file(addend.source.path), ExitStack() as stack:
+        file, told = None, addend.adapters
+        if told is None:
+            file = stack.enter_context(AdapterFile(addend.source.path))
+            told = file.outline
         try:
-            found = identify(file.outline, architecture=options.architecture, layout=options.to or "comfyui")
+            found = identify(told, architecture=options.architecture, layout=options.to or "comfyui")
         except ArchitectureError as error:
             if error.remedy is not Remedy.ARCHITECTURE:
                 raise
             error.file = os.path.basename(addend.source.path)
-            return file, file.outline, error
+            return file, told, error
         return file, found, None
 
 
@@ -134,7 +145,7 @@ def _of_one_family(
             first = os.path.basename(told[1].source.path)
             with about_file(addend.source.path):
                 raise PlacementError(
-                    f"is an adapter for {found.architecture.title}, and {first} is for {told[0].title}; combine "
+                    f"is an adapter for {found.architecture.title}, and {first} is for {told[0].title}; give "
                     "adapters of one model family"
                 )
     made: list[AdapterSet] = []
@@ -153,16 +164,16 @@ def _as_told(found: AdapterSet, family: Architecture, first: Addend) -> AdapterS
     except ArchitectureError:
         name = os.path.basename(first.source.path)
         raise PlacementError(
-            f"is no adapter for {family.title}, and {name} is; combine adapters of one model family"
+            f"is no adapter for {family.title}, and {name} is; give adapters of one model family"
         ) from None
 
 
-def _placed(addend: Addend, strength: float, file: AdapterFile, found: AdapterSet, layout: Layout) -> Opened:
+def _placed(addend: Addend, strength: float, file: AdapterFile | None, found: AdapterSet, layout: Layout) -> Opened:
     placement = place(found, layout=layout, prefix="")
-    if UNSEEN in placement.adapter_set.idle.values():
+    if file is not None and UNSEEN in placement.adapter_set.idle.values():
         placement = place(_whole(file, found), layout=layout, prefix="")
-        adapters = placement.adapter_set.adapters
-    else:
+    adapters = placement.adapter_set.adapters
+    if file is not None and any(map(is_outline, adapters.values())):
         file.require_finite()
         adapters = file.on_demand(placement.adapter_set)
     placement = placement.select(addend.selection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..text import clipped, one_line, size_text
+from ..text import clipped, counted, one_line, size_text
 from .common import Commands, add_architecture, add_output, add_selection, counter, given_output, print_warning
 
 __all__ = ["add"]
@@ -90,7 +90,8 @@ def run(options: argparse.Namespace) -> None:
         progress=counter(output, "MB", 10**6),
     )
     for source, modules, ignored, left_out in zip(sources, made.modules, made.ignored, made.left_out, strict=True):
-        print("; left out: ".join([f"{source.path}: {modules} modules at strength {source.strength:g}", *ignored]))
+        taken = f"{source.path}: {counted(modules, 'module')} at strength {source.strength:g}"
+        print("; left out: ".join([taken, *ignored]))
         if left_out:
             print_warning(f"{source.path}: left out: {one_line(clipped(left_out))}")
     for line in (*made.quantized, *made.survival):

@@ -13,6 +13,7 @@ from ..adapters import Additive
 from ..combining import Addend, Base, CombineOptions, Opened, open_all, require_one_width
 from ..errors import LycoError, Remedy, about_file
 from ..merging import Source
+from ..text import counted
 from ..workers import workers
 from .inner import inner, overlap, squares_and_inner
 from .modules import block_of, change_of, grouped, kind_of, why_left_out
@@ -106,9 +107,10 @@ class Comparison:
         ]
         alone = [sum(bool(p.first) and not p.second for p in self.pairs)]
         alone.append(sum(bool(p.second) and not p.first for p in self.pairs))
-        lines.append(f"both change {len(self.both)} weights, A alone {alone[0]}, B alone {alone[1]}")
+        lines.append(f"both change {counted(len(self.both), 'weight')}, A alone {alone[0]}, B alone {alone[1]}")
         if self.left_out:
-            lines.append(f"{self.left_out} weights are not compared: {why_left_out(Remedy.BASE, based=self.based)}")
+            left_out = counted(self.left_out, "weight is", "weights are")
+            lines.append(f"{left_out} not compared: {why_left_out(Remedy.BASE, based=self.based)}")
         share = f", {together / apart:.2f} of what two have that are unrelated" if apart else ""
         lines.append(f"together norm {together:.4g}{share}; cosine {self.cosine:+.3f}")
         if self.balanced is not None:
@@ -125,7 +127,7 @@ class Comparison:
         worst = sorted((pair for pair in self.both if pair.cosine < FIGHTS), key=lambda pair: pair.cosine)
         if not worst:
             return []
-        lines = ["", f"they pull against each other (cosine below {FIGHTS}) in {len(worst)} weights:"]
+        lines = ["", f"they pull against each other (cosine below {FIGHTS}) in {counted(len(worst), 'weight')}:"]
         lines += [f"  {pair.cosine:+.2f}  {pair.path}" for pair in worst[:SHOWN]]
         return lines if len(worst) <= SHOWN else [*lines, f"  and {len(worst) - SHOWN} more"]
 

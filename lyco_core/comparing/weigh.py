@@ -13,6 +13,7 @@ from ..combining import Addend, Base, CombineOptions, Opened, open_all
 from ..devices import norm
 from ..errors import LycoError, Remedy, about_file
 from ..merging import Source
+from ..text import counted
 from ..workers import workers
 from .inner import size
 from .modules import block_of, change_of, grouped, kind_of, why_left_out
@@ -62,9 +63,10 @@ class Weighed:
     def lines(self) -> list[str]:
         """The norms for a person: by kind of module, and by block."""
         known = all(m.whole is not None for m in self.modules)
-        lines = [f"norm of the change: {self.norm:.4g} in all of {len(self.modules)} modules"]
+        lines = [f"norm of the change: {self.norm:.4g} in all of {counted(len(self.modules), 'module')}"]
         if self.left_out:
-            lines.append(f"{self.left_out} modules are not weighed: {why_left_out(Remedy.MODEL, based=self.based)}")
+            left_out = counted(self.left_out, "module is", "modules are")
+            lines.append(f"{left_out} not weighed: {why_left_out(Remedy.MODEL, based=self.based)}")
         for title, name in (("kind of module", kind_of), ("block", block_of)):
             groups = grouped(self.modules, [name(module.path) for module in self.modules])
             lines += ["", f"{'norm':>9}  {'of all':>6}  {'of W':>8}  {title}" if known else _head(title)]

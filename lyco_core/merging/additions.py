@@ -78,6 +78,10 @@ def _require_mergeable(placement: Placement, base: Model, refused: Mapping[str, 
 
 def _require_related(adapters: AdapterSet, base: Model, checkpoint: Checkpoint) -> None:
     """Say what is unknown, the adapter's family or the base's, where nothing has a place."""
+    if base.architecture is None and not base.paths:
+        raise PlacementError(
+            f"{os.path.basename(checkpoint.path)} has no weights of a model; give the checkpoint that is to be changed"
+        )
     if base.architecture is None:
         ours, theirs = shorten(list(adapters.prefixes.values())), shorten(sorted(base.paths))
         raise PlacementError(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from ..errors import MergeError, Remedy
 from ..model import Model
 from ..quantized import NEW_FORMS, Form, Quantization, Unreadable
-from ..text import shorten
+from ..text import counted, shorten
 
 __all__ = ["NOTHING", "UNPACKED", "Chosen", "choose"]
 
@@ -124,12 +124,14 @@ def _told(
     name: str, chosen: int, rest: int, unfit: Mapping[str, str], family: str, rule: _Rule | None
 ) -> Iterator[str]:
     """What a person is told of a choice."""
+    linears = f"{name}: {counted(chosen, 'Linear')}"
     if rule is not None:
-        yield f"{name}: {chosen} Linears, as in ComfyUI's own files of {family}; {rest} others stay as they are"
+        others = counted(rest, "other stays as it is", "others stay as they are")
+        yield f"{linears}, as in ComfyUI's own files of {family}; {others}"
     else:
         yield (
-            f"{name}: {chosen} Linears of the repeated blocks; which ones ComfyUI's own files of {family} have is not "
-            f"known here, so embeddings, modulations, norms, first and last layers stay as they are ({rest} Linears)"
+            f"{linears} of the repeated blocks; which ones ComfyUI's own files of {family} have is not known here, so "
+            f"embeddings, modulations, norms, first and last layers stay as they are ({counted(rest, 'Linear')})"
         )
     if unfit:
         path, reason = next(iter(unfit.items()))

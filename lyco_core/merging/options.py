@@ -69,6 +69,8 @@ EXACT = MergeOptions()
 def parse_source(text: str) -> Source:
     """The source that `FILE` or `FILE@STRENGTH` means; a name that has an @ of its own is a file if it is there."""
     path, at, number = text.rpartition("@")
+    if not (path if at else text):
+        raise MergeError(f"{text!r} names no adapter file; expected FILE or FILE@NUMBER")
     if not at or os.path.exists(text):
         return Source(text)
     try:

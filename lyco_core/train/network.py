@@ -17,7 +17,7 @@ from ..adapter_set import AdapterSet
 from ..adapters import Adapter
 from ..errors import TrainError
 from ..formats import FORMATS
-from ..text import shorten
+from ..text import counted, shorten
 from .addition import Addition
 from .continuing import options_from_file
 from .frozen import Frozen
@@ -174,7 +174,8 @@ class Network(nn.Module):
     def listing(self) -> str:
         """What is trained and how, and what is not and why, a line each: what `verbose` asks for."""
         title, targets, excluded = self.choice.architecture.title, self.choice.targets, self.choice.excluded
-        lines = [f"{title}: {len(targets)} modules are trained, {len(excluded)} are not"]
+        trained = counted(len(targets), "module is", "modules are")
+        lines = [f"{title}: {trained} trained, {counted(len(excluded), 'is', 'are')} not"]
         lines += (f"{_described(target)}: {self.trainables[target.module_path].summary}" for target in targets)
         lines += (f"{_described(target)}: not trained, '{pattern}' excludes it" for target, pattern in excluded)
         return "\n".join(lines)

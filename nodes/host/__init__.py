@@ -12,6 +12,7 @@ from .advice import (
     MERGE_FILE,
     MERGE_MODEL,
     RESIZE,
+    TRY_FILES,
     acting,
 )
 from .files import NONE, fingerprint
@@ -38,6 +39,7 @@ from .schema import (
     construct,
     first_rows,
     lora_input,
+    lora_inputs_beside_rows,
     lora_output,
     mode_input,
     more_rows,
@@ -72,6 +74,7 @@ __all__ = [
     "NONE",
     "QUANTIZED_FORMS",
     "RESIZE",
+    "TRY_FILES",
     "Request",
     "Row",
     "Schedule",
@@ -99,6 +102,7 @@ __all__ = [
     "load_onto",
     "load_rows",
     "lora_input",
+    "lora_inputs_beside_rows",
     "lora_model_of",
     "lora_output",
     "match_ui",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LOAD = {
     Remedy.LEAVE_OUT: "set on_partial_match to warn to apply the rest, or leave these out by this line in exclude: {}",
 }
-HOOK = {
+HOOK = TRY_FILES = {
     Remedy.LEAVE_OUT: "set on_partial_match to warn to apply the rest",
 }
 LOAD_ROWS = {

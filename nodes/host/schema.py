@@ -64,6 +64,26 @@ def lora_input() -> io.Input:
     )
 
 
+def lora_inputs_beside_rows() -> list[io.Input]:
+    """An adapter of ComfyUI's own training nodes as one more row, the last."""
+    return [
+        io.Custom(LORA_MODEL).Input(
+            "lora_model", optional=True, tooltip="From Train LoRA, or another node that makes one: as one more file."
+        ),
+        construct(
+            io.Float.Input,
+            "lora_model_strength",
+            default=1.0,
+            min=-100.0,
+            max=100.0,
+            step=0.01,
+            optional=True,
+            tooltip="How much of lora_model's change is added.",
+            advanced=True,
+        ),
+    ]
+
+
 def lora_output() -> io.Output:
     """An adapter for ComfyUI's own training nodes."""
     return io.Custom(LORA_MODEL).Output(

@@ -73,7 +73,7 @@ def test_of_other_trainings_it_is_taken_on_the_changes(tmp_path: Path):
 
 def test_what_is_refused(tmp_path: Path):
     files = checkpoints(tmp_path, 2)
-    with pytest.raises(LycoError, match="an average gives each checkpoint its share; leave the strengths out"):
+    with pytest.raises(LycoError, match="an average gives each checkpoint its share; leave the strengths at 1"):
         lyco.combine({files[0]: 0.5, files[1]: 1}, tmp_path / "out.safetensors", average=Average())
     with pytest.raises(LycoError, match="an average is a sum of shares, which slerp is not"):
         lyco.combine(files, tmp_path / "out.safetensors", method="slerp", rank=4, average=Average())

@@ -48,11 +48,11 @@ def test_in_one_line_each_and_nothing_is_written(tmp_path: Path, capsys):
     broken[max(broken)][0, 0] = torch.nan
     nan = write(tmp_path / "nan.safetensors", broken)
     cases = {
-        "qwen.safetensors: is an adapter for Qwen-Image, and plain.safetensors is for Wan 2.1/2.2; combine": [
+        "qwen.safetensors: is an adapter for Qwen-Image, and plain.safetensors is for Wan 2.1/2.2; give": [
             one,
             other,
         ],
-        "unsure.safetensors: is no adapter for Wan 2.1/2.2, and plain.safetensors is; combine adapters": [one, unsure],
+        "unsure.safetensors: is no adapter for Wan 2.1/2.2, and plain.safetensors is; give adapters": [one, unsure],
         "wide.safetensors: blocks.0.ffn.0: changes a weight of [160, 96], and plain.safetensors one of [160, 64]": [
             one,
             wide,
@@ -63,6 +63,7 @@ def test_in_one_line_each_and_nothing_is_written(tmp_path: Path, capsys):
         "missing.safetensors": [one, tmp_path / "missing.safetensors"],
         "plain.safetensors: strength inf is not a number": [f"{one}@inf"],
         "'x' is no strength": [f"{one}@x"],
+        "'@0.5' names no adapter file; expected FILE or FILE@NUMBER": [one, "@0.5"],
         "slerp goes from one adapter to another, and there are 1": [one, "--method", "slerp", "--rank", "4"],
         "give --rank, --energy or --max-error": [one, one, "--method", "dare"],
         "the pattern 'nowhere' matches no module": [one, one, "--exclude", "2:nowhere"],

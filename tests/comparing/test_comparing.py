@@ -165,7 +165,7 @@ def test_what_depends_on_the_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
     save_file(weights, base)
     found = weigh_file(path, architecture="wan")
     assert (len(found.modules), found.left_out) == (1, 1)
-    assert "1 modules are not weighed: " in "\n".join(found.lines())
+    assert "1 module is not weighed: " in "\n".join(found.lines())
     expected = {k: float(d.double().norm()) for k, d in lyco.delta(path, model=base, architecture="wan").items()}
     weighed = weigh_file(path, base, architecture="wan")
     assert {f"diffusion_model.{m.path}.weight": m.norm for m in weighed.modules} == pytest.approx(expected, rel=1e-5)
@@ -183,7 +183,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     wide = write(tmp_path / "c.safetensors", "lora", {Q: (32, 32), FFN: (80, 32), K: (32, 32)})
     for arguments, said in [
         (["compare", str(path), f"{path}@0"], "a strength is 0"),
-        (["compare", str(path), str(other)], "combine adapters of one model family"),
+        (["compare", str(path), str(other)], "give adapters of one model family"),
         (["compare", str(path), str(wide)], "they are for models of two sizes"),
         (["compare", str(path), str(tmp_path / "gone.safetensors")], "gone.safetensors"),
         (["inspect", str(path), str(path), "--weights"], "--weights is of one file"),

@@ -172,7 +172,8 @@ def test_what_a_prompt_may_not_hook(files, model_of, host):
         ("0:1,,1:0", "'' is no PART:NUMBER"),
         ("0:1, 1.5:0", "'1.5:0': expected a part from 0"),
         ("0.5:1, 0.3:0", "expected each greater than the one before"),
-        ("0:1e999", "a finite number"),
+        ("0:1e999", "a number from -100 to 100"),
+        ("0:-1e39", "a number from -100 to 100"),
         ("stepped", "'' is no PART:NUMBER"),
     ],
 )

@@ -1,5 +1,7 @@
 """LORA_MODEL: between ComfyUI's own training nodes and the pack's, both ways, over the API and in process."""
 
+import importlib
+import json
 import re
 
 import pytest
@@ -10,6 +12,8 @@ from lyco_testing.tables import lokr, random
 from lyco_testing.tiny_wan import TEXT, latents, scaled_wan, wan_adapter, wan_checkpoint, workflow
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+import lyco_core as lyco
 
 Q = "diffusion_model.blocks.0.self_attn.q"
 
@@ -174,6 +178,74 @@ def test_convert_is_the_bridge_between_files_and_lora_models(files: Server):
     assert {key: tensor.tolist() for key, tensor in back.items()} == {
         key: tensor.tolist() for key, tensor in wan_adapter().items()
     }
+
+
+def combine(lora: list | None, strength: float = -0.5, **inputs: object) -> dict:
+    settings = {"adapter_1": "none", "strength_1": 1.0, "on_1": True, "method": "sum", "form": "as it is", "rank": 0}
+    settings |= {"filename": "", "lora_model_strength": strength} | ({"lora_model": lora} if lora else {})
+    return {"class_type": "LycoCombineAdapters", "inputs": settings | inputs}
+
+
+def test_a_sum_with_what_stock_trains_is_both_loaded(files: Server):
+    """By Load LoRA Model, and by Save LoRA Weights' file; the file that is written has the same change."""
+    nodes = {"items": items(), "train": stocks_training("LoRA", bypass=False)}
+    name = "lora_of_musubi.safetensors"
+    mine = {"class_type": "LycoLoadAdapter", "inputs": ours(None)["inputs"] | {"adapter": name, "strength": 1.5}}
+    second = stocks(["train", 0])
+    second["inputs"] |= {"model": ["mine", 0], "strength_model": -0.5}
+    both = files.run(sampled("lora_plain.safetensors", ["second", 0], **nodes, mine=mine, second=second))
+    nodes["sum"] = combine(["train", 0], adapter_1=name, strength_1=1.5, filename="with_stocks")
+    nodes["lora"] = stocks(["sum", 2])
+    nodes["lora"]["inputs"]["strength_model"] = 1.0
+    found = files.run(sampled("lora_plain.safetensors", ["lora", 0], **nodes, keep=saved(["sum", 2], "sum_stock")))
+    plain = latents(files, files.run(workflow("lora_plain.safetensors")))
+    assert differ(latents(files, found), latents(files, both), plain) < 1e-4
+    report = found["sum"]["text"][0]
+    assert "LORA_MODEL: 66 modules at strength -0.5" in report
+    folder = files.base / "output" / "loras"
+    with safe_open(folder / "with_stocks.safetensors", "pt") as file:
+        parts = json.loads(file.metadata()["lyco_combination"])["adapters"]
+    assert [sorted(part) for part in parts] == [["name", "sha256", "strength"], ["name", "strength"]]
+    assert parts[1] == {"name": "LORA_MODEL", "strength": -0.5}
+    base = files.base / "models" / "diffusion_models" / "lora_plain.safetensors"
+    names = ("with_stocks.safetensors", "sum_stock_00001_.safetensors")
+    written, kept = (lyco.delta(folder / name, model=base) for name in names)
+    assert written.keys() == kept.keys()
+    assert all(torch.equal(written[key], kept[key]) for key in written)
+
+
+def test_a_lora_model_is_combined_without_a_file(files: Server):
+    nodes = {"there": convert(adapter="lora_of_musubi.safetensors", filename="for_a_sum")}
+    nodes |= {"alone": combine(["there", 2], filename="alone")}
+    files.run(nodes)
+    folder = files.base / "output" / "loras"
+    made, whole = lyco.delta(folder / "alone.safetensors"), lyco.delta(folder / "for_a_sum.safetensors")
+    assert all(torch.allclose(made[key], -0.5 * whole[key], rtol=1e-5, atol=1e-7) for key in whole)
+
+
+def test_a_sum_of_nothing_or_of_what_is_damaged_is_refused(files: Server, host):
+    with pytest.raises(WorkflowError, match="there is no adapter to combine"):
+        files.run({"sum": combine(None, filename="refused")})
+    asked = host.combination(
+        "sum", host.AS_IT_IS, 0, density=0, seed=0, to=host.AS_IT_IS, dtype=host.AS_IT_IS, base="none"
+    )
+    with pytest.raises(Exception, match=f"^LORA_MODEL: {Q}: down missing"):
+        host.combine([], asked, "refused", overwrite=False, lora={f"{Q}.lora_up.weight": torch.ones(64, 2)})
+
+
+def test_it_is_read_when_it_is_used_and_only_as_it_was_made(tmp_path, pack, host):
+    """Whatever asks: also what copies a dict without asking its methods."""
+    model = importlib.import_module(f"{pack.__name__}.nodes.host.model.lora_model")
+    path = tmp_path / "made.safetensors"
+    save_file(wan_adapter(), path)
+    outline = lyco.load(path)
+    made, copied, changed = (model.lora_model_in(str(path), outline) for _ in range(3))
+    assert len(made) == len(wan_adapter())
+    assert copied.copy().keys() == {**made}.keys() == dict(made).keys() == made.keys()
+    save_file(wan_adapter("loha"), path)
+    assert torch.equal(made[f"{Q}.lokr_w1"], wan_adapter()["lora_unet_blocks_0_self_attn_q.lokr_w1"])
+    with pytest.raises(Exception, match=r"made\.safetensors: is gone, or not as it was made for this LORA_MODEL"):
+        dict(changed)
 
 
 def test_another_layout_has_no_lora_model(files: Server):

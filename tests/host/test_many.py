@@ -56,10 +56,10 @@ def test_adapters_of_another_architecture_are_named_before_anything_is_applied(t
 
 
 def test_another_packs_list_of_files(three, loras, host):
-    """Under the other system's slashes too, and without the ending, as some packs name files."""
+    """Under the other system's slashes too, without the ending, and as a path, as some packs name files."""
     (loras / "deep").mkdir()
     (loras / "one.safetensors").rename(loras / "deep" / "one.safetensors")
-    for name in ("deep/one.safetensors", r"deep\one.safetensors", "deep/one"):
+    for name in ("deep/one.safetensors", r"deep\one.safetensors", "deep/one", str(loras / "deep" / "one.safetensors")):
         (row,) = host.rows_of_stack([("None", 1.0, 1.0), (name, 0.5, 0)])
         assert host.load_rows(tiny_model("wan"), None, [row], partial=False, mode="auto").report.startswith(row.name)
         assert (row.strength, row.for_text_encoder, row.takes_part) == (0.5, 0.0, True)
@@ -75,7 +75,10 @@ def test_another_packs_list_of_files(three, loras, host):
         ([("one.safetensors", 1.0)], "entry 1 is .*expected .file, strength, strength for the text encoder"),
         ([("None", 1, 1), ("one.safetensors", "1", 1.0)], "entry 2 is "),
         ([("one.safetensors", float("nan"), 1.0)], "finite"),
+        ([{"name": "one.safetensors", "strength": 1.0}], "entry 1 is {'name': .*expected .file, strength"),
+        (["one.safetensors"], "entry 1 is 'one.safetensors', expected"),
         ([("gone", 1.0, 1.0)], "'gone': there is no such file in models/loras"),
+        ([("/etc/passwd", 1.0, 1.0)], "'/etc/passwd': there is no such file in models/loras"),
     ],
 )
 def test_a_list_that_is_none_is_told(stack, said, three, host):

@@ -70,7 +70,7 @@ def test_the_report_says_what_went_through_comfyuis_names(loras, host):
     report = host.load_onto(tiny_model("wan"), None, "a.safetensors", 1.0, partial=False).report
     assert "2 of 2 modules on 2 weights" in report
     assert "2 of them by the model's own names" in report
-    assert "1 weights by ComfyUI's own adapters" in report
+    assert "1 weight by ComfyUI's own adapters" in report
 
 
 def test_an_adapter_of_another_shape_is_refused_there_too(loras, host):
@@ -221,7 +221,7 @@ def test_a_name_whose_weight_the_model_lacks_is_left_out(loras, host):
     with pytest.raises(Exception, match="1 of 2 modules are not in the model"):
         host.load_onto(model, None, "a.safetensors", 1.0, partial=False)
     report = host.load_onto(model, None, "a.safetensors", 1.0, partial=True).report
-    assert "1 of 2 modules on 1 weights" in report
+    assert "1 of 2 modules on 1 weight" in report
 
 
 def test_two_modules_for_one_weight_are_refused(loras, host):

@@ -254,7 +254,10 @@ def test_a_file_that_does_not_fit_is_named_before_anything_is_sampled(files: Ser
     assert str(caught.value).startswith(
         "Try LoHa/LoKr Strengths: untried-000002.safetensors: 10 of 20 modules are not in"
     )
-    assert "set on_partial_match to warn" in str(caught.value)
+    assert str(caught.value).endswith("set on_partial_match to warn to apply the rest\n")  # what fits all files
+    one = trying("tried_wan.safetensors", adapter="untried-000002.safetensors", files="this file")
+    with pytest.raises(WorkflowError, match="to apply the rest, or leave these out by this line in exclude: "):
+        files.run(one)
 
 
 @pytest.mark.every_host

@@ -17,8 +17,10 @@ from ....lyco_core.merging import Source
 from ....lyco_core.selection import Selection
 from ....lyco_core.text import size_text
 from ..files import NONE, adapter_path, is_listed, output_path
+from ..model.lora_model import LORA_MODEL, adapters_of, lora_model_in
 from ..model.many import Row
 from ..progress import Progress
+from .converting import Done
 from .model_files import checkpoint_path
 
 AVERAGE = "average"
@@ -48,18 +50,29 @@ def combination(
     )
 
 
-def combine(rows: list[Row], options: CombineOptions, filename: str, *, overwrite: bool) -> tuple[str, str]:
-    """Combine files of models/loras; (the new file's name for the loaders, what was done).
+def combine(
+    rows: list[Row],
+    options: CombineOptions,
+    filename: str,
+    *,
+    overwrite: bool,
+    lora: object = None,
+    lora_strength: float = 1.0,
+) -> Done:
+    """Combine files of models/loras, and a LORA_MODEL after them.
 
     Raises:
         LycoError: a file is bad or does not fit the others, or `filename` is taken or not allowed.
     """
     used = [row for row in rows if row.takes_part]
     addends = [Addend(Source(adapter_path(row.name), row.strength)) for row in used]
+    if lora is not None:
+        addends.append(Addend(Source(LORA_MODEL, lora_strength), adapters=adapters_of(lora, LORA_MODEL)))
     stem = os.path.splitext(os.path.basename(used[0].name))[0] if used else "adapters"
     name, output = output_path("loras", filename or f"{shortened(stem)}_combined")
     made = combine_files(addends, output, options, overwrite=overwrite, progress=Progress())
-    return name, "\n".join([f"{name} (output/loras), {size_text(os.path.getsize(output))}", *made.lines()])
+    report = "\n".join([f"{name} (output/loras), {size_text(os.path.getsize(output))}", *made.lines()])
+    return Done(name, report, lora_model_in(output, made.adapter_set))
 
 
 def save_selected(name: str, selection: Selection) -> str:

@@ -20,12 +20,12 @@ from ....lyco_core.io.names import shortened
 from ....lyco_core.layouts import Layout
 from ....lyco_core.text import size_text
 from ..files import adapter_path, output_path
-from ..model.lora_model import LORA, LoraModel, NoLora, lora_model_of
+from ..model.lora_model import LORA, LoraModel, lora_model_of, no_lora
 from ..progress import Progress
 
 
 class Done(NamedTuple):
-    """What *Convert Musubi→Diffusers* returns."""
+    """What a node returns that makes an adapter file."""
 
     name: str
     """The new file's, for the loaders."""
@@ -65,5 +65,5 @@ def convert(
 def _lora(made: AdapterSet, to: Layout) -> LoraModel:
     """The same as a LORA_MODEL; only of the layout that it has itself, since everyone would wait for another one."""
     return (
-        lora_model_of(made) if to == "comfyui" else NoLora(f"its names are ComfyUI's own; set to to comfyui, not {to}")
+        lora_model_of(made) if to == "comfyui" else no_lora(f"its names are ComfyUI's own; set to to comfyui, not {to}")
     )

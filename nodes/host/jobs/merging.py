@@ -14,7 +14,7 @@ from ....lyco_core.merging import MergeOptions, Source, merge_checkpoint
 from ....lyco_core.merging.options import parse_source
 from ....lyco_core.quantized import NEW_FORMS
 from ....lyco_core.selection import Selection
-from ....lyco_core.text import clipped, one_line, size_text
+from ....lyco_core.text import clipped, counted, one_line, size_text
 from ..files import adapter_path, output_path
 from ..progress import Progress
 from ..schema import lines
@@ -69,7 +69,8 @@ def merge_files(
     lines = [f"{name} (output/{folder}): {made.weights} of {made.tensors} tensors changed, {size_text(made.bytes)}"]
     per_adapter = zip(adapters, made.modules, made.ignored, made.left_out, strict=True)
     for (adapter, strength), modules, ignored, left_out in per_adapter:
-        lines.append("; left out: ".join([f"{adapter}: {modules} modules at strength {strength:g}", *ignored]))
+        taken = f"{adapter}: {counted(modules, 'module')} at strength {strength:g}"
+        lines.append("; left out: ".join([taken, *ignored]))
         if left_out:
             lines.append(f"left out: {one_line(clipped(left_out))}")
             log.warning("%s: left out: %s", adapter, one_line(clipped(left_out)))

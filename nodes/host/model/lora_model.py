@@ -6,17 +6,24 @@ Train LoRA makes it, Load LoRA Model and Save LoRA Weights take it (comfy_extras
 from __future__ import annotations
 
 import dataclasses
-from typing import NoReturn, TypeAlias
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias
 
 import comfy.lora_convert
 import torch
 from torch import Tensor
 
+from ....lyco_core.adapter_reader import read_adapter_set
 from ....lyco_core.adapter_set import AdapterSet
+from ....lyco_core.architectures import named_as
 from ....lyco_core.conversion import ConvertOptions, computes, convert_set, require_computed
-from ....lyco_core.errors import LycoError, about_file
+from ....lyco_core.errors import FileError, LycoError, about_file
 from ....lyco_core.finite import check_finite
-from ....lyco_core.formats import emit, parse, sort_keys
+from ....lyco_core.formats import FORMATS, emit, parse, sort_keys
+from ....lyco_core.layouts import BIAS
+from ..files import stamp
 
 LORA_MODEL = "LORA_MODEL"
 """The type, as ComfyUI calls it."""
@@ -27,14 +34,17 @@ LORA = "lora"
 LoraModel: TypeAlias = dict[str, Tensor]
 
 
-def adapters_of(lora: object) -> AdapterSet:
+def adapters_of(lora: object, name: str = LORA) -> AdapterSet:
     """The adapters of a LORA_MODEL, in the computer's memory, not identified.
+
+    Args:
+        name: what an error calls it.
 
     Raises:
         LycoError: it is none, a module of it is damaged (NaN or Inf too), or ComfyUI's arithmetic makes another change
             of one than is written down anywhere else.
     """
-    with about_file(LORA):
+    with about_file(name):
         return require_computed(_read(lora)[1])
 
 
@@ -73,30 +83,78 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-class NoLora(LoraModel):
-    """In the place of a LORA_MODEL that cannot be: whoever uses it is told why. A node does not know whether anybody
-    does, and ComfyUI's ExecutionBlocker tells nobody over the API.
+class _Later(LoraModel):
+    """A LORA_MODEL that is made when somebody uses it: a node does not know whether anybody does."""
+
+    def __init__(self, make: Callable[[], LoraModel]) -> None:
+        super().__init__()
+        self._make = make
+
+    @functools.cached_property
+    def made(self) -> LoraModel:
+        return self._make()
+
+
+def _as_made(name: str) -> Callable[..., Any]:
+    def ask(later: _Later, *inputs: object) -> Any:
+        return getattr(later.made, name)(*inputs)
+
+    return ask
+
+
+for _special in ("contains", "getitem", "iter", "len", "or", "ror"):
+    setattr(_Later, f"__{_special}__", _as_made(f"__{_special}__"))
+for _name in ("copy", "get", "items", "keys", "values"):
+    setattr(_Later, _name, _as_made(_name))
+
+
+def no_lora(why: str) -> LoraModel:
+    """In the place of a LORA_MODEL that cannot be: whoever uses it is told why. ComfyUI's ExecutionBlocker tells nobody
+    over the API.
     """
 
-    def __init__(self, why: str) -> None:
-        super().__init__()
-        self.why = why
+    def refuse() -> NoReturn:
+        raise LycoError(f"there is no LORA_MODEL: {why}")
 
-    def _refuse(self, *_: object) -> NoReturn:
-        raise LycoError(f"there is no LORA_MODEL: {self.why}")
+    return _Later(refuse)
 
-    __contains__ = __getitem__ = __iter__ = __len__ = get = items = keys = values = _refuse
+
+def lora_model_in(path: str, made: AdapterSet) -> LoraModel:
+    """The LORA_MODEL of a new adapter file, read when somebody uses it: it may have gigabytes.
+
+    Args:
+        made: what was written there, identified; only its names are kept. Where the file has underscores, nothing else
+            tells those of norms.
+    """
+    whole, outline = stamp(path), dataclasses.replace(made, adapters={}, alpha_tensors={})
+
+    def read() -> LoraModel:
+        with about_file(path), torch.inference_mode(False):
+            if not os.path.isfile(path) or stamp(path) != whole:
+                raise FileError("is gone, or not as it was made for this LORA_MODEL; run the node that made it again")
+            return _for_stock(_named(read_adapter_set(path), outline))
+
+    return _Later(read)
+
+
+def _named(found: AdapterSet, outline: AdapterSet) -> AdapterSet:
+    """The adapters of a file by the paths of those that it was made of."""
+    paths = {(prefix, path.endswith(BIAS)): path for path, prefix in outline.prefixes.items()}
+    names = {name: paths[prefix, name.endswith(BIAS)] for name, prefix in found.prefixes.items()}
+    return dataclasses.replace(named_as(found, dataclasses.replace(outline, names=names)), format=FORMATS["bare"])
 
 
 def lora_model_of(found: AdapterSet) -> LoraModel:
-    """The LORA_MODEL of adapters that are identified; a `NoLora` where they have none, by which nothing else is lost.
-
-    Each tensor has memory of its own, as Save LoRA Weights wants it.
-    """
+    """The LORA_MODEL of adapters that are identified; `no_lora` where they have none, by which nothing else is lost."""
     try:
-        with torch.inference_mode(False):
-            made = convert_set(found, ConvertOptions("comfyui"))
-            tensors, _ = emit(require_computed(made.adapter_set))
-            return {key: tensor.clone() for key, tensor in tensors.items()}
+        return _for_stock(found)
     except LycoError as error:
-        return NoLora(str(error))
+        return no_lora(str(error))
+
+
+def _for_stock(found: AdapterSet) -> LoraModel:
+    """Each tensor has memory of its own, as Save LoRA Weights wants it."""
+    with torch.inference_mode(False):
+        made = convert_set(found, ConvertOptions("comfyui"))
+        tensors, _ = emit(require_computed(made.adapter_set))
+        return {key: tensor.clone() for key, tensor in tensors.items()}

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable
 from typing import TypeAlias
 
+import folder_paths
+
 from ....lyco_core.errors import LycoError
 from ....lyco_core.io.paths import ENDING
 from ..files import adapter_path, is_listed
@@ -49,9 +51,11 @@ def _row(number: int, entry: object) -> Row | None:
 
 
 def _listed(name: str) -> str:
-    """The name by which ComfyUI lists a file that a pack may spell with the other system's slashes, or no ending."""
+    """The name by which ComfyUI lists a file that a pack may spell as a path, with others' slashes, or no ending."""
     here = name.replace("\\", "/").replace("/", os.sep)
-    found = next((spelling for spelling in (name, here, here + ENDING) if is_listed("loras", spelling)), name)
+    folders = [os.path.join(folder, "") for folder in folder_paths.get_folder_paths("loras")]
+    inside = [here.removeprefix(folder) for folder in folders if here.startswith(folder)]
+    found = next((spelling for spelling in (name, here, here + ENDING, *inside) if is_listed("loras", spelling)), name)
     adapter_path(found)  # which raises what says where it was looked for
     return found
 

@@ -23,6 +23,7 @@ from ....lyco_core.names import weight_names
 from ....lyco_core.placed import Placed
 from ....lyco_core.placement import Placement
 from ....lyco_core.selection import EVERYTHING, Selection
+from ....lyco_core.text import counted
 from ..files import cached_adapter_set
 from ..protocols import CLIP, ModelPatcher
 from .patch import LycoPatch
@@ -114,9 +115,9 @@ class Match:
         if self.placement.placed or not self.rest.patches:
             lines += [line for line in describe_match(self.placement) if not line.startswith("left out")]
         if self.rest.exact:
-            lines.append(f"{len(self.rest.exact)} modules by ComfyUI's own names")
+            lines.append(f"{counted(len(self.rest.exact), 'module')} by ComfyUI's own names")
         if self.rest.stock:
-            lines.append(f"{len(self.rest.stock)} weights by ComfyUI's own adapters")
+            lines.append(f"{counted(len(self.rest.stock), 'weight')} by ComfyUI's own adapters")
         lines += [f"left out: {line}" for line in self.placement.adapter_set.left_out]
         if self.left_out:
             lines.append(f"left out: {self.left_out}")

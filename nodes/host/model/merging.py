@@ -15,6 +15,7 @@ from torch import Tensor
 from ....lyco_core.errors import MergeError, about_file
 from ....lyco_core.merging.survival import Tally
 from ....lyco_core.selection import EVERYTHING, Selection, weight_path
+from ....lyco_core.text import counted
 from ..files import adapter_path
 from ..progress import Progress
 from ..protocols import ModelPatcher
@@ -69,7 +70,7 @@ def merge_onto(
     report = [
         match.headline(f"strength {strength:g}"),
         *match.lines(),
-        f"{len(changes)} weights merged",
+        f"{counted(len(changes), 'weight')} merged",
         *tally.lines(),
     ]
     return Loaded(merged, None, "\n".join(report), (Applied(match, f"merged, strength {strength:g}"),))

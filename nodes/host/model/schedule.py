@@ -15,6 +15,9 @@ from ....lyco_core.errors import SelectionError
 STEPPED = "stepped"
 """The word before a schedule whose numbers hold until the next, as ComfyUI's hook keyframes do."""
 
+MOST = 100
+"""The largest number, as of the nodes' strengths."""
+
 _POINT = re.compile(r"\s*([0-9.]+)\s*:\s*([-+0-9.eE]+)\s*")
 
 
@@ -70,10 +73,10 @@ def _point(piece: str, found: tuple[str, ...] | None) -> tuple[float, float]:
             f"strength_schedule: '{piece.strip()}' is no PART:NUMBER; write it like 0:1, 0.3:0.8, 1:0, or "
             f"{STEPPED} 0:1, 0.5:0"
         ) from None
-    if not 0 <= part <= 1 or not math.isfinite(number):
+    if not (0 <= part <= 1 and abs(number) <= MOST):
         raise SelectionError(
-            f"strength_schedule: '{piece.strip()}': expected a part from 0 (noise) to 1 (the picture) and a finite "
-            "number"
+            f"strength_schedule: '{piece.strip()}': expected a part from 0 (noise) to 1 (the picture) and a number "
+            f"from -{MOST} to {MOST}"
         )
     return part, number
 

@@ -18,13 +18,10 @@ from ..files import adapter_names, cached_adapter_set
 from ..jobs.combining import save_selected
 from ..schema import selection
 from .kept import Kept
-from .route import JSON, MISSING, PRIVATE, WHOLE_FILE, listed_name, small_header
+from .route import MISSING, MOST_JSON, PRIVATE, WHOLE_FILE, listed_name, small_header, why_no_json
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-MOST_TEXT = 2**16
-"""So long may what a file is to be saved by be."""
 
 ASKED = ("adapter", "include", "exclude", "block_strengths")
 """What it is saved by: the values of the node's inputs, all texts."""
@@ -60,9 +57,8 @@ def add_block_routes(server: Any) -> None:
 
     @routes.post("/lyco/save_blocks")
     async def save(request: web.Request) -> web.Response:
-        # What another site's page sends unasked is of another type.
-        if request.content_type != JSON or (request.content_length or MOST_TEXT + 1) > MOST_TEXT:
-            return web.json_response({"error": f"expected JSON of at most {MOST_TEXT} bytes"}, status=415)
+        if why := why_no_json(request):
+            return web.json_response({"error": why}, status=415, headers=PRIVATE)
         asked = _asked(await request.read())
         if asked is None or asked["adapter"] not in adapter_names():
             return web.json_response(NO_FILE, status=404, headers=PRIVATE)
@@ -99,7 +95,7 @@ def _norms_of(name: str, stay: Callable[[], None]) -> Norms | str:
 def _asked(body: bytes) -> dict[str, str] | None:
     """The values that a file is to be saved by; None where they are not all there, and texts."""
     try:
-        found: Any = parse_small(body.decode(), MOST_TEXT)
+        found: Any = parse_small(body.decode(), MOST_JSON)
     except ValueError:
         return None
     values: list[Any] = [found.get(name) for name in ASKED] if isinstance(found, dict) else [None]

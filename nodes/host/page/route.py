@@ -37,6 +37,8 @@ MOST_INPUTS = 2**14
 
 MISSING = "there is no such file in models/loras"
 JSON = "application/json"
+MOST_JSON = 2**16
+"""So long may what is sent be."""
 
 PRIVATE = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
 OF_A_STRANGER = {
@@ -78,8 +80,8 @@ def add_routes(server: Any) -> None:
 
     @routes.post("/lyco/copy")
     async def copy(request: web.Request) -> web.Response:
-        if request.content_type != JSON:  # another site's page would have to ask first
-            return web.json_response({"error": f"expected a request of the type {JSON}"}, status=415, headers=PRIVATE)
+        if why := why_no_json(request):
+            return web.json_response({"error": why}, status=415, headers=PRIVATE)
         name = listed_name(request)
         if name is None:
             return web.json_response({"error": MISSING}, status=404, headers=PRIVATE)
@@ -123,6 +125,17 @@ def _survey_of(text: str) -> dict[str, Any] | str:
         return str(error)
     except (ValueError, OSError, ArithmeticError) as error:
         return str(LycoError(f"the folder cannot be looked into: {error}"))
+
+
+def why_no_json(request: web.Request) -> str:
+    """Why a request that writes a file is refused; empty if it is JSON of no great length, or of none.
+
+    Another site's page would have to ask first before it may send this type.
+    """
+    length = request.content_length if request.can_read_body else 0
+    if request.content_type == JSON and length is not None and length <= MOST_JSON:
+        return ""
+    return f"expected a request of the type {JSON}, of at most {MOST_JSON} bytes"
 
 
 def listed_name(request: web.Request) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ....lyco_core.errors import TrainError
+from ....lyco_core.text import counted
 from ....lyco_core.train.dataset import Dataset, kinds_in
 from ..protocols import CLIP, VAE
 from .encoding import encode_datasets
@@ -79,15 +80,17 @@ def encoded(
     made = encode_datasets(datasets, encoders)
     data = Data(made.items, made.empty, (), [dataset.told() for dataset in datasets])
     lines = [
-        f"{os.path.basename(datasets[0].source)}: {found['images']} images, {found['videos']} videos, {found['items']} "
-        f"items, each {found['repeats']} times in an epoch; {encoders.made} were encoded, the rest was in the cache",
+        f"{os.path.basename(datasets[0].source)}: {counted(found['images'], 'image')}, "
+        f"{counted(found['videos'], 'video')}, {counted(found['items'], 'item')}, each "
+        f"{counted(found['repeats'], 'time')} in an epoch; {counted(encoders.made, 'was', 'were')} encoded, "
+        "the rest was in the cache",
         *(
             f"{width} x {height}{f' x {frames}' if frames else ''}: {count}"
             for width, height, frames, count in found["buckets"]
         ),
     ]
     if others:
-        lines.append(f"with the {len(others.items)} items of dataset: {len(others.items) + len(data.items)}")
+        lines.append(f"with the {counted(len(others.items), 'item')} of dataset: {len(others.items) + len(data.items)}")
     return joined([others, data] if others else [data]), "\n".join(lines)
 
 

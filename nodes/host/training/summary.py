@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ....lyco_core.text import size_text
+from ....lyco_core.text import counted, size_text
 from ....lyco_core.train.loop import Step, Training
 from ....lyco_core.train.targets import TargetChoice
 from .means import mean_line, recent
@@ -22,9 +22,9 @@ def opening(training: Training, choice: TargetChoice) -> str:
     boundary = training.options.noise.timestep_boundary
     two = f", the model for high noise at timestep {boundary:g} and above" if boundary else ""
     return (
-        f"training {choice.architecture.title} on {named}: {len(choice.targets)} modules, {numbers:,} parameters, "
-        f"learning rate {training.options.optimizer.learning_rate:g}, steps {training.step + 1} to "
-        f"{training.total_steps}, {len(training.items)} items, {batch} a step{two}"
+        f"training {choice.architecture.title} on {named}: {counted(len(choice.targets), 'module')}, "
+        f"{numbers:,} parameters, learning rate {training.options.optimizer.learning_rate:g}, steps "
+        f"{training.step + 1} to {training.total_steps}, {counted(len(training.items), 'item')}, {batch} a step{two}"
     )
 
 
@@ -32,9 +32,10 @@ def report(path: str, training: Training, done: Sequence[Step], choice: TargetCh
     """What was trained, and how it went."""
     numbers = sum(parameter.numel() for parameter in training.network.parameters())
     lines = [
-        f"{os.path.basename(path)}: {choice.architecture.title}, {len(choice.targets)} modules, {numbers:,} numbers, "
-        f"{size_text(os.path.getsize(path))}",
-        f"{training.step} steps, {len(training.items)} items, {mean_line(recent([step.loss for step in done]))}",
+        f"{os.path.basename(path)}: {choice.architecture.title}, {counted(len(choice.targets), 'module')}, "
+        f"{numbers:,} numbers, {size_text(os.path.getsize(path))}",
+        f"{counted(training.step, 'step')}, {counted(len(training.items), 'item')}, "
+        f"{mean_line(recent([step.loss for step in done]))}",
     ]
     if tried := [s.validation for s in done if s.validation is not None]:
         lines.append(f"validation {tried[0]:.4f} -> {tried[-1]:.4f}")

@@ -10,6 +10,7 @@ from torch import nn
 from .....lyco_core.adapters import Adapter
 from .....lyco_core.beside import Part
 from .....lyco_core.errors import PlacementError
+from .....lyco_core.text import counted
 from ...protocols import ModelPatcher
 from ..linear import rounding_error
 from ..patch import LycoPatch, row_order
@@ -47,11 +48,12 @@ class Division:
         lines: list[str] = []
         if self.parts:
             lines.append(
-                f"{len(self.parts)} modules add it while sampling; nodes that read weights (Save Model, ModelMerge, "
-                "Extract and Save Lora) see the model without it"
+                f"{counted(len(self.parts), 'module adds', 'modules add')} it while sampling; nodes that read weights "
+                "(Save Model, ModelMerge, Extract and Save Lora) see the model without it"
             )
         if self.parts and self.patched:
-            lines.append(f"{len(self.patched)} weights are patched: they are not quantized, or no linear module's")
+            patched = counted(len(self.patched), "weight is", "weights are")
+            lines.append(f"{patched} patched: not quantized, or no linear module's")
         return lines
 
     def cost(self, patcher: ModelPatcher) -> list[str]:
