@@ -46,7 +46,7 @@ class Encoders:
             raise TrainError(
                 f"ComfyUI has no model of {self.trained.names.base_model} to train it with; train it in Musubi Tuner"
             )
-        if not self.vae or not self.text_encoders:
+        if self.trained.clip_type and not (self.vae and self.text_encoders):
             lacking = "vae" if not self.vae else "text_encoder"
             raise TrainError(
                 f"no {lacking} is named, which encodes the dataset: lyco train does the work of Musubi Tuner's scripts "

@@ -207,7 +207,6 @@ def _training(
         [dataclasses.replace(item, latent=flow.latent(item.latent)) for item in some]
         for some in (data.items, data.validation)
     )
-    flow.process.require(options.noise)
     training = Training(
         flow,
         network,
@@ -218,7 +217,7 @@ def _training(
         world=world,
         shard=flow.shard,
         turn=flow.turn,
-        process=flow.process,
+        process=flow.process.under(options.noise),
     )
     if options.run.resume:
         load_state(options.run.resume, training)
