@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ def with_references(entry: Conditioning, latents: Sequence[Tensor], how: Referen
     if how is None or not latents:
         return entry
     conditioning = [entry]
+    if how.pixels:
+        images = {f"image_{n}": (one.movedim(0, -1)[None] + 1) / 2 for n, one in enumerate(latents, 1)}
+        return _run("HiDreamO1ReferenceImages", positive=conditioning, negative=[], images=images)[0]
     for latent in latents:
         conditioning = _run("ReferenceLatent", conditioning=conditioning, latent={"samples": latent[None]})
     if how.method:
@@ -36,7 +40,8 @@ def with_references(entry: Conditioning, latents: Sequence[Tensor], how: Referen
 
 def require_nodes(how: References) -> None:
     """Raise `TrainError` for a node that this ComfyUI lacks."""
-    for name in filter(None, ("ReferenceLatent", how.node, how.method and "FluxKontextMultiReferenceLatentMethod")):
+    adding = "HiDreamO1ReferenceImages" if how.pixels else "ReferenceLatent"
+    for name in filter(None, (adding, how.node, how.method and "FluxKontextMultiReferenceLatentMethod")):
         _node(name)
 
 
@@ -44,10 +49,18 @@ def _run(name: str, **inputs: object) -> list[Conditioning]:
     return _node(name).execute(**inputs).args[0]
 
 
+_MODULES = {
+    "ReferenceLatent": "nodes_edit_model",
+    "FluxKontextMultiReferenceLatentMethod": "nodes_flux",
+    "HiDreamO1ReferenceImages": "nodes_hidream_o1",
+    "TextEncodeQwenImageEdit": "nodes_qwen",
+    "TextEncodeQwenImageEditPlus": "nodes_qwen",
+}
+"""Node -> its module of `comfy_extras`: older ones lack some."""
+
+
 def _node(name: str) -> Any:
     try:
-        from comfy_extras import nodes_edit_model, nodes_flux, nodes_qwen
-
-        return next(getattr(some, name) for some in (nodes_edit_model, nodes_flux, nodes_qwen) if hasattr(some, name))
-    except (ImportError, StopIteration):
+        return getattr(importlib.import_module(f"comfy_extras.{_MODULES[name]}"), name)
+    except (ImportError, AttributeError):
         raise TrainError(f"this ComfyUI has no node {name}, which control images need: update it") from None

@@ -39,7 +39,7 @@ from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import OF_IMAGES, require_fit, require_image, without_caption
-from .demand import Demand, demand_of
+from .demand import Demand, demand_of, require_whole_tokens
 from .flow_model import FlowModel, loaded
 from .memory import memory_for, out_of_memory, with_needs
 from .pair import Pair, both_loaded
@@ -127,6 +127,8 @@ def train(
         ]
         data = dataclasses.replace(data, items=items)
     choice = choose_targets(weights, options.network)
+    for item in (*data.items, *data.validation):
+        require_whole_tokens(choice.trained, item.name, item.latent.shape)
     if high is not None:
         require_pair(weights, model_weights(high), options.network)
     noise = resolve_boundary(resolve_sampling(options.noise, choice.trained), weights, two=high is not None)
