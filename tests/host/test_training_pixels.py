@@ -83,17 +83,26 @@ def test_what_it_reads_itself_has_no_file(train, parts):
 
 
 def test_four_pictures_are_learned(train, parts, pictures, weights, tmp_path):
-    """To a hundredth of the loss, in nearly nothing but noise, where the caption alone tells which it is."""
+    """In nothing but noise, where the caption alone tells which it is: to a fifth of what a model can do that does not
+    read it. The noise is weak, for a tiny model hears hardly anything else beside the real one.
+    """
     model, items = every_family.load(TINY, weights), encoded(train, parts, pictures).items
-    settings = {"network_module": "lora", "network_dim": 32, "network_alpha": 32, "learning_rate": 5e-3}
-    settings |= {"max_train_steps": 60, "batch_size": 4, "lr_scheduler": "cosine", "min_timestep": 900}
+    settings = {"network_module": "lora", "network_dim": 32, "network_alpha": 32, "learning_rate": 3e-3}
+    settings |= {
+        "max_train_steps": 120,
+        "batch_size": 4,
+        "lr_scheduler": "cosine",
+        "min_timestep": 999,
+        "noise_scale_start": 0.05,
+    }
+    settings |= {"gradient_checkpointing": False}
     settings |= {"timestep_sampling": "auto", "save_precision": "fp32", "mixed_precision": "no", "seed": 1}
     options = train.options.train_options(settings)
     with torch.inference_mode():
         done = train.run.train(model, train.run.Data(items), options, str(tmp_path), lambda *_: None)
     losses = [step.loss for step in done.steps]
-    print(losses[0], losses[-1])
-    assert np.mean(losses[-5:]) < losses[0] / 100
+    blind = float(torch.stack([item.latent for item in items]).var(0, correction=0).mean())
+    assert losses[-1] < blind / 5 < losses[0] / 5
     names = {key.split(".")[0] for key in load_file(done.path)}
     assert "lora_unet_model_language_model_layers_0_self_attn_q_proj" in names
     assert {"lora_unet_model_x_embedder_proj1", "lora_unet_model_final_layer2_linear"} < names
@@ -131,7 +140,9 @@ def test_options_that_it_has_no_use_for_are_refused(settings, message, train, we
 def test_a_picture_that_is_no_whole_tokens_is_named(train, weights, tmp_path):
     data = train.run.Data([train.items.Item(normal(1, 3, 64, 80), [torch.zeros(1, 1, 1), {}], "latent 7")])
     options = train.options.train_options({"timestep_sampling": "uniform"})
-    with pytest.raises(train.errors.TrainError, match="latent 7: is 80 x 64 pixels, and the model takes multiples of 3"):
+    with pytest.raises(
+        train.errors.TrainError, match="latent 7: is 80 x 64 pixels, and the model takes multiples of 3"
+    ):
         train.run.train(every_family.load(TINY, weights), data, options, str(tmp_path), lambda *_: None)
 
 
@@ -148,11 +159,18 @@ def test_noise_and_prediction_are_musubi_s(task, kind, train, parts, pictures, w
     noise, sigma = normal(8, *pixels.shape), torch.tensor([0.3, 0.97])
     ids, more = [item.condition[1]["text_input_ids"][0] for item in items], {}
     if how:
-        images = [comfyui.prepare_ref_images(i.condition[1]["reference_latents"], 64, 96, "cpu", torch.float32) for i in items]
-        ids = [comfyui.build_ref_input_ids(i[None], image["per_ref_vit_tokens"], 151655, 151652, 151653)[0] for i, image in zip(ids, images, strict=True)]
+        images = [
+            comfyui.prepare_ref_images(i.condition[1]["reference_latents"], 64, 96, "cpu", torch.float32) for i in items
+        ]
+        ids = [
+            comfyui.build_ref_input_ids(i[None], image["per_ref_vit_tokens"], 151655, 151652, 151653)[0]
+            for i, image in zip(ids, images, strict=True)
+        ]
         grids = [image["per_ref_patch_grids"][0] for image in images]
         more = {
-            "latents_control_0": [image["ref_patches"].view(*grid, -1) for image, grid in zip(images, grids, strict=True)],
+            "latents_control_0": [
+                image["ref_patches"].view(*grid, -1) for image, grid in zip(images, grids, strict=True)
+            ],
             "pixel_values": [image["ref_pixel_values"] for image in images],
             "image_grid_thw": [image["ref_image_grid_thw"] for image in images],
         }
@@ -171,7 +189,6 @@ def test_noise_and_prediction_are_musubi_s(task, kind, train, parts, pictures, w
         found = torch.cat([flow.velocity(given[n : n + 1], sigma[n : n + 1], [items[n].condition]) for n in (0, 1)])
     assert torch.allclose(patches(given), x, atol=1e-5)
     difference = float((patches(found).flatten(1, 2) - expected).norm() / expected.norm())
-    print(task, kind, difference)
     assert difference < 1e-5
     assert torch.equal(process.target(pixels, noise, sigma), pixels)
 

@@ -98,8 +98,8 @@ def _training_mode() -> Generator[None]:
 
 @contextmanager
 def _forgetting(model: nn.Module) -> Generator[None]:
-    """Inside and afterwards, nothing is left of another pass: HiDream-O1 keeps keys and values of captions, whatever its
-    weights have become since.
+    """Inside and afterwards, nothing is left of another pass: HiDream-O1 keeps keys and values of captions, whatever
+    its weights have become since.
     """
     forget: Callable[[], None] | None = getattr(model, "clear_kv_cache", None)
     if forget is None:

@@ -80,8 +80,10 @@ class FlowModel:
         arguments = together(
             [forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)]
         )
-        said: list[Tensor] = []
-        handle = self.model.diffusion_model.register_forward_hook(lambda _, args, output: said.extend((output, args[0])))
+        said: list[Any] = []
+        handle = self.model.diffusion_model.register_forward_hook(
+            lambda _, args, output: said.extend((output, args[0]))
+        )
         try:
             self.model.apply_model(x, t, transformer_options=dict(ATTENTION), **arguments)
         finally:

@@ -62,9 +62,7 @@ class Musubi:
         x, times = self.trainer.get_noisy_model_input_and_timesteps(
             args, patches(noise), latents, sigma.tolist(), None, cpu, dtype
         )
-        accelerator = SimpleNamespace(
-            device=cpu, unwrap_model=lambda model: model, autocast=contextlib.nullcontext
-        )
+        accelerator = SimpleNamespace(device=cpu, unwrap_model=lambda model: model, autocast=contextlib.nullcontext)
         batch = {"input_ids": list(ids), **more}
         found = self.trainer.call_dit(args, accelerator, self.model, latents, batch, noise, x, times, dtype)
         assert torch.equal(found.target, latents.flatten(1, 2))  # its loss is the mean square of what is off these
