@@ -11,7 +11,7 @@ from lyco_testing import every_family, tiny_families
 from lyco_testing.musubi_hidream import Musubi, patches
 from lyco_testing.quantized_models import normal
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 TINY = tiny_families.models()["hidream_o1"]
 CAPTIONS = ("a cat", "two dogs on the grass", "a bird", "a red house")
@@ -107,7 +107,7 @@ def test_four_pictures_are_learned(train, parts, pictures, weights, tmp_path):
     assert "lora_unet_model_language_model_layers_0_self_attn_q_proj" in names
     assert {"lora_unet_model_x_embedder_proj1", "lora_unet_model_final_layer2_linear"} < names
     assert len(names) == 2 * 7 + 3
-    assert train.run.with_adapter(model, done.path).report
+    assert len(train.run.with_adapter(model, done.path).model.patches) == len(names)
 
 
 def test_items_of_one_batch_see_each_its_own_control(train, parts, pictures, weights):
@@ -144,6 +144,42 @@ def test_a_picture_that_is_no_whole_tokens_is_named(train, weights, tmp_path):
         train.errors.TrainError, match="latent 7: is 80 x 64 pixels, and the model takes multiples of 3"
     ):
         train.run.train(every_family.load(TINY, weights), data, options, str(tmp_path), lambda *_: None)
+
+
+COMMAND = """hidream_o1_train_network.py --dit model.safetensors --dataset_config data.toml --model_type {kind} --task {task}
+ --mixed_precision no --timestep_sampling uniform --weighting_scheme none --noise_clip_std 0.0 --learning_rate 1e-2
+ --gradient_checkpointing --network_module networks.lora_hidream_o1 --network_dim 4 --max_train_steps 2 --seed 42
+ --sample_prompts prompts.txt --sample_every_n_steps 1 --save_precision fp32 --output_dir out --output_name o1"""
+"""Musubi's page's, with samples."""
+
+
+def test_musubis_command_trains_and_samples(train, parts, pictures, weights, monkeypatch):
+    """With control images: what sees them learns too, samples see them, and differ as the adapter does."""
+    command = importlib.import_module(parts.dataset.__name__.replace("train.dataset", "commands.musubi_command"))
+    monkeypatch.chdir(pictures)
+    save_file(dict(weights), "model.safetensors")
+    lines = 'image_directory = "pictures"\ncontrol_directory = "controls"'
+    Path("data.toml").write_text(f"[general]\nresolution = [64, 64]\n\n[[datasets]]\n{lines}\n")
+    Path("prompts.txt").write_text("a cat --w 64 --h 96 --s 2 --d 1 --l 1 --ci controls/0.png\n")
+    asked = command.read_command(COMMAND.format(kind="full", task="i2i").split())
+    read, world = train.configuration.read_configuration, train.headless.World()
+    configuration = read(asked.given, pictures, script=asked.script, beside=False)
+    with every_family.known_as(TINY):
+        data, sampling = train.headless._encoded(configuration, world)
+        train.headless._train(configuration, data, train.headless.Terminal(world, []), world, sampling)
+    tensors = load_file("out/o1.safetensors")
+    for name in ("language_model_layers_1_mlp_down_proj", "visual_blocks_0_attn_qkv", "visual_merger_linear_fc2"):
+        assert tensors[f"lora_unet_model_{name}.lora_up.weight"].any(), name
+    first, second = (Image.open(f"out/sample/o1_00000{n}_00_1.png") for n in (1, 2))
+    assert first.size == (64, 96)
+    assert np.asarray(first).tolist() != np.asarray(second).tolist()
+    for task, folder in (("t2i", "controls"), ("i2i", "")):
+        lines = 'image_directory = "pictures"' + (f'\ncontrol_directory = "{folder}"' if folder else "")
+        Path("data.toml").write_text(f"[general]\nresolution = [64, 64]\n\n[[datasets]]\n{lines}\n")
+        given = command.read_command(COMMAND.format(kind="full", task=task).split()).given
+        given |= {"output_name": "o2", "sample_prompts": None, "sample_every_n_steps": None}
+        with pytest.raises(train.errors.TrainError, match=f"task is {task}, and"):
+            train.headless._encoded(read(given, pictures, script=asked.script, beside=False), world)
 
 
 @needs_musubi

@@ -199,7 +199,7 @@ def musubi_adapters(path: str, family: Architecture) -> dict[str, Adapter]:
     if found.architecture is not family:
         theirs = found.architecture.title if found.architecture else "no known model"
         raise TrainError(f"is an adapter for {theirs}, the model is {family.title}")
-    return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi")).modules}
+    return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi", goes_on=True)).modules}
 
 
 def _training(
