@@ -118,8 +118,8 @@ def references_of(weights: Model, version: str) -> References:
     if name != "qwen_image":
         raise TrainError(
             f"there are control images and {title} reads none: take out control_directory, control_path or a prompt's "
-            "control_image_path, or train FLUX.1 Kontext, FLUX.2, HiDream-O1 or Qwen-Image-Edit; what reads an image in "
-            "another way is trained in the graph, with its own conditioning"
+            "control_image_path, or train FLUX.1 Kontext, FLUX.2, HiDream-O1 or Qwen-Image-Edit; what reads an image "
+            "in another way is trained in the graph, with its own conditioning"
         )
     marked = f"{weights.prefix}{_MARK}" in weights.shapes
     version = version or ("edit-2511" if marked else "")

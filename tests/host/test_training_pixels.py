@@ -146,8 +146,8 @@ def test_a_picture_that_is_no_whole_tokens_is_named(train, weights, tmp_path):
         train.run.train(every_family.load(TINY, weights), data, options, str(tmp_path), lambda *_: None)
 
 
-COMMAND = """hidream_o1_train_network.py --dit model.safetensors --dataset_config data.toml --model_type {kind} --task {task}
- --mixed_precision no --timestep_sampling uniform --weighting_scheme none --noise_clip_std 0.0 --learning_rate 1e-2
+COMMAND = """hidream_o1_train_network.py --dit model.safetensors --dataset_config data.toml --model_type full
+ --task {task} --mixed_precision no --timestep_sampling uniform --weighting_scheme none --noise_clip_std 0.0 --learning_rate 1e-2
  --gradient_checkpointing --network_module networks.lora_hidream_o1 --network_dim 4 --max_train_steps 2 --seed 42
  --sample_prompts prompts.txt --sample_every_n_steps 1 --save_precision fp32 --output_dir out --output_name o1"""
 """Musubi's page's, with samples."""
@@ -161,7 +161,7 @@ def test_musubis_command_trains_and_samples(train, parts, pictures, weights, mon
     lines = 'image_directory = "pictures"\ncontrol_directory = "controls"'
     Path("data.toml").write_text(f"[general]\nresolution = [64, 64]\n\n[[datasets]]\n{lines}\n")
     Path("prompts.txt").write_text("a cat --w 64 --h 96 --s 2 --d 1 --l 1 --ci controls/0.png\n")
-    asked = command.read_command(COMMAND.format(kind="full", task="i2i").split())
+    asked = command.read_command(COMMAND.format(task="i2i").split())
     read, world = train.configuration.read_configuration, train.headless.World()
     configuration = read(asked.given, pictures, script=asked.script, beside=False)
     with every_family.known_as(TINY):
@@ -176,7 +176,7 @@ def test_musubis_command_trains_and_samples(train, parts, pictures, weights, mon
     for task, folder in (("t2i", "controls"), ("i2i", "")):
         lines = 'image_directory = "pictures"' + (f'\ncontrol_directory = "{folder}"' if folder else "")
         Path("data.toml").write_text(f"[general]\nresolution = [64, 64]\n\n[[datasets]]\n{lines}\n")
-        given = command.read_command(COMMAND.format(kind="full", task=task).split()).given
+        given = command.read_command(COMMAND.format(task=task).split()).given
         given |= {"output_name": "o2", "sample_prompts": None, "sample_every_n_steps": None}
         with pytest.raises(train.errors.TrainError, match=f"task is {task}, and"):
             train.headless._encoded(read(given, pictures, script=asked.script, beside=False), world)
