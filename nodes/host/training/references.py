@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ from torch import Tensor
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.references import References
 from ..protocols import CLIP, Conditioning
+
+_OF_PIXELS = "HiDreamO1ReferenceImages"
 
 
 def seen(clip: CLIP, caption: str, pictures: Sequence[Tensor], how: References | None) -> list[Conditioning]:
@@ -28,7 +29,7 @@ def with_references(entry: Conditioning, latents: Sequence[Tensor], how: Referen
     conditioning = [entry]
     if how.pixels:
         images = {f"image_{n}": (one.movedim(0, -1)[None] + 1) / 2 for n, one in enumerate(latents, 1)}
-        return _run("HiDreamO1ReferenceImages", positive=conditioning, negative=[], images=images)[0]
+        return _run(_OF_PIXELS, positive=conditioning, negative=[], images=images)[0]
     for latent in latents:
         conditioning = _run("ReferenceLatent", conditioning=conditioning, latent={"samples": latent[None]})
     if how.method:
@@ -40,7 +41,7 @@ def with_references(entry: Conditioning, latents: Sequence[Tensor], how: Referen
 
 def require_nodes(how: References) -> None:
     """Raise `TrainError` for a node that this ComfyUI lacks."""
-    adding = "HiDreamO1ReferenceImages" if how.pixels else "ReferenceLatent"
+    adding = _OF_PIXELS if how.pixels else "ReferenceLatent"
     for name in filter(None, (adding, how.node, how.method and "FluxKontextMultiReferenceLatentMethod")):
         _node(name)
 
@@ -49,18 +50,14 @@ def _run(name: str, **inputs: object) -> list[Conditioning]:
     return _node(name).execute(**inputs).args[0]
 
 
-_MODULES = {
-    "ReferenceLatent": "nodes_edit_model",
-    "FluxKontextMultiReferenceLatentMethod": "nodes_flux",
-    "HiDreamO1ReferenceImages": "nodes_hidream_o1",
-    "TextEncodeQwenImageEdit": "nodes_qwen",
-    "TextEncodeQwenImageEditPlus": "nodes_qwen",
-}
-"""Node -> its module of `comfy_extras`: older ones lack some."""
-
-
 def _node(name: str) -> Any:
     try:
-        return getattr(importlib.import_module(f"comfy_extras.{_MODULES[name]}"), name)
-    except (ImportError, AttributeError):
+        if name == _OF_PIXELS:  # of which older ones have no module
+            from comfy_extras import nodes_hidream_o1
+
+            return nodes_hidream_o1.HiDreamO1ReferenceImages
+        from comfy_extras import nodes_edit_model, nodes_flux, nodes_qwen
+
+        return next(getattr(some, name) for some in (nodes_edit_model, nodes_flux, nodes_qwen) if hasattr(some, name))
+    except (ImportError, StopIteration):
         raise TrainError(f"this ComfyUI has no node {name}, which control images need: update it") from None
