@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lyco_testing import every_family, tiny_families
+from lyco_testing.learned import learned
 from lyco_testing.musubi_hidream import Musubi, patches
 from lyco_testing.quantized_models import normal
 from PIL import Image
@@ -110,6 +111,24 @@ def test_four_pictures_are_learned(train, parts, pictures, weights, tmp_path):
     assert len(train.run.with_adapter(model, done.path).model.patches) == len(names)
 
 
+def test_nothing_is_kept_of_a_caption(train, weights):
+    """ComfyUI's model keeps the keys and values of a caption for the next step, whatever its weights are by then."""
+    model = every_family.load(TINY, weights)
+    entry = [torch.zeros(1, 5, 1), {"text_input_ids": torch.tensor([[151644, 872, 64, 151669, 151673]])}]
+    asked = normal(1, 1, 3, 64, 64), torch.tensor([0.5]), [entry]
+    with train.model.loaded(model, train.options.RunOptions()) as flow, torch.no_grad():
+        network = learned(train, flow, "lokr")
+        with network.attached(flow.model):
+            before = flow.velocity(*asked)
+            for parameter in network.parameters():
+                parameter.mul_(0.5)
+            found = flow.velocity(*asked)
+            flow.model.diffusion_model.clear_kv_cache()
+            assert torch.equal(found, flow.velocity(*asked))
+            assert not torch.allclose(found, before, atol=1e-3)
+    assert not model.model.diffusion_model._kv_cache_entries
+
+
 def test_items_of_one_batch_see_each_its_own_control(train, parts, pictures, weights):
     model, how = every_family.load(TINY, weights), parts.references.References("HiDream-O1", 10, pixels=True)
     items = encoded(train, parts, pictures, how, control_directory="controls").items[::2]  # captions of one length
@@ -148,8 +167,8 @@ def test_a_picture_that_is_no_whole_tokens_is_named(train, weights, tmp_path):
 
 COMMAND = """hidream_o1_train_network.py --dit model.safetensors --dataset_config data.toml --model_type full
  --task {task} --mixed_precision no --timestep_sampling uniform --weighting_scheme none --noise_clip_std 0.0
- --learning_rate 1e-2 --gradient_checkpointing --network_module networks.lora_hidream_o1 --network_dim 4 --max_train_steps 2 --seed 42
- --sample_prompts prompts.txt --sample_every_n_steps 1 --save_precision fp32 --output_dir out --output_name o1"""
+ --learning_rate 1e-2 --gradient_checkpointing --network_module networks.lora_hidream_o1 --network_dim 4
+ --max_train_steps 2 --seed 42 --sample_prompts prompts.txt --sample_every_n_steps 1 --save_precision fp32 --output_dir out --output_name o1"""
 """Musubi's page's, with samples."""
 
 
