@@ -168,7 +168,8 @@ def test_a_picture_that_is_no_whole_tokens_is_named(train, weights, tmp_path):
 COMMAND = """hidream_o1_train_network.py --dit model.safetensors --dataset_config data.toml --model_type full
  --task {task} --mixed_precision no --timestep_sampling uniform --weighting_scheme none --noise_clip_std 0.0
  --learning_rate 1e-2 --gradient_checkpointing --network_module networks.lora_hidream_o1 --network_dim 4
- --max_train_steps 2 --seed 42 --sample_prompts prompts.txt --sample_every_n_steps 1 --save_precision fp32 --output_dir out --output_name o1"""
+ --max_train_steps 2 --seed 42 --sample_prompts prompts.txt --sample_every_n_steps 1 --save_precision fp32
+ --output_dir out --output_name o1"""
 """Musubi's page's, with samples."""
 
 
