@@ -174,7 +174,9 @@ def _require_possible(
         require_control_videos(datasets)
         return trained, kind, None, shown
     require_no_control_videos(datasets, family.title)
-    references = references or require_controls(weights, datasets, version, edits=configuration.edits)
+    references = references or require_controls(
+        weights, datasets, version, edits=configuration.edits, task=configuration.task
+    )
     return trained, kind, references, shown
 
 

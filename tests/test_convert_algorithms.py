@@ -92,6 +92,11 @@ def test_musubi_reads_only_lora_of_hidream_o1():
     tensors = lokr(f"diffusion_model.{path}", 1024, 4096, random)
     with pytest.raises(PlacementError, match=r"k_proj: is a LoKr, and Musubi Tuner reads LoRA only for HiDream-O1"):
         converted(tensors, to="musubi")
+    options = ConvertOptions("musubi", goes_on=True)
+    (found,) = convert_set(
+        identify(parse(tensors, {}), layout="musubi"), options
+    ).modules  # for a training here, which reads all
+    assert (found.module_path, found.adapter.algorithm) == (f"model.{path}", "lokr")
     made = emit(converted(tensors, to="musubi", as_lora=True).adapter_set)[0]
     name = "lora_unet_model_language_model_layers_35_self_attn_k_proj"
     assert {key.partition(".")[0] for key in made} == {name}

@@ -4,6 +4,7 @@ import dataclasses
 from fractions import Fraction
 
 from .table import Architecture, Group, group, inside_all, same
+from .training import MusubiNames, trained_here
 
 __all__ = ["HIDREAM_O1"]
 
@@ -41,4 +42,17 @@ HIDREAM_O1 = Architecture(
     depths={f"model.{block}": count for block, count in _DEPTHS.items()},
     widths=(4096,),
     musubi_lora_only=True,
+    training=trained_here(
+        MusubiNames(
+            "hidream_o1_image", "HiDream-O1-Image", "https://github.com/HiDream-ai/HiDream-O1-Image", "lora_hidream_o1"
+        ),
+        "language_model.layers",
+        "",
+        excludes=(r"model\.visual\..*",),  # what sees control images; include_patterns brings it back
+        outside=(r"model\.(visual\.merger|x_embedder|final_layer2)\..*",),
+        sampling="uniform",
+        shift=3.0,
+        steps=(32, 4),
+        learns_data=True,
+    ),
 )

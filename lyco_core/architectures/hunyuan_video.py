@@ -101,6 +101,7 @@ HUNYUAN_VIDEO = Architecture(
         names=MusubiNames("hunyuan_video", "hunyuan-video", "https://github.com/Tencent/HunyuanVideo", "lora"),
         image_input=ImageInput(reads="img_in.proj", writes="final_layer.linear"),
         clip_type="HUNYUAN_VIDEO",
+        learns_data=False,
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
         outside=(),
@@ -145,6 +146,7 @@ HUNYUAN_VIDEO_1_5 = Architecture(
         ),
         image_input=None,  # it has channels for an image in any case, and zeros in them are its text to video
         clip_type="HUNYUAN_VIDEO_15",
+        learns_data=False,
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
         outside=(),
@@ -224,6 +226,7 @@ FRAMEPACK = Architecture(
         names=MusubiNames("framepack", "framepack", "https://github.com/lllyasviel/FramePack", "lora_framepack"),
         image_input=None,
         clip_type=None,
+        learns_data=False,
         comfyui_blocks=COMFYUI_BLOCKS,
         comfyui_norms=COMFYUI_NORMS,
         outside=(),

@@ -52,6 +52,7 @@ QWEN_IMAGE = Architecture(
         ),
         image_input=None,
         clip_type="QWEN_IMAGE",
+        learns_data=False,
         comfyui_blocks=("transformer_blocks",),
         comfyui_norms=("img_norm1", "img_norm2", "txt_norm1", "txt_norm2"),
         outside=(),

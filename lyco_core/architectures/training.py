@@ -76,7 +76,10 @@ class TrainedFamily:
     image_input: ImageInput | None
     """None: no model of the family reads an image beside the noise, or zeros in its channels are text to video."""
     clip_type: str | None
-    """The type in ComfyUI's CLIP loader; None: ComfyUI has no model of the family by itself."""
+    """The type in ComfyUI's CLIP loader; None: ComfyUI has no model of the family by itself. Empty: the model reads
+    words and pixels itself, and neither its text encoder nor its VAE has a file."""
+    learns_data: bool
+    """Whether the trainer's loss is of x_0, however the model says it."""
     comfyui_blocks: tuple[str, ...]
     """What ComfyUI's model calls its lists of blocks, in the order in which they run, `*` for whatever a list holds;
     one that a model lacks is passed over. Each block is computed again in the backward pass."""
@@ -97,6 +100,7 @@ def trained_here(
     sampling: str = "shift",
     frames_a_second: int | None = None,
     steps: tuple[int, int] = (16, 4),
+    learns_data: bool = False,
 ) -> TrainedFamily:
     """A family of which Musubi Tuner trains no LoHa and LoKr.
 
@@ -115,6 +119,7 @@ def trained_here(
         names=names,
         image_input=image_input,
         clip_type=clip_type,
+        learns_data=learns_data,
         comfyui_blocks=tuple(blocks.split()),
         comfyui_norms=norms,
     )

@@ -153,6 +153,7 @@ WAN = Architecture(
             },
         ),
         clip_type="WAN",
+        learns_data=False,
         comfyui_blocks=("vace_blocks", "blocks"),
         comfyui_norms=(),
         outside=(),

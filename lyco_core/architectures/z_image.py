@@ -45,6 +45,7 @@ Z_IMAGE = Architecture(
         names=MusubiNames("z_image", "Z-Image", "https://github.com/Tongyi-MAI/Z-Image", "lora_zimage", (1024, 1024)),
         image_input=None,
         clip_type="LUMINA2",
+        learns_data=False,
         comfyui_blocks=("context_refiner", "noise_refiner", "layers"),
         comfyui_norms=(),
         outside=(),

@@ -109,7 +109,7 @@ def _tell_options(settings: dict[str, Any], folder: Path, asked: Command) -> Non
 
     kept, answers = answered(settings, asked.script)
     answers = [*asked.launcher, *answers]
-    print("\n".join(option_words(kept, answers)))
+    print("\n".join(option_words(kept, answers, asked.script)))
     path = asked.config or asked.config_file
     if path and not os.path.exists(path):
         print(f"{path}: is not there, so what it says is not told")

@@ -112,7 +112,7 @@ def convert_set(
     found, exact = placement.adapter_set, exact_modules(placement, options.to)
     if options.to == "musubi":
         as_lora = options.as_lora or options.limits is not None
-        require_readable(found, as_lora=as_lora)
+        require_readable(found, as_lora=as_lora or options.goes_on)
         exact = exact if as_lora else uniform(exact)
     if options.to == "diffusers" and not (options.as_lora or options.limits):
         exact = for_diffusers(exact, found)

@@ -26,3 +26,5 @@ class ConvertOptions:
     """Storage dtype of what is written; by default each tensor's own, float32 for products."""
     selection: Selection = EVERYTHING
     """Which modules are written."""
+    goes_on: bool = False
+    """Whether it is a training here that reads them, and not Musubi Tuner, which of some families reads LoRA alone."""

@@ -21,6 +21,9 @@ from .samples import prompts_in
 
 __all__ = ["Configuration", "read_configuration"]
 
+SEEING = r"model\.visual\..*"
+"""What HiDream-O1 sees control images with, which Musubi Tuner trains too with `task` i2i."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
@@ -88,6 +91,9 @@ def read_configuration(
     rest |= {name: path_of(rest[name], name, folder) for name in files if isinstance(rest.get(name, ()), str)}
     clip_type, first_removed = (rest.pop(name, "") for name in ("clip_type", "remove_first_image_from_target"))
     options = train_options(own_options(rest))
+    if task == "i2i":
+        patterns = (*options.network.include_patterns, SEEING)
+        options = dataclasses.replace(options, network=dataclasses.replace(options.network, include_patterns=patterns))
     return Configuration(
         dit=dit,
         vae=vae,

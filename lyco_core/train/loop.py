@@ -233,11 +233,11 @@ class Training:
     def _errors(
         self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any], loss: LossOptions = _MEAN_SQUARE
     ) -> Tensor:
-        """The loss of each item's velocity, (n,)."""
+        """The loss of each item's prediction, (n,)."""
         latents, noise, t = (tensor.to(self.model.device, torch.float32) for tensor in (latents, noise, t))
         sigma, process = self._process.sigma(t), self._process
-        velocity = self.model.velocity(process.noised(latents, noise, sigma), sigma, conditions)
-        return item_losses(loss, velocity.float() - process.target(latents, noise, sigma), t)
+        found = self.model.velocity(process.noised(latents, noise, sigma), sigma, conditions)
+        return item_losses(loss, found.float() - process.target(latents, noise, sigma), t)
 
     def _weights(self, t: Tensor) -> Tensor:
         noise = self.options.noise

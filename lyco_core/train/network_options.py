@@ -209,6 +209,11 @@ def parse_network_args(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         name = name.strip()
+        if name in ("conv_dim", "conv_alpha"):
+            raise TrainError(
+                f"network_args: '{text}' is for convolutions, of which none is trained here (of HiDream-O1 that is "
+                "one, which cuts control images into patches); leave conv_dim and conv_alpha out"
+            )
         if not equals or name not in known:
             raise TrainError(
                 f"network_args: '{text}' is no option that it takes; expected NAME=VALUE with one of {', '.join(known)}"

@@ -68,6 +68,32 @@ class NoiseOptions(OptionGroup):
         draws=True,
         graph=False,
     )
+    noise_scale_start: float = option(
+        0.0,
+        Number(),
+        "Of HiDream-O1: how many times as large the noise is as a normal one, at the noise. 0: as the model's sampler "
+        "has it, 8; Musubi has 7.5 for the dev model.",
+        saved=Saved.IF_SET,
+        draws=True,
+        graph=False,
+    )
+    noise_scale_end: float = option(
+        0.0,
+        Number(),
+        "The same at the data; between the two it changes with the timestep. 0: as noise_scale_start.",
+        saved=Saved.IF_SET,
+        draws=True,
+        graph=False,
+    )
+    noise_clip_std: float = option(
+        0.0,
+        Number(),
+        "Of HiDream-O1: noise is clipped at so many of its standard deviations. 0: not at all; Musubi has 2.5 for the "
+        "dev model.",
+        saved=Saved.IF_SET,
+        draws=True,
+        graph=False,
+    )
     min_timestep: float = option(0.0, Number(0, 1000), "Timesteps below are not trained, of 1000.", draws=True)
     max_timestep: float = option(1000.0, Number(0, 1000), "Timesteps above are not trained, of 1000.", draws=True)
     preserve_distribution_shape: bool = option(

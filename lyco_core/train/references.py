@@ -33,6 +33,8 @@ class References:
     """Whether it reads no control, but the picture itself, of which it makes the layers."""
     whole: bool = True
     """Whether the whole picture is learned before its layers."""
+    pixels: bool = False
+    """Whether it reads the control images themselves, which ComfyUI's node for it scales by its own rule."""
 
 
 _PLUS = "TextEncodeQwenImageEditPlus"
@@ -47,28 +49,39 @@ EDITIONS = {
 }
 """`model_version` -> how that edition of Qwen-Image reads control images. Their weights have the same names."""
 
-_FAMILIES = {"flux1": References("FLUX.1 Kontext", 1, all=True), "flux2": References("FLUX.2")}
+_FAMILIES = {
+    "flux1": References("FLUX.1 Kontext", 1, all=True),
+    "flux2": References("FLUX.2"),
+    "hidream_o1": References("HiDream-O1", 10, pixels=True),
+}
 """Architecture -> how its models read control images, where all read them in one way."""
 
 
 def require_controls(
-    weights: Model, datasets: Sequence[Dataset], version: str = "", *, edits: bool = False
+    weights: Model, datasets: Sequence[Dataset], version: str = "", *, edits: bool = False, task: str = ""
 ) -> References | None:
     """How a model reads the control images of the datasets; None if there are none.
 
     Args:
         version: `model_version`, as Musubi has it.
         edits: whether the model is known to be for editing, and a person to be told of images without controls.
+        task: as a command of Musubi's has it.
 
     Raises:
-        TrainError: the model reads none, or not so many; or a dataset cannot be read.
+        TrainError: the model reads none, or not so many, or the task says otherwise; or a dataset cannot be read.
     """
     pictures = [media for dataset in datasets if not dataset.is_video for media in media_of(dataset)]
     without = [media.path for media in pictures if not media.controls]
     if len(without) == len(pictures):
+        if task == "i2i":
+            raise TrainError(
+                "task is i2i, and no image has a control image; give the dataset a control_directory, or take task t2i"
+            )
         if pictures and (edits or version in EDITIONS):
             logger.warning("no image has a control image, so the edit model is trained as one of text to image")
         return None
+    if task == "t2i":
+        raise TrainError("task is t2i, and there are control images; take task i2i, or take out control_directory")
     found = references_of(weights, version)
     for media in pictures:
         if found.most is not None and len(media.controls) > found.most:
@@ -105,8 +118,8 @@ def references_of(weights: Model, version: str) -> References:
     if name != "qwen_image":
         raise TrainError(
             f"there are control images and {title} reads none: take out control_directory, control_path or a prompt's "
-            "control_image_path, or train FLUX.1 Kontext, FLUX.2 or Qwen-Image-Edit; what reads an image in another "
-            "way is trained in the graph, with its own conditioning"
+            "control_image_path, or train FLUX.1 Kontext, FLUX.2, HiDream-O1 or Qwen-Image-Edit; what reads an image "
+            "in another way is trained in the graph, with its own conditioning"
         )
     marked = f"{weights.prefix}{_MARK}" in weights.shapes
     version = version or ("edit-2511" if marked else "")

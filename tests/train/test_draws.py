@@ -50,6 +50,17 @@ def test_a_batch_is_what_its_number_and_the_seed_say(seed: int, settings: dict):
         assert conditions == [-50.0 if drop else ITEMS[i].condition for drop, i in zip(dropped, indices, strict=True)]
 
 
+def test_noise_is_clipped_at_its_own_standard_deviations():
+    plain, clipped = (
+        draw(train_options({"noise_clip_std": bound, "timestep_sampling": "uniform"}), 3, 4, torch.Size((3, 32, 32)))
+        for bound in (0, 2.5)
+    )
+    bound = 2.5 * float(plain.noise.std())
+    assert torch.equal(clipped.noise, plain.noise.clamp(-bound, bound))
+    assert float(plain.noise.abs().max()) > bound
+    assert torch.equal(clipped.t, plain.t)
+
+
 def test_dealt_timesteps_take_turns():
     """Any ten items in a row from a multiple of ten lie in a tenth each, however they are batched."""
     options = train_options({"timestep_sampling": "uniform", "num_timestep_buckets": 10})

@@ -14,6 +14,7 @@ from lyco_core.train.musubi.answers import (
     flattened,
     known,
     notes_of,
+    option_words,
     own_options,
     require_answers,
     takes,
@@ -68,7 +69,12 @@ def test_what_encodes_texts_is_one_list():
         ("--t5 x.safetensors", "t5", "mapped to text_encoder"),
         ("--learning_rate 1e-3", "learning_rate", "as it is"),
         ("--learning_rate much", "learning_rate", "refused because learning_rate is 'much', expected a fin"),
-        ("--network_args conv_dim=4", "network_args", "refused because network_args: 'conv_dim=4' is no option"),
+        ("--network_args conv_dim=4", "network_args", "refused because network_args: 'conv_dim=4' is for convolutions"),
+        ("--network_args convdim=4", "network_args", "refused because network_args: 'convdim=4' is no option"),
+        ("hidream_o1_train_network.py --noise_scale_end 8.0 --task i2i", "noise_scale_end", "as it is"),
+        ("hidream_o1_train_network.py --task i2i", "task", "as it is"),
+        ("--model_type Dev", "model_type", "as it is"),
+        ("--model_type distilled", "model_type", "refused because the types are full and dev"),
         ("--learning_rat 1", "learning_rat", "refused because there is no option learning_rat; do you mean learning_r"),
         ("--banana 1 2", "banana", "refused because there is no option banana; the help page lists them all"),
         ("--sample_prompts p.txt --sample_at_first", "sample_prompts", "as it is"),
@@ -232,3 +238,20 @@ def test_a_script_with_a_default_of_its_own():
     kept, _ = answered({"timestep_sampling": "uniform"}, "ideogram4_train_network")
     assert kept["timestep_sampling"] == "uniform"
     assert "timestep_sampling" not in answered({}, "wan_train_network")[0]
+
+
+def test_what_hidream_o1_s_types_stand_for():
+    def noise(**settings: object) -> tuple[float, ...]:
+        found = train_options(own_options(answered(settings, "hidream_o1_train_network")[0])).noise
+        return found.noise_scale_start, found.noise_scale_end, found.noise_clip_std
+
+    assert noise(model_type="dev") == (7.5, 0, 2.5)
+    assert noise(model_type="dev", noise_clip_std=0.0, noise_scale_end=7.0) == (7.5, 7.0, 0)
+    assert noise(model_type="full") == noise() == (0, 0, 0)
+
+
+def test_a_model_that_reads_pixels_and_words_itself_needs_no_other_file():
+    asked = "hidream_o1_train_network", "krea2_train_network"
+    one, other = ("\n".join(option_words(*answered({"dit": "x"}, script), script)) for script in asked)
+    assert "it is needed to train" not in one
+    assert other.count("it is needed to train") == 2

@@ -5,7 +5,7 @@ import torch
 
 from lyco_core.errors import TrainError
 from lyco_core.train.noise import NoiseOptions
-from lyco_core.train.process import FLOW, Discrete, FlowFromSigmas
+from lyco_core.train.process import FLOW, Discrete, FlowFromSigmas, FlowToData
 
 SIGMAS = ((1 - (a := torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0))) / a).sqrt()
 """Stable Diffusion's."""
@@ -44,9 +44,32 @@ def test_min_snr_is_the_paper_s():
 
 def test_options_that_mean_nothing_for_it_are_refused():
     with pytest.raises(TrainError, match="min_snr_gamma is for models that predict noise or v"):
-        FLOW.require(NoiseOptions(min_snr_gamma=5.0))
+        FLOW.under(NoiseOptions(min_snr_gamma=5.0))
     with pytest.raises(TrainError, match="weighting_scheme is cosmap, which weights a flow's loss"):
-        Discrete(SIGMAS, velocity=False).require(NoiseOptions(weighting_scheme="cosmap"))
+        Discrete(SIGMAS, velocity=False).under(NoiseOptions(weighting_scheme="cosmap"))
+    for process in (FLOW, Discrete(SIGMAS, velocity=True)):
+        for name in ("noise_scale_start", "noise_scale_end", "noise_clip_std"):
+            with pytest.raises(TrainError, match=f"{name} is 2, and is for HiDream-O1 alone"):
+                process.under(NoiseOptions(**{name: 2.0}))
+    with pytest.raises(TrainError, match="weighting_scheme is mode, and Musubi Tuner trains this model with none"):
+        FlowToData(8.0, 8.0).under(NoiseOptions(weighting_scheme="mode", timestep_sampling="uniform"))
+
+
+def test_a_flow_that_is_learned_as_data_has_its_own_noise():
+    """Musubi's of HiDream-O1: (1 - σ)·x_0 + σ·ε·s, s from the noise's end to the data's; it says (x - x_0) / σ."""
+    x_0, noise, sigma = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.tensor([0.25, 5e-4])
+    asked = NoiseOptions(timestep_sampling="uniform", noise_scale_start=6.0, noise_scale_end=2.0)
+    for process, scales in (
+        (FlowToData(8.0, 8.0).under(asked), (3.0, 2.002)),
+        (FlowToData(8.0, 8.0).under(NoiseOptions(timestep_sampling="uniform")), (8.0, 8.0)),
+        (FlowToData(8.0, 8.0).under(NoiseOptions(timestep_sampling="uniform", noise_scale_start=7.5)), (7.5, 7.5)),
+    ):
+        x = process.noised(x_0, noise, sigma)
+        for n, scale in enumerate(scales):
+            expected = (1 - sigma[n]) * x_0[n] + sigma[n] * scale * noise[n]
+            assert torch.allclose(x[n], expected, atol=1e-5)
+        said = (x - x_0) / sigma.clamp(min=1e-3).view(-1, 1, 1, 1)
+        assert torch.allclose(process.predicted(said, x, sigma), process.target(x_0, noise, sigma), atol=1e-5)
 
 
 def test_a_flow_counted_by_sigma_ends_where_its_sampler_does():

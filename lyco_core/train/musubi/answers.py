@@ -14,7 +14,7 @@ from ..options import every_option
 from ..rules import FileName, Prompts, Texts, Truth
 from .pickles import why_pickle
 from .scripts import SCRIPTS, script_named
-from .table import DEFAULTS, ROWS, Fate, Row, Takes, unknown
+from .table import DEFAULTS, DEV, ROWS, Fate, Row, Takes, unknown
 
 __all__ = [
     "FILES",
@@ -47,6 +47,8 @@ FILES = {
 """What a configuration names beside the options of a training."""
 
 _NEEDED = ("dit", "vae", "text_encoder")
+_ALONE = ("dit",)
+"""Of a model that reads pixels and words itself."""
 
 _TABLES = ("general", "datasets", "validation_datasets")
 
@@ -100,6 +102,8 @@ def answered(settings: Mapping[str, Any], script: str = "") -> tuple[dict[str, A
                 kept[name] = value
         else:
             answers.append(Answer(name, Fate.REFUSED, unknown(name, known())))
+    if str(kept.pop("model_type", "")).lower() == "dev":
+        kept = DEV | kept
     if (own := script_named(script)) and own.timestep_sampling:
         kept.setdefault("timestep_sampling", own.timestep_sampling)
     return kept, answers
@@ -144,7 +148,7 @@ _BY_RULE: Sequence[tuple[type, Takes]] = (
 
 
 _EDITION = ("model_version", "edit_plus", "edit")
-_OF_QWEN = (*_EDITION, "remove_first_image_from_target")
+_OF_DATA = (*_EDITION, "remove_first_image_from_target", "task")
 
 
 def edition(settings: dict[str, Any]) -> str:
@@ -155,11 +159,15 @@ def edition(settings: dict[str, Any]) -> str:
 
 def own_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that `train_options` takes."""
-    return {name: value for name, value in settings.items() if name not in {*FILES, *_TABLES, *_OF_QWEN}}
+    return {name: value for name, value in settings.items() if name not in {*FILES, *_TABLES, *_OF_DATA}}
 
 
-def option_words(settings: Mapping[str, Any], answers: Iterable[Answer]) -> list[str]:
-    """What becomes of every option, one a line, and what is another default here than in Musubi."""
+def option_words(settings: Mapping[str, Any], answers: Iterable[Answer], script: str = "") -> list[str]:
+    """What becomes of every option, one a line, and what is another default here than in Musubi.
+
+    Args:
+        script: as `answered` has it.
+    """
     lines = [(answer.name, str(answer)) for answer in answers]
     given = {name for name, _ in lines}
     defaults = {made.called: made.default for _, made in every_option()}
@@ -168,9 +176,15 @@ def option_words(settings: Mapping[str, Any], answers: Iterable[Answer]) -> list
         for name, theirs in DEFAULTS.items()
         if name not in given
     ]
-    lines += [(name, "not given: it is needed to train") for name in _NEEDED if name not in settings]
+    lines += [(name, "not given: it is needed to train") for name in _needed(script) if name not in settings]
     width = max(len(name) for name, _ in lines)
     return [f"{name:{width}}  {text}" for name, text in lines]
+
+
+def _needed(script: str) -> Sequence[str]:
+    families = found.families if (found := script_named(script)) else ()
+    itself = any((trained := ARCHITECTURES[name].training) and trained.clip_type == "" for name in families)
+    return _ALONE if itself else _NEEDED
 
 
 def _refused(name: str, why: str) -> Answer:

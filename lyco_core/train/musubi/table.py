@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from .scripts import WHOLE
 
-__all__ = ["DEFAULTS", "ROWS", "Fate", "Row", "Takes", "unknown"]
+__all__ = ["DEFAULTS", "DEV", "ROWS", "Fate", "Row", "Takes", "unknown"]
 
 
 class Fate(enum.Enum):
@@ -83,14 +83,13 @@ _UPLOAD = "it belongs to huggingface_repo_id"
 _HOW_SWAPPED = "blocks_to_swap has its own way of moving weights"
 _IN_FILE = "the model's file tells it"
 _FIRST = "a first frame is not trained on without the graph: train it there with the conditioning of its own workflow"
-_CONTROL = "it reads its control in a way that is not built here: train it in the graph, with its own conditioning"
 _EDITION = "it says how Qwen-Image reads control images"
 _ONE_FRAME = "no node of ComfyUI's makes the conditioning of one frame among others, so nothing there samples with it"
 _SELF = "it belongs to Self-Flow, which is not built here"
 _DINO = "it belongs to a loss on DINO's features, which is not built here"
 _NABLA = "it belongs to Kandinsky's sparse attention, which is not built here"
 _SELF_FLOW = "self_flow"
-_NOISE = "noise is neither scaled nor clipped here"
+_TYPE = "it says how large noise is, and where it is clipped"
 
 _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     # names, what they take, kinds of scripts, what becomes of them, why
@@ -170,9 +169,8 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
     ("i2v_mode", ONE, "kandinsky5", REFUSED, _FIRST),
     ("force_nabla_attention nabla_add_sta no_nabla_add_sta", FLAG, "kandinsky5", REFUSED, _NABLA),
     ("nabla_P nabla_wT nabla_wH nabla_wW nabla_method", ONE, "kandinsky5", REFUSED, _NABLA),
-    ("model_type", ONE, "hidream_o1", NOTHING, _IN_FILE),
-    ("noise_scale_start noise_scale_end noise_clip_std", ONE, "hidream_o1", REFUSED, _NOISE),
-    ("skip_t2i_visual_dummy", FLAG, "hidream_o1", NOTHING, "no visual encoder is run"),
+    ("model_type", ONE, "hidream_o1", REFUSED, "the types are full and dev"),
+    ("skip_t2i_visual_dummy", FLAG, "hidream_o1", NOTHING, "the visual encoder runs for control images alone"),
     ("dino_loss_weight dino_loss_backend dino_loss_model_type dino_loss_layer", ONE, "hidream_o1", REFUSED, _DINO),
     ("dino_loss_feature_mode dino_loss_resize dino_loss_every_n_steps", ONE, "hidream_o1", REFUSED, _DINO),
     ("dino_loss_use_gram dino_loss_no_norm", FLAG, "hidream_o1", REFUSED, _DINO),
@@ -192,14 +190,18 @@ _TABLE: tuple[tuple[str, Takes, str, Fate, str], ...] = (
 _VALUES: dict[str, tuple[tuple[str, Fate, str], ...]] = {
     "task": (
         (r"k5-.*-i2v.*", REFUSED, _FIRST),
-        (r"i2i", REFUSED, _CONTROL),
+        (r"i2i", SAME, "what sees control images is trained too"),
     ),
+    "model_type": ((r"full|dev", SAME, _TYPE),),
     "model_version": (
         (r"original|edit|edit-2509|edit-2511|layered", SAME, _EDITION),
         (r"edit.*", REFUSED, "the editions are edit, edit-2509 and edit-2511"),
     ),
 }
 """Option -> the values of which something else becomes."""
+
+DEV = {"noise_scale_start": 7.5, "noise_clip_std": 2.5}
+"""What `model_type dev` stands for, where a command does not say it itself."""
 
 
 def _rows() -> Iterable[tuple[str, Row]]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ....lyco_core.architectures import TrainedFamily
+from ....lyco_core.errors import TrainError
 from ....lyco_core.train.estimate import adapter_parts
 from ....lyco_core.train.items import Item
 from ....lyco_core.train.network import Network
@@ -44,8 +46,23 @@ def _patch(model: BaseModel) -> tuple[int, ...]:
 def _tokens(item: Item, patch: tuple[int, ...]) -> int:
     """Those of an item's latent, its caption and the pictures that come with it."""
     text, more = item.condition
-    pictures = [item.latent, *(picture[0] for picture in more.get("reference_latents") or ())]
+    pictures = [item.latent, *(_channels_first(picture[0]) for picture in more.get("reference_latents") or ())]
     return text.shape[1] + sum(_count(picture, patch) for picture in pictures)
+
+
+def _channels_first(picture: Tensor) -> Tensor:
+    """A latent as it is; an image, which HiDream-O1 reads for one, with its colors where a latent's channels are."""
+    return picture.movedim(-1, 0) if picture.shape[-1] == 3 else picture
+
+
+def require_whole_tokens(trained: TrainedFamily, name: str, size: Sequence[int]) -> None:
+    """Raise `TrainError` for a picture, (…, height, width), that a model of pixels cannot cut into its tokens."""
+    side = trained.steps[0]
+    if trained.clip_type == "" and any(length % side for length in size[-2:]):
+        raise TrainError(
+            f"{name}: is {size[-1]} x {size[-2]} pixels, and the model takes multiples of {side}; scale or crop it, or "
+            "take it from a Training Dataset, which does"
+        )
 
 
 def _count(latent: Tensor, patch: tuple[int, ...]) -> int:

@@ -8,7 +8,7 @@ training uses it, the gradients come out wrong without a word (measured: by 12 t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -64,6 +64,7 @@ def differentiable(
         thaw(model)
         undo.enter_context(_training_mode())
         undo.enter_context(with_gradients())
+        undo.enter_context(_forgetting(model.diffusion_model))
         _settle_attention(patcher.load_device)
         patcher.eject_model()  # a clone says of itself what its original was
         linears = linears_of(model)
@@ -93,6 +94,23 @@ def _training_mode() -> Generator[None]:
         yield
     finally:
         comfy.model_management.in_training = before
+
+
+@contextmanager
+def _forgetting(model: nn.Module) -> Generator[None]:
+    """Inside and afterwards, nothing is left of another pass: HiDream-O1 keeps keys and values of captions, whatever
+    its weights have become since.
+    """
+    forget: Callable[[], None] | None = getattr(model, "clear_kv_cache", None)
+    if forget is None:
+        yield
+        return
+    handle = model.register_forward_pre_hook(lambda *_: forget())
+    try:
+        yield
+    finally:
+        handle.remove()
+        forget()
 
 
 def _settle_attention(device: torch.device) -> None:

@@ -20,6 +20,7 @@ from ..protocols import CLIP, VAE
 from .cache import identity
 from .first_frames import load_image_encoder
 from .memory import out_of_memory
+from .own_encoders import pixels_for_latents, tokens_for_text
 
 log = logging.getLogger("lyco")
 
@@ -46,12 +47,22 @@ class Encoders:
             raise TrainError(
                 f"ComfyUI has no model of {self.trained.names.base_model} to train it with; train it in Musubi Tuner"
             )
-        if not self.vae or not self.text_encoders:
+        if self.itself and (self.vae or self.text_encoders):
+            raise TrainError(
+                f"the model ({self.trained.names.base_model}) reads pixels and words itself; leave out vae and "
+                "text_encoder"
+            )
+        if not self.itself and not (self.vae and self.text_encoders):
             lacking = "vae" if not self.vae else "text_encoder"
             raise TrainError(
                 f"no {lacking} is named, which encodes the dataset: lyco train does the work of Musubi Tuner's scripts "
                 "that cache too, so it takes their --vae and text encoders"
             )
+
+    @property
+    def itself(self) -> bool:
+        """Whether the model reads pixels and words itself, and there are no files."""
+        return self.trained.clip_type == ""
 
     @property
     def frames_a_second(self) -> float | None:
@@ -65,23 +76,26 @@ class Encoders:
 
     def vae_identity(self) -> object:
         """What changes when the VAE does."""
-        return identity(self.vae)
+        return "pixels" if self.itself else identity(self.vae)
 
     def text_identity(self) -> list[object]:
         """What changes when the text encoders do."""
+        if self.itself:
+            return [self.trained.names.base_model]
         return [[identity(path) for path in self.text_encoders], _clip_type(self)]
 
     def require_text_encoders(self) -> None:
         """Raise `TrainError` if the text encoders' type is unknown, or a file is none."""
-        _require_text_encoders(self)
+        if not self.itself:
+            _require_text_encoders(self)
 
     def load_vae(self) -> VAE:
         """The VAE. Raises `TrainError`."""
-        return _load_vae(self.vae)
+        return pixels_for_latents() if self.itself else _load_vae(self.vae)
 
     def load_clip(self) -> CLIP:
         """The text encoders. Raises `TrainError`."""
-        return _load_clip(self)
+        return tokens_for_text() if self.itself else _load_clip(self)
 
     def vision_identity(self) -> object:
         """What changes when the image encoder does."""

@@ -76,17 +76,20 @@ class FlowModel:
         return groups(conditions)
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Conditioning]) -> Tensor:
-        """See `loop.VelocityModel`; the output of the diffusion model itself, before ComfyUI makes x_0 of it."""
+        """See `loop.VelocityModel`; of the output of the diffusion model itself, before ComfyUI makes x_0 of it."""
         arguments = together(
             [forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)]
         )
         said: list[Any] = []
-        handle = self.model.diffusion_model.register_forward_hook(lambda _, args, output: said.append(output))
+        handle = self.model.diffusion_model.register_forward_hook(
+            lambda _, args, output: said.extend((output, args[0]))
+        )
         try:
             self.model.apply_model(x, t, transformer_options=dict(ATTENTION), **arguments)
         finally:
             handle.remove()
-        return said[0].float()
+        output, given = said
+        return self.process.predicted(output.float(), given, t)
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def loaded(
     clone, trained = own_clone(patcher, run)
     memory, demand = memory or MemoryOptions(blocks_to_swap=0), demand or Demand()
     with torch.inference_mode(False):
-        flow = FlowModel(clone, run.guidance_scale, process_of(patcher))
+        flow = FlowModel(clone, run.guidance_scale, process_of(patcher, trained))
         plan = Plan(clone.model, trained, memory, demand, world)
         with placed(clone, plan, flow.dtype, tell) as flow.swap, computing(flow, clone, trained, run, memory):
             yield flow

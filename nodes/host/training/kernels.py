@@ -1,7 +1,8 @@
 """ComfyUI's functions that gradients cannot pass, as plain torch while a model trains.
 
 Fused kernels of comfy_kitchen have no backward pass, and where a block asks for one without looking whether it trains
-there is no other way; and a norm keeps its input, which blocks of LTX change in place afterwards.
+there is no other way; a norm keeps its input, which blocks of LTX change in place afterwards; and blocks of language
+models write their sum into their input, which autograd refuses.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.common_dit
+import comfy.text_encoders.llama
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -23,6 +26,7 @@ def with_gradients() -> Generator[None]:
         for module, functions in (
             (_kitchen(), _KERNELS),
             (comfy.ldm.common_dit, {"rms_norm": _rms_norm(comfy.ldm.common_dit.rms_norm)}),
+            (_LANGUAGE, {"forward": _without_out(_LANGUAGE.forward)}),
         ):
             for name, function in functions.items():
                 if hasattr(module, name):
@@ -69,6 +73,29 @@ def _normed(rotate: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[T
 
 def _rms_norm(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda x, *args, **named: function(x.clone(), *args, **named)
+
+
+_LANGUAGE = comfy.text_encoders.llama.TransformerBlock
+
+
+class _NewTensors(TorchFunctionMode):
+    """Inside, what torch's functions make is a tensor of its own where autograd is on, and not written into `out`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if torch.is_grad_enabled():  # which it is not inside of a Linear's own function
+            named = {name: value for name, value in named.items() if name != "out"}
+        return func(*args, **named)
+
+
+def _without_out(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(block: object, *args: Any, **named: Any) -> Any:
+        with _NewTensors():
+            return forward(block, *args, **named)
+
+    return run
 
 
 _KERNELS: dict[str, Callable[..., Any]] = {

@@ -14,6 +14,9 @@ from ..progress import Progress
 from ..protocols import CLIP, VAE
 from .cache import identity
 
+PIXELS = 32
+"""What models make one token of that have pixels for a latent, at most: HiDream-O1."""
+
 PLACES = {"load_device", "offload_device"}
 """What a loader may be told and still load the same numbers."""
 
@@ -77,7 +80,8 @@ class LoadedEncoders:
 
 def steps_of(vae: VAE) -> tuple[int, int]:
     """`Dataset.steps` of a VAE: what it makes one latent of, or what models make one token of if that is more."""
-    return max(STEPS[0], int(vae.spacial_compression_encode())), vae.temporal_compression_decode() or STEPS[1]
+    side = int(vae.spacial_compression_encode())
+    return max(PIXELS if side == 1 else STEPS[0], side), vae.temporal_compression_decode() or STEPS[1]
 
 
 def _vae_path(vae: VAE) -> str | None:

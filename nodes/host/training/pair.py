@@ -128,7 +128,10 @@ def both_loaded(
     run, memory = options.run, options.memory
     clones, families = zip(*(own_clone(patcher, run) for patcher in (low, high)), strict=True)
     with torch.inference_mode(False), ExitStack() as undo:
-        flows = [FlowModel(clone, run.guidance_scale, process_of(clone)) for clone in clones]
+        flows = [
+            FlowModel(clone, run.guidance_scale, process_of(clone, known))
+            for clone, known in zip(clones, families, strict=True)
+        ]
         _require_one_dtype(flows)
         plans = [Plan(f.model, known, memory, demand, world) for f, known in zip(flows, families, strict=True)]
         device = flows[0].device

@@ -6,22 +6,25 @@ from typing import Any
 
 import comfy.model_sampling as sampling
 
-from ....lyco_core.architectures import ARCHITECTURES
+from ....lyco_core.architectures import ARCHITECTURES, TrainedFamily
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.process import FLOW, Discrete, FlowFromSigmas, Process
+from ....lyco_core.train.process import FLOW, Discrete, FlowFromSigmas, FlowToData, Process
 from ..protocols import ModelPatcher
 
 
-def process_of(patcher: ModelPatcher) -> Process:
+def process_of(patcher: ModelPatcher, trained: TrainedFamily) -> Process:
     """How the sampler of a model has its noise; a node that patches its model_sampling counts.
 
     Raises:
         TrainError: it is none for which the model's target is known here.
     """
     found: Any = patcher.get_model_object("model_sampling")
-    straight = isinstance(found, sampling.CONST) and getattr(found, "noise_scale", 1.0) == 1
-    if straight and not isinstance(found, getattr(sampling, "IMG_TO_IMG_FLOW", ())):
-        return FLOW
+    scale: float = getattr(found, "noise_scale", 1.0)
+    if isinstance(found, sampling.CONST) and not isinstance(found, getattr(sampling, "IMG_TO_IMG_FLOW", ())):
+        if trained.learns_data:
+            return FlowToData(scale, scale)
+        if scale == 1:
+            return FLOW
     bases = type(found).__bases__
     if bases == (getattr(sampling, "ModelSamplingCosmosRFlow", None), getattr(sampling, "COSMOS_RFLOW", None)):
         return FlowFromSigmas(sigma_max=float(found.sigma_max))

@@ -11,6 +11,8 @@ from ....lyco_core.errors import TrainError
 from ....lyco_core.train.references import References
 from ..protocols import CLIP, Conditioning
 
+_OF_PIXELS = "HiDreamO1ReferenceImages"
+
 
 def seen(clip: CLIP, caption: str, pictures: Sequence[Tensor], how: References | None) -> list[Conditioning]:
     """The conditioning of a caption, with pictures if the text encoder sees them, each (1, height, width, 3)."""
@@ -25,6 +27,9 @@ def with_references(entry: Conditioning, latents: Sequence[Tensor], how: Referen
     if how is None or not latents:
         return entry
     conditioning = [entry]
+    if how.pixels:
+        images = {f"image_{n}": (one.movedim(0, -1)[None] + 1) / 2 for n, one in enumerate(latents, 1)}
+        return _run(_OF_PIXELS, positive=conditioning, negative=[], images=images)[0]
     for latent in latents:
         conditioning = _run("ReferenceLatent", conditioning=conditioning, latent={"samples": latent[None]})
     if how.method:
@@ -36,7 +41,8 @@ def with_references(entry: Conditioning, latents: Sequence[Tensor], how: Referen
 
 def require_nodes(how: References) -> None:
     """Raise `TrainError` for a node that this ComfyUI lacks."""
-    for name in filter(None, ("ReferenceLatent", how.node, how.method and "FluxKontextMultiReferenceLatentMethod")):
+    adding = _OF_PIXELS if how.pixels else "ReferenceLatent"
+    for name in filter(None, (adding, how.node, how.method and "FluxKontextMultiReferenceLatentMethod")):
         _node(name)
 
 
@@ -46,6 +52,10 @@ def _run(name: str, **inputs: object) -> list[Conditioning]:
 
 def _node(name: str) -> Any:
     try:
+        if name == _OF_PIXELS:  # of which older ones have no module
+            from comfy_extras import nodes_hidream_o1
+
+            return nodes_hidream_o1.HiDreamO1ReferenceImages
         from comfy_extras import nodes_edit_model, nodes_flux, nodes_qwen
 
         return next(getattr(some, name) for some in (nodes_edit_model, nodes_flux, nodes_qwen) if hasattr(some, name))

@@ -39,7 +39,7 @@ from ..model.matching import model_weights, our_patches
 from ..model.places import Change
 from ..protocols import Conditioning, ModelPatcher
 from .conditions import OF_IMAGES, require_fit, require_image, without_caption
-from .demand import Demand, demand_of
+from .demand import Demand, demand_of, require_whole_tokens
 from .flow_model import FlowModel, loaded
 from .memory import memory_for, out_of_memory, with_needs
 from .pair import Pair, both_loaded
@@ -127,6 +127,8 @@ def train(
         ]
         data = dataclasses.replace(data, items=items)
     choice = choose_targets(weights, options.network)
+    for item in (*data.items, *data.validation):
+        require_whole_tokens(choice.trained, item.name, item.latent.shape)
     if high is not None:
         require_pair(weights, model_weights(high), options.network)
     noise = resolve_boundary(resolve_sampling(options.noise, choice.trained), weights, two=high is not None)
@@ -197,7 +199,7 @@ def musubi_adapters(path: str, family: Architecture) -> dict[str, Adapter]:
     if found.architecture is not family:
         theirs = found.architecture.title if found.architecture else "no known model"
         raise TrainError(f"is an adapter for {theirs}, the model is {family.title}")
-    return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi")).modules}
+    return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi", goes_on=True)).modules}
 
 
 def _training(
@@ -207,7 +209,6 @@ def _training(
         [dataclasses.replace(item, latent=flow.latent(item.latent)) for item in some]
         for some in (data.items, data.validation)
     )
-    flow.process.require(options.noise)
     training = Training(
         flow,
         network,
@@ -218,7 +219,7 @@ def _training(
         world=world,
         shard=flow.shard,
         turn=flow.turn,
-        process=flow.process,
+        process=flow.process.under(options.noise),
     )
     if options.run.resume:
         load_state(options.run.resume, training)

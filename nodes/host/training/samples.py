@@ -31,6 +31,7 @@ from ....lyco_core.train.references import references_of_prompts
 from ....lyco_core.train.samples import Sample, prompts_of, require_pictures_of
 from ..model.matching import model_weights
 from ..protocols import CLIP, VAE, ModelPatcher
+from .demand import require_whole_tokens
 from .encoders import Encoding
 from .flow_model import FlowModel
 from .folders import input_file
@@ -146,7 +147,8 @@ class Samples:
         self._rate = training.network.choice.trained.frames_a_second or RATE
         for number, asked in enumerate(sampling.prompts, 1):
             try:
-                shape_of(model.patchers[0], asked.prompt, sampling.vae())
+                shape = shape_of(model.patchers[0], asked.prompt, sampling.vae())
+                require_whole_tokens(training.network.choice.trained, "a sample", shape)
                 sigmas_of(model.patchers, asked.prompt)
             except TrainError as error:
                 raise TrainError(f"prompt {number}: {error}") from None

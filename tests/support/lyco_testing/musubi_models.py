@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from .trained_files import TEXT, Family
 
-__all__ = ["merged", "musubi_model", "musubi_modules"]
+__all__ = ["merged", "musubi_model", "musubi_module", "musubi_modules"]
 
 
-def _musubi(name: str) -> Any:
+def musubi_module(name: str) -> Any:
     """A module of the checkout's."""
     source = str(Path(os.environ["MUSUBI_PATH"]) / "src")
     if source not in sys.path:
@@ -39,13 +39,13 @@ def _musubi(name: str) -> Any:
 
 
 def _flux(family: Family) -> nn.Module:
-    found = _musubi("flux.flux_models")
+    found = musubi_module("flux.flux_models")
     sizes = {name: family.config[name] for name in found.FluxParams.__annotations__}
     return found.Flux(found.FluxParams(**sizes))
 
 
 def _flux2(family: Family) -> nn.Module:
-    found, config = _musubi("flux_2.flux2_models"), family.config
+    found, config = musubi_module("flux_2.flux2_models"), family.config
     names = ("in_channels", "context_in_dim", "hidden_size", "num_heads", "depth", "depth_single_blocks", "axes_dim")
     sizes = {name: config[name] for name in names}
     return found.Flux2(found.Flux2Params(**sizes, use_guidance_embed=config["guidance_embed"]))
@@ -53,7 +53,7 @@ def _flux2(family: Family) -> nn.Module:
 
 def _hunyuan(family: Family) -> nn.Module:
     config = family.config
-    return _musubi("hunyuan_model.models").HYVideoDiffusionTransformer(
+    return musubi_module("hunyuan_model.models").HYVideoDiffusionTransformer(
         text_states_dim=TEXT,
         text_states_dim_2=TEXT,
         in_channels=config["in_channels"],
@@ -68,7 +68,7 @@ def _hunyuan(family: Family) -> nn.Module:
 
 def _hunyuan_1_5(family: Family) -> nn.Module:
     """Its sizes are fixed: it has the full widths, which its modules' names do not tell."""
-    found = _musubi("hunyuan_video_1_5.hunyuan_video_1_5_models").HunyuanVideo_1_5_DiffusionTransformer("i2v")
+    found = musubi_module("hunyuan_video_1_5.hunyuan_video_1_5_models").HunyuanVideo_1_5_DiffusionTransformer("i2v")
     found.double_blocks = found.double_blocks[: family.config["depth"]]
     return found
 
@@ -76,29 +76,29 @@ def _hunyuan_1_5(family: Family) -> nn.Module:
 def _wan(family: Family) -> nn.Module:
     names = ("model_type", "dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "in_dim", "out_dim")
     sizes = {name: family.config[name] for name in names}
-    return _musubi("wan.modules.model").WanModel(**sizes, attn_mode="torch")
+    return musubi_module("wan.modules.model").WanModel(**sizes, attn_mode="torch")
 
 
 def _qwen(family: Family) -> nn.Module:
     sizes = {name: value for name, value in family.config.items() if name != "image_model"}
-    return _musubi("qwen_image.qwen_image_model").QwenImageTransformer2DModel(**sizes)
+    return musubi_module("qwen_image.qwen_image_model").QwenImageTransformer2DModel(**sizes)
 
 
 def _z_image(family: Family) -> nn.Module:
     names = ("in_channels", "dim", "n_layers", "n_refiner_layers", "n_heads", "n_kv_heads", "cap_feat_dim")
     names += ("axes_dims", "axes_lens")
     sizes = {name: family.config[name] for name in names}
-    return _musubi("zimage.zimage_model").ZImageTransformer2DModel(**sizes)
+    return musubi_module("zimage.zimage_model").ZImageTransformer2DModel(**sizes)
 
 
 def _krea2(family: Family) -> nn.Module:
-    found, names = _musubi("krea2.krea2_mmdit"), ("image_model",)
+    found, names = musubi_module("krea2.krea2_mmdit"), ("image_model",)
     sizes = {name: value for name, value in family.config.items() if name not in names}
     return found.SingleStreamDiT(found.SingleMMDiTConfig(**sizes, tdim=256, multiplier=4))
 
 
 def _ideogram4(family: Family) -> nn.Module:
-    found, config = _musubi("ideogram4.ideogram4_model"), family.config
+    found, config = musubi_module("ideogram4.ideogram4_model"), family.config
     heads = config["num_attention_heads"]
     sizes = {name: config[name] for name in ("num_layers", "intermediate_size", "llm_features_dim")}
     return found.Ideogram4Transformer(
@@ -131,7 +131,7 @@ def musubi_modules(family: Family) -> dict[str, str]:
     network = family.algorithm
     if network == "lora" or family.architecture in ("krea2", "ideogram4"):  # which its LoHa and LoKr know not
         network = {"hv": "lora", "flux_kontext": "lora_flux"}.get(family.script, f"lora_{family.script}")
-    made = _musubi(f"networks.{network}").create_arch_network(1.0, 4, 2, None, [], model)
+    made = musubi_module(f"networks.{network}").create_arch_network(1.0, 4, 2, None, [], model)
     names = {name.replace(".", "_"): name for name, _ in model.named_modules()}
     return {lora.lora_name: names[lora.lora_name.removeprefix("lora_unet_")] for lora in made.unet_loras}
 
@@ -141,7 +141,7 @@ def merged(base: Path, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises `AssertionError` if Musubi leaves something of the adapter over.
     """
-    merging = _musubi("utils.lora_utils")
+    merging = musubi_module("utils.lora_utils")
     left: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: left.append(record.getMessage())
