@@ -13,7 +13,16 @@ from typing import Any, cast
 from ..errors import TrainError, about_file
 from ..io.toml import read_toml
 
-__all__ = ["PromptLines", "SamplePrompt", "about_prompt", "located", "read_prompts"]
+__all__ = [
+    "CONTROL_VIDEO",
+    "OF_PICTURES",
+    "OF_SOUND",
+    "PromptLines",
+    "SamplePrompt",
+    "about_prompt",
+    "located",
+    "read_prompts",
+]
 
 PromptLines = str | Sequence[str | Mapping[str, Any]]
 """The path of a file of prompts, or its lines."""
@@ -40,6 +49,34 @@ class SamplePrompt:
     """Of the one that it ends with."""
     control_image_path: tuple[str, ...] = ()
     """Of the pictures that an edit model sees."""
+    control_video_path: str = ""
+    """Of the video, or the folder of its frames, that a video follows."""
+    lyrics: str | None = None
+    seconds: float | None = None
+    bpm: int | None = None
+    timesignature: str | None = None
+    language: str | None = None
+    keyscale: str | None = None
+
+    def paths(self) -> list[str]:
+        """Those of the pictures and the video that it names."""
+        return [path for name in _SINGLE if (path := getattr(self, name))] + [*self.control_image_path]
+
+
+OF_SOUND = ("lyrics", "seconds", "bpm", "timesignature", "language", "keyscale")
+"""What is said of sound alone, by the names of ComfyUI's inputs; `prompt` are its tags."""
+
+OF_PICTURES = (
+    "negative_prompt",
+    "width",
+    "height",
+    "frame_count",
+    "image_path",
+    "end_image_path",
+    "control_image_path",
+    "control_video_path",
+)
+"""What is said of pictures and videos alone."""
 
 
 _LETTERS = {
@@ -55,20 +92,36 @@ _LETTERS = {
     "i": "image_path",
     "ei": "end_image_path",
     "ci": "control_image_path",
+    "cn": "control_video_path",
+    **{name: name for name in OF_SOUND},
 }
 """What stands behind ` --` in a line -> its name, which is that in TOML and JSON."""
 
-_REFUSED = {"cn": "control_video_path", "of": "one_frame"}
+_REFUSED = {"of": "one_frame"}
 """What Musubi has beside these, in the same way."""
 
-_TEXTS = ("prompt", "negative_prompt", "image_path", "end_image_path")
+_TEXTS = (
+    "prompt",
+    "negative_prompt",
+    "image_path",
+    "end_image_path",
+    "control_video_path",
+    "lyrics",
+    "timesignature",
+    "language",
+    "keyscale",
+)
 
 _SEVERAL = "control_image_path"
 """What may be given more than once."""
 
-_PATHS = ("image_path", "end_image_path", _SEVERAL)
+CONTROL_VIDEO = "control_video_path"
+"""What may be a folder too."""
 
-_LEAST = {"width": 16, "height": 16, "frame_count": 1, "seed": 0, "sample_steps": 1}
+_SINGLE = ("image_path", "end_image_path", CONTROL_VIDEO)
+_PATHS = (*_SINGLE, _SEVERAL)
+
+_LEAST = {"width": 16, "height": 16, "frame_count": 1, "seed": 0, "sample_steps": 1, "bpm": 1}
 _MOST_STEPS = 1000
 
 
@@ -132,7 +185,7 @@ def located(prompts: Sequence[SamplePrompt], place: Callable[[str, str], str]) -
     found: list[SamplePrompt] = []
     for number, prompt in enumerate(prompts, 1):
         with about_prompt(number):
-            one = {n: place(n, path) for n in ("image_path", "end_image_path") if (path := getattr(prompt, n))}
+            one = {n: place(n, path) for n in _SINGLE if (path := getattr(prompt, n))}
             several = tuple(place(_SEVERAL, path) for path in prompt.control_image_path)
             found.append(dataclasses.replace(prompt, **one, control_image_path=several))
     return tuple(found)
@@ -148,7 +201,7 @@ def _prompt(number: int, entry: object) -> SamplePrompt:
 
 
 def _of_line(line: str) -> dict[str, Any]:
-    """Names and values of a line: the prompt, then ` --w 512` and so on."""
+    """Names and values of a line: the prompt, then ` --w 512` and so on; \\n in lyrics begins a line."""
     text, *options = line.strip().split(" --")
     found: dict[str, Any] = {"prompt": text}
     for option in options:
@@ -157,11 +210,13 @@ def _of_line(line: str) -> dict[str, Any]:
         if name is None:
             raise TrainError(f"--{letters} is none of its options, which are --{', --'.join(_LETTERS)}")
         if name in _PATHS and not value.strip():
-            raise TrainError(f"{name} is empty, expected the path of a picture")
+            raise TrainError(f"{name} is empty, expected the path of a picture or a video")
         if name == _SEVERAL:
             found[name] = [*found.get(name, ()), value.strip()]
         else:
             found[name] = value.strip() if name in (*_TEXTS, *_REFUSED.values()) else _number(name, value)
+    if "lyrics" in found:
+        found["lyrics"] = found["lyrics"].replace("\\n", "\n")
     return found
 
 

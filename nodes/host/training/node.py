@@ -46,8 +46,8 @@ class Result:
     """The steps, as the web extension takes them; see `telling.series`."""
     end: dict[str, Any]
     """How it ended, for the web extension; see `telling.Telling.ended`."""
-    samples: list[dict[str, Any]]
-    """Those that were made, as ComfyUI names pictures."""
+    samples: dict[str, list[dict[str, Any]]]
+    """Those that were made, as ComfyUI names them: pictures under `images`, sounds under `audio`."""
 
 
 def train_on(
@@ -97,8 +97,15 @@ def train_on(
         _lora(model, done.path),
         series(done.steps),
         tell.ended(),
-        tell.samples,
+        _by_kind(tell.samples),
     )
+
+
+def _by_kind(samples: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        found.setdefault("audio" if sample["filename"].endswith(".flac") else "images", []).append(sample)
+    return found
 
 
 def _lora(model: ModelPatcher, path: str) -> LoraModel:

@@ -85,7 +85,7 @@ class Telling:
         self._sent = 0.0
         self._saved: Saved | None = None
         self.samples: list[dict[str, Any]] = []
-        """Every sample, as ComfyUI's pages name pictures."""
+        """Every file of a sample, as ComfyUI's pages name pictures and sounds."""
         self._new: list[dict[str, Any]] = []
         self._unsampled: dict[str, Any] | None = None
         self._message: dict[str, Any] = {}
@@ -130,8 +130,9 @@ class Telling:
 
     def _sampled(self, sample: Sample) -> None:
         """Tell of a sample."""
-        self.samples.append(named := _picture(sample))
-        self._new.append(named)
+        named = _files(sample)
+        self.samples += named
+        self._new += named
         self._tell_unsampled(None)
 
     def _failed(self, step: int, why: str) -> None:
@@ -215,12 +216,16 @@ def _named(saved: Saved) -> dict[str, Any]:
     }
 
 
-def _picture(sample: Sample) -> dict[str, Any]:
-    """A sample as the page asks for it, and what it was made of."""
-    folder, name = os.path.split(os.path.abspath(sample.path))
+def _files(sample: Sample) -> list[dict[str, Any]]:
+    """The files of a sample as the page asks for them, and what they were made of."""
+    told = {"step": sample.step, "number": sample.number, "prompt": sample.prompt, "seed": sample.seed}
+    return [_place(path) | told | {"layer": layer} for layer, path in enumerate(sample.paths)]
+
+
+def _place(path: str) -> dict[str, str]:
+    folder, name = os.path.split(os.path.abspath(path))
     inside = os.path.relpath(folder, folder_paths.get_output_directory()).replace(os.sep, "/")
-    place = {"filename": name, "subfolder": inside, "type": "output"}
-    return place | {"step": sample.step, "number": sample.number, "prompt": sample.prompt, "seed": sample.seed}
+    return {"filename": name, "subfolder": inside, "type": "output"}
 
 
 def event(step: Step) -> dict[str, float | None]:

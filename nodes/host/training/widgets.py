@@ -12,6 +12,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ....lyco_core.errors import LycoError, TrainError
+from ....lyco_core.train.dataset import frames_of
 from ....lyco_core.train.option import Option
 from ....lyco_core.train.options import TrainOptions, every_option, train_options
 from ....lyco_core.train.prompts import located, read_prompts
@@ -124,8 +125,9 @@ def _pictures(values: dict[str, list[Any]]) -> list[Stamp]:
         prompts = [one for text in texts for one in located(read_prompts(lines(text)), input_file)]
     except LycoError:
         return []
-    paths = [(one.image_path, one.end_image_path, *one.control_image_path) for one in prompts]
-    return [stamp(path) for some in paths for path in some if path]
+    paths = [one.paths() for one in prompts]
+    files = [file for some in paths for path in some for file in (frames_of(path) if os.path.isdir(path) else (path,))]
+    return [stamp(file) for file in files]
 
 
 def single(name: str, values: list[Any]) -> Any:
