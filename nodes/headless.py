@@ -141,7 +141,7 @@ def _require_possible(
 
     Raises `LycoError`.
     """
-    from .host.training.run import musubi_adapters
+    from .host.training.adapter_files import musubi_adapters
 
     require_readable(configuration.dit)
     weights, options = Model.of_file(configuration.dit), configuration.options

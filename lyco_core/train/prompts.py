@@ -5,78 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import TrainError, about_file
 from ..io.toml import read_toml
+from .sample_prompt import OF_SOUND, SEVERAL, SINGLE, SamplePrompt, about_prompt
 
-__all__ = [
-    "CONTROL_VIDEO",
-    "OF_PICTURES",
-    "OF_SOUND",
-    "PromptLines",
-    "SamplePrompt",
-    "about_prompt",
-    "located",
-    "read_prompts",
-]
+__all__ = ["PromptLines", "read_prompts"]
 
 PromptLines = str | Sequence[str | Mapping[str, Any]]
 """The path of a file of prompts, or its lines."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplePrompt:
-    """What one sample is made from; None: as its model's family is sampled."""
-
-    prompt: str = ""
-    negative_prompt: str | None = None
-    width: int = 256
-    height: int = 256
-    frame_count: int = 1
-    seed: int | None = None
-    sample_steps: int = 20
-    guidance_scale: float | None = None
-    """What the model is told, where it has an input for it."""
-    cfg_scale: float | None = None
-    discrete_flow_shift: float | None = None
-    image_path: str = ""
-    """Of the picture that a video begins with."""
-    end_image_path: str = ""
-    """Of the one that it ends with."""
-    control_image_path: tuple[str, ...] = ()
-    """Of the pictures that an edit model sees."""
-    control_video_path: str = ""
-    """Of the video, or the folder of its frames, that a video follows."""
-    lyrics: str | None = None
-    seconds: float | None = None
-    bpm: int | None = None
-    timesignature: str | None = None
-    language: str | None = None
-    keyscale: str | None = None
-
-    def paths(self) -> list[str]:
-        """Those of the pictures and the video that it names."""
-        return [path for name in _SINGLE if (path := getattr(self, name))] + [*self.control_image_path]
-
-
-OF_SOUND = ("lyrics", "seconds", "bpm", "timesignature", "language", "keyscale")
-"""What is said of sound alone, by the names of ComfyUI's inputs; `prompt` are its tags."""
-
-OF_PICTURES = (
-    "negative_prompt",
-    "width",
-    "height",
-    "frame_count",
-    "image_path",
-    "end_image_path",
-    "control_image_path",
-    "control_video_path",
-)
-"""What is said of pictures and videos alone."""
 
 
 _LETTERS = {
@@ -112,14 +52,7 @@ _TEXTS = (
     "keyscale",
 )
 
-_SEVERAL = "control_image_path"
-"""What may be given more than once."""
-
-CONTROL_VIDEO = "control_video_path"
-"""What may be a folder too."""
-
-_SINGLE = ("image_path", "end_image_path", CONTROL_VIDEO)
-_PATHS = (*_SINGLE, _SEVERAL)
+_PATHS = (*SINGLE, SEVERAL)
 
 _LEAST = {"width": 16, "height": 16, "frame_count": 1, "seed": 0, "sample_steps": 1, "bpm": 1}
 _MOST_STEPS = 1000
@@ -167,30 +100,6 @@ def _prompts(entries: Iterable[Any]) -> tuple[SamplePrompt, ...]:
     return tuple(_prompt(number, entry) for number, entry in enumerate(kept, 1))
 
 
-@contextmanager
-def about_prompt(number: int) -> Generator[None]:
-    """Inside, a `TrainError` begins with the number of a prompt, from 1."""
-    try:
-        yield
-    except TrainError as error:
-        raise TrainError(f"prompt {number}: {error}") from None
-
-
-def located(prompts: Sequence[SamplePrompt], place: Callable[[str, str], str]) -> tuple[SamplePrompt, ...]:
-    """The prompts with the paths of their pictures.
-
-    Args:
-        place: makes a path of the option's name and what it says; may raise `TrainError`.
-    """
-    found: list[SamplePrompt] = []
-    for number, prompt in enumerate(prompts, 1):
-        with about_prompt(number):
-            one = {n: place(n, path) for n in _SINGLE if (path := getattr(prompt, n))}
-            several = tuple(place(_SEVERAL, path) for path in prompt.control_image_path)
-            found.append(dataclasses.replace(prompt, **one, control_image_path=several))
-    return tuple(found)
-
-
 def _prompt(number: int, entry: object) -> SamplePrompt:
     with about_prompt(number):
         if isinstance(entry, str):
@@ -211,7 +120,7 @@ def _of_line(line: str) -> dict[str, Any]:
             raise TrainError(f"--{letters} is none of its options, which are --{', --'.join(_LETTERS)}")
         if name in _PATHS and not value.strip():
             raise TrainError(f"{name} is empty, expected the path of a picture or a video")
-        if name == _SEVERAL:
+        if name == SEVERAL:
             found[name] = [*found.get(name, ()), value.strip()]
         else:
             found[name] = value.strip() if name in (*_TEXTS, *_REFUSED.values()) else _number(name, value)
@@ -242,8 +151,8 @@ def _checked(found: Mapping[str, Any]) -> SamplePrompt:
         _require(name, value)
     if "sample_steps" in values:
         values["sample_steps"] = max(1, min(_MOST_STEPS, values["sample_steps"]))
-    if (paths := values.get(_SEVERAL)) is not None:
-        values[_SEVERAL] = (paths,) if isinstance(paths, str) else tuple(paths)
+    if (paths := values.get(SEVERAL)) is not None:
+        values[SEVERAL] = (paths,) if isinstance(paths, str) else tuple(paths)
     return SamplePrompt(**values)
 
 
@@ -251,7 +160,7 @@ def _require(name: str, value: object) -> None:
     """Raise `TrainError` unless an option of a prompt can have a value."""
     if name in _TEXTS:
         right, expected = isinstance(value, str), "a text"
-    elif name == _SEVERAL:
+    elif name == SEVERAL:
         paths = cast(list[Any], value) if isinstance(value, (list, tuple)) else [value]
         right, expected = all(isinstance(path, str) for path in paths), "a text, or a list of such"
     elif name in _LEAST:

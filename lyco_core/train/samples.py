@@ -17,8 +17,9 @@ from .first_frames import FirstFrame
 from .image_inputs import image_input
 from .layers import LAYERED, is_layered
 from .options import TrainOptions
-from .prompts import CONTROL_VIDEO, OF_PICTURES, OF_SOUND, SamplePrompt, about_prompt, located, read_prompts
+from .prompts import read_prompts
 from .references import References, references_of
+from .sample_prompt import CONTROL_VIDEO, OF_PICTURES, OF_SOUND, SamplePrompt, about_prompt, located
 
 __all__ = [
     "Sample",

@@ -10,9 +10,10 @@ from lyco_core.model import Model
 from lyco_core.train import layers
 from lyco_core.train.first_frames import FirstFrame
 from lyco_core.train.options import train_options
-from lyco_core.train.prompts import SamplePrompt, located, read_prompts
+from lyco_core.train.prompts import read_prompts
 from lyco_core.train.references import EDITIONS, References
 from lyco_core.train.sample_options import SampleOptions, Strengths, strengths
+from lyco_core.train.sample_prompt import SamplePrompt, located
 from lyco_core.train.samples import prompts_of, references_of_prompts, require_fitting, require_supplied
 
 DOCUMENTED = """# prompt 1: for generating a cat video

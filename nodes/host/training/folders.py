@@ -11,7 +11,7 @@ from comfy.cli_args import args
 
 from ....lyco_core.errors import FileError, TrainError
 from ....lyco_core.io.names import name_fault
-from ....lyco_core.train.prompts import CONTROL_VIDEO
+from ....lyco_core.train.sample_prompt import CONTROL_VIDEO
 from ..files import NONE
 
 DEEPEST = 3

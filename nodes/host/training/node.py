@@ -22,12 +22,14 @@ from ..files import is_listed, output_path, require_plain
 from ..model.lora_model import LoraModel, lora_model_of
 from ..model.matching import model_weights
 from ..protocols import CLIP, VAE, Conditioning, ModelPatcher
+from .adapter_files import with_adapter
+from .as_page import series
 from .conditions import entries_of
 from .folder_dataset import joined
 from .picture import loss_picture
-from .run import Data, Trained, train, with_adapter
+from .run import Data, Trained, train
 from .samples import from_graph
-from .telling import Asked, Telling, series
+from .telling import Asked, Telling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Result:
     lora: LoraModel
     """The adapter as ComfyUI's own nodes take it."""
     series: list[dict[str, float | None]]
-    """The steps, as the web extension takes them; see `telling.series`."""
+    """The steps, as the web extension takes them; see `as_page.series`."""
     end: dict[str, Any]
     """How it ended, for the web extension; see `telling.Telling.ended`."""
     samples: dict[str, list[dict[str, Any]]]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ....lyco_core.errors import FileError, TrainError
-from ....lyco_core.train.prompts import SamplePrompt
+from ....lyco_core.train.sample_prompt import SamplePrompt
 from ..protocols import VAE, ModelPatcher
 
 RATE = 16

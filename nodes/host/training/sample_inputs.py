@@ -17,8 +17,8 @@ from torch import Tensor
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.first_frames import FirstFrame
-from ....lyco_core.train.prompts import SamplePrompt
 from ....lyco_core.train.references import References
+from ....lyco_core.train.sample_prompt import SamplePrompt
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry, identity, read_conditioning
 from .encoders import Encoding

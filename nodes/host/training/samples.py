@@ -20,8 +20,8 @@ from ....lyco_core.train.distributed import World
 from ....lyco_core.train.first_frames import kind_of, width_seen
 from ....lyco_core.train.loop import Training
 from ....lyco_core.train.options import TrainOptions
-from ....lyco_core.train.prompts import SamplePrompt, about_prompt, located
 from ....lyco_core.train.references import References
+from ....lyco_core.train.sample_prompt import SamplePrompt, about_prompt, located
 from ....lyco_core.train.samples import Sample, makes_sound, prompts_of, references_of_prompts, require_fitting
 from ....lyco_core.train.targets import require_trainable
 from ..model.matching import model_weights

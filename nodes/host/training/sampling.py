@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.loop import Training
-from ....lyco_core.train.prompts import SamplePrompt
 from ....lyco_core.train.sample_options import strengths
+from ....lyco_core.train.sample_prompt import SamplePrompt
 from ..model.merging import unload
 from ..protocols import VAE, Conditioning, ModelPatcher
 from .flow_model import FlowModel

@@ -13,7 +13,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ....lyco_core.errors import TrainError
-from ....lyco_core.train.prompts import OF_SOUND, SamplePrompt, about_prompt
+from ....lyco_core.train.sample_prompt import OF_SOUND, SamplePrompt, about_prompt
 from ..protocols import CLIP, VAE, Conditioning, ModelPatcher
 from .comfy_nodes import comfy_node, run_node
 from .outputs import written

@@ -15,8 +15,9 @@ from ....lyco_core.errors import LycoError, TrainError
 from ....lyco_core.train.dataset import frames_of
 from ....lyco_core.train.option import Option
 from ....lyco_core.train.options import TrainOptions, every_option, train_options
-from ....lyco_core.train.prompts import located, read_prompts
+from ....lyco_core.train.prompts import read_prompts
 from ....lyco_core.train.rules import Choice, FileName, Number, Texts, Truth, Whole
+from ....lyco_core.train.sample_prompt import located
 from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
 from ..schema import construct, lines
 from .folders import input_file
