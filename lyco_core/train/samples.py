@@ -148,9 +148,10 @@ def require_fitting(
 def _require_none_of(prompt: SamplePrompt, *, sound: bool) -> None:
     """Raise `TrainError` for a prompt of sound that tells of pictures, or the other way round."""
     found = [name for name in (OF_PICTURES if sound else OF_SOUND) if getattr(prompt, name) != getattr(_PLAIN, name)]
+    if found and sound:
+        raise TrainError(f"{', '.join(found)}: the model makes sound, not pictures; leave it out")
     if found:
-        makes = "sound, not pictures" if sound else "no sound"
-        raise TrainError(f"{', '.join(found)}: the model makes {makes}; leave it out")
+        raise TrainError(f"{', '.join(found)}: the model makes no sound; leave it out")
 
 
 _PLAIN = SamplePrompt()

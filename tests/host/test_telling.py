@@ -25,7 +25,7 @@ def test_what_is_no_number_is_left_out(pack):
 
 def test_what_is_needed_is_told_before_the_first_step(pack, monkeypatch):
     """To the card, as numbers, and in the line of progress, for pages without it."""
-    as_page = importlib.import_module(f"{pack.__name__}.nodes.host.training.as_page")
+    telling = importlib.import_module(f"{pack.__name__}.nodes.host.training.telling")
     estimate = importlib.import_module(f"{pack.__name__}.lyco_core.train.estimate").Estimate
     sent = []
 

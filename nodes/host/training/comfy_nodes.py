@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
-
-from ....lyco_core.errors import TrainError
-
-
-def comfy_node(module: str, name: str, needed: str) -> Any:
-    """The class of a node. Raises `TrainError`, which says what needs it, if this ComfyUI lacks it."""
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise TrainError(f"this ComfyUI has no node {name}, which {needed}: update it") from None
 
 
 def run_node(node: Any, **inputs: Any) -> Any:

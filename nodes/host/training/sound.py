@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.sample_prompt import OF_SOUND, SamplePrompt, about_prompt
 from ..protocols import CLIP, VAE, Conditioning, ModelPatcher
-from .comfy_nodes import comfy_node, run_node
+from .comfy_nodes import run_node
 from .outputs import written
 
 _NODES = {
@@ -23,8 +24,6 @@ _NODES = {
     "ace_step_1_5": ("TextEncodeAceStepAudio15", "EmptyAceStep15LatentAudio"),
 }
 """Id of an architecture -> the class of the node that reads its text, and of the one that makes its empty latent."""
-
-_NEEDED = "samples of sound need"
 
 _UNLESS_SAID: Mapping[str, Any] = {"lyrics": "", "seconds": 30.0, "timesignature": "4", "keyscale": "C major"}
 """What a prompt has that says nothing of it; of all else, what the node has."""
@@ -41,7 +40,7 @@ def sound_inputs(
     for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), 1):
         with about_prompt(number):
             positive = run_node(_node(family, 0), clip=clip, **_inputs(prompt, seed, family))[0]
-        negative = run_node(comfy_node("nodes", "ConditioningZeroOut", _NEEDED), conditioning=positive)[0]
+        negative = run_node(_class_of("nodes", "ConditioningZeroOut"), conditioning=positive)[0]
         made.append((positive, negative))
     return made
 
@@ -63,7 +62,15 @@ def _inputs(prompt: SamplePrompt, seed: int, family: str) -> dict[str, Any]:
 
 
 def _node(family: str, which: int) -> Any:
-    return comfy_node("comfy_extras.nodes_ace", _NODES[family][which], _NEEDED)
+    return _class_of("comfy_extras.nodes_ace", _NODES[family][which])
+
+
+def _class_of(module: str, name: str) -> Any:
+    """The class of a node. Raises `TrainError` if this ComfyUI lacks it."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise TrainError(f"this ComfyUI has no node {name}, which samples of sound need: update it") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Heard:
 
     def decoded(self, vae: VAE, latent: Tensor) -> Sound:
         """See `outputs.Form`."""
-        node = comfy_node("comfy_extras.nodes_audio", "VAEDecodeAudio", _NEEDED)
+        node = _class_of("comfy_extras.nodes_audio", "VAEDecodeAudio")
         return Sound(run_node(node, vae=vae, samples={"samples": latent})[0])
 
 
