@@ -95,13 +95,13 @@ def _made(
 ) -> Inputs:
     pictures = [read_reference(path, _sized(prompt), _mode(how)) for path in prompt.control_image_path]
     latents = [latent_of(vae, *one) for one in zip(pictures, prompt.control_image_path, strict=True)]
-    if not (kind and _frames(prompt)):
-        return _both([seen(clip, text, pictures, how) for text in _texts(prompt)], latents, how, {})
-    first = FrameEncoder(kind, vae, vision).conditioning(*_beside(prompt, vae))
-    if not kind.asks:
-        return _both([seen(clip, text, pictures, how) for text in _texts(prompt)], latents, how, first)
-    output = first.pop(SEEN)
-    return _both([asked(clip, text, kind, output) for text in _texts(prompt)], latents, how, first)
+    first = FrameEncoder(kind, vae, vision).conditioning(*_beside(prompt, vae)) if kind and _frames(prompt) else {}
+    if kind and kind.asks:
+        output = first.pop(SEEN)
+        texts = [asked(clip, text, kind, output) for text in _texts(prompt)]
+    else:
+        texts = [seen(clip, text, pictures, how) for text in _texts(prompt)]
+    return _both(texts, latents, how, first)
 
 
 def _job(prompt: SamplePrompt, dataset: Dataset, encoders: Encoding) -> _Job:

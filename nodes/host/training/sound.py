@@ -70,7 +70,7 @@ def _class_of(module: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        raise TrainError(f"this ComfyUI has no node {name}, which samples of sound need: update it") from None
+        raise TrainError(f"this ComfyUI has no node {name}, which samples of sound need; update it") from None
 
 
 @dataclasses.dataclass(frozen=True)
