@@ -156,6 +156,13 @@ def test_what_a_prompt_names_is_what_comfyuis_nodes_make_of_it(name, made, place
             monkeypatch.setattr(made.encoders, load, None)
 
 
+def test_a_text_encoder_is_not_shown_what_it_cannot_read(made, place):
+    prompts = made.prompts.read_prompts([LINES["frame read"].format(place)])
+    kind, _ = kind_and_how(made, "frame read")
+    with torch.inference_mode(), pytest.raises(made.errors.TrainError, match="clip_vision sees nothing that the text"):
+        made.sample_inputs.loaded_inputs(prompts, kind, None, Reads(), vae_of(16, video=True), vision_of())
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_sample_is_comfyuis_and_disturbs_nothing(name, train, made, place, monkeypatch, tmp_path):
     """Bit for bit; and by ComfyUI's sampler, on its nodes' conditioning and latent, from the file that was saved."""

@@ -135,15 +135,7 @@ def read_seen(entry: Entry) -> Any:
 
 
 def asked(clip: CLIP, caption: str, kind: FirstFrame, output: Any) -> list[Conditioning]:
-    """The conditioning of a caption that the text encoder reads with what an image encoder saw of a first frame.
-
-    Raises `TrainError` if that is nothing which a text encoder reads.
-    """
-    if getattr(output, kind.sees, None) is None:
-        raise TrainError(
-            f"the image encoder gives no {kind.sees}, by which the text encoder sees a frame; name or connect the one "
-            "that ComfyUI's workflow of the model loads: llava_llama3_vision for HunyuanVideo"
-        )
+    """The conditioning of a caption that the text encoder reads with what an image encoder saw of a first frame."""
     node: Any = getattr(importlib.import_module(_HUNYUAN), kind.asks)
     interleave = next(given.default for given in node.define_schema().inputs if given.id == "image_interleave")
     return node.execute(clip=clip, clip_vision_output=output, prompt=caption, image_interleave=interleave).args[0]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....lyco_core.errors import TrainError
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.first_frames import FirstFrame
@@ -85,7 +86,10 @@ def loaded_inputs(
     vae: VAE,
     vision: Any = None,
 ) -> list[Inputs]:
-    """The same by what a graph has loaded; control images come to the size of their sample."""
+    """The same by what a graph has loaded; control images come to the size of their sample.
+
+    Raises `TrainError` for an image encoder that sees nothing for a text encoder too.
+    """
     _require_nodes(prompts, how)
     return [_made(prompt, kind, how, clip, vae, vision) for prompt in prompts]
 
@@ -98,6 +102,11 @@ def _made(
     first = FrameEncoder(kind, vae, vision).conditioning(*_beside(prompt, vae)) if kind and _frames(prompt) else {}
     if kind and kind.asks:
         output = first.pop(SEEN)
+        if getattr(output, kind.sees, None) is None:
+            raise TrainError(
+                "clip_vision sees nothing that the text encoder reads; connect the one that ComfyUI's workflow of the "
+                "model loads: llava_llama3_vision for HunyuanVideo"
+            )
         texts = [asked(clip, text, kind, output) for text in _texts(prompt)]
     else:
         texts = [seen(clip, text, pictures, how) for text in _texts(prompt)]
