@@ -124,10 +124,10 @@ def _pictures(values: dict[str, list[Any]]) -> list[Stamp]:
     try:
         texts = [text for text in values.get("sample_prompts", ()) if isinstance(text, str)]
         prompts = [one for text in texts for one in located(read_prompts(lines(text)), input_file)]
+        paths = [path for one in prompts for path in one.paths()]
+        files = [file for path in paths for file in (frames_of(path) if os.path.isdir(path) else (path,))]
     except LycoError:
         return []
-    paths = [one.paths() for one in prompts]
-    files = [file for some in paths for path in some for file in (frames_of(path) if os.path.isdir(path) else (path,))]
     return [stamp(file) for file in files]
 
 
