@@ -69,8 +69,8 @@ def allowed_path(name: str, path: str) -> str:
 
 
 def input_file(name: str, path: str) -> str:
-    """The path of a file in ComfyUI's input folder, which is all that a workflow, wherever it comes from, may name; of a
-    control video a folder of its frames will do.
+    """The path of a file in ComfyUI's input folder, which is all that a workflow, wherever it comes from, may name;
+    of a control video also of a folder of its frames.
 
     Raises `TrainError` for a path that leads elsewhere, and for one that is not there.
     """
