@@ -25,10 +25,9 @@ from ..lyco_core.train.configuration import Configuration, read_configuration
 from ..lyco_core.train.control_videos import require_control_videos, require_no_control_videos
 from ..lyco_core.train.distributed import World, accelerator, join, leave
 from ..lyco_core.train.first_frames import FirstFrame, first_frame
-from ..lyco_core.train.image_inputs import image_input
-from ..lyco_core.train.layers import require_layers, require_no_layers
-from ..lyco_core.train.references import References, references_of_prompts, require_controls
-from ..lyco_core.train.samples import require_pictures_of
+from ..lyco_core.train.layers import require_layers
+from ..lyco_core.train.references import References, require_controls
+from ..lyco_core.train.samples import references_of_prompts, require_fitting
 from ..lyco_core.train.targets import choose_targets
 from .terminal import Stopped, Terminal, newest_state
 
@@ -142,7 +141,7 @@ def _require_possible(
 
     Raises `LycoError`.
     """
-    from .host.training.run import musubi_adapters
+    from .host.training.adapter_files import musubi_adapters
 
     require_readable(configuration.dit)
     weights, options = Model.of_file(configuration.dit), configuration.options
@@ -157,9 +156,11 @@ def _require_possible(
                 "another of the two"
             )
         kind = first_frame(weights, configuration.image_encoder, configuration.task)
-        require_no_layers(weights, configuration.prompts)
-        shown = references_of_prompts(weights, configuration.prompts, configuration.edition)
-        require_pictures_of(configuration.prompts, kind, shown, image_input(weights))
+        first_removed = configuration.first_removed
+        shown = references_of_prompts(
+            weights, configuration.prompts, configuration.edition, first_removed=first_removed
+        )
+        require_fitting(weights, configuration.prompts, kind, shown)
         if weights.layout != "diffusers":  # which ComfyUI joins and renames as it loads them
             choose_targets(weights, options.network)
     if configuration.dit_high_noise:
@@ -169,7 +170,7 @@ def _require_possible(
             musubi_adapters(path, family)
     datasets = (*configuration.datasets, *configuration.validation)
     version = configuration.edition
-    references = require_layers(weights, datasets, version, first_removed=configuration.first_removed)
+    references = require_layers(weights, datasets, version, first_removed=first_removed)
     if kind and kind.control:
         require_control_videos(datasets)
         return trained, kind, None, shown

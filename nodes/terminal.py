@@ -59,7 +59,8 @@ class Terminal:
     def sampled(self, sample: Sample) -> None:
         """Name a sample that was made."""
         clear_line(sys.stderr)
-        log.info("sample %s", os.path.abspath(sample.path))
+        for path in sample.paths:
+            log.info("sample %s", os.path.abspath(path))
 
     def between(self) -> None:
         """Between two steps of a sampler: one process may stop there, several only together, after the next step."""

@@ -98,7 +98,8 @@ class TrainAdapter(io.ComfyNode):
         encoders = [training.single(name, some or [None]) for name, some in given.items()]
         done = training.train_on(training.single("model", model), data, options, asked, high, *encoders)
         shown = {
-            "images": [*ui.PreviewImage(done.picture, cls=cls).as_dict()["images"], *done.samples],
+            **done.samples,
+            "images": [*ui.PreviewImage(done.picture, cls=cls).as_dict()["images"], *done.samples.get("images", ())],
             "text": [done.report],
             "lyco_train": [done.series],
             "lyco_trained": [done.end],

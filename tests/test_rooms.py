@@ -19,6 +19,7 @@ BY_NAME = {
     "nodes/__init__.py",  # the nodes, by the names in its list
     "nodes/headless.py",  # ComfyUI
     "nodes/host/training/first_frames.py",  # ComfyUI's nodes, by the names in its table
+    "nodes/host/training/sound.py",  # ACE-Step's nodes, by the names in its table
 }
 """What imports by a name that it makes, which nothing here can follow, and what that is."""
 

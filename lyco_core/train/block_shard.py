@@ -22,8 +22,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import TrainError
-from .block_swap import Block, BlockSwap
+from .block_swap import BlockSwap
 from .distributed import World
+from .swapped_block import Block
 
 __all__ = ["BlockShard", "Passes"]
 

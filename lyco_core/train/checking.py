@@ -15,7 +15,7 @@ from .loop import require_needed_inputs
 from .optimizers import make_optimizer
 from .options import TrainOptions
 from .rates import Rates
-from .samples import prompts_of, require_pictures
+from .samples import prompts_of
 from .state import require_resumable
 from .targets import require_trainable
 from .trackers import require_trackers
@@ -55,7 +55,6 @@ def require_possible(
         )
     prompts_of(options)
     require_trackers(options.save)
-    require_pictures(options, family.id)
     require_place(folder, options.save.output_name, resume=bool(options.run.resume))
     rate = options.optimizer.learning_rate
     rates = options.network.all_rates(rate)

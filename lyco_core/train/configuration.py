@@ -15,8 +15,8 @@ from .first_frames import first_frame_settings
 from .musubi.answers import answered, edition, flattened, notes_of, own_options, require_answers
 from .musubi.scripts import SCRIPTS
 from .options import TrainOptions, every_option, train_options
-from .prompts import SamplePrompt
 from .rules import FileName, Prompts
+from .sample_prompt import SamplePrompt
 from .samples import prompts_in
 
 __all__ = ["Configuration", "read_configuration"]

@@ -9,10 +9,9 @@ from ..errors import TrainError, about_file
 from ..model import Model
 from .control_videos import require_own_size
 from .dataset import Dataset, media_of
-from .prompts import SamplePrompt
 from .references import References
 
-__all__ = ["require_layers", "require_no_layers"]
+__all__ = ["LAYERED", "is_layered", "require_layers"]
 
 _MARK = "time_text_embed.addition_t_embedding.weight"
 """What a file of Qwen-Image-Layered has, for ComfyUI to know it by."""
@@ -21,13 +20,9 @@ LAYERED = References("Qwen-Image-Layered", 1, layers=True)
 """The whole picture is its reference, as ComfyUI's workflow of the model has it."""
 
 
-def require_no_layers(weights: Model, prompts: Sequence[SamplePrompt]) -> None:
-    """Raise `TrainError` for samples of a model of layers."""
-    if prompts and f"{weights.prefix}{_MARK}" in weights.shapes:
-        raise TrainError(
-            "sample_prompts: Qwen-Image-Layered makes layers of a picture, and samples are whole pictures here; leave "
-            "sample_prompts out, or sample with the saved adapters in a workflow"
-        )
+def is_layered(weights: Model) -> bool:
+    """Whether a model takes a picture apart."""
+    return f"{weights.prefix}{_MARK}" in weights.shapes
 
 
 def require_layers(
@@ -42,8 +37,7 @@ def require_layers(
     Raises:
         TrainError: the model, the version and the datasets are not all of layers, or a dataset cannot be read.
     """
-    marked = f"{weights.prefix}{_MARK}" in weights.shapes
-    if not marked:
+    if not is_layered(weights):
         if version == "layered":
             raise TrainError(f"model_version is layered, and the model's file has no {_MARK}; name that of Layered")
         if layered := next((dataset for dataset in datasets if dataset.multiple_target), None):

@@ -7,7 +7,8 @@ import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,43 +18,22 @@ from .average import Average
 from .batches import Batches, passes_of
 from .block_shard import Passes
 from .distributed import World
-from .draws import draw, generator_of, seed_of
+from .draws import draw, seed_of
 from .items import Item
-from .losses import LossOptions, item_losses
 from .network import Network
 from .optimizers import as_evaluated, make_optimizer
 from .options import RunOptions, TrainOptions
 from .process import FLOW, Process
 from .rates import Rates
 from .scaler import LossScale
-from .timesteps import loss_weights
 from .two_models import validation_times
+from .validation import TIMES, Validation
+from .velocity import Errors, VelocityModel
 from .weight_norms import limit_norms
 
-__all__ = ["Step", "Training", "VelocityModel", "require_needed_inputs"]
+__all__ = ["Step", "Training", "require_needed_inputs"]
 
 logger = logging.getLogger("lyco")
-
-_VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
-"""The timesteps at which every validation item is tried, whatever is trained: so that any two runs compare."""
-
-_MEAN_SQUARE = LossOptions()
-
-
-class VelocityModel(Protocol):
-    """A frozen model to which the network is attached."""
-
-    device: torch.device
-    dtype: torch.dtype
-    """What it computes in."""
-
-    def groups(self, conditions: Sequence[Any]) -> list[list[int]]:
-        """Which of a batch's conditions the model can take at once, as indices."""
-        ...
-
-    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """The prediction of its process's target, of a flow ε - x_0, (n, C, …) float32, for x (n, C, …) at σ t (n,)."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +77,11 @@ class Training:
             process: how the model's sampler has its noise.
         """
         self.model, self.network, self.items, self.options = model, network.to(model.device), items, options
-        self.world, self._shard, self._turn, self._process = world or World(), shard, turn, process
-        self._empty, self._validation = empty, validation
+        self.world, self._shard, self._turn = world or World(), shard, turn
+        self._empty, self._errors = empty, Errors(model, process)
+        times = validation_times(TIMES, options.noise.timestep_boundary)
+        tried = partial(self._pass, backward=False)
+        self._validation = Validation(self._errors, validation, times, self.world, tried, turn)
         run = options.run
         require_needed_inputs(run, empty=empty is not None, validation=bool(validation))
         self.batches = Batches(items, run.batch_size, self.world.processes, run.seed)
@@ -217,10 +200,9 @@ class Training:
                 if not some:
                     continue
                 latents = torch.stack([self.items[indices[i]].latent for i in some])
-                errors = self._errors(
-                    latents, drawn.noise[some], drawn.t[some], [conditions[i] for i in some], self.options.loss
-                )
-                part = (errors * self._weights(drawn.t[some]).to(errors.device)).sum() / len(indices)
+                own, t = [conditions[i] for i in some], drawn.t[some]
+                errors = self._errors.of(latents, drawn.noise[some], t, own, self.options.loss)
+                part = (errors * self._errors.weights(self.options.noise, t).to(errors.device)).sum() / len(indices)
                 if part.requires_grad:  # module dropout may have left nothing of the network in it
                     self.scaler.scaled(part / self.options.run.gradient_accumulation_steps).backward()
                 loss += float(part.detach())
@@ -230,41 +212,11 @@ class Training:
         """What a pass of the model is inside of; every process makes as many."""
         return nullcontext() if self._shard is None else self._shard.one_pass(backward=backward)
 
-    def _errors(
-        self, latents: Tensor, noise: Tensor, t: Tensor, conditions: Sequence[Any], loss: LossOptions = _MEAN_SQUARE
-    ) -> Tensor:
-        """The loss of each item's prediction, (n,)."""
-        latents, noise, t = (tensor.to(self.model.device, torch.float32) for tensor in (latents, noise, t))
-        sigma, process = self._process.sigma(t), self._process
-        found = self.model.velocity(process.noised(latents, noise, sigma), sigma, conditions)
-        return item_losses(loss, found.float() - process.target(latents, noise, sigma), t)
-
-    def _weights(self, t: Tensor) -> Tensor:
-        noise = self.options.noise
-        return loss_weights(noise, t) * self._process.weights(noise, self._process.sigma(t))
-
-    @torch.no_grad()
     def validate(self) -> float:
         """The mean squared error of the validation items, unweighted, with the EMA if there is one."""
         self.network.eval()
-        total = torch.zeros(1, device=self.model.device)
-        times = validation_times(_VALIDATION_TIMES, self.options.noise.timestep_boundary)
         with self.as_saved():
-            for t in times:
-                self._turn(torch.tensor([t]))
-                for first in range(0, len(self._validation), self.world.processes):
-                    with self._pass(backward=False):
-                        total += self._validation_error(first + self.world.rank, t)
-        self.world.add_up([total])
-        return float(total) / (len(self._validation) * len(times))
-
-    def _validation_error(self, index: int, t: float) -> Tensor | float:
-        """The error of a validation item at a timestep; 0 if there are not so many."""
-        if index >= len(self._validation):
-            return 0.0
-        item = self._validation[index]
-        noise = torch.randn(item.latent.shape, generator=generator_of(0, index))
-        return self._errors(item.latent[None], noise[None], torch.tensor([t]), [item.condition])
+            return self._validation.error()
 
     @contextmanager
     def as_saved(self) -> Generator[None]:

@@ -5,41 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import TrainError, about_file
 from ..io.toml import read_toml
+from .sample_prompt import OF_SOUND, SEVERAL, SINGLE, SamplePrompt, about_prompt
 
-__all__ = ["PromptLines", "SamplePrompt", "about_prompt", "located", "read_prompts"]
+__all__ = ["PromptLines", "read_prompts"]
 
 PromptLines = str | Sequence[str | Mapping[str, Any]]
 """The path of a file of prompts, or its lines."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplePrompt:
-    """What one sample is made from; None: as its model's family is sampled."""
-
-    prompt: str = ""
-    negative_prompt: str | None = None
-    width: int = 256
-    height: int = 256
-    frame_count: int = 1
-    seed: int | None = None
-    sample_steps: int = 20
-    guidance_scale: float | None = None
-    """What the model is told, where it has an input for it."""
-    cfg_scale: float | None = None
-    discrete_flow_shift: float | None = None
-    image_path: str = ""
-    """Of the picture that a video begins with."""
-    end_image_path: str = ""
-    """Of the one that it ends with."""
-    control_image_path: tuple[str, ...] = ()
-    """Of the pictures that an edit model sees."""
 
 
 _LETTERS = {
@@ -55,20 +32,29 @@ _LETTERS = {
     "i": "image_path",
     "ei": "end_image_path",
     "ci": "control_image_path",
+    "cn": "control_video_path",
+    **{name: name for name in OF_SOUND},
 }
 """What stands behind ` --` in a line -> its name, which is that in TOML and JSON."""
 
-_REFUSED = {"cn": "control_video_path", "of": "one_frame"}
+_REFUSED = {"of": "one_frame"}
 """What Musubi has beside these, in the same way."""
 
-_TEXTS = ("prompt", "negative_prompt", "image_path", "end_image_path")
+_TEXTS = (
+    "prompt",
+    "negative_prompt",
+    "image_path",
+    "end_image_path",
+    "control_video_path",
+    "lyrics",
+    "timesignature",
+    "language",
+    "keyscale",
+)
 
-_SEVERAL = "control_image_path"
-"""What may be given more than once."""
+_PATHS = (*SINGLE, SEVERAL)
 
-_PATHS = ("image_path", "end_image_path", _SEVERAL)
-
-_LEAST = {"width": 16, "height": 16, "frame_count": 1, "seed": 0, "sample_steps": 1}
+_LEAST = {"width": 16, "height": 16, "frame_count": 1, "seed": 0, "sample_steps": 1, "bpm": 1}
 _MOST_STEPS = 1000
 
 
@@ -114,30 +100,6 @@ def _prompts(entries: Iterable[Any]) -> tuple[SamplePrompt, ...]:
     return tuple(_prompt(number, entry) for number, entry in enumerate(kept, 1))
 
 
-@contextmanager
-def about_prompt(number: int) -> Generator[None]:
-    """Inside, a `TrainError` begins with the number of a prompt, from 1."""
-    try:
-        yield
-    except TrainError as error:
-        raise TrainError(f"prompt {number}: {error}") from None
-
-
-def located(prompts: Sequence[SamplePrompt], place: Callable[[str, str], str]) -> tuple[SamplePrompt, ...]:
-    """The prompts with the paths of their pictures.
-
-    Args:
-        place: makes a path of the option's name and what it says; may raise `TrainError`.
-    """
-    found: list[SamplePrompt] = []
-    for number, prompt in enumerate(prompts, 1):
-        with about_prompt(number):
-            one = {n: place(n, path) for n in ("image_path", "end_image_path") if (path := getattr(prompt, n))}
-            several = tuple(place(_SEVERAL, path) for path in prompt.control_image_path)
-            found.append(dataclasses.replace(prompt, **one, control_image_path=several))
-    return tuple(found)
-
-
 def _prompt(number: int, entry: object) -> SamplePrompt:
     with about_prompt(number):
         if isinstance(entry, str):
@@ -148,7 +110,7 @@ def _prompt(number: int, entry: object) -> SamplePrompt:
 
 
 def _of_line(line: str) -> dict[str, Any]:
-    """Names and values of a line: the prompt, then ` --w 512` and so on."""
+    """Names and values of a line: the prompt, then ` --w 512` and so on; \\n in lyrics begins a line."""
     text, *options = line.strip().split(" --")
     found: dict[str, Any] = {"prompt": text}
     for option in options:
@@ -157,11 +119,13 @@ def _of_line(line: str) -> dict[str, Any]:
         if name is None:
             raise TrainError(f"--{letters} is none of its options, which are --{', --'.join(_LETTERS)}")
         if name in _PATHS and not value.strip():
-            raise TrainError(f"{name} is empty, expected the path of a picture")
-        if name == _SEVERAL:
+            raise TrainError(f"{name} is empty, expected the path of a picture or a video")
+        if name == SEVERAL:
             found[name] = [*found.get(name, ()), value.strip()]
         else:
             found[name] = value.strip() if name in (*_TEXTS, *_REFUSED.values()) else _number(name, value)
+    if "lyrics" in found:
+        found["lyrics"] = found["lyrics"].replace("\\n", "\n")
     return found
 
 
@@ -187,8 +151,8 @@ def _checked(found: Mapping[str, Any]) -> SamplePrompt:
         _require(name, value)
     if "sample_steps" in values:
         values["sample_steps"] = max(1, min(_MOST_STEPS, values["sample_steps"]))
-    if (paths := values.get(_SEVERAL)) is not None:
-        values[_SEVERAL] = (paths,) if isinstance(paths, str) else tuple(paths)
+    if (paths := values.get(SEVERAL)) is not None:
+        values[SEVERAL] = (paths,) if isinstance(paths, str) else tuple(paths)
     return SamplePrompt(**values)
 
 
@@ -196,7 +160,7 @@ def _require(name: str, value: object) -> None:
     """Raise `TrainError` unless an option of a prompt can have a value."""
     if name in _TEXTS:
         right, expected = isinstance(value, str), "a text"
-    elif name == _SEVERAL:
+    elif name == SEVERAL:
         paths = cast(list[Any], value) if isinstance(value, (list, tuple)) else [value]
         right, expected = all(isinstance(path, str) for path in paths), "a text, or a list of such"
     elif name in _LEAST:

@@ -37,11 +37,11 @@ class Records:
             self._write(json.dumps(told) + "\n", step.step)
 
     def sampled(self, sample: Sample) -> None:
-        """Record a sample: a line of its own, whose file is named from the record's folder on."""
-        file = os.path.relpath(sample.path, os.path.dirname(self._path)).replace(os.sep, "/")
-        told = {"step": sample.step, "sample": file, "prompt": sample.prompt, "seed": sample.seed}
+        """Record a sample: a line for each of its files, which is named from the record's folder on."""
         self._tell(lambda tracker: tracker.show(sample))
-        if not self._failed:
+        for path in () if self._failed else sample.paths:
+            file = os.path.relpath(path, os.path.dirname(self._path)).replace(os.sep, "/")
+            told = {"step": sample.step, "sample": file, "prompt": sample.prompt, "seed": sample.seed}
             self._write(json.dumps(told) + "\n", sample.step)
 
     def close(self) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from ..errors import TrainError, about_file
 from ..model import Model
 from .dataset import Dataset, media_of
-from .prompts import SamplePrompt
 
-__all__ = ["EDITIONS", "References", "references_of", "references_of_prompts", "require_controls"]
+__all__ = ["EDITIONS", "References", "references_of", "require_controls"]
 
 logger = logging.getLogger("lyco")
 
@@ -102,11 +101,6 @@ def require_controls(
             "%d of %d images have no control image: they are trained as text to image", len(without), len(pictures)
         )
     return found
-
-
-def references_of_prompts(weights: Model, prompts: Sequence[SamplePrompt], version: str = "") -> References | None:
-    """How a model reads the control images of samples; None if no prompt has any. Raises `TrainError` as above."""
-    return references_of(weights, version) if any(prompt.control_image_path for prompt in prompts) else None
 
 
 def references_of(weights: Model, version: str) -> References:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..errors import TrainError
 from .option import OptionGroup, option
-from .prompts import SamplePrompt
 from .rules import Prompts, Truth, Whole
+from .sample_prompt import SamplePrompt
 
 __all__ = ["SampleOptions", "Strengths", "strengths"]
 
@@ -62,7 +62,16 @@ class Strengths:
 
 
 _GUIDANCE = {"flux1": 3.5, "flux2": 4.0, "hunyuan_video": 6.0}
-_CFG = {"flux1": 1.0, "wan": 5.0, "hunyuan_video_1_5": 6.0, "kandinsky5": 5.0, "ideogram4": 7.0, "hidream_o1": 5.0}
+_CFG = {
+    "flux1": 1.0,
+    "wan": 5.0,
+    "hunyuan_video_1_5": 6.0,
+    "kandinsky5": 5.0,
+    "ideogram4": 7.0,
+    "hidream_o1": 5.0,
+    "ace_step": 5.0,
+    "ace_step_1_5": 6.0,
+}
 _USUAL = 4.0
 _OF_TWO = 3.5
 """Of two models; Wan 2.2's own are 4 and 3 (high, low noise) for text to video, 3.5 twice for image to video."""

@@ -7,21 +7,34 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import TrainError
 from ..io.toml import path_of
+from ..model import Model
 from .first_frames import FirstFrame
+from .image_inputs import image_input
+from .layers import LAYERED, is_layered
 from .options import TrainOptions
-from .prompts import SamplePrompt, about_prompt, located, read_prompts
-from .references import References
+from .prompts import read_prompts
+from .references import References, references_of
+from .sample_prompt import CONTROL_VIDEO, OF_PICTURES, OF_SOUND, SamplePrompt, about_prompt, located
 
-__all__ = ["Sample", "prompts_in", "prompts_of", "require_pictures", "require_pictures_of", "require_supplied"]
+__all__ = [
+    "Sample",
+    "makes_sound",
+    "prompts_in",
+    "prompts_of",
+    "references_of_prompts",
+    "require_fitting",
+    "require_supplied",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A picture or a video, and what it was made of."""
+    """A picture, a video, the layers of a picture or sound, and what it was made of."""
 
     step: int
     """How many steps were done."""
@@ -29,9 +42,17 @@ class Sample:
     """Of its prompt, from 0."""
     prompt: str
     seed: int
-    path: str
-    frames: Tensor
-    """(n, height, width, 3), 0 to 255."""
+    paths: tuple[str, ...]
+    """Of its file; of layers each has its own."""
+    frames: Tensor | None
+    """(n, height, width, 3), of layers 4, 0 to 255; None: it is sound."""
+
+    @property
+    def picture(self) -> Tensor | None:
+        """(height, width, …): the frame in the middle, or all layers beside each other."""
+        if self.frames is None:
+            return None
+        return torch.cat(list(self.frames), 1) if len(self.paths) > 1 else self.frames[len(self.frames) // 2]
 
 
 def prompts_of(options: TrainOptions) -> tuple[SamplePrompt, ...]:
@@ -51,7 +72,7 @@ def prompts_in(options: TrainOptions, folder: Path) -> tuple[SamplePrompt, ...]:
 
     def place(name: str, path: str) -> str:
         found = path_of(path, name, folder)
-        if not os.path.isfile(found):
+        if not os.path.isfile(found) and not (name == CONTROL_VIDEO and os.path.isdir(found)):
             raise TrainError(f"{name}: {found}: there is no such file")
         return found
 
@@ -83,44 +104,69 @@ _SUPPLIED = (
 """What first frames and control images become in a conditioning."""
 
 
-def require_pictures_of(
-    prompts: Sequence[SamplePrompt], kind: FirstFrame | None, references: References | None, image: str | None
-) -> None:
-    """Raise `TrainError` unless each prompt names the pictures that the model reads, and no others.
+def references_of_prompts(
+    weights: Model, prompts: Sequence[SamplePrompt], version: str = "", *, first_removed: bool = False
+) -> References | None:
+    """How a model reads the control images of samples; None if no prompt has any.
 
     Args:
-        kind: how it comes by first frames; None: it reads none.
-        references: how it reads control images.
-        image: what ComfyUI calls the image that it reads beside the noise, of whatever kind.
+        version, first_removed: as `require_controls` and `require_layers` have them, which say what is raised too.
     """
+    if is_layered(weights):
+        return dataclasses.replace(LAYERED, whole=not first_removed)
+    return references_of(weights, version) if any(prompt.control_image_path for prompt in prompts) else None
+
+
+def makes_sound(weights: Model) -> bool:
+    """Whether what a model makes is heard."""
+    return weights.architecture is not None and weights.architecture.id in ("ace_step", "ace_step_1_5")
+
+
+def require_fitting(
+    weights: Model, prompts: Sequence[SamplePrompt], kind: FirstFrame | None, references: References | None
+) -> None:
+    """Raise `TrainError` unless each prompt says what the model reads, and nothing else.
+
+    Args:
+        kind: how it comes by frames beside the noise; None: it reads none.
+        references: how it reads control images.
+    """
+    image, sound = image_input(weights), makes_sound(weights)
     if prompts and image and not kind:
         raise TrainError(
             f"sample_prompts: the model reads {image} beside the noise, which is no first frame and no prompt can "
             "give; leave sample_prompts out, or sample with the saved adapters in a workflow"
         )
-    if prompts and kind and (kind.control or kind.asks):
-        what = "a control video" if kind.control else "the caption with its first frame in sight"
-        raise TrainError(
-            f"sample_prompts: the model reads {what}, which samples here do not have; leave sample_prompts out, "
-            "or sample with the saved adapters in a workflow"
-        )
     for number, prompt in enumerate(prompts, 1):
         with about_prompt(number):
+            _require_none_of(prompt, sound=sound)
             _require_frames(prompt, kind)
-            given, most = len(prompt.control_image_path), references.most if references else None
-            if references and most is not None and given > most:
-                raise TrainError(f"has {given} control images, and {references.title} reads at most {most}")
+            _require_control_video(prompt, kind)
+            _require_controls(prompt, references)
+
+
+def _require_none_of(prompt: SamplePrompt, *, sound: bool) -> None:
+    """Raise `TrainError` for a prompt of sound that tells of pictures, or the other way round."""
+    found = [name for name in (OF_PICTURES if sound else OF_SOUND) if getattr(prompt, name) != getattr(_PLAIN, name)]
+    if found and sound:
+        raise TrainError(f"{', '.join(found)}: the model makes sound, not pictures; leave it out")
+    if found:
+        raise TrainError(f"{', '.join(found)}: the model makes no sound; leave it out")
+
+
+_PLAIN = SamplePrompt()
 
 
 def _require_frames(prompt: SamplePrompt, kind: FirstFrame | None) -> None:
     """Raise `TrainError` unless a prompt names the frames that a model reads."""
-    last = kind is not None and kind.last
-    if prompt.image_path and not kind:
+    first, last = (kind is not None and kind.first), (kind is not None and kind.last)
+    if prompt.image_path and not first:
         raise TrainError(
             "image_path: the model reads no first frame; leave it out (edit models see control_image_path, and "
             "HunyuanVideo 1.5 reads one with an image_encoder)"
         )
-    if kind and not prompt.image_path and (prompt.end_image_path or not kind.chosen):
+    optional = kind is not None and kind.chosen and not kind.control
+    if first and not prompt.image_path and (prompt.end_image_path or not optional):
         raise TrainError("the model reads a first frame, and no image_path is given; add --i and a picture")
     if prompt.end_image_path and not last:
         raise TrainError("end_image_path: the model reads no last frame; leave it out")
@@ -128,13 +174,22 @@ def _require_frames(prompt: SamplePrompt, kind: FirstFrame | None) -> None:
         raise TrainError("the model reads a last frame too, and no end_image_path is given; add --ei and a picture")
 
 
-_SOUND = ("ace_step", "ace_step_1_5")
-"""Ids of the architectures that make sound."""
-
-
-def require_pictures(options: TrainOptions, family: str) -> None:
-    """Raise `TrainError` for samples of a model that makes sound."""
-    if family in _SOUND and options.sample.sample_prompts:
+def _require_control_video(prompt: SamplePrompt, kind: FirstFrame | None) -> None:
+    """Raise `TrainError` unless a prompt names the control video that a model reads."""
+    read = kind is not None and kind.control
+    if read and not prompt.control_video_path:
         raise TrainError(
-            "sample_prompts: the model makes sound, and samples are pictures and videos here; leave sample_prompts out"
+            "the model reads a control video, and no control_video_path is given; add --cn and a video, or a folder of "
+            "its frames"
         )
+    if prompt.control_video_path and not read:
+        raise TrainError("control_video_path: the model reads no control video; leave it out")
+
+
+def _require_controls(prompt: SamplePrompt, references: References | None) -> None:
+    """Raise `TrainError` unless a prompt has as many control images as a model reads."""
+    given, most = len(prompt.control_image_path), references.most if references else None
+    if references and references.layers and not given:
+        raise TrainError("the model takes a picture apart, and no control_image_path is given; add --ci and a picture")
+    if references and most is not None and given > most:
+        raise TrainError(f"has {given} control images, and {references.title} reads at most {most}")

@@ -36,7 +36,7 @@ class Tracker(Protocol):
         ...
 
     def show(self, sample: Sample) -> None:
-        """Take a sample; of a video, what is in its middle."""
+        """Take the picture of a sample; sound has none."""
         ...
 
     def close(self) -> None:
@@ -76,10 +76,6 @@ def _settings(save: SaveOptions) -> dict[str, dict[str, Any]]:
     return cast("dict[str, dict[str, Any]]", found)
 
 
-def _middle(sample: Sample) -> Any:  # noqa: ANN401 - as NumPy has it
-    return sample.frames[len(sample.frames) // 2].numpy()
-
-
 class _Events:
     """TensorBoard's."""
 
@@ -110,7 +106,9 @@ class _Events:
             self._writer.add_scalar(name, value, step)
 
     def show(self, sample: Sample) -> None:
-        self._writer.add_image(f"sample/{sample.number:02d}", _middle(sample), sample.step, dataformats="HWC")
+        if (picture := sample.picture) is not None:
+            tag = f"sample/{sample.number:02d}"
+            self._writer.add_image(tag, picture.numpy(), sample.step, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()
@@ -138,8 +136,9 @@ class _Run:
         self._run.log(dict(values), step=step)
 
     def show(self, sample: Sample) -> None:
-        picture = self._wandb.Image(_middle(sample), caption=sample.prompt)
-        self._run.log({f"sample_{sample.number}": picture}, step=sample.step)
+        if (picture := sample.picture) is not None:
+            shown = self._wandb.Image(picture.numpy(), caption=sample.prompt)
+            self._run.log({f"sample_{sample.number}": shown}, step=sample.step)
 
     def close(self) -> None:
         self._run.finish()

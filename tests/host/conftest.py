@@ -64,6 +64,7 @@ def train(pack) -> SimpleNamespace:
     """The pack's modules of training."""
     names = {
         "run": "nodes.host.training.run",
+        "adapter_files": "nodes.host.training.adapter_files",
         "model": "nodes.host.training.flow_model",
         "conditions": "nodes.host.training.conditions",
         "memory": "nodes.host.training.memory",
@@ -74,7 +75,7 @@ def train(pack) -> SimpleNamespace:
         "samples": "nodes.host.training.samples",
         "sampling": "nodes.host.training.sampling",
         "memory_options": "lyco_core.train.memory_options",
-        "block_swap": "lyco_core.train.block_swap",
+        "swapped_block": "lyco_core.train.swapped_block",
         "architectures": "lyco_core.architectures",
         "headless": "nodes.headless",
         "configuration": "lyco_core.train.configuration",

@@ -8,24 +8,13 @@ import pytest
 import torch
 from lyco_testing.comfy_models import MODELS
 from lyco_testing.quantized_models import normal
+from lyco_testing.sample_encoders import Reads, alike, vision_of
 from lyco_testing.sampled_trainings import caption, model_of, same, trained, vae_of
 from lyco_testing.tables import TRAINED
 from PIL import Image
 
 WAN = {"model_type": "t2v", "in_dim": 36}
 """Wan 2.2 image to video."""
-
-
-class Reads:
-    """A text encoder that adds what it sees to what it reads."""
-
-    def tokenize(self, text: str, images=(), **more: object) -> tuple:
-        return text.removeprefix("Picture 1: <|vision_start|><|image_pad|><|vision_end|>"), list(images)
-
-    def encode_from_tokens_scheduled(self, tokens: tuple) -> list:
-        text, images = tokens
-        found, more = caption(text)
-        return [[found + sum(float(image.mean()) for image in images), dict(more)]]
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +33,6 @@ def pictures(tmp_path):
     for name, size in (("a", (90, 120, 3)), ("b", (64, 64, 4))):
         Image.fromarray(generator.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / f"{name}.png")
     return tmp_path
-
-
-def vision_of(width: int = 8):
-    """An image encoder that sees the mean of each half."""
-    import comfy.clip_vision
-
-    def encode_image(image: torch.Tensor, crop: bool) -> comfy.clip_vision.Output:
-        assert not crop
-        found = comfy.clip_vision.Output()
-        halves = torch.stack([half.mean() for half in image.chunk(2, dim=1)])
-        found.penultimate_hidden_states = halves[None, :, None].expand(1, 2, width).contiguous()
-        return found
-
-    return SimpleNamespace(encode_image=encode_image)
 
 
 CASES = {
@@ -105,17 +80,6 @@ def by_hand(name: str, made, pictures, vae) -> tuple[list, list]:
     return both
 
 
-def alike(one: object, other: object) -> bool:
-    """Whether two conditionings are the same, all the way down."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(alike, one, other))
-    return alike(vars(one), vars(other)) if hasattr(one, "__dict__") else one == other
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_pictures_are_what_comfyuis_nodes_make_of_them(name, made, pictures, monkeypatch):
     line, frames, edition = CASES[name]
@@ -160,7 +124,7 @@ def test_a_first_frame_is_sampled_from_and_disturbs_nothing(train, made, picture
     found, told = trained(train, model, "wan", tmp_path / "sampled", **more)
     plain, _ = trained(train, model, "wan", tmp_path / "plain", False, **more)
     assert same(found, plain)
-    patched = train.run.with_adapter(model, str(tmp_path / "sampled" / "adapter.safetensors")).model
+    patched = train.adapter_files.with_adapter(model, str(tmp_path / "sampled" / "adapter.safetensors")).model
     assert not torch.equal(told[-1].frames, told[-2].frames)
     with torch.inference_mode():
         picture = made.media.read_covering(str(pictures / "b.png"), (64, 64))
@@ -235,7 +199,7 @@ def test_what_a_graph_has_loaded_is_what_its_prompts_need(train, made, pictures,
         (
             controlled,
             "a cat",
-            "sample_prompts: the model reads a control video, which samples here do not have",
+            "prompt 1: the model reads a control video, and no control_video_path is given; add --cn",
         ),
     ):
         with pytest.raises(train.errors.TrainError) as error:

@@ -47,7 +47,7 @@ def test_a_sample_is_what_comfyui_samples_with_the_file(architecture, train, mon
     model, vae = model_of(architecture, monkeypatch), vae_of(16, video=False)
     more = {"ema_decay": 0, "mixed_precision": "no", "blocks_to_swap": 0}
     _, told = trained(train, model, architecture, tmp_path, vae=vae, **more)
-    patched = train.run.with_adapter(model, str(tmp_path / "adapter.safetensors")).model
+    patched = train.adapter_files.with_adapter(model, str(tmp_path / "adapter.safetensors")).model
     cases = ((model, told[0], 3.5), (patched, told[-2], 3.5), (patched, told[-1], 3.5))
     for one, sample, guidance in cases:
         positive, negative, cfg, size, steps = {
@@ -89,7 +89,7 @@ def test_two_models_sample_in_turn_as_comfyuis_workflow_has_it(way, train, monke
     plain, _ = trained(train, low, "wan", tmp_path / "plain", False, high=high, **more)
     assert same(found, plain)
     file = str(tmp_path / "sampled" / "adapter.safetensors")
-    patched = [train.run.with_adapter(model, file).model for model in (high, low)]
+    patched = [train.adapter_files.with_adapter(model, file).model for model in (high, low)]
     node = comfyui.KSamplerAdvanced()
     for models, sample in (((high, low), told[0]), (patched, told[-2]), (patched, told[-1])):
         texts, cfg, steps, turn, shape = (
@@ -180,7 +180,7 @@ def test_a_person_can_stop_it_while_it_samples(train, monkeypatch, tmp_path):
     ("architecture", "line", "message"),
     [
         ("z_image", "a cat --f 25", "prompt 1: the model makes no videos, and frame_count is 25; set it to 1"),
-        ("z_image", "a cat --cn a.mp4", "prompt 1: control_video_path is not sampled with here; leave it out"),
+        ("z_image", "a cat --of a", "prompt 1: one_frame is not sampled with here; leave it out"),
         ("wan", "a cat --w banana", "prompt 1: width is 'banana', expected a whole number"),
     ],
 )

@@ -107,7 +107,7 @@ def test_trained_it_predicts_as_the_loaded_file_does(architecture, algorithm, tr
     with torch.inference_mode():
         data = train.run.Data(items(train, architecture))
         done = train.run.train(model, data, options, str(tmp_path), tell)
-        patched = train.run.with_adapter(model, done.path).model
+        patched = train.adapter_files.with_adapter(model, done.path).model
     run = train.options.RunOptions()
     losses = []
     for one in (patched, model):
@@ -267,7 +267,7 @@ def test_going_on_from_a_file_of_another_layout(train, monkeypatch, tmp_path, ho
     losses = []
     for path in (first.path, second.path):
         with (
-            train.model.loaded(train.run.with_adapter(model, path).model, train.options.RunOptions()) as flow,
+            train.model.loaded(train.adapter_files.with_adapter(model, path).model, train.options.RunOptions()) as flow,
             torch.no_grad(),
         ):
             losses.append(float(loss_of(flow, "z_image")))

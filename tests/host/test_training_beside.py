@@ -131,7 +131,7 @@ def test_the_saved_file_gives_what_was_trained(algorithm, form, tmp_path, loras,
 
     with torch.inference_mode():
         done = train.run.train(model, data(train), options, str(loras), tell)
-        placed = train.run.with_adapter(model, done.path)
+        placed = train.adapter_files.with_adapter(model, done.path)
         loaded = host.load_onto(model, None, "adapter.safetensors", 1.0, partial=False, mode="auto")
     beside = form != "bf16"
     assert placed.report.startswith("20 modules add it while sampling") == beside

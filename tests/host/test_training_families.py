@@ -134,7 +134,7 @@ def test_trained_it_predicts_as_the_loaded_file_does(name, train, tmp_path):
         done = train.run.train(
             model, train.run.Data([train.items.Item(raw, caption(name), "item")]), options, str(tmp_path), tell
         )
-        patched = train.run.with_adapter(model, done.path).model
+        patched = train.adapter_files.with_adapter(model, done.path).model
     losses = []
     for one in (patched, model):
         with train.model.loaded(one, train.options.RunOptions()) as flow, torch.no_grad():

@@ -86,4 +86,4 @@ def test_it_learns_and_the_base_stays(form, train, tmp_path):
     for key, tensor in model.model.state_dict().items():
         assert tensor.dtype == before[key].dtype
         assert torch.equal(tensor.flatten().view(torch.uint8), before[key].flatten().view(torch.uint8)), key
-    assert train.run.with_adapter(model, done.path) is not model
+    assert train.adapter_files.with_adapter(model, done.path) is not model

@@ -48,7 +48,7 @@ def other_model(folder, form: str = "bf16", scale: float = 1.0):
 
 def bits(train, model) -> list[torch.Tensor]:
     """Every byte of the model's weights, whatever class they are of."""
-    parts = [part for tensor in model.model.parameters() for part in train.block_swap.stored_parts(tensor)[0]]
+    parts = [part for tensor in model.model.parameters() for part in train.swapped_block.stored_parts(tensor)[0]]
     return [part.clone().flatten().view(torch.uint8) for part in parts]
 
 

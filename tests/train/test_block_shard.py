@@ -14,9 +14,9 @@ from torch import Tensor
 from lyco_core.errors import TrainError
 from lyco_core.train import block_shard
 from lyco_core.train.block_shard import BlockShard
-from lyco_core.train.block_swap import stored_parts
 from lyco_core.train.distributed import World
 from lyco_core.train.frozen import frozen_linears, own_weight
+from lyco_core.train.swapped_block import stored_parts
 
 pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo")
 

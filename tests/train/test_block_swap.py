@@ -6,8 +6,9 @@ from lyco_testing.blocks import Blocks, linears, passes
 from torch import Tensor, nn
 
 from lyco_core.errors import TrainError
-from lyco_core.train.block_swap import BlockSwap, spread, stored_parts
+from lyco_core.train.block_swap import BlockSwap, spread
 from lyco_core.train.offloading import offloaded_checkpoint
+from lyco_core.train.swapped_block import stored_parts
 
 
 def swapping(model: Blocks, which: list[int]) -> BlockSwap:

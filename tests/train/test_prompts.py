@@ -4,13 +4,17 @@ import json
 
 import pytest
 
+from lyco_core.architectures import ARCHITECTURES
 from lyco_core.errors import TrainError
+from lyco_core.model import Model
+from lyco_core.train import layers
 from lyco_core.train.first_frames import FirstFrame
 from lyco_core.train.options import train_options
-from lyco_core.train.prompts import SamplePrompt, located, read_prompts
+from lyco_core.train.prompts import read_prompts
 from lyco_core.train.references import EDITIONS, References
 from lyco_core.train.sample_options import SampleOptions, Strengths, strengths
-from lyco_core.train.samples import prompts_of, require_pictures_of, require_supplied
+from lyco_core.train.sample_prompt import SamplePrompt, located
+from lyco_core.train.samples import prompts_of, references_of_prompts, require_fitting, require_supplied
 
 DOCUMENTED = """# prompt 1: for generating a cat video
 A cat walks on the grass, realistic style. --w 640 --h 480 --f 25 --d 1 --s 20
@@ -54,14 +58,16 @@ def test_toml_and_json(tmp_path):
 
 
 def test_pictures(tmp_path):
-    lines = ["a --i c d.png --ei e.png --w 64", "b --ci 1.png --n bad --ci 2.png", "c"]
+    lines = ["a --i c d.png --ei e.png --cn f.mp4 --w 64", "b --ci 1.png --n bad --ci 2.png", "c"]
     first, edit, plain = read_prompts(lines)
+    assert (first.paths(), edit.paths()) == (["c d.png", "e.png", "f.mp4"], ["1.png", "2.png"])
     assert (first.image_path, first.end_image_path, first.width) == ("c d.png", "e.png", 64)
     assert (edit.control_image_path, edit.negative_prompt) == (("1.png", "2.png"), "bad")
     (tmp_path / "p.json").write_text(json.dumps([{"prompt": "b", "control_image_path": "1.png"}]))
     assert read_prompts(str(tmp_path / "p.json"))[0].control_image_path == ("1.png",)
     found = located([first, edit, plain], lambda name, path: f"{name}/{path}")
     assert (found[0].image_path, found[0].end_image_path) == ("image_path/c d.png", "end_image_path/e.png")
+    assert found[0].control_video_path == "control_video_path/f.mp4"
     assert found[1].control_image_path == ("control_image_path/1.png", "control_image_path/2.png")
     assert found[2] == plain
 
@@ -79,46 +85,67 @@ def test_a_picture_without_its_path():
 
 FRAME, BOTH = FirstFrame("WanImageToVideo", 20), FirstFrame("WanFirstLastFrameToVideo", 20, last=True)
 EITHER = FirstFrame("HunyuanVideo15ImageToVideo", 33, chosen=True)
+OVER = FirstFrame("WanFunControlToVideo", 32, control=True, first=False)
+OVER_FRAME = FirstFrame("WanFunControlToVideo", 32, control=True, chosen=True)
+PLAIN, SOUND = (Model({}, "", ARCHITECTURES[family], "comfyui") for family in ("qwen_image", "ace_step_1_5"))
+FILL = Model({"img_in.weight": (8, 96), "final_layer.linear.weight": (64, 8)}, "", ARCHITECTURES["flux1"], "comfyui")
+LAYERED = Model({"time_text_embed.addition_t_embedding.weight": (2, 1)}, "", ARCHITECTURES["qwen_image"], "comfyui")
 
 
 @pytest.mark.parametrize(
-    ("line", "kind", "how", "image", "message"),
+    ("line", "kind", "how", "weights", "message"),
     [
-        ("a", None, None, None, None),
-        (
-            "a",
-            None,
-            None,
-            "concat_latent_image",
-            "sample_prompts: the model reads concat_latent_image beside the noise",
-        ),
-        ("a --i b.png", None, None, None, "prompt 1: image_path: the model reads no first frame; leave it out"),
-        ("a --i b.png", FRAME, None, "concat_latent_image", None),
-        ("a", FRAME, None, None, "prompt 1: the model reads a first frame, and no image_path is given; add --i"),
-        ("a --i b.png --ei c.png", FRAME, None, None, "prompt 1: end_image_path: the model reads no last frame"),
-        ("a --i b.png", BOTH, None, None, "prompt 1: the model reads a last frame too, and no end_image_path is given"),
-        ("a --ei b.png", BOTH, None, None, "prompt 1: the model reads a first frame"),
-        ("a --i b.png --ei c.png", BOTH, None, None, None),
-        ("a", EITHER, None, None, None),
-        ("a --i b.png", EITHER, None, None, None),
-        ("a --ci b.png --ci c.png", None, References("FLUX.2"), None, None),
-        (
-            "a --ci b.png --ci c.png",
-            None,
-            EDITIONS["edit"],
-            None,
-            "prompt 1: has 2 control images, and Qwen-Image-Edit",
-        ),
+        ("a", None, None, PLAIN, None),
+        ("a", None, None, FILL, "sample_prompts: the model reads concat_latent_image beside the noise"),
+        ("a --i b.png", None, None, PLAIN, "prompt 1: image_path: the model reads no first frame; leave it out"),
+        ("a --i b.png", FRAME, None, FILL, None),
+        ("a", FRAME, None, PLAIN, "prompt 1: the model reads a first frame, and no image_path is given; add --i"),
+        ("a --i b.png --ei c.png", FRAME, None, PLAIN, "prompt 1: end_image_path: the model reads no last frame"),
+        ("a --i b.png", BOTH, None, PLAIN, "prompt 1: the model reads a last frame too, and no end_image_path is"),
+        ("a --ei b.png", BOTH, None, PLAIN, "prompt 1: the model reads a first frame"),
+        ("a --i b.png --ei c.png", BOTH, None, PLAIN, None),
+        ("a", EITHER, None, PLAIN, None),
+        ("a --i b.png", EITHER, None, PLAIN, None),
+        ("a --ci b.png --ci c.png", None, References("FLUX.2"), PLAIN, None),
+        ("a --ci b.png --ci c.png", None, EDITIONS["edit"], PLAIN, "prompt 1: has 2 control images, and Qwen-Image-"),
+        ("a --cn b.mp4", OVER, None, PLAIN, None),
+        ("a", OVER, None, PLAIN, "prompt 1: the model reads a control video, and no control_video_path is given; add"),
+        ("a --cn b.mp4 --i c.png", OVER, None, PLAIN, "prompt 1: image_path: the model reads no first frame"),
+        ("a --cn b.mp4", OVER_FRAME, None, PLAIN, "prompt 1: the model reads a first frame, and no image_path"),
+        ("a --cn b.mp4 --i c.png", OVER_FRAME, None, PLAIN, None),
+        ("a --cn b.mp4 --i c.png", FRAME, None, PLAIN, "prompt 1: control_video_path: the model reads no control"),
+        ("a --ci b.png", None, layers.LAYERED, LAYERED, None),
+        ("a", None, layers.LAYERED, LAYERED, "prompt 1: the model takes a picture apart, and no control_image_path"),
+        ("a --ci b --ci c", None, layers.LAYERED, LAYERED, "prompt 1: has 2 control images, and Qwen-Image-Layered"),
+        ("a --lyrics la --seconds 3 --bpm 90", None, None, SOUND, None),
+        ("a --w 64 --n b", None, None, SOUND, "prompt 1: negative_prompt, width: the model makes sound, not pictures"),
+        ("a --lyrics la", None, None, PLAIN, "prompt 1: lyrics: the model makes no sound; leave it out"),
     ],
 )
-def test_a_prompt_names_the_pictures_that_its_model_reads(line, kind, how, image, message):
+def test_a_prompt_says_what_its_model_reads(line, kind, how, weights, message):
     prompts = read_prompts([line])
     if message is None:
-        require_pictures_of(prompts, kind, how, image)
+        require_fitting(weights, prompts, kind, how)
         return
     with pytest.raises(TrainError) as error:
-        require_pictures_of(prompts, kind, how, image)
+        require_fitting(weights, prompts, kind, how)
     assert str(error.value).startswith(message)
+
+
+def test_a_model_of_layers_reads_its_picture_whatever_the_prompts_are():
+    found = [references_of_prompts(LAYERED, (), first_removed=removed) for removed in (False, True)]
+    assert [(how.layers, how.whole) for how in found if how] == [(True, True), (True, False)]
+    assert references_of_prompts(PLAIN, read_prompts(["a"])) is None
+    with pytest.raises(TrainError, match="there are control images and model_version is not given"):
+        references_of_prompts(PLAIN, read_prompts(["a --ci b.png"]))
+
+
+def test_a_song(tmp_path):
+    (song,) = read_prompts([r"pop, piano --lyrics [verse]\nla la --seconds 12.5 --bpm 90 --keyscale E minor --d 3"])
+    assert (song.prompt, song.lyrics, song.seconds) == ("pop, piano", "[verse]\nla la", 12.5)
+    assert (song.bpm, song.keyscale, song.seed, song.language) == (90, "E minor", 3, None)
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "pop", "lyrics": "la\n\\n"}]))
+    assert read_prompts(str(tmp_path / "p.json"))[0].lyrics == "la\n\\n"
 
 
 def test_steps_are_kept_in_musubis_bounds():
@@ -134,7 +161,7 @@ def test_steps_are_kept_in_musubis_bounds():
             "a --zz 8",
             "prompt 2: --zz is none of its options, which are --w, --h, --f, --d, --s, --g, --fs, --l, --n, --i, --ei",
         ),
-        ("a --cn cat.mp4", "prompt 2: control_video_path is not sampled with here; leave it out, or sample with the"),
+        ("a --of x", "prompt 2: one_frame is not sampled with here; leave it out, or sample with the"),
         ({"one_frame": "x"}, "prompt 2: one_frame is not sampled with here"),
         ({"image_path": 3}, "prompt 2: image_path is 3, expected a text"),
         (

@@ -32,7 +32,7 @@ def recorded(folder: Path, save: SaveOptions) -> None:
     records = Records(str(folder / "x.jsonl"), trackers_of(save))
     records.add(Step(1, 1.0, 1e-4, 2.0), 0)
     frames = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 8, 8, 3)
-    records.sampled(Sample(1, 0, "a cat", 3, str(folder / "sample" / "x.webp"), frames))
+    records.sampled(Sample(1, 0, "a cat", 3, (str(folder / "sample" / "x.webp"),), frames))
     records.add(Step(2, 0.5, 1e-4, 2.0, 0.25), 0)
     records.close()
 

@@ -61,6 +61,7 @@ OF_IMAGES = (
     "audio_embed",
     "time_dim_concat",
     "ref_latent",
+    "reference_audio_timbre_latents",
     "guiding_frame_index",
 )
 """What in a conditioning comes of an image, or another control, rather than of the caption."""

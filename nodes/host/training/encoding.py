@@ -21,7 +21,7 @@ from ....lyco_core.train.items import Item
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import read_conditioning, store_conditioning
 from .encoders import Encoding
-from .first_frames import Clip, FrameEncoder, asked, read_first_frame
+from .first_frames import FrameEncoder, asked, read_first_frame, read_seen
 from .memory import memory_for
 from .pieces import Pictured, Piece, Text, caption_entry, pieces_of
 from .references import require_nodes, seen, with_references
@@ -85,7 +85,7 @@ def _item(piece: Piece, conditions: Mapping[str, Conditioning], encoders: Encodi
         os.path.basename(piece.media.path),
         piece.dataset.num_repeats,
         piece.dataset.batch_size or None,
-        complete(piece.empty) if encoders.drops_captions and (references or piece.empty.seen) else None,
+        complete(piece.empty) if encoders.drops_captions and (references or piece.empty.frame) else None,
     )
 
 
@@ -108,13 +108,8 @@ def _encode_first_frames(pieces: Sequence[Piece], encoders: Encoding) -> None:
         return
     missing = [piece.first for piece in pieces if piece.first and not piece.first.entry.is_there]
     log.info("%d of %d first frames are in the cache", len(pieces) - len(missing), len(pieces))
-
-    def load() -> FrameEncoder:
-        vision = encoders.load_vision() if kind.looks else None
-        return FrameEncoder(kind, encoders.load_vae(), vision)
-
     if missing:
-        with_encoder(load, FrameEncoder.store, missing, encoders.encoded)
+        with_encoder(partial(FrameEncoder.of, kind, encoders), FrameEncoder.store, missing, encoders.encoded)
 
 
 def encode_captions(texts: Sequence[Text], encoders: Encoding) -> None:
@@ -142,18 +137,25 @@ def with_encoder(
 
 def store_latent(vae: VAE, piece: Pictured) -> None:
     """Have the cache hold a latent. Raises `TrainError` if the VAE makes none of it."""
+    piece.entry.store({"latent": latent_of(vae, piece.pixels, piece.path)}, {})
+
+
+def latent_of(vae: VAE, pixels: Tensor, path: str) -> Tensor:
+    """The latent, (C, …), of an image, of the frames of a video, or of an image and its layers with transparency.
+
+    Raises `TrainError`, which names the path, if the VAE makes none of it.
+    """
     # One at a time: a VAE of videos would take a batch of images for one video.
-    pixels = piece.pixels
-    latents = _layers(vae, pixels, piece.path) if pixels.shape[-1] == 4 else vae.encode(pixels)
+    latents = _layers(vae, pixels, path) if pixels.shape[-1] == 4 else vae.encode(pixels)
     if len(latents) != 1:
         raise TrainError(
-            f"{piece.path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
+            f"{path}: the VAE encodes images one by one, not {len(pixels)} frames of a video; "
             "set target_frames to 1 and frame_extraction to head, or take a VAE of videos"
         )
     latent = latents[0].float().cpu().contiguous()
     if not bool(torch.isfinite(latent).all()):
-        raise TrainError(f"{piece.path}: the VAE makes NaN or infinity of it; load another VAE")
-    piece.entry.store({"latent": latent}, {})
+        raise TrainError(f"{path}: the VAE makes NaN or infinity of it; load another VAE")
+    return latent
 
 
 def _layers(vae: VAE, pixels: Tensor, path: str) -> Tensor:
@@ -167,12 +169,10 @@ def _layers(vae: VAE, pixels: Tensor, path: str) -> Tensor:
 
 
 def _store_caption(encoders: Encoding, clip: CLIP, text: Text) -> None:
-    pictures = [one.pixels for one in text.seen if not isinstance(one, Clip)]
-    frames = [one for one in text.seen if isinstance(one, Clip)]
-    if frames and encoders.first_frame:
-        found = asked(clip, text.caption, encoders.first_frame, frames[0])
+    if text.frame and encoders.first_frame:
+        found = asked(clip, text.caption, encoders.first_frame, read_seen(text.frame))
     else:
-        found = seen(clip, text.caption, pictures, encoders.references)
+        found = seen(clip, text.caption, [one.pixels for one in text.pictures], encoders.references)
     if len(found) != 1:
         raise TrainError(f"the text encoder makes {len(found)} conditionings of one caption, expected one")
     store_conditioning(text.entry, found[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.clip_vision
 import torch
@@ -17,7 +17,11 @@ from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.first_frames import FirstFrame
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry
+from .comfy_nodes import run_node
 from .media import read_control, read_control_frames, read_frames, read_image
+
+if TYPE_CHECKING:
+    from .encoders import Encoding
 
 _WAN, _HUNYUAN = "comfy_extras.nodes_wan", "comfy_extras.nodes_hunyuan"
 
@@ -33,7 +37,7 @@ NODES: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
 
 _IMAGES = ("start_image", "end_image")
 
-_SEEN = "clip_vision_output"
+SEEN = "clip_vision_output"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,29 +61,35 @@ class FrameEncoder:
     kind: FirstFrame
     vae: VAE
     vision: Any = None
-    """`comfy.clip_vision.ClipVisionModel`."""
+    """`comfy.clip_vision.ClipVisionModel`, for a kind that `looks`."""
+
+    @classmethod
+    def of(cls, kind: FirstFrame, encoders: Encoding) -> FrameEncoder:
+        """What loads of a family's encoders what a kind needs."""
+        return cls(kind, encoders.load_vae(), encoders.load_vision() if kind.looks else None)
 
     def conditioning(self, frames: Tensor, length: int, control: Tensor | None = None) -> dict[str, Any]:
-        """What the frames add to the conditioning of a caption.
+        """What the frames add to the conditioning of a caption, and what the text encoder is to see of them if it does.
 
         Args:
-            frames: (1, height, width, 3), at the size of the clip; the last frame follows where the kind reads it.
+            frames: (1, height, width, 3), at the size of the clip, of a kind without a first frame whichever; the last
+                frame follows where the kind reads it.
             length: how many frames the clip has.
             control: (length, height, width, 3), where the kind reads it.
         """
         module, always, seen = NODES[self.kind.node]
         images = dict(zip(_IMAGES, frames.split(1), strict=False)) if self.kind.first else {}
         outputs: list[Any] = []
-        if self.vision is not None:
+        if self.kind.looks:
             outputs = [self.vision.encode_image(image, crop=self.kind.crop) for image in images.values()]
             images |= dict(zip(seen, outputs, strict=False))
         node: Any = getattr(importlib.import_module(module), self.kind.node)
-        run = node.execute if hasattr(node, "execute") else getattr(node(), node.FUNCTION)
         height, width = frames.shape[1:3]
         size = {"width": width, "height": height, "length": length, "batch_size": 1}
         over = {"control_video": control} if self.kind.control else {}
-        ((_, found),) = run(positive=[[torch.zeros(1), {}]], vae=self.vae, **size, **always, **images, **over)[0]
-        return found | ({_SEEN: outputs[0]} if self.kind.asks else {})
+        given = [[torch.zeros(1), {}]]
+        ((_, found),) = run_node(node, positive=given, vae=self.vae, **size, **always, **images, **over)[0]
+        return found | ({SEEN: outputs[0]} if self.kind.asks else {})
 
     def store(self, clip: Clip) -> None:
         """Write what the model reads beside the noise of a clip."""
@@ -94,8 +104,8 @@ class FrameEncoder:
     def write(self, entry: Entry, ends: Tensor, length: int, control: Tensor | None = None) -> None:
         """Write the `conditioning` of frames."""
         found = self.conditioning(ends, length, control)
-        if output := found.pop(_SEEN, None):
-            found[_SEEN] = getattr(output, self.kind.sees)
+        if output := found.pop(SEEN, None):
+            found[SEEN] = getattr(output, self.kind.sees)
         tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
         rest = {key: value for key, value in found.items() if key not in tensors}
         made = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -115,24 +125,28 @@ def read_first_frame(entry: Entry) -> dict[str, Any]:
     """What `FrameEncoder.store` wrote for the model, as a conditioning has it."""
     found, rest = entry.read()
     if rest.get("asks"):  # it is the text encoder's
-        del found[_SEEN]
+        del found[SEEN]
     return _conditioning(found, rest)
 
 
-def asked(clip: CLIP, caption: str, kind: FirstFrame, frame: Clip) -> list[Conditioning]:
-    """The conditioning of a caption that the text encoder reads with the first frame of a clip, which is encoded."""
+def read_seen(entry: Entry) -> Any:
+    """What an image encoder saw, that `FrameEncoder.write` wrote for the text encoder."""
+    return _conditioning(*entry.read())[SEEN]
+
+
+def asked(clip: CLIP, caption: str, kind: FirstFrame, output: Any) -> list[Conditioning]:
+    """The conditioning of a caption that the text encoder reads with what an image encoder saw of a first frame."""
     node: Any = getattr(importlib.import_module(_HUNYUAN), kind.asks)
-    output = _conditioning(*frame.entry.read())[_SEEN]
     interleave = next(given.default for given in node.define_schema().inputs if given.id == "image_interleave")
     return node.execute(clip=clip, clip_vision_output=output, prompt=caption, image_interleave=interleave).args[0]
 
 
 def _conditioning(found: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {**found, **rest.get("rest", {})}
-    if _SEEN in made:
+    if SEEN in made:
         output = comfy.clip_vision.Output()
-        output[rest["sees"]] = made[_SEEN]
-        made[_SEEN] = output
+        output[rest["sees"]] = made[SEEN]
+        made[SEEN] = output
     return made
 
 

@@ -33,7 +33,7 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FlowModel:
-    """`lyco_core.train.loop.VelocityModel` over a loaded ModelPatcher."""
+    """`lyco_core.train.velocity.VelocityModel` over a loaded ModelPatcher."""
 
     def __init__(self, patcher: ModelPatcher, guidance: float, process: Process) -> None:
         self.patcher, self.model = patcher, patcher.model
@@ -72,11 +72,11 @@ class FlowModel:
         return self.model.process_latent_in(latent)[0]
 
     def groups(self, conditions: Sequence[Conditioning]) -> list[list[int]]:
-        """See `loop.VelocityModel`."""
+        """See `velocity.VelocityModel`."""
         return groups(conditions)
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Conditioning]) -> Tensor:
-        """See `loop.VelocityModel`; of the output of the diffusion model itself, before ComfyUI makes x_0 of it."""
+        """See `velocity.VelocityModel`; of the output of the diffusion model itself, before ComfyUI makes x_0 of it."""
         arguments = together(
             [forward_arguments(self.model, c, x[i : i + 1], self._guidance) for i, c in enumerate(conditions)]
         )

@@ -11,6 +11,7 @@ from comfy.cli_args import args
 
 from ....lyco_core.errors import FileError, TrainError
 from ....lyco_core.io.names import name_fault
+from ....lyco_core.train.sample_prompt import CONTROL_VIDEO
 from ..files import NONE
 
 DEEPEST = 3
@@ -68,7 +69,8 @@ def allowed_path(name: str, path: str) -> str:
 
 
 def input_file(name: str, path: str) -> str:
-    """The path of a file in ComfyUI's input folder, which is all that a workflow, wherever it comes from, may name.
+    """The path of a file in ComfyUI's input folder, which is all that a workflow, wherever it comes from, may name;
+    of a control video also of a folder of its frames.
 
     Raises `TrainError` for a path that leads elsewhere, and for one that is not there.
     """
@@ -77,7 +79,10 @@ def input_file(name: str, path: str) -> str:
         raise TrainError(f"{name} is '{path}', expected a file in ComfyUI's input folder; a part of it {fault}")
     folder = folder_paths.get_input_directory()
     found = os.path.join(folder, *parts)
-    if not _within(found, folder) or not os.path.isfile(found):
+    frames: list[str] = []
+    if name == CONTROL_VIDEO and _within(found, folder) and os.path.isdir(found):
+        frames = [os.path.join(found, entry) for entry in os.listdir(found)]
+    if not all(_within(one, folder) for one in (found, *frames)) or not (frames or os.path.isfile(found)):
         raise TrainError(f"{name} is '{path}', and there is no such file in ComfyUI's input folder; put it there")
     return found
 

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ....lyco_core.train.block_swap import BlockSwap, known_parts
+from ....lyco_core.train.block_swap import BlockSwap
+from ....lyco_core.train.swapped_block import known_parts
 from .linears import linears_of
 from .placing import pinned
 

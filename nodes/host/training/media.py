@@ -30,14 +30,26 @@ def read_control(path: str, item: str, dataset: Dataset) -> Tensor:
     return _fitted([opened_image(path)], _over(item, dataset))
 
 
-def read_reference(path: str, dataset: Dataset) -> Tensor:
-    """A control image of no item, at the size that a dataset asks for."""
-    return _fitted([opened_image(path)], lambda width, height: fit_control(dataset, width, height, dataset.resolution))
+def read_reference(path: str, dataset: Dataset, mode: str = "RGB") -> Tensor:
+    """A control image of no item, at the size that a dataset asks for; `mode` as `opened_image` has it."""
+    return _fitted(
+        [opened_image(path, mode)], lambda width, height: fit_control(dataset, width, height, dataset.resolution)
+    )
 
 
 def read_covering(path: str, size: tuple[int, int]) -> Tensor:
     """An image that covers a width and a height, cut at its middle."""
     return _fitted([opened_image(path)], lambda width, height: covering(width, height, size))
+
+
+def read_covering_frames(path: str, size: tuple[int, int], count: int) -> Tensor:
+    """The first frames of a video, at a size as above; where it has fewer, the last stays. An image is one frame."""
+    if os.path.isdir(path) or path.lower().endswith(VIDEOS):
+        wanted = range(min(count, count_frames(path)))
+        frames = _frames(path, wanted, lambda width, height: covering(width, height, size))
+    else:
+        frames = read_covering(path, size)
+    return torch.cat([frames, frames[-1:].expand(count - len(frames), -1, -1, -1)])
 
 
 def read_control_frames(path: str, item: str, dataset: Dataset, wanted: Sequence[int]) -> Tensor:

@@ -22,12 +22,14 @@ from ..files import is_listed, output_path, require_plain
 from ..model.lora_model import LoraModel, lora_model_of
 from ..model.matching import model_weights
 from ..protocols import CLIP, VAE, Conditioning, ModelPatcher
+from .adapter_files import with_adapter
+from .as_page import series
 from .conditions import entries_of
 from .folder_dataset import joined
 from .picture import loss_picture
-from .run import Data, Trained, train, with_adapter
+from .run import Data, Trained, train
 from .samples import from_graph
-from .telling import Asked, Telling, series
+from .telling import Asked, Telling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Result:
     lora: LoraModel
     """The adapter as ComfyUI's own nodes take it."""
     series: list[dict[str, float | None]]
-    """The steps, as the web extension takes them; see `telling.series`."""
+    """The steps, as the web extension takes them; see `as_page.series`."""
     end: dict[str, Any]
     """How it ended, for the web extension; see `telling.Telling.ended`."""
-    samples: list[dict[str, Any]]
-    """Those that were made, as ComfyUI names pictures."""
+    samples: dict[str, list[dict[str, Any]]]
+    """Those that were made, as ComfyUI names them: pictures under `images`, sounds under `audio`."""
 
 
 def train_on(
@@ -97,8 +99,15 @@ def train_on(
         _lora(model, done.path),
         series(done.steps),
         tell.ended(),
-        tell.samples,
+        _by_kind(tell.samples),
     )
+
+
+def _by_kind(samples: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        found.setdefault("audio" if sample["filename"].endswith(".flac") else "images", []).append(sample)
+    return found
 
 
 def _lora(model: ModelPatcher, path: str) -> LoraModel:

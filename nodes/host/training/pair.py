@@ -29,7 +29,7 @@ from .process import process_of
 
 
 class Pair:
-    """`lyco_core.train.loop.VelocityModel` over two models."""
+    """`lyco_core.train.velocity.VelocityModel` over two models."""
 
     def __init__(self, low: FlowModel, high: FlowModel, boundary: float, idle: Sequence[Idle]) -> None:
         """`idle`: what has the weights of each come and go; empty: they stay."""
@@ -94,11 +94,11 @@ class Pair:
         return self._flow.latent(latent)
 
     def groups(self, conditions: Sequence[Conditioning]) -> list[list[int]]:
-        """See `loop.VelocityModel`."""
+        """See `velocity.VelocityModel`."""
         return self._flow.groups(conditions)
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Conditioning]) -> Tensor:
-        """See `loop.VelocityModel`."""
+        """See `velocity.VelocityModel`."""
         return self._flow.velocity(x, t, conditions)
 
     @property

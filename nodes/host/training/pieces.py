@@ -22,13 +22,14 @@ log = logging.getLogger("lyco")
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A caption, what the text encoder sees with it (control images, or a first frame), and where its conditioning is
-    kept.
-    """
+    """A caption, what the text encoder sees with it, and where its conditioning is kept."""
 
     caption: str
     entry: Entry
-    seen: Sequence[Pictured | Clip] = ()
+    pictures: Sequence[Pictured] = ()
+    """Control images."""
+    frame: Entry | None = None
+    """Where it is kept what was seen of a first frame."""
 
 
 class Pictured(Protocol):
@@ -116,12 +117,8 @@ def _piece(dataset: Dataset, media: Media, frames: tuple[int, ...] | None, encod
         Control(path, media.path, dataset, _control_entry(dataset, media, number, encoders))
         for number, path in enumerate(media.controls if how else ())
     ]
-    seen: Sequence[Control | Clip] = controls if how and how.node else []
-    if first and kind and kind.asks:
-        seen = [first]
-    text, empty = (
-        Text(caption, caption_entry(dataset.cache, caption, encoders, seen), seen) for caption in (media.caption, "")
-    )
+    frame = first.entry if first and kind and kind.asks else None
+    text, empty = (text_of(dataset.cache, one, encoders, controls, frame) for one in (media.caption, ""))
     return Piece(dataset, media, frames, latent, first, controls, text, empty)
 
 
@@ -147,7 +144,7 @@ def _encoded_as(
     latent = Entry(dataset.cache, name, "latent", *made_from)
     if (kind := encoders.first_frame) is None:
         return latent, None
-    more = [encoders.vision_identity(), kind.crop] if kind.looks else []
+    more = what_looks(encoders)
     if not kind.control:
         return latent, Clip(
             Entry(dataset.cache, f"{name}_first", kind.node, *made_from, more), media.path, dataset, frames
@@ -172,10 +169,28 @@ def _control_entry(dataset: Dataset, media: Media, number: int, encoders: Encodi
     return Entry(dataset.cache, name, "control", identity(path), shape, encoders.vae_identity())
 
 
-def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Pictured | Clip] = ()) -> Entry:
-    """Where the conditioning of a caption is kept; `seen`: the images that the text encoder sees with it."""
+def what_looks(encoders: Encoding) -> list[object]:
+    """What changes when what is seen of a first frame does."""
+    kind = encoders.first_frame
+    return [encoders.vision_identity(), kind.crop] if kind and kind.looks else []
+
+
+def text_of(cache: str, caption: str, encoders: Encoding, controls: Sequence[Pictured], frame: Entry | None) -> Text:
+    """A caption with what the text encoder sees with it.
+
+    Args:
+        controls: the control images, whether or not it sees them.
+        frame: where it is kept what is seen of a first frame, if the text encoder is to see that.
+    """
+    shown = controls if encoders.references and encoders.references.node else ()
+    seen = [one.entry for one in shown] or ([frame] if frame else [])
+    return Text(caption, caption_entry(cache, caption, encoders, seen), shown, frame)
+
+
+def caption_entry(cache: str, caption: str, encoders: Encoding, seen: Sequence[Entry] = ()) -> Entry:
+    """Where the conditioning of a caption is kept; `seen`: of what the text encoder sees with it."""
     made_from = encoders.text_identity()
     if seen:
         node = encoders.references.node if encoders.references else encoders.first_frame and encoders.first_frame.asks
-        made_from = [*made_from, node, [os.path.basename(one.entry.path) for one in seen]]
+        made_from = [*made_from, node, [os.path.basename(one.path) for one in seen]]
     return Entry(cache, "caption", "caption", caption, *made_from)

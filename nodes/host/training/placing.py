@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.block_shard import BlockShard
-from ....lyco_core.train.block_swap import BlockSwap, known_parts, spread
+from ....lyco_core.train.block_swap import BlockSwap, spread
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.estimate import Estimate, activations, width_of
 from ....lyco_core.train.frozen import thaw
 from ....lyco_core.train.memory_options import MemoryOptions
+from ....lyco_core.train.swapped_block import known_parts
 from ..model.merging import unload
 from ..protocols import BaseModel, Linear, ModelPatcher
 from .demand import Demand

@@ -8,15 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-import torch
-
-from ....lyco_core.adapter_reader import load_adapter_set, read_adapter_set, require_known
-from ....lyco_core.adapters import Adapter
-from ....lyco_core.architectures import Architecture
-from ....lyco_core.conversion import ConvertOptions as Conversion
-from ....lyco_core.conversion import convert_set
 from ....lyco_core.errors import LycoError, TrainError, about_file
-from ....lyco_core.model import Model
 from ....lyco_core.train.batches import require_items
 from ....lyco_core.train.checking import require_possible
 from ....lyco_core.train.distributed import World
@@ -33,11 +25,10 @@ from ....lyco_core.train.state import load_state
 from ....lyco_core.train.targets import TargetChoice, choose_targets
 from ....lyco_core.train.training_files import Saved, TrainingFiles
 from ....lyco_core.train.two_models import require_pair, resolve_boundary
-from ..model.beside import MODES, require_constant
-from ..model.loading import Loaded, apply
-from ..model.matching import model_weights, our_patches
-from ..model.places import Change
+from ..model.beside import require_constant
+from ..model.matching import model_weights
 from ..protocols import Conditioning, ModelPatcher
+from .adapter_files import network_of
 from .conditions import OF_IMAGES, require_fit, require_image, without_caption
 from .demand import Demand, demand_of, require_whole_tokens
 from .flow_model import FlowModel, loaded
@@ -110,30 +101,13 @@ def train(
         LycoError: something is wrong with the options, the data or a file, before or while training.
         BaseException: whatever `tell` raises; what was trained so far is saved first.
     """
-    require_items(data.items)
-    require_constant(patcher)
-    weights = model_weights(patcher)
-    given = {"empty": data.empty is not None, "validation": bool(data.validation)}
     world = world or World()
-    require_possible(options, weights.architecture, folder, **given, processes=world.processes)
-    for item in (*data.items, *data.validation):
-        require_fit(item.condition, item.name)
-    require_supplied(options, [k for k in OF_IMAGES if any(i.condition[1].get(k) is not None for i in data.items)])
-    _require_images(weights, data)
-    if data.empty is not None and options.run.caption_dropout_rate:
-        items = [
-            dataclasses.replace(item, dropped=item.dropped or without_caption(item.condition, data.empty))
-            for item in data.items
-        ]
-        data = dataclasses.replace(data, items=items)
-    choice = choose_targets(weights, options.network)
+    _require_trainable(patcher, data, options, folder, world)
+    data = _with_dropped(data, options)
+    choice, options = _resolved(patcher, high, options)
     for item in (*data.items, *data.validation):
         require_whole_tokens(choice.trained, item.name, item.latent.shape)
-    if high is not None:
-        require_pair(weights, model_weights(high), options.network)
-    noise = resolve_boundary(resolve_sampling(options.noise, choice.trained), weights, two=high is not None)
-    options = dataclasses.replace(options, noise=noise)
-    network = _network(choice, options)
+    network = network_of(choice, options)
     if options.network.verbose:
         log.info("%s", network.listing())
     told = list[Estimate]()
@@ -150,9 +124,7 @@ def train(
             training = _training(flow, network, data, options, world)
         files = TrainingFiles(training, Run(training, data.datasets, model, vae), folder, saved)
         ending.callback(files.close)
-        samples = None
-        if sampling:
-            samples = Samples(training, flow, sampling, folder, files.sampled)
+        samples = Samples(training, flow, sampling, folder, files.sampled) if sampling else None
         log.info("%s", opening(training, choice))
         with network.attached(*flow.models):
             done = _steps(training, files, tell, told[0], samples)
@@ -161,6 +133,46 @@ def train(
                 samples.after(training.step)
         training.world.wait()  # for the one that writes
     return Trained(path, done, report(path, training, done, choice) if training.world.writes else "")
+
+
+def _require_trainable(patcher: ModelPatcher, data: Data, options: TrainOptions, folder: str, world: World) -> None:
+    """Raise `LycoError` for a model, data or options that cannot be trained, or a folder that cannot be written."""
+    require_items(data.items)
+    require_constant(patcher)
+    weights = model_weights(patcher)
+    given = {"empty": data.empty is not None, "validation": bool(data.validation)}
+    require_possible(options, weights.architecture, folder, **given, processes=world.processes)
+    for item in (*data.items, *data.validation):
+        require_fit(item.condition, item.name)
+    require_supplied(options, [k for k in OF_IMAGES if any(i.condition[1].get(k) is not None for i in data.items)])
+    if image := image_input(weights):
+        for item in (*data.items, *data.validation):
+            require_image(item.condition, item.name, image)
+
+
+def _with_dropped(data: Data, options: TrainOptions) -> Data:
+    """The data, whose items have what stands in for their captions where these are dropped."""
+    if data.empty is None or not options.run.caption_dropout_rate:
+        return data
+    items = [
+        dataclasses.replace(item, dropped=item.dropped or without_caption(item.condition, data.empty))
+        for item in data.items
+    ]
+    return dataclasses.replace(data, items=items)
+
+
+def _resolved(
+    patcher: ModelPatcher, high: ModelPatcher | None, options: TrainOptions
+) -> tuple[TargetChoice, TrainOptions]:
+    """What is trained, and the options without those that say `auto`. Raises `TrainError` if two models do not go
+    together.
+    """
+    weights = model_weights(patcher)
+    choice = choose_targets(weights, options.network)
+    if high is not None:
+        require_pair(weights, model_weights(high), options.network)
+    noise = resolve_boundary(resolve_sampling(options.noise, choice.trained), weights, two=high is not None)
+    return choice, dataclasses.replace(options, noise=noise)
 
 
 def _loaded(
@@ -174,32 +186,6 @@ def _loaded(
     if high is not None:
         return both_loaded(patcher, high, options, demand, tell, world)
     return loaded(patcher, options.run, options.memory, demand, tell, world)
-
-
-def _require_images(weights: Model, data: Data) -> None:
-    """Raise `TrainError` for conditioning without the image that the model reads."""
-    if image := image_input(weights):
-        for item in (*data.items, *data.validation):
-            require_image(item.condition, item.name, image)
-
-
-def _network(choice: TargetChoice, options: TrainOptions) -> Network:
-    """A new network, or one that goes on from any file that the loader reads."""
-    path = options.run.network_weights
-    if not path:
-        return Network.initial(choice, options.network)
-    with about_file(path):
-        adapters = musubi_adapters(path, choice.architecture)
-        return Network.continued(choice, options.network, adapters)
-
-
-def musubi_adapters(path: str, family: Architecture) -> dict[str, Adapter]:
-    """Module path in Musubi's names -> adapter, of any file for `family` that the loader reads. Raises `LycoError`."""
-    found = require_known(load_adapter_set(path, prefer=family.id))
-    if found.architecture is not family:
-        theirs = found.architecture.title if found.architecture else "no known model"
-        raise TrainError(f"is an adapter for {theirs}, the model is {family.title}")
-    return {made.module_path: made.adapter for made in convert_set(found, Conversion("musubi", goes_on=True)).modules}
 
 
 def _training(
@@ -259,16 +245,3 @@ def _steps(
             ) from reason
         raise
     return done
-
-
-def with_adapter(patcher: ModelPatcher, path: str) -> Loaded:
-    """A clone of `patcher` with the adapter of a file that was trained on it, at strength 1, as *Load LoHa/LoKr*'s
-    `auto` gives it.
-    """
-    with about_file(path), torch.inference_mode(False):
-        placement = model_weights(patcher).place(read_adapter_set(path))
-        patched = patcher.clone()
-        division = apply(
-            MODES[0], patched, {place: Change(patch, 1.0) for place, patch in our_patches(placement).items()}
-        )
-    return Loaded(patched, None, "\n".join(division.lines()))

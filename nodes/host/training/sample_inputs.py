@@ -14,20 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....lyco_core.errors import TrainError
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.first_frames import FirstFrame
-from ....lyco_core.train.prompts import SamplePrompt
 from ....lyco_core.train.references import References
+from ....lyco_core.train.sample_prompt import SamplePrompt
 from ..protocols import CLIP, VAE, Conditioning
 from .cache import Entry, identity, read_conditioning
 from .encoders import Encoding
-from .encoding import encode_captions, store_latent, with_encoder
-from .first_frames import FrameEncoder, read_first_frame
-from .media import read_covering, read_reference
-from .pieces import Text, caption_entry
+from .encoding import encode_captions, latent_of, store_latent, with_encoder
+from .first_frames import SEEN, FrameEncoder, asked, read_first_frame
+from .media import read_covering, read_covering_frames, read_reference
+from .outputs import extent_of
+from .pieces import Text, text_of, what_looks
 from .references import require_nodes, seen, with_references
-from .sampling import extent_of
 
 Inputs = tuple[list[Conditioning], list[Conditioning]]
 """What a sample is made of: its prompt and its negative prompt, with the pictures in both."""
@@ -45,11 +46,13 @@ class _Reference:
     dataset: Dataset
     """Which says the image's size."""
     entry: Entry
+    mode: str
+    """See `media.opened_image`."""
 
     @property
     def pixels(self) -> Tensor:
         """(1, height, width, 3)."""
-        return read_reference(self.path, self.dataset)
+        return read_reference(self.path, self.dataset, self.mode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,10 @@ def loaded_inputs(
     vae: VAE,
     vision: Any = None,
 ) -> list[Inputs]:
-    """The same by what a graph has loaded; control images come to the size of their sample."""
+    """The same by what a graph has loaded; control images come to the size of their sample.
+
+    Raises `TrainError` for an image encoder that sees nothing for a text encoder too.
+    """
     _require_nodes(prompts, how)
     return [_made(prompt, kind, how, clip, vae, vision) for prompt in prompts]
 
@@ -91,32 +97,40 @@ def loaded_inputs(
 def _made(
     prompt: SamplePrompt, kind: FirstFrame | None, how: References | None, clip: CLIP, vae: VAE, vision: Any
 ) -> Inputs:
-    pictures = [read_reference(path, _sized(prompt)) for path in prompt.control_image_path]
-    latents = [vae.encode(pixels)[0].float().cpu() for pixels in pictures]
-    first: dict[str, Any] = {}
-    if kind and prompt.image_path:
-        first = FrameEncoder(kind, vae, vision if kind.vision else None).conditioning(*_ends(prompt, vae))
-    return _both([seen(clip, text, pictures, how) for text in _texts(prompt)], latents, how, first)
+    pictures = [read_reference(path, _sized(prompt), _mode(how)) for path in prompt.control_image_path]
+    latents = [latent_of(vae, *one) for one in zip(pictures, prompt.control_image_path, strict=True)]
+    first = FrameEncoder(kind, vae, vision).conditioning(*_beside(prompt, vae)) if kind and _frames(prompt) else {}
+    if kind and kind.asks:
+        output = first.pop(SEEN)
+        if getattr(output, kind.sees, None) is None:
+            raise TrainError(
+                "clip_vision sees nothing that the text encoder reads; connect the one that ComfyUI's workflow of the "
+                "model loads: llava_llama3_vision for HunyuanVideo"
+            )
+        texts = [asked(clip, text, kind, output) for text in _texts(prompt)]
+    else:
+        texts = [seen(clip, text, pictures, how) for text in _texts(prompt)]
+    return _both(texts, latents, how, first)
 
 
 def _job(prompt: SamplePrompt, dataset: Dataset, encoders: Encoding) -> _Job:
     sized, cache, kind = _sized(prompt, dataset), dataset.cache, encoders.first_frame
-    shape = [sized.resolution, sized.no_resize_control, sized.control_resolution]
+    mode = _mode(encoders.references)
+    shape = [sized.resolution, sized.no_resize_control, sized.control_resolution, *([mode] if mode != "RGB" else [])]
     references = [
         _Reference(
-            path, sized, Entry(cache, "sample_control", "control", identity(path), shape, encoders.vae_identity())
+            path, sized, Entry(cache, "sample_control", "control", identity(path), shape, encoders.vae_identity()), mode
         )
         for path in prompt.control_image_path
     ]
-    shown = references if encoders.references and encoders.references.node else ()
-    texts = [Text(text, caption_entry(cache, text, encoders, shown), shown) for text in _texts(prompt)]
     first = None
-    if kind and prompt.image_path:
+    if kind and _frames(prompt):
         size = [prompt.width, prompt.height, prompt.frame_count]
         made_from = [identity(path) for path in _frames(prompt)], size, encoders.vae_identity()
-        vision = [encoders.vision_identity(), kind.crop] if kind.vision else []
-        first = Entry(cache, "sample_first", kind.node, *made_from, vision)
-    return _Job(prompt, references, first, (texts[0], texts[1]))
+        first = Entry(cache, "sample_first", kind.node, *made_from, what_looks(encoders))
+    frame = first if kind and kind.asks else None
+    positive, negative = (text_of(cache, text, encoders, references, frame) for text in _texts(prompt))
+    return _Job(prompt, references, first, (positive, negative))
 
 
 def _encode(jobs: Sequence[_Job], encoders: Encoding) -> None:
@@ -126,7 +140,7 @@ def _encode(jobs: Sequence[_Job], encoders: Encoding) -> None:
         with_encoder(encoders.load_vae, store_latent, references, encoders.encoded)
     first = [job for job in jobs if job.first and not job.first.is_there]
     if first and (kind := encoders.first_frame):
-        with_encoder(partial(_frame_encoder, kind, encoders), _store_first, first, encoders.encoded)
+        with_encoder(partial(FrameEncoder.of, kind, encoders), _store_first, first, encoders.encoded)
     encode_captions(_once(text for job in jobs for text in job.texts), encoders)
 
 
@@ -135,13 +149,9 @@ def _once(some: Iterable[Any]) -> list[Any]:
     return list({one.entry.path: one for one in some}.values())
 
 
-def _frame_encoder(kind: FirstFrame, encoders: Encoding) -> FrameEncoder:
-    return FrameEncoder(kind, encoders.load_vae(), encoders.load_vision() if kind.vision else None)
-
-
 def _store_first(encoder: FrameEncoder, job: _Job) -> None:
     assert job.first is not None
-    encoder.write(job.first, *_ends(job.prompt, encoder.vae))
+    encoder.write(job.first, *_beside(job.prompt, encoder.vae))
 
 
 def _read(job: _Job, how: References | None) -> Inputs:
@@ -166,17 +176,25 @@ def _texts(prompt: SamplePrompt) -> tuple[str, str]:
 
 
 def _frames(prompt: SamplePrompt) -> list[str]:
-    """The paths of a prompt's first and last frame."""
-    return [path for path in (prompt.image_path, prompt.end_image_path) if path]
+    """The paths of what is read beside the noise: a first frame, a last one, a control video."""
+    return [path for path in (prompt.image_path, prompt.end_image_path, prompt.control_video_path) if path]
 
 
-def _ends(prompt: SamplePrompt, vae: VAE) -> tuple[Tensor, int]:
-    """A prompt's first frame, and its last if it has one, at the size of the video; and how many frames that has."""
+def _beside(prompt: SamplePrompt, vae: VAE) -> tuple[Tensor, int, Tensor | None]:
+    """The arguments of `FrameEncoder.conditioning`: all at the size of the video."""
     frames, height, width = extent_of(prompt, vae)
     side = vae.spacial_compression_decode()
-    size = width * side, height * side
-    ends = torch.cat([read_covering(path, size) for path in _frames(prompt)])
-    return ends, (frames - 1) * (vae.temporal_compression_decode() or 1) + 1
+    size, length = (width * side, height * side), (frames - 1) * (vae.temporal_compression_decode() or 1) + 1
+    video = prompt.control_video_path
+    control = read_covering_frames(video, size, length) if video else None
+    ends = [read_covering(path, size) for path in (prompt.image_path, prompt.end_image_path) if path]
+    if control is not None and not ends:
+        ends = [control[:1]]
+    return torch.cat(ends), length, control
+
+
+def _mode(how: References | None) -> str:
+    return "RGBA" if how and how.layers else "RGB"
 
 
 def _sized(prompt: SamplePrompt, like: Dataset = PLAIN) -> Dataset:

@@ -1,11 +1,10 @@
-"""Samples while it trains: when, the files that they become, and what is said where one cannot be made."""
+"""Samples while it trains: of what and when they are made, and what is said where one cannot be."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import gc
-import io
 import logging
 import os
 import sys
@@ -13,22 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management
-from PIL import Image
-from torch import Tensor
 
 from ....lyco_core.console import clear_line
-from ....lyco_core.errors import TrainError, about_file
-from ....lyco_core.io.output import make_folder_of, new_files
+from ....lyco_core.errors import TrainError
 from ....lyco_core.train.dataset import Dataset
 from ....lyco_core.train.distributed import World
 from ....lyco_core.train.first_frames import kind_of, width_seen
-from ....lyco_core.train.image_inputs import image_input
-from ....lyco_core.train.layers import require_no_layers
 from ....lyco_core.train.loop import Training
 from ....lyco_core.train.options import TrainOptions
-from ....lyco_core.train.prompts import SamplePrompt, located
-from ....lyco_core.train.references import references_of_prompts
-from ....lyco_core.train.samples import Sample, prompts_of, require_pictures_of
+from ....lyco_core.train.references import References
+from ....lyco_core.train.sample_prompt import SamplePrompt, about_prompt, located
+from ....lyco_core.train.samples import Sample, makes_sound, prompts_of, references_of_prompts, require_fitting
+from ....lyco_core.train.targets import require_trainable
 from ..model.matching import model_weights
 from ..protocols import CLIP, VAE, ModelPatcher
 from .demand import require_whole_tokens
@@ -36,17 +31,16 @@ from .encoders import Encoding
 from .flow_model import FlowModel
 from .folders import input_file
 from .memory import first_line, out_of_memory
+from .outputs import RATE, Apart, Form, Whole
 from .pair import Pair
 from .sample_inputs import Inputs, encoded_inputs, loaded_inputs
-from .sampling import Prompted, latents_of, pixels_of, shape_of, sigmas_of, undisturbed
+from .sampling import Check, Prompted, decoded, latents_of, sigmas_of, undisturbed
+from .sound import Heard, sound_inputs
 
 log = logging.getLogger("lyco")
 
 FOLDER = "sample"
 """Musubi's, beside the adapter."""
-
-RATE = 16
-"""Frames a second of a video, of a family of which none is known."""
 
 INTERRUPTED = comfy.model_management.InterruptProcessingException
 """What ComfyUI raises where a person interrupts: an Exception in older ones."""
@@ -66,16 +60,25 @@ class Sampling:
     """Hears of every sample once its file is whole."""
     failed: Callable[[int, str], None] = lambda step, why: None
     """Hears of samples that could not be made after a step, and why."""
-    check: Callable[[], None] = _nothing
+    check: Check = _nothing
     """Called at every step of the sampler; may raise to stop the training."""
+    form: Form = Whole()  # noqa: RUF009 - frozen
+    """What kind of sample the model makes."""
 
 
 def prompted(prompts: Sequence[SamplePrompt], inputs: Sequence[Inputs], seed: int) -> list[Prompted]:
-    """The prompts with what was made of them; one without a seed has the training's, and its number."""
-    return [
-        Prompted(prompt, seed + number if prompt.seed is None else prompt.seed, *made)
-        for number, (prompt, made) in enumerate(zip(prompts, inputs, strict=True))
-    ]
+    """The prompts with what was made of them."""
+    made = zip(prompts, seeds_of(prompts, seed), inputs, strict=True)
+    return [Prompted(prompt, own, *both) for prompt, own, both in made]
+
+
+def seeds_of(prompts: Sequence[SamplePrompt], seed: int) -> list[int]:
+    """The seeds of prompts; one without has the training's, and its number."""
+    return [seed + number if prompt.seed is None else prompt.seed for number, prompt in enumerate(prompts)]
+
+
+def _form(how: References | None, rate: float | None) -> Form:
+    return Apart(how.whole) if how and how.layers else Whole(rate or RATE)
 
 
 def from_files(
@@ -88,8 +91,9 @@ def from_files(
     """
     if not prompts:
         return None
-    made = encoded_inputs(prompts, dataset, encoders, world)
-    return Sampling(prompted(prompts, made, seed), functools.cache(encoders.load_vae))
+    made = prompted(prompts, encoded_inputs(prompts, dataset, encoders, world), seed)
+    form = _form(encoders.references, encoders.frames_a_second)
+    return Sampling(made, functools.cache(encoders.load_vae), form=form)
 
 
 def from_graph(
@@ -102,17 +106,20 @@ def from_graph(
     if clip is None or vae is None:
         lacking = " and ".join(name for name, one in (("clip", clip), ("vae", vae)) if one is None)
         raise TrainError(f"sample_prompts needs {lacking}; connect it, or empty sample_prompts")
-    weights = model_weights(model)
-    require_no_layers(weights, prompts)
+    weights, seed = model_weights(model), options.run.seed
     kind = kind_of(weights, seen=vision is not None or any(prompt.image_path for prompt in prompts))
     how = references_of_prompts(weights, prompts)
-    require_pictures_of(prompts, kind, how, image_input(weights))
-    if kind and kind.vision and vision is None:
+    require_fitting(weights, prompts, kind, how)
+    family, trained = require_trainable(weights.architecture)
+    if makes_sound(weights):
+        made = sound_inputs(prompts, seeds_of(prompts, seed), family.id, clip)
+        return Sampling(prompted(prompts, made, seed), lambda: vae, form=Heard(family.id))
+    if kind and kind.looks and vision is None:
         raise TrainError("sample_prompts needs clip_vision, by which the model sees a first frame; connect it")
     made = loaded_inputs(prompts, kind, how, clip, vae, vision)
     if kind and kind.vision:
         _require_fitting(made, kind.sees, width_seen(weights, kind))
-    return Sampling(prompted(prompts, made, options.run.seed), lambda: vae)
+    return Sampling(prompted(prompts, made, seed), lambda: vae, form=_form(how, trained.frames_a_second))
 
 
 def _require_fitting(made: Sequence[Inputs], sees: str, wanted: int) -> None:
@@ -144,14 +151,13 @@ class Samples:
         self._record = record
         self._options, self._name = training.options.sample, training.options.save.output_name
         self._folder = os.path.join(folder, FOLDER)
-        self._rate = training.network.choice.trained.frames_a_second or RATE
+        self._shapes: list[tuple[int, ...]] = []
         for number, asked in enumerate(sampling.prompts, 1):
-            try:
-                shape = shape_of(model.patchers[0], asked.prompt, sampling.vae())
+            with about_prompt(number):
+                shape = sampling.form.shape(model.patchers[0], asked.prompt, sampling.vae())
                 require_whole_tokens(training.network.choice.trained, "a sample", shape)
+                self._shapes.append(shape)
                 sigmas_of(model.patchers, asked.prompt)
-            except TrainError as error:
-                raise TrainError(f"prompt {number}: {error}") from None
 
     def after(self, step: int) -> None:
         """Make the samples that are due after a step, 0 before the first; what is in their way is told and passed."""
@@ -174,31 +180,10 @@ class Samples:
         family, sampling = self._training.network.choice.architecture.id, self._sampling
         vae = sampling.vae()
         with undisturbed(self._training):
-            latents = latents_of(self._model, family, sampling.prompts, vae, sampling.check)
-            pictures = pixels_of(self._model, vae, latents, sampling.check)
-        for number, (asked, frames) in enumerate(zip(sampling.prompts, pictures, strict=True)):
-            path = self._written(f"{self._name}_{step:06d}_{number:02d}_{asked.seed}", frames)
-            sample = Sample(step, number, asked.prompt.prompt, asked.seed, path, frames)
+            latents = latents_of(self._model, family, sampling.prompts, self._shapes, sampling.check)
+            made = decoded(self._model, sampling.form, vae, latents, sampling.check)
+        for number, (asked, output) in enumerate(zip(sampling.prompts, made, strict=True)):
+            path = os.path.join(self._folder, f"{self._name}_{step:06d}_{number:02d}_{asked.seed}")
+            sample = Sample(step, number, asked.prompt.prompt, asked.seed, output.write(path), output.frames)
             self._record(sample)
             sampling.told(sample)
-
-    def _written(self, name: str, frames: Tensor) -> str:
-        """The path of a PNG, or of an animated WebP where there are several frames."""
-        images = [Image.fromarray(frame) for frame in frames.numpy()]
-        ending, more = (".png", {}) if len(images) == 1 else (".webp", self._animation(images))
-        path, data = os.path.join(self._folder, name + ending), io.BytesIO()
-        images[0].save(data, format=ending[1:].upper(), **more)
-        with about_file(path):
-            make_folder_of(path)
-            with new_files([path], overwrite=True) as (file,):
-                file.write(data.getbuffer(), 0)
-        return path
-
-    def _animation(self, images: list[Image.Image]) -> dict[str, object]:
-        return {
-            "save_all": True,
-            "append_images": images[1:],
-            "duration": round(1000 / self._rate),
-            "loop": 0,
-            "quality": 90,
-        }

@@ -20,16 +20,20 @@ from torch import Tensor
 
 from ....lyco_core.errors import TrainError
 from ....lyco_core.train.loop import Training
-from ....lyco_core.train.prompts import SamplePrompt
 from ....lyco_core.train.sample_options import strengths
+from ....lyco_core.train.sample_prompt import SamplePrompt
 from ..model.merging import unload
 from ..protocols import VAE, Conditioning, ModelPatcher
 from .flow_model import FlowModel
+from .outputs import Form, Output
 from .pair import Pair
 from .placing import free_on
 
 SAMPLER, SCHEDULER = "euler", "simple"
 """What ComfyUI's own workflows take for flow models."""
+
+Check = Callable[[], None]
+"""Called on the way; may raise to stop."""
 
 MARGIN = 1.1
 """How much more than ComfyUI's estimate has to be free for the VAE beside the model."""
@@ -78,16 +82,17 @@ def undisturbed(training: Training) -> Generator[None]:
 
 
 def latents_of(
-    model: FlowModel | Pair, family: str, prompts: Sequence[Prompted], vae: VAE, check: Callable[[], None]
+    model: FlowModel | Pair, family: str, prompts: Sequence[Prompted], shapes: Sequence[tuple[int, ...]], check: Check
 ) -> list[Tensor]:
     """The sampled latent of each prompt, as the VAE takes it.
 
     Of two models one samples its part of all prompts, and then the other, so that each comes to the device once.
 
     Args:
+        shapes: of the latents.
         check: called at every step; may raise to stop.
     """
-    latents = [torch.zeros(shape_of(model.patchers[0], asked.prompt, vae)) for asked in prompts]
+    latents = [torch.zeros(shape) for shape in shapes]
     ways = [model.parts(sigmas_of(model.patchers, asked.prompt)) for asked in prompts]
     for turn, parts in enumerate(zip(*ways, strict=True)):
         for number, (asked, (flow, sigmas)) in enumerate(zip(prompts, parts, strict=True)):
@@ -111,9 +116,7 @@ def _guider(patcher: ModelPatcher, asked: Prompted, family: str, *, two: bool) -
     return guider
 
 
-def _sampled(
-    guider: _Guider, noise: Tensor, latent: Tensor, sigmas: Tensor, seed: int, check: Callable[[], None]
-) -> Tensor:
+def _sampled(guider: _Guider, noise: Tensor, latent: Tensor, sigmas: Tensor, seed: int, check: Check) -> Tensor:
     sampler = comfy.samplers.sampler_object(SAMPLER)
     found = guider.sample(noise, latent, sampler, sigmas, callback=lambda *_: check(), disable_pbar=True, seed=seed)
     return found.cpu()
@@ -159,50 +162,21 @@ def _sigmas(patcher: ModelPatcher, prompt: SamplePrompt) -> Tensor:
     return comfy.samplers.calculate_sigmas(sampling, SCHEDULER, prompt.sample_steps)
 
 
-def shape_of(patcher: ModelPatcher, prompt: SamplePrompt, vae: VAE) -> tuple[int, ...]:
-    """The shape of a prompt's latent.
-
-    Raises `TrainError` for a video of a model that makes none.
-    """
-    frames, *size = extent_of(prompt, vae)
-    form = patcher.model.latent_format
-    if form.latent_dimensions == 2:
-        if prompt.frame_count > 1:
-            raise TrainError(f"the model makes no videos, and frame_count is {prompt.frame_count}; set it to 1")
-        return (1, form.latent_channels, *size)
-    return (1, form.latent_channels, frames, *size)
-
-
-def extent_of(prompt: SamplePrompt, vae: VAE) -> tuple[int, int, int]:
-    """Frames, height and width of a prompt's latent; sizes that the VAE cannot make are rounded down, as in Musubi.
-
-    Raises `TrainError` if nothing is left.
-    """
-    fewer = vae.spacial_compression_decode()
-    height, width = prompt.height // fewer, prompt.width // fewer
-    if 0 in (height, width):
-        raise TrainError(f"{prompt.width} x {prompt.height} is too small for the VAE, whose least is {fewer}")
-    return (prompt.frame_count - 1) // (vae.temporal_compression_decode() or 1) + 1, height, width
-
-
-def pixels_of(model: FlowModel | Pair, vae: VAE, latents: Sequence[Tensor], check: Callable[[], None]) -> list[Tensor]:
-    """Frames (n, height, width, 3), 0 to 255, of each latent; the model leaves the device if the VAE needs its room."""
+def decoded(model: FlowModel | Pair, form: Form, vae: VAE, latents: Sequence[Tensor], check: Check) -> list[Output]:
+    """What the VAE makes of each latent; the model leaves the device if the VAE needs its room."""
     needed = max(vae.memory_used_decode(latent.shape, vae.vae_dtype) for latent in latents)
     needed += sum(parameter.nbytes for parameter in vae.first_stage_model.parameters())
     apart = model.device.type != "cpu" and free_on(model.device) < needed * MARGIN
-    with _out_of_sight(model.patchers), model.aside(apart=apart):
+    made: list[Output] = []
+    with _out_of_sight(model.patchers), model.aside(apart=apart), torch.inference_mode():
         try:
-            with torch.inference_mode():
-                return [_decoded(vae, latent, check) for latent in latents]
+            for latent in latents:
+                check()
+                made.append(form.decoded(vae, latent))
         finally:
             unload(vae.patcher)
             comfy.model_management.soft_empty_cache()
-
-
-def _decoded(vae: VAE, latent: Tensor, check: Callable[[], None]) -> Tensor:
-    check()
-    pixels = vae.decode(latent).float().cpu()
-    return pixels.reshape(-1, *pixels.shape[-3:]).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return made
 
 
 @contextmanager

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import comfy.model_management
-import folder_paths
 
 from ....lyco_core.console import clock
 from ....lyco_core.train.estimate import Estimate
@@ -19,9 +16,9 @@ from ....lyco_core.train.loop import Step, Training
 from ....lyco_core.train.samples import Sample
 from ....lyco_core.train.training_files import Saved
 from ..progress import Progress
+from .as_page import event, sample_files, saved_files, thinned
 from .means import mean_line, recent
 from .samples import Sampling
-from .widgets import state_path
 
 EVENT = "lyco.train"
 """What the web extension listens to."""
@@ -31,9 +28,6 @@ NEEDS = "lyco.needs"
 
 SECONDS = 0.25
 """The least time between two messages."""
-
-MOST_POINTS = 2000
-"""How many steps of a finished curve are kept at most; a card is some hundred pixels wide."""
 
 _last: dict[str, Any] = {}
 """The training that goes on, else the one that ended last: for a page that was opened since.
@@ -48,7 +42,7 @@ def last_training() -> dict[str, Any]:
     With it, what it was asked by: `prompt`, and `workflow` if a page sent it.
     """
     last = _last
-    return last | {"steps": _thinned(last["steps"])} if last else {}
+    return last | {"steps": thinned(last["steps"])} if last else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +79,7 @@ class Telling:
         self._sent = 0.0
         self._saved: Saved | None = None
         self.samples: list[dict[str, Any]] = []
-        """Every sample, as ComfyUI's pages name pictures."""
+        """Every file of a sample, as ComfyUI's pages name pictures and sounds."""
         self._new: list[dict[str, Any]] = []
         self._unsampled: dict[str, Any] | None = None
         self._message: dict[str, Any] = {}
@@ -99,7 +93,7 @@ class Telling:
             return
         interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
         end = "stopped" if interrupted else "failed" if error else "finished"
-        self._send({"seconds_left": None, "end": end, "saved": self._saved and _named(self._saved)})
+        self._send({"seconds_left": None, "end": end, "saved": self._saved and saved_files(self._saved)})
 
     def __call__(self, training: Training, step: Step, saved: Sequence[str]) -> None:
         now = time.monotonic()
@@ -130,8 +124,9 @@ class Telling:
 
     def _sampled(self, sample: Sample) -> None:
         """Tell of a sample."""
-        self.samples.append(named := _picture(sample))
-        self._new.append(named)
+        named = sample_files(sample)
+        self.samples += named
+        self._new += named
         self._tell_unsampled(None)
 
     def _failed(self, step: int, why: str) -> None:
@@ -200,49 +195,3 @@ def _server() -> Any:
     from server import PromptServer
 
     return getattr(PromptServer, "instance", None)
-
-
-def _named(saved: Saved) -> dict[str, Any]:
-    """The files of a save as the web extension takes them: names, and the folder if that is not output/loras."""
-    folder, name = os.path.split(saved.adapter)
-    state = saved.state and os.path.basename(saved.state)
-    usual = os.path.dirname(state_path(""))
-    return {
-        "step": saved.step,
-        "adapter": name,
-        "state": state,
-        "folder": None if os.path.abspath(folder) == os.path.abspath(usual) else folder,
-    }
-
-
-def _picture(sample: Sample) -> dict[str, Any]:
-    """A sample as the page asks for it, and what it was made of."""
-    folder, name = os.path.split(os.path.abspath(sample.path))
-    inside = os.path.relpath(folder, folder_paths.get_output_directory()).replace(os.sep, "/")
-    place = {"filename": name, "subfolder": inside, "type": "output"}
-    return place | {"step": sample.step, "number": sample.number, "prompt": sample.prompt, "seed": sample.seed}
-
-
-def event(step: Step) -> dict[str, float | None]:
-    """A step as the web extension takes it."""
-    return {
-        "step": step.step,
-        "loss": step.loss,
-        "learning_rate": step.learning_rate,
-        # What is no number, the page's JSON cannot hold.
-        "validation": step.validation if step.validation is not None and math.isfinite(step.validation) else None,
-    }
-
-
-def series(steps: Sequence[Step]) -> list[dict[str, float | None]]:
-    """A whole training as the web extension takes it: about `MOST_POINTS` of its steps, and every validation.
-
-    ComfyUI keeps it, and sends it again with every later prompt that has the node.
-    """
-    return _thinned([event(step) for step in steps])
-
-
-def _thinned(steps: Sequence[dict[str, float | None]]) -> list[dict[str, float | None]]:
-    every = max(1, -(-len(steps) // MOST_POINTS))
-    last = len(steps) - 1
-    return [step for n, step in enumerate(steps) if n % every == 0 or n == last or step["validation"] is not None]

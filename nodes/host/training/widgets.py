@@ -12,10 +12,12 @@ import folder_paths
 from comfy_api.latest import io
 
 from ....lyco_core.errors import LycoError, TrainError
+from ....lyco_core.train.dataset import frames_of
 from ....lyco_core.train.option import Option
 from ....lyco_core.train.options import TrainOptions, every_option, train_options
-from ....lyco_core.train.prompts import located, read_prompts
+from ....lyco_core.train.prompts import read_prompts
 from ....lyco_core.train.rules import Choice, FileName, Number, Texts, Truth, Whole
+from ....lyco_core.train.sample_prompt import located
 from ..files import NONE, Stamp, adapter_names, adapter_path, stamp
 from ..schema import construct, lines
 from .folders import input_file
@@ -122,10 +124,11 @@ def _pictures(values: dict[str, list[Any]]) -> list[Stamp]:
     try:
         texts = [text for text in values.get("sample_prompts", ()) if isinstance(text, str)]
         prompts = [one for text in texts for one in located(read_prompts(lines(text)), input_file)]
+        paths = [path for one in prompts for path in one.paths()]
+        files = [file for path in paths for file in (frames_of(path) if os.path.isdir(path) else (path,))]
     except LycoError:
         return []
-    paths = [(one.image_path, one.end_image_path, *one.control_image_path) for one in prompts]
-    return [stamp(path) for some in paths for path in some if path]
+    return [stamp(file) for file in files]
 
 
 def single(name: str, values: list[Any]) -> Any:

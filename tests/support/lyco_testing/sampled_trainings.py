@@ -60,9 +60,12 @@ def caption(text: str) -> list:
 def trained(train, model, architecture: str, folder: Path, sampling: bool = True, vae=None, high=None, **more):
     """(the adapter's numbers, what was told of samples).
 
-    `inputs`: what the prompts are made of, if that is more than their captions; `seen`: what items hold beside theirs.
+    `inputs`: what the prompts are made of, if that is more than their captions; `seen`: what items hold beside theirs;
+    `condition` and `shape`: of all items; `form`: what kind of sample it is.
     """
     lines = more.pop("lines", LINES)
+    shape = more.pop("shape", (16, *([3] if architecture == "wan" else []), 8, 8))
+    condition, form = more.pop("condition", None), more.pop("form", None)
     tell, inputs, seen = more.pop("tell", {}), more.pop("inputs", None), more.pop("seen", {})
     settings = {
         "network_module": "lokr",
@@ -78,15 +81,16 @@ def trained(train, model, architecture: str, folder: Path, sampling: bool = True
     if sampling:
         settings |= {"sample_prompts": lines, "sample_every_n_steps": 2, "sample_at_first": True}
     options = train.options.train_options(settings)
-    shape = (16, *([3] if architecture == "wan" else []), 8, 8)
     texts = [caption(text) for text in TEXTS]
-    items = [train.items.Item(normal(i, *shape), [texts[i][0], texts[i][1] | seen], f"item {i}") for i in range(2)]
+    conditions = [condition or [texts[i][0], texts[i][1] | seen] for i in range(2)]
+    items = [train.items.Item(normal(i, *shape), one, f"item {i}") for i, one in enumerate(conditions)]
     told, made = [], None
     prompts = train.samples.prompts_of(options)
     if prompts:
         vae = vae or vae_of(shape[0], video=architecture == "wan")
         inputs = inputs or [([caption(p.prompt)], [caption(p.negative_prompt or "")]) for p in prompts]
         asked = train.samples.prompted(prompts, inputs, options.run.seed)
+        tell |= {"form": form} if form else {}
         made = train.samples.Sampling(asked, lambda: vae, told.append, lambda *why: told.append(why), **tell)
     with torch.inference_mode():
         data, quiet = train.run.Data(items), lambda *_: None
