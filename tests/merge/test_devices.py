@@ -10,7 +10,7 @@ from lyco_testing.pretended import ELSEWHERE, LACKING_DTYPES, PretendedDevice
 from lyco_testing.tables import GOLDEN
 from safetensors.torch import load, load_file, save_file
 
-import lyco_core.merging.merge as merge
+import lyco_core.workers as workers
 from lyco_core.merging import MergeOptions, Source, merge_checkpoint
 
 ADAPTER = GOLDEN / "wan_t2v" / "lora.safetensors"
@@ -27,7 +27,7 @@ def device(monkeypatch: pytest.MonkeyPatch):
         there.append(PretendedDevice())
         there[-1].__enter__()
 
-    monkeypatch.setattr(merge, "ThreadPoolExecutor", functools.partial(ThreadPoolExecutor, initializer=enter))
+    monkeypatch.setattr(workers, "ThreadPoolExecutor", functools.partial(ThreadPoolExecutor, initializer=enter))
     with there[0]:
         yield there
     assert len(there) > 1
