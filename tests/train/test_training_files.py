@@ -85,7 +85,7 @@ def test_interrupted(tmp_path: Path):
     require_place(tmp_path, "x", resume=True)
     require_place(tmp_path / "deep" / "er", "x-step", resume=False)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FileError, match=r"file: cannot be made: File exists; name another output_dir"):
+    with pytest.raises(FileError, match=r"file: cannot be made: .*exists; name another output_dir"):
         require_place(tmp_path / "file", "x", resume=False)
 
 
@@ -169,7 +169,7 @@ def test_an_old_file_that_cannot_be_removed(tmp_path: Path, caplog: pytest.LogCa
     found = trained(tmp_path, save_every_n_steps=2, save_last_n_steps=2)
     kept = [f"x-step0000000{n}.safetensors" for n in (4, 6)]
     assert found == ["x-step00000001-state.pt", *kept, "x.safetensors"]
-    assert "x-step00000001-state.pt is no longer needed, but cannot be removed: Is a directory" in caplog.text
+    assert "x-step00000001-state.pt is no longer needed, but cannot be removed: " in caplog.text
 
 
 def test_a_full_disk_leaves_what_was_saved_before(tmp_path: Path):
