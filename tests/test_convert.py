@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lyco_testing.numbers import relative
+from lyco_testing.relative import relative
 from lyco_testing.tables import ARCHITECTURE_OF, GOLDEN, MODELS, musubi_file, random, targets
 from lyco_testing.zoo import normal
 from safetensors import safe_open

@@ -63,7 +63,7 @@ export function linkInto(node, slot) {
  * @param {string} name of an input, or of a widget without one
  * @returns {Source | undefined} what it gets; undefined is nothing, or what the page cannot know
  */
-function sourceOf(path, name) {
+export function sourceOf(path, name) {
   const node = path.at(-1);
   const slot = node.inputs.findIndex((/** @type {{name: string}} */ input) => input.name === name);
   if (slot >= 0) return ofInput(path, slot, 0);

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lyco_testing.numbers import relative
+from lyco_testing.relative import relative
 from lyco_testing.zoo import CASES, Case, normal
 
 from lyco_core.adapters import Adapter, LoRA, base, lokr, lora_rank, to_loha, to_lora

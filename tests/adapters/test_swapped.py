@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lyco_testing.numbers import relative
+from lyco_testing.relative import relative
 from lyco_testing.zoo import CASES, Case, normal
 from lyco_testing.zoo_on_base import ON_BASE, OnBaseCase
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lyco_testing.numbers import relative
+from lyco_testing.relative import relative
 from lyco_testing.zoo import normal
 
 from lyco_core.adapters import LoHa, LoKr, LoRA, to_loha

@@ -6,8 +6,8 @@ import pytest
 import torch
 from lyco_testing import foreign_weights, quantized_models
 from lyco_testing.half_kernels import half_kernels
-from lyco_testing.numbers import relative
 from lyco_testing.quantized_models import FAMILIES, FORMATS, QUANTIZED, THREE, predict
+from lyco_testing.relative import relative
 from lyco_testing.zoo import normal
 from safetensors.torch import save_file
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lyco_testing.comfy_models import tiny_model
-from lyco_testing.numbers import relative
+from lyco_testing.relative import relative
 from lyco_testing.zoo import normal
 from safetensors.torch import load_file, save_file
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lyco_testing import every_family, quantized_models, tiny_families
 from lyco_testing.every_family import sampled
-from lyco_testing.numbers import relative
+from lyco_testing.relative import relative
 from safetensors.torch import save_file
 
 from lyco_core.architectures import ARCHITECTURES

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lyco_testing.comfy_models import MODELS, patched_weight, tiny_model
 from lyco_testing.hosted import expected_weights, tiny_targets
-from lyco_testing.numbers import relative
+from lyco_testing.relative import relative
 from lyco_testing.tables import GOLDEN, musubi_file, random
 from safetensors.torch import load_file, save_file
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from lyco_testing import every_family, tiny_families
 from lyco_testing.every_family import sampled
-from lyco_testing.numbers import relative
 from lyco_testing.quantized_files import adapter_for
 from lyco_testing.quantized_models import THREE, base_file, load, predict, reference, why_not
+from lyco_testing.relative import relative
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -7,8 +7,8 @@ import logging
 import pytest
 import torch
 from lyco_testing import quantized_models
-from lyco_testing.numbers import relative
 from lyco_testing.quantized_models import predict
+from lyco_testing.relative import relative
 from lyco_testing.sampling import sampled
 from safetensors.torch import save_file
 

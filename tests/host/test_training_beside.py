@@ -7,8 +7,8 @@ import torch
 from lyco_testing import foreign_weights, quantized_models
 from lyco_testing.foreign_weights import EVERY, base_model
 from lyco_testing.learned import learned
-from lyco_testing.numbers import relative
 from lyco_testing.quantized_models import LATENTS, TEXT, TOKENS, normal, predict
+from lyco_testing.relative import relative
 from safetensors.torch import save_file
 
 MOVED = 1e-2

@@ -6,8 +6,8 @@ import pytest
 import torch
 from lyco_testing.foreign_weights import EVERY, base_model
 from lyco_testing.learned import learned
-from lyco_testing.numbers import relative
 from lyco_testing.quantized_models import LATENTS, TEXT, THREE, TOKENS, normal, reference, why_not
+from lyco_testing.relative import relative
 from torch import Tensor
 
 NOISY = {"convrot_w4a4": 0.6}
