@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ..errors import LycoError
 from ..layouts import LAYOUTS
 from ..text import size_text
 from .common import (
@@ -20,6 +23,17 @@ from .common import (
 )
 
 __all__ = ["add"]
+
+_OF_METHODS = {
+    "density": ("ties", "dare", "della", "breadcrumbs", "knots"),
+    "epsilon": ("della",),
+    "gamma": ("breadcrumbs",),
+    "seed": ("dare", "della"),
+}
+"""Option -> the methods that read it."""
+
+_OF_AVERAGES = {"beta": ("ema",), "sigma_rel": ("post-hoc",), "average_on": ("uniform", "ema", "post-hoc")}
+"""Option of an average -> the averages that read it."""
 
 
 def add(commands: Commands) -> None:
@@ -73,14 +87,11 @@ def _add_selections(parser: argparse.ArgumentParser) -> None:
 def _add_averages(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("average", "over checkpoints of one training, oldest first, instead of strengths")
     group.add_argument("--average", choices=("uniform", "ema", "post-hoc"), help="what share each checkpoint has")
-    group.add_argument("--beta", metavar="X", type=float, default=0.95, help="of ema: the decay [%(default)s]")
-    group.add_argument(
-        "--sigma-rel", metavar="X", type=float, default=0.1, help="of post-hoc: the relative width [%(default)s]"
-    )
+    group.add_argument("--beta", metavar="X", type=float, help="of ema: the decay [0.95]")
+    group.add_argument("--sigma-rel", metavar="X", type=float, help="of post-hoc: the relative width [0.1]")
     group.add_argument(
         "--average-on",
         choices=("auto", "factors", "weights"),
-        default="auto",
         help="the factors, or the changes of weights [the factors, if the files say that they are of one training]",
     )
 
@@ -93,17 +104,14 @@ def _add_shares(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="what ties, knots [0.2], dare, della [0.5] and breadcrumbs [0.143] keep of each change",
     )
-    group.add_argument(
-        "--epsilon", metavar="X", type=float, default=0.2, help="of della: the range of probabilities [%(default)s]"
-    )
+    group.add_argument("--epsilon", metavar="X", type=float, help="of della: the range of probabilities [0.2]")
     group.add_argument(
         "--gamma",
         metavar="SHARE",
         type=float,
-        default=0.007,
-        help="of breadcrumbs: the largest numbers, left out [%(default)s]",
+        help="of breadcrumbs: the largest numbers, left out [0.007]",
     )
-    group.add_argument("--seed", metavar="N", type=int, default=0, help="of dare and della [%(default)s]")
+    group.add_argument("--seed", metavar="N", type=int, help="of dare and della [0]")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -119,6 +127,7 @@ def run(options: argparse.Namespace) -> None:
 
     require_report(options.report)
     given, output = given_limits(options), given_output(options)
+    averaging = {n.removeprefix("average_"): x for n, x in _used(options, "average", _OF_AVERAGES).items()}
     wanted = CombineOptions(
         options.method,
         options.form,
@@ -127,12 +136,9 @@ def run(options: argparse.Namespace) -> None:
         to=options.to,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         base=options.base and only_one(options.base),
-        density=options.density,
-        epsilon=options.epsilon,
-        gamma=options.gamma,
-        seed=options.seed,
-        average=options.average and Average(options.average, options.beta, options.sigma_rel, options.average_on),
+        average=options.average and Average(options.average, **averaging),
         architecture=options.architecture,
+        **_used(options, "method", _OF_METHODS),
     )
     sources = [parse_source(text) for text in options.adapters]
     chosen = selections(len(sources), options.include, options.exclude, options.block_strength)
@@ -145,3 +151,16 @@ def run(options: argparse.Namespace) -> None:
     print("\n".join(made.lines()))
     write_report(made.report, options.report)
     print(f"{output}: {size_text(os.path.getsize(output))}")
+
+
+def _used(options: argparse.Namespace, kind: str, readers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Those of the options that are given. Raises `LycoError` for one that the method, or average, does not read."""
+    chosen = getattr(options, kind)
+    given = {name: value for name in readers if (value := getattr(options, name)) is not None}
+    for name in given:
+        if chosen not in readers[name]:
+            raise LycoError(
+                f"--{name.replace('_', '-')} is for --{kind} {', '.join(readers[name])}, and the {kind} is "
+                f"{chosen or 'none'}; leave it out, or choose one that reads it"
+            )
+    return given

@@ -36,6 +36,21 @@ def refused(capsys, *arguments: object) -> str:
     return said.err
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--density", 0.1], "--density is for --method ties, dare, della, breadcrumbs, knots, and the method is sum;"),
+        (["--method", "ties", "--rank", 4, "--seed", 0], "--seed is for --method dare, della, and the method is ties;"),
+        (["--average", "uniform", "--beta", 0.9], "--beta is for --average ema, and the average is uniform;"),
+        (["--average-on", "factors"], "--average-on is for --average uniform, ema, post-hoc, and the average is none;"),
+    ],
+)
+def test_an_option_that_would_count_for_nothing(tmp_path: Path, capsys, given: list[object], said: str):
+    one, out = plain(tmp_path), tmp_path / "out.safetensors"
+    assert said in refused(capsys, one, plain(tmp_path, "another"), "-o", out, *given)
+    assert not out.exists()
+
+
 def test_in_one_line_each_and_nothing_is_written(tmp_path: Path, capsys):
     one, out = plain(tmp_path), tmp_path / "out.safetensors"
     torch.manual_seed(1)
