@@ -20,6 +20,7 @@ from ..files import adapter_path, cached_adapter_set
 from ..protocols import CLIP, ModelPatcher
 from .beside import MODES, Layer, beside_while, checked_call, divide, layers_of, put_beside
 from .beside.seat import adds
+from .kept_passes import forget_each_pass
 from .matching import Match, model_weights, problem
 from .places import Changes, scaled
 from .stock import match_by_names
@@ -134,6 +135,7 @@ class LycoHook(comfy.hooks.WeightHook):
                     f"ComfyUI did not take {len(left)} patches, e.g. {next(iter(left))}; nothing is applied"
                 )
         _require_alone(patcher, layers_of(patcher))
+        forget_each_pass(patcher, options)
 
 
 class _Encoders(NamedTuple):

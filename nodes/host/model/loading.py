@@ -14,6 +14,7 @@ from ....lyco_core.text import shorten
 from ..files import adapter_path
 from ..protocols import CLIP, ModelPatcher
 from .beside import MODES, Division, Layer, divide, put_beside
+from .kept_passes import forget_around, forget_each_pass
 from .matching import Match, OpenedFile, match_model
 from .places import Change, Place, add_changes, scaled
 from .schedule import Schedule
@@ -129,6 +130,7 @@ def apply(mode: str, patcher: ModelPatcher, changes: Mapping[Place, Change]) -> 
     if division.parts:
         put_beside(patcher, Layer(division.parts))
     add_changes(patcher, division.patched)
+    forget_around(patcher)
     return division
 
 
@@ -151,6 +153,7 @@ def apply_over_time(patcher: ModelPatcher, changes: Mapping[Place, Change], sche
             "exclude"
         )
     put_beside(patcher, Layer(division.parts, schedule))
+    forget_each_pass(patcher)
     return division
 
 

@@ -19,6 +19,7 @@ from ....lyco_core.text import counted
 from ..files import adapter_path
 from ..progress import Progress
 from ..protocols import ModelPatcher
+from .kept_passes import forget
 from .loading import Applied, Loaded
 from .matching import match_model
 from .places import Change, Place, add_changes, scaled
@@ -125,6 +126,7 @@ def twin(model: ModelPatcher) -> ModelPatcher:
         copied.model = copy.deepcopy(model.model, memo)
     finally:
         model.model.current_patcher = patcher
+    forget(copied.model)
     copied.parent = None
     copied.backup, copied.object_patches_backup, copied.hook_backup = {}, {}, {}
     for name in ("backup_buffers", "pinned"):  # 0.28

@@ -8,7 +8,7 @@ training uses it, the gradients come out wrong without a word (measured: by 12 t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from ....lyco_core.architectures import TrainedFamily
 from ....lyco_core.train.block_swap import BlockSwap
 from ....lyco_core.train.frozen import frozen_linears, thaw
 from ....lyco_core.train.offloading import offloaded_checkpoint
+from ..model.kept_passes import forgetting
 from ..protocols import ModelPatcher
 from .backward import weights_of
 from .kernels import with_gradients
@@ -64,7 +65,7 @@ def differentiable(
         thaw(model)
         undo.enter_context(_training_mode())
         undo.enter_context(with_gradients())
-        undo.enter_context(_forgetting(model.diffusion_model))
+        undo.enter_context(_forgetting(model))
         _settle_attention(patcher.load_device)
         patcher.eject_model()  # a clone says of itself what its original was
         linears = linears_of(model)
@@ -98,14 +99,11 @@ def _training_mode() -> Generator[None]:
 
 @contextmanager
 def _forgetting(model: nn.Module) -> Generator[None]:
-    """Inside and afterwards, nothing is left of another pass: HiDream-O1 keeps keys and values of captions, whatever
-    its weights have become since.
-    """
-    forget: Callable[[], None] | None = getattr(model, "clear_kv_cache", None)
-    if forget is None:
+    """Inside and afterwards, nothing is left of another pass: see `kept_passes`."""
+    if (forget := forgetting(model)) is None:
         yield
         return
-    handle = model.register_forward_pre_hook(lambda *_: forget())
+    handle = model.get_submodule("diffusion_model").register_forward_pre_hook(lambda *_: forget())
     try:
         yield
     finally:
