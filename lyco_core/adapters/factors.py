@@ -13,6 +13,7 @@ __all__ = [
     "as_product",
     "factorization",
     "low_rank",
+    "one_dtype",
     "padded",
     "product_of",
     "require_matrix",
@@ -117,3 +118,11 @@ def factorization(dimension: int, factor: int) -> tuple[int, int]:
     most = math.isqrt(dimension) if factor < 0 else min(factor, math.isqrt(dimension))
     small = next(n for n in range(most, 0, -1) if dimension % n == 0)
     return small, dimension // small
+
+
+def one_dtype(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors in the dtype that holds them all exactly."""
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return [tensor.to(dtype) for tensor in tensors]

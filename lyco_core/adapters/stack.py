@@ -11,7 +11,7 @@ from torch import Tensor
 from .additive import Additive
 from .base import Adapter
 from .dora import DoRA
-from .factors import padded
+from .factors import one_dtype, padded
 from .loha import LoHa, to_loha
 from .lokr import LoKr
 from .lora import LoRA, lora_rank, to_lora
@@ -61,7 +61,7 @@ def _stacked_dora(parts: Sequence[AtRow], height: int) -> DoRA | None:
     inner = _stacked_additive([(start, dora.inner) for (start, _), dora in zip(parts, doras, strict=True)], height)
     if inner is None:
         return None
-    magnitude = torch.cat(_one_dtype([dora.magnitude for dora in doras]))
+    magnitude = torch.cat(one_dtype([dora.magnitude for dora in doras]))
     return DoRA.of(inner, magnitude, on_output=True, by_base=doras[0].by_base)
 
 
@@ -110,8 +110,8 @@ def _stacked_loha(parts: Sequence[AtRow], height: int) -> LoHa | None:
 def _half(starts: list[int], a: list[Tensor], b: list[Tensor], height: int) -> tuple[Tensor, Tensor]:
     """Two factors whose product has each a @ b in its rows; one b for all is kept once."""
     if not _same(b):
-        return _block_columns(list(zip(starts, a, strict=True)), height), torch.cat(_one_dtype(b))
-    parts = _one_dtype(a)
+        return _block_columns(list(zip(starts, a, strict=True)), height), torch.cat(one_dtype(b))
+    parts = one_dtype(a)
     up = parts[0].new_zeros(height, *parts[0].shape[1:])
     for start, part in zip(starts, parts, strict=True):
         up[start : start + part.shape[0]] = part
@@ -134,7 +134,7 @@ def _same(tensors: list[Tensor]) -> bool:
 
 def _block_columns(parts: Sequence[tuple[int, Tensor]], height: int) -> Tensor:
     """(height, sum of ranks): each part in its own rows and its own columns."""
-    tensors = _one_dtype([part for _, part in parts])
+    tensors = one_dtype([part for _, part in parts])
     up = tensors[0].new_zeros(height, sum(t.shape[1] for t in tensors))
     column = 0
     for (start, _), part in zip(parts, tensors, strict=True):
@@ -149,11 +149,3 @@ def _one_scale(parts: list[tuple[float, Tensor]]) -> tuple[float, list[Tensor]]:
     if all(other == scale for other, _ in parts):
         return scale, [tensor for _, tensor in parts]
     return scale, [tensor.to(torch.float32) * (other / scale) for other, tensor in parts]
-
-
-def _one_dtype(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors in the dtype that holds them all exactly."""
-    dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return [tensor.to(dtype) for tensor in tensors]

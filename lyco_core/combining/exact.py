@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Additive, Full, LoHa, LoKr, LoRA, changes_nothing, lora_rank, to_lora
-from ..adapters.factors import padded
+from ..adapters.factors import one_dtype, padded
 
 __all__ = ["cancels", "summed", "total"]
 
@@ -78,8 +78,8 @@ def _lora(parts: Sequence[Additive]) -> LoRA | None:
     pairs = [_flat(lora) for lora in loras]
     scale = loras[0].scale
     ups = [_multiplied(up, lora.scale / scale) for lora, (up, _) in zip(loras, pairs, strict=True)]
-    down = torch.cat(_one_dtype([down for _, down in pairs]))
-    return LoRA(torch.cat(_one_dtype(ups), 1), down.reshape(-1, *shape[1:]), alpha=scale * down.shape[0])
+    down = torch.cat(one_dtype([down for _, down in pairs]))
+    return LoRA(torch.cat(one_dtype(ups), 1), down.reshape(-1, *shape[1:]), alpha=scale * down.shape[0])
 
 
 def _flat(lora: LoRA) -> tuple[Tensor, Tensor]:
@@ -137,8 +137,8 @@ def _added(factors: Sequence[tuple[Tensor, Tensor | None, float]]) -> tuple[Tens
     products = [(a, b, scale) for a, b, scale in factors if b is not None]
     rank = sum(b.shape[0] for _, b, _ in products)
     if len(products) == len(factors) and rank * (height + width) < height * width:
-        left = _one_dtype([_multiplied(a, scale) for a, _, scale in products])
-        return torch.cat(left, 1), torch.cat(_one_dtype([b for _, b, _ in products]))
+        left = one_dtype([_multiplied(a, scale) for a, _, scale in products])
+        return torch.cat(left, 1), torch.cat(one_dtype([b for _, b, _ in products]))
     whole = torch.zeros(height, width, dtype=torch.float64)
     for a, b, scale in factors:
         whole.add_(a.double() if b is None else a.double() @ b.double(), alpha=scale)
@@ -154,8 +154,8 @@ def _loha(parts: Sequence[Additive]) -> LoHa | None:
     for kept, added in ((("w2_a", "w2_b"), ("w1_a", "w1_b")), (("w1_a", "w1_b"), ("w2_a", "w2_b"))):
         if not _share(lohas, kept):
             continue
-        a = torch.cat(_one_dtype([_multiplied(a.tensors[added[0]], a.scale) for a in lohas]), 1)
-        b = torch.cat(_one_dtype([a.tensors[added[1]].flatten(1) for a in lohas]))
+        a = torch.cat(one_dtype([_multiplied(a.tensors[added[0]], a.scale) for a in lohas]), 1)
+        b = torch.cat(one_dtype([a.tensors[added[1]].flatten(1) for a in lohas]))
         same = padded(first.tensors[kept[0]], first.tensors[kept[1]].flatten(1), b.shape[0])
         halves = (a, b.reshape(-1, *first.shape[1:]), same[0], same[1].reshape(-1, *first.shape[1:]))
         one, other = (halves[:2], halves[2:]) if added[0] == "w1_a" else (halves[2:], halves[:2])
@@ -184,11 +184,3 @@ def _multiplied(tensor: Tensor, factor: float) -> Tensor:
     wide = tensor.float() * factor
     narrow = wide.to(tensor.dtype)
     return narrow if math.isfinite(factor) and torch.equal(narrow.float(), wide) else wide
-
-
-def _one_dtype(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors in the dtype that holds them all exactly."""
-    dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return [tensor.to(dtype) for tensor in tensors]

@@ -29,7 +29,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise FileError(f"{path}: is no UTF-8 ({error}); save it as that") from None
+        raise FileError(f"{path}: is no text in UTF-8 ({error}); expected a configuration in TOML") from None
     try:
         return dict(reader.loads(text))
     except ValueError as error:

@@ -42,7 +42,7 @@ def test_nothing_to_read_it_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("text", "encoding", "message"),
     [
         ("a = ", "utf-8", r"c.toml: is no TOML: [^;]*$"),
-        ("a = 1", "utf-16", r"c.toml: is no UTF-8 \(.*\); save it as that"),
+        ("a = 1", "utf-16", r"c.toml: is no text in UTF-8 \(.*\); expected a configuration in TOML"),
         (r'dit = "C:\Users\x"', "utf-8", r"is no TOML: .*; in double quotes a backslash .* 'C:\\new', or as C:/new"),
     ],
 )
