@@ -261,8 +261,8 @@ def test_dotted_files_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
     torch.manual_seed(0)
     save_file(dotted_file(modules, tensor=random), tmp_path / "b")
     for name in "ab":
-        assert main(["delta", str(tmp_path / name), "-o", str(tmp_path / f"{name}.delta")]) == 0
-    assert (tmp_path / "a.delta").read_bytes() == (tmp_path / "b.delta").read_bytes()
+        assert main(["delta", str(tmp_path / name), "-o", str(tmp_path / f"{name}.delta_1.5")]) == 0
+    assert (tmp_path / "a.delta_1.5.safetensors").read_bytes() == (tmp_path / "b.delta_1.5.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]], ids=["for a person", "for a program"])

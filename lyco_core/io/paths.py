@@ -13,6 +13,9 @@ __all__ = ["ENDING", "expanded", "files_in", "is_safetensors", "only_one", "with
 
 ENDING = ".safetensors"
 
+_ENDINGS = (ENDING, ".sft", ".safetensors.index.json")
+"""Those of a file that ComfyUI lists as safetensors, and of the index of one in several pieces."""
+
 
 def is_safetensors(path: str) -> bool:
     """Whether a file is one by its name, in any case; `._NAME` is what macOS keeps beside NAME on other disks."""
@@ -30,12 +33,12 @@ def without_ending(path: str, ending: str = ENDING) -> str:
 
 
 def with_ending(path: str) -> str:
-    """`path`, with the ending by which ComfyUI lists a file if it has none.
+    """`path`, with the ending by which ComfyUI lists the file, whatever else its name ends in: `style_v1.5`, say.
 
     No name and a folder's stay as they are, for whoever writes to refuse.
     """
-    name = os.path.basename(path)
-    return path if not name or os.path.splitext(name)[1] or os.path.isdir(path) else path + ENDING
+    named = os.path.basename(path) and not os.path.isdir(path)
+    return path + ENDING if named and not path.lower().endswith(_ENDINGS) else path
 
 
 def expanded(names: Iterable[str]) -> list[str]:
