@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-from ..errors import LycoError
 from ..layouts import LAYOUTS
 from ..text import size_text
 from .common import (
+    OF_FORMS,
     Commands,
     add_architecture,
+    add_factor,
     add_limits,
     add_output,
     add_report,
     counter,
     given_limits,
     given_output,
+    read_ones,
     require_report,
     write_report,
 )
@@ -57,7 +57,7 @@ def add(commands: Commands) -> None:
     )
     add_limits(parser, "an approximation instead of what is exact")
     add_report(parser)
-    parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
+    add_factor(parser)
     parser.add_argument("--to", choices=LAYOUTS, help="whose module names it is to have [the first file's]")
     parser.add_argument(
         "--base", metavar="CHECKPOINT", help="the model, for DoRA, OFT and others that change its own numbers"
@@ -127,18 +127,18 @@ def run(options: argparse.Namespace) -> None:
 
     require_report(options.report)
     given, output = given_limits(options), given_output(options)
-    averaging = {n.removeprefix("average_"): x for n, x in _used(options, "average", _OF_AVERAGES).items()}
+    averaging = {n.removeprefix("average_"): x for n, x in read_ones(options, "average", _OF_AVERAGES).items()}
     wanted = CombineOptions(
         options.method,
         options.form,
         limits=None if given == (None, None, None) else Limits.of(*given),
-        factor=options.factor,
         to=options.to,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         base=options.base and only_one(options.base),
         average=options.average and Average(options.average, **averaging),
         architecture=options.architecture,
-        **_used(options, "method", _OF_METHODS),
+        **read_ones(options, "method", _OF_METHODS),
+        **read_ones(options, "form", OF_FORMS),
     )
     sources = [parse_source(text) for text in options.adapters]
     chosen = selections(len(sources), options.include, options.exclude, options.block_strength)
@@ -151,16 +151,3 @@ def run(options: argparse.Namespace) -> None:
     print("\n".join(made.lines()))
     write_report(made.report, options.report)
     print(f"{output}: {size_text(os.path.getsize(output))}")
-
-
-def _used(options: argparse.Namespace, kind: str, readers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Those of the options that are given. Raises `LycoError` for one that the method, or average, does not read."""
-    chosen = getattr(options, kind)
-    given = {name: value for name in readers if (value := getattr(options, name)) is not None}
-    for name in given:
-        if chosen not in readers[name]:
-            raise LycoError(
-                f"--{name.replace('_', '-')} is for --{kind} {', '.join(readers[name])}, and the {kind} is "
-                f"{chosen or 'none'}; leave it out, or choose one that reads it"
-            )
-    return given

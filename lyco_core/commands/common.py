@@ -6,8 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..console import Progress, clear_line, painted
 from ..errors import FileError, LycoError, Remedy, about_file
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADVICE",
+    "OF_FORMS",
     "Commands",
     "add_architecture",
+    "add_factor",
     "add_limits",
     "add_output",
     "add_report",
@@ -30,6 +32,7 @@ __all__ = [
     "print_error",
     "print_report",
     "print_warning",
+    "read_ones",
     "require_report",
     "write_report",
 ]
@@ -124,6 +127,36 @@ def given_output(options: argparse.Namespace) -> str:
     from ..io.paths import with_ending
 
     return with_ending(options.output)
+
+
+OF_FORMS = {"factor": ("lokr",)}
+"""Option -> the forms of an adapter that read it."""
+
+
+def add_factor(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that is of LoKr alone: see `OF_FORMS`."""
+    parser.add_argument("--factor", metavar="N", type=int, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
+
+
+def read_ones(options: argparse.Namespace, kind: str, readers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Those of some options that are given, by name.
+
+    Args:
+        kind: the option that decides which are read.
+        readers: option -> the values of `kind` with which it is read.
+
+    Raises:
+        LycoError: one is given that is not read.
+    """
+    chosen, flag = getattr(options, kind), {"form": "as"}.get(kind, kind)
+    given = {name: value for name in readers if (value := getattr(options, name)) is not None}
+    for name in given:
+        if chosen not in readers[name]:
+            raise LycoError(
+                f"--{name.replace('_', '-')} is for --{flag} {', '.join(readers[name])}, and --{flag} is "
+                f"{chosen or 'not given'}; leave it out, or choose one that reads it"
+            )
+    return given
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

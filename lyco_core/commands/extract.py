@@ -6,7 +6,9 @@ import argparse
 
 from ..text import size_text
 from .common import (
+    OF_FORMS,
     Commands,
+    add_factor,
     add_limits,
     add_output,
     add_report,
@@ -15,6 +17,7 @@ from .common import (
     given_limits,
     given_output,
     print_report,
+    read_ones,
     require_report,
 )
 
@@ -34,7 +37,7 @@ def add(commands: Commands) -> None:
     )
     add_limits(parser)
     add_report(parser)
-    parser.add_argument("--factor", type=int, default=-1, help="of a LoKr: one side of W1; -1 splits evenly [-1]")
+    add_factor(parser)
     add_selection(parser)
     parser.add_argument(
         "--device",
@@ -64,10 +67,10 @@ def run(options: argparse.Namespace) -> None:
         ExtractOptions(
             options.form,
             limits,
-            options.factor,
-            Selection.of(options.include, options.exclude),
-            getattr(torch, options.dtype or "float32"),
-            options.device,
+            selection=Selection.of(options.include, options.exclude),
+            dtype=getattr(torch, options.dtype or "float32"),
+            device=options.device,
+            **read_ones(options, "form", OF_FORMS),
         ),
         overwrite=options.overwrite,
         progress=counter(output, "weights"),

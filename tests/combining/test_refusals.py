@@ -39,10 +39,14 @@ def refused(capsys, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--density", 0.1], "--density is for --method ties, dare, della, breadcrumbs, knots, and the method is sum;"),
-        (["--method", "ties", "--rank", 4, "--seed", 0], "--seed is for --method dare, della, and the method is ties;"),
-        (["--average", "uniform", "--beta", 0.9], "--beta is for --average ema, and the average is uniform;"),
-        (["--average-on", "factors"], "--average-on is for --average uniform, ema, post-hoc, and the average is none;"),
+        (["--density", 0.1], "--density is for --method ties, dare, della, breadcrumbs, knots, and --method is sum;"),
+        (["--method", "ties", "--rank", 4, "--seed", 0], "--seed is for --method dare, della, and --method is ties;"),
+        (["--average", "uniform", "--beta", 0.9], "--beta is for --average ema, and --average is uniform;"),
+        (["--factor", 8], "--factor is for --as lokr, and --as is not given;"),
+        (
+            ["--average-on", "factors"],
+            "--average-on is for --average uniform, ema, post-hoc, and --average is not given;",
+        ),
     ],
 )
 def test_an_option_that_would_count_for_nothing(tmp_path: Path, capsys, given: list[object], said: str):
