@@ -4,6 +4,7 @@ import pytest
 import torch
 from lyco_testing import quantized_models
 from lyco_testing.hooked_sampling import OneStep, by_hand, keyframes, prompt, same, steps
+from lyco_testing.relative import relative
 from safetensors.torch import save_file
 
 AUTO, PATCH, BESIDE = "auto", "patch the weights", "apply while sampling"
@@ -80,7 +81,7 @@ def test_a_line_between_numbers(files, model_of, host):
     scheduled = loaded(host, model, "a", 0.8, AUTO, "0:0, 0.5:1, 1:0")
     at = [loaded(host, model, "a", 0.8 * number, BESIDE) for number in (0, 0.5, 1, 0.5)]
     expected = by_hand(OneStep("wan", lambda step: (at[step], at[step]), prompt(4)))
-    assert max(map(quantized_models.relative, steps("wan", scheduled, prompt(4))[:-1], expected)) < 1e-5
+    assert max(map(relative, steps("wan", scheduled, prompt(4))[:-1], expected)) < 1e-5
 
 
 def test_hooks_of_any_algorithm_in_the_order_of_the_prompt(files, model_of, host):
@@ -117,7 +118,7 @@ def test_hooks_of_any_algorithm_in_the_order_of_the_prompt(files, model_of, host
         if form == "float32":
             patched = [both(PATCH, factor) for factor in (1, 1, 0.5, 0.5)]
             expected = by_hand(OneStep("z_image", lambda step, at=patched, other=other: (at[step], other), prompt(4)))
-            assert max(map(quantized_models.relative, found[:-1], expected)) < 1e-4
+            assert max(map(relative, found[:-1], expected)) < 1e-4
 
 
 def test_hooks_over_adapters_that_always_act(files, model_of, host):

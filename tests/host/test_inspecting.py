@@ -22,6 +22,6 @@ def test_the_true_shapes_are_told(form, tmp_path, loras, host):
     assert (shown["matched"], shown["left_out"]) == (20, [])
     report, compared = host.inspect("narrow.safetensors", model)
     (shown,) = host.match_ui(compared)["lyco_match"]
-    assert "0 of 1 modules" in report
+    assert "0 of 1 module" in report
     (left,) = shown["left_out"]
     assert (left["why"], left["expected"], left["found"]) == ("shape", "[256, 512]", "[256, 128]")

@@ -197,7 +197,9 @@ def test_a_sum_with_what_stock_trains_is_both_loaded(files: Server):
     nodes["sum"] = combine(["train", 0], adapter_1=name, strength_1=1.5, filename="with_stocks")
     nodes["lora"] = stocks(["sum", 2])
     nodes["lora"]["inputs"]["strength_model"] = 1.0
-    found = files.run(sampled("lora_plain.safetensors", ["lora", 0], **nodes, keep=saved(["sum", 2], "sum_stock")))
+    found = files.run(
+        sampled("lora_plain.safetensors", ["lora", 0], **nodes, keep=saved(files, ["sum", 2], "sum_stock"))
+    )
     plain = latents(files, files.run(workflow("lora_plain.safetensors")))
     assert differ(latents(files, found), latents(files, both), plain) < 1e-4
     report = found["sum"]["text"][0]

@@ -118,7 +118,7 @@ def test_nothing_is_encoded_twice_and_what_changes_is_seen(files: Server):
     again = files.run(dataset(num_repeats=1))
     assert "; 0 were encoded, the rest was in the cache" in again["report"]["text"][0]
     (files.base / "input" / "both" / "square.txt").write_text("another caption")
-    assert "; 1 were encoded" in files.run(dataset(num_repeats=1))["report"]["text"][0]
+    assert "; 1 was encoded" in files.run(dataset(num_repeats=1))["report"]["text"][0]
 
 
 def test_datasets_are_added_and_held_out(files: Server):

@@ -108,7 +108,7 @@ def test_four_pictures_are_learned(train, parts, pictures, weights, tmp_path):
     assert "lora_unet_model_language_model_layers_0_self_attn_q_proj" in names
     assert {"lora_unet_model_x_embedder_proj1", "lora_unet_model_final_layer2_linear"} < names
     assert len(names) == 2 * 7 + 3
-    assert len(train.run.with_adapter(model, done.path).model.patches) == len(names)
+    assert len(train.adapter_files.with_adapter(model, done.path).model.patches) == len(names)
 
 
 def test_nothing_is_kept_of_a_caption(train, weights):
