@@ -122,11 +122,11 @@ def given_limits(options: argparse.Namespace) -> tuple[int | None, float | None,
     return options.rank, options.energy, options.max_error
 
 
-def given_output(options: argparse.Namespace) -> str:
-    """The name that `add_output` was given, with an ending."""
+def given_output(options: argparse.Namespace, *others: str) -> str:
+    """The name that `add_output` was given, with an ending: safetensors', or one of `others`."""
     from ..io.paths import with_ending
 
-    return with_ending(options.output)
+    return with_ending(options.output, *others)
 
 
 OF_FORMS = {"factor": ("lokr",)}

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
         architecture=options.architecture,
         partial=options.on_partial_match == "warn",
     )
-    output = given_output(options)
+    output = given_output(options, ".gguf")
     given = [parse_source(text) for text in options.adapters]
     sources = [Source(path, source.strength) for source in given for path in expanded([str(source.path)])]
     made = merge_checkpoint(

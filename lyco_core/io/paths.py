@@ -32,13 +32,13 @@ def without_ending(path: str, ending: str = ENDING) -> str:
     return path[: -len(ending)] if path.lower().endswith(ending) else path
 
 
-def with_ending(path: str) -> str:
+def with_ending(path: str, *others: str) -> str:
     """`path`, with the ending by which ComfyUI lists the file, whatever else its name ends in: `style_v1.5`, say.
 
-    No name and a folder's stay as they are, for whoever writes to refuse.
+    No name and a folder's stay as they are, for whoever writes to refuse; a name with one of `others` too.
     """
     named = os.path.basename(path) and not os.path.isdir(path)
-    return path + ENDING if named and not path.lower().endswith(_ENDINGS) else path
+    return path + ENDING if named and not path.lower().endswith((*_ENDINGS, *others)) else path
 
 
 def expanded(names: Iterable[str]) -> list[str]:

@@ -69,7 +69,7 @@ def test_every_command_leaves_them_out_and_says_so(file: Path, tmp_path: Path, c
     save_file(adapter(), plain)
     save_file({f"blocks.{n}.ffn.0.weight": random(128, 64) for n in range(2)}, base)
     for command in (
-        ["delta", "{}", "-o", "{}.delta"],
+        ["delta", "{}", "-o", "{}.delta.safetensors"],
         ["convert", "{}", "-o", "{}.comfyui.safetensors", "--to", "comfyui"],
         ["merge", "--base", str(base), "--adapter", "{}", "-o", "{}.merged.safetensors"],
     ):
