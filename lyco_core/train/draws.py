@@ -44,7 +44,8 @@ def draw(options: TrainOptions, number: int, count: int, shape: torch.Size, firs
         options.noise.timestep_boundary,
     )
     noise = torch.randn((count, *shape), generator=generator)
-    if bound := options.noise.noise_clip_std * float(noise.std()):  # of the batch, as in Musubi
+    if options.noise.noise_clip_std:
+        bound = options.noise.noise_clip_std * float(noise.std())  # of the batch, as in Musubi
         noise = noise.clamp(-bound, bound)
     dropped = torch.rand(count, generator=generator) < options.run.caption_dropout_rate
     return Draws(t, noise, dropped)

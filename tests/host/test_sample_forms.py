@@ -12,9 +12,8 @@ from lyco_testing import every_family, tiny_families
 from lyco_testing.comfy_models import MODELS
 from lyco_testing.films import film
 from lyco_testing.quantized_models import normal
-from lyco_testing.sample_encoders import Reads, alike, vision_of
+from lyco_testing.sample_encoders import Reads, alike, encoded_twice, files_that_load, vision_of
 from lyco_testing.sampled_trainings import model_of, same, trained, vae_of
-from lyco_testing.tables import TRAINED
 from PIL import Image
 
 FAMILIES = {
@@ -143,17 +142,9 @@ def test_what_a_prompt_names_is_what_comfyuis_nodes_make_of_it(name, made, place
     with torch.inference_mode():
         (found,) = made.sample_inputs.loaded_inputs(prompts, kind, how, Reads(), vae, eye)
         assert alike(list(found), list(by_hand(name, place, vae, tmp_path))[:2])
-    file = tmp_path / "file.safetensors"
-    file.write_bytes(b"")
-    for load, given in (("_load_vae", vae), ("_load_clip", Reads()), ("load_image_encoder", eye)):
-        monkeypatch.setattr(made.encoders, load, lambda _, given=given: given)
-    files = made.encoders.Encoders(TRAINED["wan"], str(file), (str(file),), "", kind, str(file), how)
-    dataset = made.dataset.Dataset(image_directory=str(tmp_path))
-    for _ in range(2):
-        (kept,) = made.sample_inputs.encoded_inputs(prompts, dataset, files, made.distributed.World())
+    files = files_that_load(made, monkeypatch, tmp_path, vae, eye, kind, how)
+    for kept in encoded_twice(made, monkeypatch, prompts, tmp_path, files):
         assert alike(list(kept), list(found))
-        for load in ("_load_vae", "_load_clip", "load_image_encoder"):  # the cache has it all
-            monkeypatch.setattr(made.encoders, load, None)
 
 
 def test_a_text_encoder_is_not_shown_what_it_cannot_read(made, place):

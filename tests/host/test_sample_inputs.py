@@ -8,9 +8,8 @@ import pytest
 import torch
 from lyco_testing.comfy_models import MODELS
 from lyco_testing.quantized_models import normal
-from lyco_testing.sample_encoders import Reads, alike, vision_of
+from lyco_testing.sample_encoders import Reads, alike, encoded_twice, files_that_load, vision_of
 from lyco_testing.sampled_trainings import caption, model_of, same, trained, vae_of
-from lyco_testing.tables import TRAINED
 from PIL import Image
 
 WAN = {"model_type": "t2v", "in_dim": 36}
@@ -90,17 +89,9 @@ def test_pictures_are_what_comfyuis_nodes_make_of_them(name, made, pictures, mon
     with torch.inference_mode():
         (found,) = made.sample_inputs.loaded_inputs(prompts, kind, how, Reads(), vae, eye)
         assert alike(list(found), list(by_hand(name, made, pictures, vae)))
-    file = pictures / "file.safetensors"
-    file.write_bytes(b"")
-    for load, given in (("_load_vae", vae), ("_load_clip", Reads()), ("load_image_encoder", eye)):
-        monkeypatch.setattr(made.encoders, load, lambda _, given=given: given)
-    files = made.encoders.Encoders(TRAINED["wan"], str(file), (str(file),), "", kind, str(file), how)
-    dataset = made.dataset.Dataset(image_directory=str(pictures))
-    for _ in range(2):
-        (kept,) = made.sample_inputs.encoded_inputs(prompts, dataset, files, made.distributed.World())
+    files = files_that_load(made, monkeypatch, pictures, vae, eye, kind, how)
+    for kept in encoded_twice(made, monkeypatch, prompts, pictures, files):
         assert alike(list(kept), list(found))
-        for load in ("_load_vae", "_load_clip", "load_image_encoder"):  # the cache has it all
-            monkeypatch.setattr(made.encoders, load, None)
     if name == "flux2":
         dataset = made.dataset.Dataset(image_directory=str(pictures), no_resize_control=True)
         with pytest.raises(TypeError):  # another size is another picture

@@ -77,3 +77,12 @@ def test_dealt_timesteps_take_turns():
         | {"preserve_distribution_shape": True}
     )
     assert float(draw(kept, 0, 64, shape).t.min()) >= 0.5
+
+
+def test_noise_is_clipped_where_that_is_asked_for_alone():
+    """Also the noise of a latent of one number, which has no deviation."""
+    shape = torch.Size([4, 8, 8])
+    plain = draw(train_options({}), 3, 2, shape).noise
+    bound = 1.5 * float(plain.std())
+    assert torch.equal(draw(train_options({"noise_clip_std": 1.5}), 3, 2, shape).noise, plain.clamp(-bound, bound))
+    assert draw(train_options({}), 3, 1, torch.Size([1, 1, 1])).noise.isfinite().all()

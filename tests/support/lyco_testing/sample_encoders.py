@@ -1,10 +1,15 @@
 """Text and image encoders that nobody had to train, for the inputs of samples."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
 from .sampled_trainings import caption
+from .tables import TRAINED
+
+LOADERS = ("_load_vae", "_load_clip", "load_image_encoder")
+"""What opens the files of a command's encoders."""
 
 
 class Reads:
@@ -45,3 +50,22 @@ def alike(one: object, other: object) -> bool:
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(alike, one, other))
     return alike(vars(one), vars(other)) if hasattr(one, "__dict__") else one == other
+
+
+def files_that_load(made, monkeypatch, folder: Path, vae, eye, kind, how):
+    """The encoders of a command whose files are these: a VAE, `Reads` and an image encoder."""
+    file = folder / "file.safetensors"
+    file.write_bytes(b"")
+    for load, given in zip(LOADERS, (vae, Reads(), eye), strict=True):
+        monkeypatch.setattr(made.encoders, load, lambda _, given=given: given)
+    return made.encoders.Encoders(TRAINED["wan"], str(file), (str(file),), "", kind, str(file), how)
+
+
+def encoded_twice(made, monkeypatch, prompts, folder: Path, files):
+    """The inputs of one prompt as they are encoded, and as the cache, which has to have it all, gives them again."""
+    dataset = made.dataset.Dataset(image_directory=str(folder))
+    for _ in range(2):
+        (found,) = made.sample_inputs.encoded_inputs(prompts, dataset, files, made.distributed.World())
+        yield found
+        for load in LOADERS:
+            monkeypatch.setattr(made.encoders, load, None)
